@@ -1,0 +1,1 @@
+"""Router <-> autoscaler, and what every process serves."""

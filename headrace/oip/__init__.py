@@ -1,0 +1,1 @@
+"""Open Inference Protocol messages and service, in a descriptor pool of their own."""

@@ -1,0 +1,1 @@
+"""Autoscaler and routers -> runner."""

@@ -1,0 +1,1 @@
+"""Stubs of the public API: models, tenants, usage, the mesh."""

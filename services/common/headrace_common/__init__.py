@@ -1,0 +1,1 @@
+"""What all services share: errors, identity, quantities, validation, logs, telemetry, the gRPC host."""

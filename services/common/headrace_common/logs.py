@@ -1,0 +1,54 @@
+"""Structured logs: one JSON object a line on standard error.
+
+Keys that every line has: ts (UTC, RFC 3339), level, process, event. Keys used one way everywhere:
+model, tenant, instance, revision, runner, epoch, reason, error, duration_ms.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def configure_logging(process: str, level: str = "info") -> None:
+    """Once, at a process's start."""
+
+    def add_process(_logger: object, _method: str, event: EventDict) -> EventDict:
+        event["process"] = process
+        return event
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            add_process,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_dumps),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries that log by the standard library (grpc, alembic) say only what is serious.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+
+
+def get_logger(**bound: object) -> FilteringBoundLogger:
+    logger: FilteringBoundLogger = structlog.get_logger(**bound)
+    return logger
+
+
+def _dumps(value: object, **_options: object) -> str:
+    return orjson.dumps(value, default=str).decode()

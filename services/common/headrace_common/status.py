@@ -1,0 +1,90 @@
+"""The one place that says what an error is on the wire, in gRPC and in HTTP."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from headrace_common import errors
+
+GENERIC = "internal error; the service's log has the details"
+DETAILS_KEY = "grpc-status-details-bin"
+
+_CODES: dict[type[errors.HeadraceError], tuple[grpc.StatusCode, int]] = {
+    errors.InvalidArgument: (grpc.StatusCode.INVALID_ARGUMENT, 400),
+    errors.NotFound: (grpc.StatusCode.NOT_FOUND, 404),
+    errors.AlreadyExists: (grpc.StatusCode.ALREADY_EXISTS, 409),
+    errors.FailedPrecondition: (grpc.StatusCode.FAILED_PRECONDITION, 400),
+    errors.Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, 401),
+    errors.PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, 403),
+    errors.QuotaExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+    errors.QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, 503),
+    errors.DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
+    errors.Cancelled: (grpc.StatusCode.CANCELLED, 499),
+    errors.Unavailable: (grpc.StatusCode.UNAVAILABLE, 503),
+    errors.Unimplemented: (grpc.StatusCode.UNIMPLEMENTED, 501),
+    errors.EngineFailed: (grpc.StatusCode.INTERNAL, 500),
+    errors.LimitExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WireStatus:
+    """An error as both protocols carry it.
+
+    Attributes:
+        code: gRPC status.
+        message: for the client.
+        details: serialised google.rpc.Status for `grpc-status-details-bin`, or None.
+        http_status: for REST.
+        http_headers: such as Retry-After, whole seconds.
+    """
+
+    code: grpc.StatusCode
+    message: str
+    details: bytes | None
+    http_status: int
+    http_headers: tuple[tuple[str, str], ...] = ()
+
+
+def wire_status(error: BaseException) -> WireStatus:
+    """Maps any exception. What is not a `HeadraceError` becomes INTERNAL with generic text."""
+    for kind in type(error).__mro__:
+        if kind in _CODES and isinstance(error, errors.HeadraceError):
+            code, http_status = _CODES[kind]
+            return WireStatus(code, error.message, _details(code, error), http_status, _headers(error))
+    return WireStatus(grpc.StatusCode.INTERNAL, GENERIC, None, 500)
+
+
+def _details(code: grpc.StatusCode, error: errors.HeadraceError) -> bytes | None:
+    retry_after_s = getattr(error, "retry_after_s", None)
+    parts: list[any_pb2.Any] = []
+    if isinstance(error, errors.QuotaExceeded):
+        failure = error_details_pb2.QuotaFailure()
+        failure.violations.add(subject=error.subject, description=f"{error.dimension}: {error.message}")
+        parts.append(_pack(failure))
+    if retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(retry_after_s * 1e9))
+        parts.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+    if not parts:
+        return None
+    status = status_pb2.Status(code=code.value[0], message=error.message, details=parts)
+    return status.SerializeToString()
+
+
+def _pack(message: error_details_pb2.QuotaFailure | error_details_pb2.RetryInfo) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+def _headers(error: errors.HeadraceError) -> tuple[tuple[str, str], ...]:
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if retry_after_s is None:
+        return ()
+    return (("retry-after", str(max(1, math.ceil(retry_after_s)))),)
