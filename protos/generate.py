@@ -32,11 +32,19 @@ PROTOS = ROOT / "protos"
 RULES = "services/common/headrace_common/rules"
 VALIDATE = "buf/validate/validate.proto"
 PRIVATE_POOL = "headrace/oip"
-GENERATED = ("headrace/**/*_pb2.py", "headrace/**/*_pb2.pyi", "headrace/**/*_pb2_grpc.py", "headrace/*.binpb", f"{RULES}/**/*.py")
+GENERATED = (
+    "headrace/**/*_pb2.py",
+    "headrace/**/*_pb2.pyi",
+    "headrace/**/*_pb2_grpc.py",
+    "headrace/*.binpb",
+    f"{RULES}/**/*.py",
+)
 
 
 def sources() -> list[str]:
-    return sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("headrace/**/*.proto"))
+    return sorted(
+        str(path.relative_to(PROTOS)) for path in PROTOS.glob("headrace/**/*.proto")
+    )
 
 
 def run_protoc(*arguments: str) -> None:
@@ -66,7 +74,9 @@ def full_descriptors(work: Path) -> descriptor_pb2.FileDescriptorSet:
     return result
 
 
-def without_validation(full: descriptor_pb2.FileDescriptorSet) -> descriptor_pb2.FileDescriptorSet:
+def without_validation(
+    full: descriptor_pb2.FileDescriptorSet,
+) -> descriptor_pb2.FileDescriptorSet:
     """The same files as if nothing had been annotated by buf.validate."""
     plain = descriptor_pb2.FileDescriptorSet()
     for file in full.file:
@@ -123,11 +133,22 @@ def generate(target: Path) -> None:
             *sources(),
         )
         validated = [file.name for file in full.file if VALIDATE in file.dependency]
-        third_party = [VALIDATE, "google/api/annotations.proto", "google/api/http.proto"]
-        run_protoc(f"--descriptor_set_in={work / 'full.binpb'}", f"--py_out={rules}", *validated, *third_party)
+        third_party = [
+            VALIDATE,
+            "google/api/annotations.proto",
+            "google/api/http.proto",
+        ]
+        run_protoc(
+            f"--descriptor_set_in={work / 'full.binpb'}",
+            f"--py_out={rules}",
+            *validated,
+            *third_party,
+        )
     for file in full.file:
         file.ClearField("source_code_info")
-    (target / "headrace/descriptors.binpb").write_bytes(full.SerializeToString(deterministic=True))
+    (target / "headrace/descriptors.binpb").write_bytes(
+        full.SerializeToString(deterministic=True)
+    )
     for stub in (target / PRIVATE_POOL).glob("*_pb2.py"):
         use_private_pool(stub)
 
@@ -135,7 +156,10 @@ def generate(target: Path) -> None:
 def drift(fresh: Path) -> list[str]:
     """Generated files that are missing here, left over here, or differ."""
     names = {
-        str(path.relative_to(root)) for root in (ROOT, fresh) for pattern in GENERATED for path in root.glob(pattern)
+        str(path.relative_to(root))
+        for root in (ROOT, fresh)
+        for pattern in GENERATED
+        for path in root.glob(pattern)
     }
     return sorted(
         name
@@ -147,7 +171,9 @@ def drift(fresh: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare with what is committed")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with what is committed"
+    )
     parser.add_argument("--image", type=Path, help="write the image for buf and stop")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -157,7 +183,10 @@ def main() -> None:
         elif options.check:
             generate(fresh)
             if changed := drift(fresh):
-                sys.exit("stubs differ from the protos; run `make protos`:\n  " + "\n  ".join(changed))
+                sys.exit(
+                    "stubs differ from the protos; run `make protos`:\n  "
+                    + "\n  ".join(changed)
+                )
         else:
             generate(ROOT)
 

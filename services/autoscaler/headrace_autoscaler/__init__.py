@@ -1,0 +1,1 @@
+"""The autoscaler: catalogue, tenants, fleet, books."""

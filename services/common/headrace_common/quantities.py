@@ -26,7 +26,13 @@ _BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]i?|k)?")
 _MILLIS = re.compile(r"([0-9]+)m|([0-9]+(?:\.[0-9]{1,3})?)")
 _MONEY = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h)")
-_SECONDS = {"us": Decimal("0.000001"), "ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+_SECONDS = {
+    "us": Decimal("0.000001"),
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+}
 MAX = 2**63 - 1
 
 
@@ -34,22 +40,30 @@ def parse_millis(text: str, what: str) -> int:
     """ "2", "0.5" or "500m" to thousandths: of a CPU, of a GPU."""
     match = _MILLIS.fullmatch(text)
     if not match:
-        raise InvalidArgument(f"{what}: expected a count like 2, 0.5 or 500m; got {text!r}")
-    return _bounded(Decimal(match[1]) if match[1] else Decimal(match[2]) * 1000, text, what)
+        raise InvalidArgument(
+            f"{what}: expected a count like 2, 0.5 or 500m; got {text!r}"
+        )
+    return _bounded(
+        Decimal(match[1]) if match[1] else Decimal(match[2]) * 1000, text, what
+    )
 
 
 def parse_bytes(text: str, what: str) -> int:
     """ "4Gi", "500M" or "1073741824" to bytes."""
     match = _BYTES.fullmatch(text)
     if not match:
-        raise InvalidArgument(f"{what}: expected bytes like 4Gi, 500M or 1073741824; got {text!r}")
+        raise InvalidArgument(
+            f"{what}: expected bytes like 4Gi, 500M or 1073741824; got {text!r}"
+        )
     return _bounded(Decimal(match[1]) * _SUFFIXES[match[2] or ""], text, what)
 
 
 def parse_micros(text: str, what: str) -> int:
     """Money: "1.50" to micro-units."""
     if not _MONEY.fullmatch(text):
-        raise InvalidArgument(f"{what}: expected an amount like 1.50, at most 6 decimals; got {text!r}")
+        raise InvalidArgument(
+            f"{what}: expected an amount like 1.50, at most 6 decimals; got {text!r}"
+        )
     return _bounded(Decimal(text) * 10**6, text, what)
 
 
@@ -57,7 +71,9 @@ def parse_seconds(text: str, what: str) -> float:
     """ "100ms", "60s", "5m" or "1h" to seconds."""
     match = _DURATION.fullmatch(text)
     if not match:
-        raise InvalidArgument(f"{what}: expected a duration like 100ms, 60s, 5m or 1h; got {text!r}")
+        raise InvalidArgument(
+            f"{what}: expected a duration like 100ms, 60s, 5m or 1h; got {text!r}"
+        )
     return float(Decimal(match[1]) * _SECONDS[match[2]])
 
 
@@ -77,7 +93,9 @@ def format_millis(millis: int) -> str:
 
 def _bounded(value: Decimal, text: str, what: str) -> int:
     if value != value.to_integral_value():
-        raise InvalidArgument(f"{what}: {text!r} is not a whole number of its smallest unit")
+        raise InvalidArgument(
+            f"{what}: {text!r} is not a whole number of its smallest unit"
+        )
     if value > MAX:
         raise InvalidArgument(f"{what}: {text!r} is over the largest amount, {MAX}")
     return int(value)

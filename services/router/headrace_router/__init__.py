@@ -1,0 +1,1 @@
+"""The router: Open Inference in, bundles out."""

@@ -1,0 +1,305 @@
+"""What the autoscaler knows, in its own types. No protobuf, no SQL.
+
+`api/` converts these from and to the public API, `store/` from and to rows, `control/` to what
+routers and runners are told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Shape holds the batch dimension where there is one; -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batchable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one instance holds."""
+
+    cpu_millicores: int = 1000
+    memory_bytes: int = 1 << 30
+    gpu_millis: int = 0
+    gpu_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a tenant or a model may use. None: no limit."""
+
+    cpu_millicores: int | None = None
+    memory_bytes: int | None = None
+    gpu_millis: int | None = None
+    gpu_memory_bytes: int | None = None
+    concurrency: int | None = None
+    requests_per_second: float | None = None
+    budget_micros_per_hour: int | None = None
+    budget_micros_per_month: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    name: str
+    nominal: Limits = Limits()
+    borrowing_limit: Limits = Limits()
+    lending_limit: Limits = Limits()
+    cohort: str = ""
+    weight: float = 1.0
+    refuse_at_budget: bool = True
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What the user asked for, with defaults settled."""
+
+    name: str
+    tenant: str = "default"
+    min_instances: int = 0
+    max_instances: int | None = None
+    idle_timeout_s: float = 60.0
+    slo_s: float | None = None
+    max_batch_size: int | None = None
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    shared_with: tuple[str, ...] = ()
+    engine: str = ""
+    engine_options: tuple[tuple[str, str], ...] = ()
+    response_cache: bool = False
+    policy: str = "headrace"
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """Path inside the artifact, with "/"."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """config.pbtxt's dynamic_batching, where it says something."""
+
+    preferred_batch_sizes: tuple[int, ...] = ()
+    max_queue_delay_us: int = 0
+    priority_levels: int = 0
+    default_priority_level: int = 0
+    max_queue_size: int = 0
+    default_timeout_us: int = 0
+
+
+class RevisionState(StrEnum):
+    LOADING = "loading"
+    """Its first load is under way; it serves nobody."""
+    SERVING = "serving"
+    RETIRING = "retiring"
+    """Replaced or deleted: answers what it had accepted, then goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a first successful load found out. Later loads are checked against it."""
+
+    signature: Signature
+    max_batch_size: int
+    batching: str
+    platform: str
+    resident_bytes: int = 0
+    profile_us: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupTensor:
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Warmup:
+    """A batch to warm up with, beside the default one."""
+
+    name: str
+    batch_size: int
+    inputs: tuple[WarmupTensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One deploy of one version of a model.
+
+    Attributes:
+        revision: counts within the model, never used twice.
+        version: the name that clients use.
+        artifact: directory of its files below the artifacts directory.
+        files: the files that this version needs, the entry point among them.
+        entry_point: path of the file that the engine loads.
+        engine: "onnxruntime", "fake", ...
+        max_batch_size: asked for by deploy or config.pbtxt; None: decided by the probe.
+        slots: bundles in hand per router (instance_group.count); None: the mesh's default.
+        model_config: serialised inference.ModelConfig as far as the source gave one.
+        loaded: None until the first load has succeeded.
+    """
+
+    model: str
+    revision: int
+    version: str
+    state: RevisionState
+    artifact: str
+    files: tuple[ModelFile, ...]
+    entry_point: str
+    engine: str
+    engine_options: tuple[tuple[str, str], ...] = ()
+    max_batch_size: int | None = None
+    slots: int | None = None
+    batching: Batching = Batching()
+    warmup: tuple[Warmup, ...] = ()
+    model_config: bytes = b""
+    deployed_at: float = 0.0
+    loaded: Loaded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model and its revisions, oldest first. At most one SERVING revision per version name; the
+    current one is the SERVING one with the highest version number, the newest among equals."""
+
+    spec: ModelSpec
+    created_at: float
+    revisions: tuple[Revision, ...] = ()
+    deleting: bool = False
+
+    @property
+    def current(self) -> Revision | None:
+        serving = [r for r in self.revisions if r.state is RevisionState.SERVING]
+        return max(serving, key=lambda r: (int(r.version), r.revision), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """An instance as `describe` shows it."""
+
+    id: str
+    model: str
+    revision: int
+    version: str
+    state: str
+    resources: Resources
+    started_at: float
+    pid: int = 0
+    resident_bytes: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStart:
+    """One start from zero; seconds by phase."""
+
+    at: float
+    revision: int
+    decide_s: float
+    place_s: float
+    load_s: float
+    warm_s: float
+    first_answer_s: float
+    total_s: float
+    from_standby: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    at: float
+    revision: int
+    current: int
+    desired: int
+    reason: str
+    inputs: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeployFailure:
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """What the fleet knows of a model right now.
+
+    Attributes:
+        blocked_reason: not empty: an instance is wanted and impossible, for this reason.
+    """
+
+    instances: tuple[InstanceView, ...] = ()
+    cold_start_count: int = 0
+    cold_starts: tuple[ColdStart, ...] = ()
+    decisions: tuple[DecisionRecord, ...] = ()
+    blocked_reason: str = ""
+    queued: int = 0
+    in_flight: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RouterView:
+    id: str
+    connected_at: float
+    queued: int = 0
+    in_flight: int = 0
+    requests: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    epoch: int
+    started_at: float
+    routers: tuple[RouterView, ...] = ()
+    standby: tuple[InstanceView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UsageKey:
+    """Hour: seconds since the epoch of its start."""
+
+    hour: int
+    tenant: str
+    model: str
+    shape: str
+    capacity_class: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Increments or sums, by context. Money in micro-units."""
+
+    instance_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    requests: int = 0
+    cold_starts: int = 0
+    cost_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    key: UsageKey
+    usage: Usage
+    currency: str = field(default="USD")

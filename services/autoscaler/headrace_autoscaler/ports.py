@@ -1,0 +1,114 @@
+"""The interfaces between the autoscaler's parts, owned by whoever calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from headrace_autoscaler.domain import (
+    DeployFailure,
+    FleetView,
+    Loaded,
+    Model,
+    ModelSpec,
+    ModelView,
+    Revision,
+    Tenant,
+    Usage,
+    UsageKey,
+    UsageRow,
+)
+
+
+class Store(Protocol):
+    """What survives a restart. Synchronous, thread-safe; every method is one transaction.
+
+    Callers on an event loop run these in a thread. One conformance suite holds SQLite and
+    PostgreSQL to it.
+    """
+
+    def begin_epoch(self) -> int:
+        """Counts this start; returns the new fencing epoch, higher than every earlier one."""
+        ...
+
+    def models(self) -> tuple[Model, ...]: ...
+
+    def put_model(self, spec: ModelSpec, now: float) -> None:
+        """Creates the model or replaces its spec. The owner of a model never changes."""
+        ...
+
+    def add_revision(self, revision: Revision) -> Revision:
+        """Stores it under the model's next revision number and returns it with that number."""
+        ...
+
+    def update_revision(self, revision: Revision) -> None: ...
+
+    def activate_revisions(self, model: str, revisions: Sequence[int]) -> None:
+        """Makes these SERVING and every other SERVING one of the model RETIRING, at once."""
+        ...
+
+    def remove_revision(self, model: str, revision: int) -> None: ...
+
+    def mark_deleting(self, model: str) -> None: ...
+
+    def remove_model(self, model: str) -> None: ...
+
+    def record_failure(self, model: str, failure: DeployFailure) -> None: ...
+
+    def clear_failure(self, model: str) -> None: ...
+
+    def failures(self) -> Mapping[str, DeployFailure]: ...
+
+    def tenants(self) -> tuple[Tenant, ...]: ...
+
+    def put_tenant(self, tenant: Tenant) -> None: ...
+
+    def remove_tenant(self, name: str) -> None: ...
+
+    def add_usage(self, increments: Mapping[UsageKey, Usage]) -> None: ...
+
+    def usage(self, tenant: str | None, since: float) -> tuple[UsageRow, ...]: ...
+
+    def close(self) -> None: ...
+
+
+class Catalogue(Protocol):
+    """Models and tenants as they stand, in memory, over the store. The fleet reads it."""
+
+    def models(self) -> tuple[Model, ...]: ...
+
+    def model(self, name: str) -> Model | None: ...
+
+    def tenants(self) -> tuple[Tenant, ...]: ...
+
+    async def finish_retiring(self, model: str, revision: int) -> None:
+        """The fleet says: a RETIRING revision has no instance and no demand left. Forgets it; the
+        last one of a model that is being deleted takes the model and its files with it."""
+        ...
+
+
+class Fleet(Protocol):
+    """Instances as they stand. The API calls it."""
+
+    async def verify(self, spec: ModelSpec, revision: Revision) -> Loaded:
+        """Loads a revision once on a standby runner, outside any traffic.
+
+        If it becomes current, that runner serves on as its first instance; otherwise `discard`.
+
+        Raises:
+            InvalidArgument: the engine refused the model; the reason is the engine's.
+            Unavailable: no runner could be had; the reason says why.
+        """
+        ...
+
+    async def discard(self, model: str, revision: int) -> None:
+        """Stops what `verify` had loaded."""
+        ...
+
+    def catalogue_changed(self) -> None:
+        """Models or tenants changed: tell routers, decide again, now."""
+        ...
+
+    def view(self, model: str) -> ModelView: ...
+
+    def overview(self) -> FleetView: ...

@@ -1,0 +1,116 @@
+"""What the router's parts pass to each other. No protobuf, no grpc, no asyncio.
+
+`oip/` makes an `InferenceRequest` of what came over gRPC or REST and turns the `InferenceResult` back;
+`core/` queues, batches and dispatches; `runners.py` and `control.py` talk to the other services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Buffer = bytes | memoryview
+"""Raw tensor content as in the protocol's raw form: little-endian, row-major; BYTES elements as
+4-byte length and content."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Shape holds the batch dimension where there is one; -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Zero: work-conserving defaults."""
+
+    preferred_batch_sizes: tuple[int, ...] = ()
+    max_queue_delay_s: float = 0.0
+    priority_levels: int = 0
+    default_priority_level: int = 0
+    max_queue_size: int = 0
+    default_timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionEntry:
+    """One revision of one model, as the autoscaler described it.
+
+    Attributes:
+        key: (model, revision); queues, placements and statistics are kept by it.
+        blocked_reason: not empty: no instance can be started; requests are refused with it.
+        loading: first load under way; not callable yet.
+    """
+
+    model: str
+    owner: str
+    revision: int
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batchable: bool
+    max_batch_size: int
+    platform: str = "onnxruntime"
+    batching: Batching = Batching()
+    model_config: bytes = b""
+    slo_s: float | None = None
+    response_cache: bool = False
+    blocked_reason: str = ""
+    loading: bool = False
+    retiring: bool = False
+    current: bool = True
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return (self.model, self.revision)
+
+
+@dataclass(slots=True)
+class TensorData:
+    """One tensor of one request. Shape holds the batch dimension where the model has one."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Buffer
+
+
+@dataclass(slots=True)
+class InferenceRequest:
+    """A validated request, bound to the revision that will answer it.
+
+    Attributes:
+        inputs: in the order of the revision's signature; optional inputs may be absent.
+        outputs: names wanted; empty: all.
+        rows: size of the batch dimension; 1 for a model that is not batchable.
+        deadline: monotonic seconds; None: the caller set none.
+        priority: 1 is the most urgent; 0: the model's default.
+        traceparent: W3C, only if the caller's trace is sampled; empty otherwise.
+        arrived: monotonic seconds.
+        is_gone: asks the transport whether the caller has gone away.
+    """
+
+    revision: RevisionEntry
+    tenant: str
+    inputs: list[TensorData]
+    outputs: tuple[str, ...]
+    rows: int
+    arrived: float
+    deadline: float | None = None
+    priority: int = 0
+    traceparent: str = ""
+    is_gone: Callable[[], bool] | None = None
+    size_bytes: int = field(default=0)
+
+
+@dataclass(slots=True)
+class InferenceResult:
+    """Outputs in the order of the signature (or as wanted), cut to this request's rows."""
+
+    outputs: list[TensorData]
+    queue_s: float = 0.0
+    compute_s: float = 0.0
