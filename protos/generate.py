@@ -42,9 +42,7 @@ GENERATED = (
 
 
 def sources() -> list[str]:
-    return sorted(
-        str(path.relative_to(PROTOS)) for path in PROTOS.glob("headrace/**/*.proto")
-    )
+    return sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("headrace/**/*.proto"))
 
 
 def run_protoc(*arguments: str) -> None:
@@ -146,9 +144,7 @@ def generate(target: Path) -> None:
         )
     for file in full.file:
         file.ClearField("source_code_info")
-    (target / "headrace/descriptors.binpb").write_bytes(
-        full.SerializeToString(deterministic=True)
-    )
+    (target / "headrace/descriptors.binpb").write_bytes(full.SerializeToString(deterministic=True))
     for stub in (target / PRIVATE_POOL).glob("*_pb2.py"):
         use_private_pool(stub)
 
@@ -156,10 +152,7 @@ def generate(target: Path) -> None:
 def drift(fresh: Path) -> list[str]:
     """Generated files that are missing here, left over here, or differ."""
     names = {
-        str(path.relative_to(root))
-        for root in (ROOT, fresh)
-        for pattern in GENERATED
-        for path in root.glob(pattern)
+        str(path.relative_to(root)) for root in (ROOT, fresh) for pattern in GENERATED for path in root.glob(pattern)
     }
     return sorted(
         name
@@ -171,9 +164,7 @@ def drift(fresh: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="compare with what is committed"
-    )
+    parser.add_argument("--check", action="store_true", help="compare with what is committed")
     parser.add_argument("--image", type=Path, help="write the image for buf and stop")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -183,10 +174,7 @@ def main() -> None:
         elif options.check:
             generate(fresh)
             if changed := drift(fresh):
-                sys.exit(
-                    "stubs differ from the protos; run `make protos`:\n  "
-                    + "\n  ".join(changed)
-                )
+                sys.exit("stubs differ from the protos; run `make protos`:\n  " + "\n  ".join(changed))
         else:
             generate(ROOT)
 

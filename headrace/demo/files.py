@@ -8,10 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-KINDS = (
-    ".py .pyi .md .toml .yaml .proto .json .txt .ini .cfg .rst .csv .xml .html .css .js .sh .bat .c .h .cpp .sql .pem "
-    ".so .a .exe .pyc .onnx .png .gif .ico .jpg .bmp .svg .wav .au .aiff .zip .whl .gz .bz2 .xz .tar .egg .db .mo .ttf"
-).split()
+SOURCES = (".py", ".pyi", ".md", ".toml", ".yaml", ".proto", ".json", ".txt", ".ini", ".rst", ".csv", ".xml", ".html")
+MORE_SOURCES = (".css", ".js", ".sh", ".bat", ".c", ".h", ".cpp", ".sql", ".pem")
+BINARIES = (".so", ".a", ".exe", ".pyc", ".onnx", ".db", ".mo", ".ttf")
+MEDIA = (".png", ".gif", ".ico", ".jpg", ".bmp", ".svg", ".wav", ".au", ".aiff")
+ARCHIVES = (".zip", ".whl", ".gz", ".bz2", ".xz", ".tar", ".egg")
+KINDS = frozenset(SOURCES + MORE_SOURCES + BINARIES + MEDIA + ARCHIVES)
 PER_KIND = 2
 LARGEST_BYTES = 8 << 20
 SKIPPED_FOLDERS = {".git", ".venv", "__pycache__", "node_modules", ".mypy_cache", ".ruff_cache"}
