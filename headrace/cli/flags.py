@@ -1,0 +1,85 @@
+"""What people type after a flag, checked and put into the API's form. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from headrace.errors import InvalidArgument
+from headrace_common.quantities import parse_bytes, parse_micros, parse_millis, parse_seconds
+
+_PERIODS = {"h": "per_hour", "hour": "per_hour", "month": "per_month"}
+_ALIASES = {"rps": "requests_per_second", "gpu-memory": "gpu_memory"}
+_CHECKS: dict[str, Callable[[str, str], object]] = {
+    "cpu": parse_millis,
+    "gpu": parse_millis,
+    "memory": parse_bytes,
+    "gpu_memory": parse_bytes,
+}
+
+
+def quantities(what: str, **given: Any) -> dict[str, Any]:
+    """Fields of the API's Quantities; what was not given is left out.
+
+    Args:
+        what: in front of a field's name in an error: "--" makes "--memory".
+        given: cpu, memory, gpu, gpu_memory as text; concurrency and requests_per_second as numbers.
+
+    Raises:
+        InvalidArgument: names the flag, what it expects, and what came.
+    """
+    found = {field: value for field, value in given.items() if value is not None}
+    for field, value in found.items():
+        if field in _CHECKS:
+            _CHECKS[field](value, what + field.replace("_", "-"))
+    return found
+
+
+def quantity_pairs(pairs: Iterable[str], flag: str) -> dict[str, Any]:
+    """`--borrow cpu=2 --borrow rps=100` to fields of the API's Quantities."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        field = _ALIASES.get(key, key)
+        if not equals or field not in (*_CHECKS, "concurrency", "requests_per_second"):
+            raise InvalidArgument(
+                f"{flag}: expected KEY=VALUE with a key of cpu, memory, gpu, gpu-memory, concurrency, rps; got {pair!r}"
+            )
+        if field in found:
+            raise InvalidArgument(f"{flag}: {key} is given twice")
+        found[field] = value if field in _CHECKS else _number(field, value, f"{flag} {key}")
+    return quantities(f"{flag} ", **found)
+
+
+def budget(amounts: Sequence[str]) -> dict[str, str]:
+    """`--budget 1.50/h --budget 200/month` to fields of the API's Budget."""
+    found: dict[str, str] = {}
+    for text in amounts:
+        amount, _, period = text.partition("/")
+        field = _PERIODS.get(period)
+        if field is None:
+            raise InvalidArgument(f"--budget: expected an amount per time such as 1.50/h or 200/month; got {text!r}")
+        if field in found:
+            raise InvalidArgument(f"--budget: {field.replace('_', ' ')} is given twice")
+        parse_micros(amount, "--budget")
+        found[field] = amount
+    return found
+
+
+def seconds(text: str | None, flag: str) -> float | None:
+    """A duration such as 100ms, 60s or 24h; None stays None."""
+    return None if text is None else parse_seconds(text, flag)
+
+
+def duration(text: str | None, flag: str) -> str | None:
+    """A duration that stays text, once it is known to be one."""
+    seconds(text, flag)
+    return text
+
+
+def _number(field: str, value: str, what: str) -> int | float:
+    kind = int if field == "concurrency" else float
+    try:
+        return kind(value)
+    except ValueError:
+        raise InvalidArgument(f"{what}: expected a number; got {value!r}") from None

@@ -1,0 +1,86 @@
+"""Entry point: commands, and the one place where errors become lines and exit codes.
+
+Exit codes: 0 done; 1 the mesh said no, or cannot be reached; 2 wrong usage or set-up; 130 Ctrl-C.
+Whatever is slow to import (grpc, numpy, rich) is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from headrace.cli import inference, mesh, models, tenants
+from headrace.cli.problems import UsageProblem
+from headrace.errors import HeadraceError
+
+app = typer.Typer(
+    name="headrace",
+    help="Serve machine-learning models for many tenants. HEADRACE_URL names the mesh (default http://127.0.0.1:8080).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("up")(mesh.up)
+app.command("deploy")(models.deploy)
+app.command("list")(models.list_models)
+app.command("status")(mesh.status)
+app.command("describe")(models.describe)
+app.command("delete")(models.delete)
+app.command("logs")(mesh.logs)
+app.command("infer")(inference.infer)
+app.add_typer(tenants.app, name="tenant")
+app.command("usage")(mesh.usage)
+app.command("apply")(models.apply)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: without the program's name; None: the process's own.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name="headrace", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. The interpreter flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 - the outermost frame; no traceback ever reaches a user
+        return _report(error)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception) -> int:
+    if isinstance(error, UsageProblem):
+        return _say(str(error), 2)
+    if isinstance(error, HeadraceError):
+        return _say(_with_retry_time(error), 1)
+    # Typer's own usage errors: their classes moved between its versions, their shape did not.
+    code, text = getattr(error, "exit_code", None), getattr(error, "format_message", None)
+    if code is not None and text is not None:
+        message = str(text()).strip()
+        return _say(f"{message}; see `headrace --help`", code) if message else code
+    return _say(f"unexpected {type(error).__name__}: {error}; please report this as a bug", 1)
+
+
+def _with_retry_time(error: HeadraceError) -> str:
+    retry_after_s = getattr(error, "retry_after_s", None)
+    return error.message if retry_after_s is None else f"{error.message} (try again in {retry_after_s:.3g} s)"
+
+
+def _say(message: str, code: int) -> int:
+    print(f"headrace: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""Commands about models: deploy, list, describe, delete, apply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli import flags
+from headrace.cli.printing import print_fields, print_heading, print_json, print_rows, print_table
+from headrace.cli.problems import found_here
+from headrace.cli.session import connect
+
+if TYPE_CHECKING:
+    from headrace.client.messages import ModelOptions
+    from headrace.v1 import mesh_pb2, models_pb2
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def deploy(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="An .onnx file or a directory in Triton's repository layout, which is uploaded; or an s3://, gs:// or "
+            "https:// URL, which the mesh fetches if it is configured to.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", help="Name to serve it under.", show_default=False)],
+    tenant: Annotated[str, typer.Option(help="Who owns it and pays for it.")] = "default",
+    min_instances: Annotated[int | None, typer.Option(min=0, help="Instances always kept. Default: 0.")] = None,
+    max_instances: Annotated[int | None, typer.Option(min=1, help="Default: what the quota allows.")] = None,
+    idle_timeout: Annotated[str | None, typer.Option(help="Idle this long, it goes to zero. Default: 60s.")] = None,
+    slo: Annotated[str | None, typer.Option(help="Latency to scale for, such as 100ms; drops nothing.")] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="Rows per batch at most.")] = None,
+    cpu: Annotated[str | None, typer.Option(help="CPUs of one instance: 2, 0.5 or 500m. Default: 1.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory of one instance. Default: 1Gi.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="GPUs of one instance: 1, 0.5 or 500m.")] = None,
+    gpu_memory: Annotated[str | None, typer.Option(help="GPU memory of one instance.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=0, help="Limit: requests not yet answered.")] = None,
+    rps: Annotated[float | None, typer.Option(min=0, help="Limit: requests per second.")] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="Limit: money, such as 1.50/h or 200/month.")] = None,
+    engine: Annotated[str, typer.Option(help="Engine; by the file's kind if not given.")] = "",
+    share_with: Annotated[list[str] | None, typer.Option(help="Another tenant that may call it; * is all.")] = None,
+    response_cache: Annotated[bool | None, typer.Option(help="Answer repeated requests from memory.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Return once a real load has succeeded.")] = False,
+) -> None:
+    """Deploy a model, or a new version of one."""
+    with found_here():
+        options: ModelOptions = {
+            "tenant": tenant,
+            "min_instances": min_instances,
+            "max_instances": max_instances,
+            "idle_timeout": flags.duration(idle_timeout, "--idle-timeout"),
+            "slo": flags.duration(slo, "--slo"),
+            "max_batch_size": max_batch,
+            "resources": flags.quantities("--", cpu=cpu, memory=memory, gpu=gpu, gpu_memory=gpu_memory),
+            "limits": flags.quantities("--", concurrency=concurrency, requests_per_second=rps),
+            "budget": flags.budget(budget or ()),
+            "engine": engine,
+            "shared_with": share_with or (),
+            "response_cache": response_cache,
+        }
+        spec = _spec(source, name, options)
+    with connect(tenant) as mesh:
+        _announce(mesh.deploy_spec(spec, wait=wait))
+
+
+def list_models(tenant: Annotated[str, typer.Option(help="Only this tenant's.")] = "", as_json: Json = False) -> None:
+    """List the models."""
+    from headrace.cli.views import model_view
+
+    with connect() as mesh:
+        views = [model_view(model) for model in mesh.models(tenant)]
+    if as_json:
+        print_json(views)
+        return
+    rows = [
+        (
+            view["name"],
+            view["tenant"],
+            view["state"],
+            ",".join(version["version"] for version in view["versions"]),
+            len(view["instances"]),
+            view["min_instances"],
+            view["max_instances"],
+            view["reason"],
+        )
+        for view in views
+    ]
+    print_table(("NAME", "TENANT", "STATE", "VERSIONS", "INSTANCES", "MIN", "MAX", "REASON"), rows)
+
+
+def describe(name: Name, as_json: Json = False) -> None:
+    """Show everything about a model: versions, instances, cold starts, decisions."""
+    from headrace.cli.views import model_view
+
+    with connect() as mesh:
+        view = model_view(mesh.model(name))
+    if as_json:
+        print_json(view)
+    else:
+        _print_model(view)
+
+
+def delete(name: Name) -> None:
+    """Drain, stop and forget a model."""
+    with connect() as mesh:
+        mesh.delete(name)
+    print(f"deleted {name}")
+
+
+def apply(
+    file: Annotated[Path, typer.Option("-f", "--file", metavar="FILE.yaml", help="What to set.", show_default=False)],
+    wait: Annotated[bool, typer.Option("--wait", help="Return once a real load of every model has succeeded.")] = False,
+) -> None:
+    """Set tenants and deploy models as a YAML file says; every document is `model:` or `tenant:`."""
+    from headrace.cli.manifest import read_manifests
+
+    with found_here():
+        manifests = read_manifests(file)
+        for manifest in manifests:
+            if manifest.model.source:
+                _check_source(manifest.model.source, manifest.model.name)
+    # Tenants first, whatever the order in the file: models belong to them.
+    manifests.sort(key=lambda manifest: manifest.WhichOneof("resource") == "model")
+    for manifest in manifests:
+        _apply_one(manifest, wait)
+
+
+def _apply_one(manifest: mesh_pb2.Manifest, wait: bool) -> None:
+    if manifest.WhichOneof("resource") == "tenant":
+        with connect() as mesh:
+            print(f"set tenant {mesh.set_tenant(manifest.tenant).name}")
+    else:
+        with connect(manifest.model.tenant) as mesh:
+            _announce(mesh.deploy_spec(manifest.model, wait=wait))
+
+
+def _spec(source: str, name: str, options: ModelOptions) -> models_pb2.ModelSpec:
+    from headrace.client.messages import model_spec
+
+    spec = model_spec(name, options)
+    _check_source(source, name)
+    spec.source = source
+    return spec
+
+
+def _check_source(source: str, name: str) -> None:
+    """Finds out before anything is sent whether there is something to send."""
+    from headrace.client.artifact import artifact_files, is_url
+
+    if not is_url(source):
+        artifact_files(Path(source), name)
+
+
+def _announce(model: models_pb2.Model) -> None:
+    from headrace.cli.views import state_word
+
+    versions = ", ".join(f"version {version.version}" for version in model.versions[-1:])
+    print(f"deployed {model.name} {versions} for tenant {model.tenant}: {state_word(model.state)}".replace("  ", " "))
+
+
+def _print_model(view: dict[str, Any]) -> None:
+    failure = view["last_failure"]
+    print_fields(
+        {
+            "name": view["name"],
+            "tenant": view["tenant"],
+            "state": view["state"],
+            "reason": view["reason"],
+            "instances": f"{len(view['instances'])} (min {view['min_instances']}, max "
+            f"{'by quota' if view['max_instances'] is None else view['max_instances']})",
+            "batching": view["batching"],
+            "cold starts": view["cold_starts"]["count"],
+            "last failure": f"{failure['at']}: {failure['reason']}" if failure else None,
+        }
+    )
+    _print_rows("versions", view["versions"], ("version", "revision", "state", "engine", "max_batch_size"))
+    for version in view["versions"]:
+        for kind in ("inputs", "outputs"):
+            _print_rows(f"{kind} of version {version['version']}", version[kind], ("name", "datatype", "shape"))
+    _print_rows("instances", view["instances"], ("id", "state", "version", "pid", "requests", "started_at"))
+    phases = ("decide_ms", "place_ms", "load_ms", "warm_ms", "first_answer_ms", "total_ms")
+    _print_rows("recent cold starts", view["cold_starts"]["recent"], ("at", "from_standby", *phases))
+    _print_rows("decisions", view["decisions"], ("at", "current", "desired", "reason"))
+
+
+def _print_rows(heading: str, rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
+    if rows:
+        print_heading(heading)
+        print_rows(rows, keys)

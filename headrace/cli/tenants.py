@@ -1,0 +1,120 @@
+"""Commands about tenants."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from headrace.cli import flags
+from headrace.cli.printing import print_fields, print_json, print_table
+from headrace.cli.problems import found_here
+from headrace.cli.session import connect
+
+app = typer.Typer(help="Tenants and what they may use.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant's name.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("set")
+def set_tenant(
+    name: Name,
+    cpu: Annotated[str | None, typer.Option(help="CPUs: 2, 0.5 or 500m.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory: 4Gi, 500M.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="GPUs: 1, 0.5 or 500m.")] = None,
+    gpu_memory: Annotated[str | None, typer.Option(help="GPU memory.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=0, help="Requests not yet answered.")] = None,
+    rps: Annotated[float | None, typer.Option(min=0, help="Requests per second.")] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="Money, such as 1.50/h or 200/month; repeatable.")] = None,
+    cohort: Annotated[str, typer.Option(help="Tenants of one cohort lend to each other.")] = "",
+    borrow: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Most that it may borrow.")] = None,
+    lend: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Most that it lends.")] = None,
+    weight: Annotated[float | None, typer.Option(help="Share of what is contended. Default: 1.")] = None,
+) -> None:
+    """Create a tenant, or replace what is set of it. A quantity that is not given has no limit."""
+    from headrace.v1 import resources_pb2, tenants_pb2
+
+    with found_here():
+        nominal = flags.quantities(
+            "--",
+            cpu=cpu,
+            memory=memory,
+            gpu=gpu,
+            gpu_memory=gpu_memory,
+            concurrency=concurrency,
+            requests_per_second=rps,
+        )
+        parts: dict[str, Any] = {
+            "nominal": resources_pb2.Quantities(**nominal) if nominal else None,
+            "borrowing_limit": _quantities(borrow, "--borrow"),
+            "lending_limit": _quantities(lend, "--lend"),
+            "budget": resources_pb2.Budget(**flags.budget(budget)) if budget else None,
+            "weight": weight,
+        }
+    given = {key: value for key, value in parts.items() if value is not None}
+    with connect() as mesh:
+        mesh.set_tenant(tenants_pb2.TenantSpec(name=name, cohort=cohort, **given))
+    print(f"set tenant {name}")
+
+
+@app.command("list")
+def list_tenants(as_json: Json = False) -> None:
+    """List the tenants."""
+    from headrace.cli.views import tenant_view
+
+    with connect() as mesh:
+        views = [tenant_view(tenant) for tenant in mesh.tenants()]
+    if as_json:
+        print_json(views)
+        return
+    rows = [(view["name"], view["spec"].get("cohort"), len(view["models"]), _nominal(view)) for view in views]
+    print_table(("NAME", "COHORT", "MODELS", "NOMINAL"), rows)
+
+
+@app.command("describe")
+def describe_tenant(name: Name, as_json: Json = False) -> None:
+    """Show a tenant's quotas and models."""
+    from headrace.cli.views import tenant_view
+
+    with connect() as mesh:
+        view = tenant_view(mesh.tenant(name))
+    if as_json:
+        print_json(view)
+        return
+    spec = view["spec"]
+    print_fields(
+        {
+            "name": view["name"],
+            "models": ", ".join(view["models"]),
+            "nominal": _pairs(spec.get("nominal")) or "no limit",
+            "borrowing limit": _pairs(spec.get("borrowing_limit")),
+            "lending limit": _pairs(spec.get("lending_limit")),
+            "budget": _pairs(spec.get("budget")),
+            "cohort": spec.get("cohort"),
+            "weight": spec.get("weight"),
+            "created": view["created_at"],
+        }
+    )
+
+
+@app.command("delete")
+def delete_tenant(name: Name) -> None:
+    """Forget a tenant that owns no model."""
+    with connect() as mesh:
+        mesh.delete_tenant(name)
+    print(f"deleted tenant {name}")
+
+
+def _quantities(pairs: list[str] | None, flag: str) -> Any:
+    from headrace.v1 import resources_pb2
+
+    return resources_pb2.Quantities(**flags.quantity_pairs(pairs, flag)) if pairs else None
+
+
+def _nominal(view: dict[str, Any]) -> str:
+    return _pairs(view["spec"].get("nominal"))
+
+
+def _pairs(message: dict[str, Any] | None) -> str:
+    return " ".join(f"{key}={value}" for key, value in (message or {}).items())

@@ -1,0 +1,205 @@
+"""API messages as plain data for --json and for tables. Names are the API's; durations are in ms or s, by name."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.v1 import mesh_pb2, models_pb2, resources_pb2, tenants_pb2, usage_pb2
+
+
+def model_view(model: models_pb2.Model) -> dict[str, Any]:
+    """Everything that `describe --json` shows."""
+    failure = model.last_failure
+    return {
+        "name": model.name,
+        "tenant": model.tenant,
+        "state": state_word(model.state),
+        "reason": model.reason,
+        "versions": [_version_view(version) for version in model.versions],
+        "instances": [instance_view(instance) for instance in model.instances],
+        "min_instances": model.min_instances,
+        "max_instances": model.max_instances if model.HasField("max_instances") else None,
+        "batching": next((v.batching for v in reversed(model.versions) if v.state == _SERVING), ""),
+        "created_at": moment(model.created_at),
+        "cold_starts": {
+            "count": model.cold_starts.count,
+            "recent": [_cold_start_view(start) for start in model.cold_starts.recent],
+        },
+        "decisions": [_decision_view(decision) for decision in model.decisions],
+        "last_failure": {"at": moment(failure.at), "reason": failure.reason}
+        if model.HasField("last_failure")
+        else None,
+        "spec": MessageToDict(model.spec, preserving_proto_field_name=True),
+    }
+
+
+def instance_view(instance: models_pb2.Instance) -> dict[str, Any]:
+    return {
+        "id": instance.id,
+        "state": instance.state,
+        "version": instance.version,
+        "revision": instance.revision,
+        "pid": instance.pid,
+        "started_at": moment(instance.started_at),
+        "resident_bytes": instance.resident_bytes,
+        "requests": instance.requests,
+        "shape": _shape_view(instance.shape),
+    }
+
+
+def status_view(status: mesh_pb2.GetStatusResponse) -> dict[str, Any]:
+    """Everything that `status --json` shows."""
+    return {
+        "version": status.version,
+        "epoch": status.epoch,
+        "uptime_s": _seconds(status.uptime),
+        "routers": [
+            {
+                "id": router.id,
+                "queued": router.queued,
+                "in_flight": router.in_flight,
+                "requests": router.requests,
+                "refused": router.refused,
+                "connected_at": moment(router.connected_at),
+            }
+            for router in status.routers
+        ],
+        "standby": [instance_view(instance) for instance in status.standby],
+        "models": [
+            {
+                "name": model.name,
+                "tenant": model.tenant,
+                "state": state_word(model.state),
+                "instances": model.instances,
+                "queued": model.queued,
+                "in_flight": model.in_flight,
+                "requests": model.requests,
+            }
+            for model in status.models
+        ],
+    }
+
+
+def tenant_view(tenant: tenants_pb2.Tenant) -> dict[str, Any]:
+    """Quotas in the API's own words; what is absent has no limit."""
+    return {
+        "name": tenant.name,
+        "models": list(tenant.models),
+        "created_at": moment(tenant.created_at),
+        "spec": MessageToDict(tenant.spec, preserving_proto_field_name=True),
+    }
+
+
+def usage_view(row: usage_pb2.UsageRow) -> dict[str, Any]:
+    """One row of the books; cost is decimal text."""
+    return {
+        "hour": moment(row.hour),
+        "tenant": row.tenant,
+        "model": row.model,
+        "shape": row.shape,
+        "class": _word(resources_pb2.CapacityClass.Name(row.capacity_class), "CAPACITY_CLASS_"),
+        "instance_seconds": round(row.instance_seconds, 3),
+        "busy_seconds": round(row.busy_seconds, 3),
+        "requests": row.requests,
+        "cold_starts": row.cold_starts,
+        "cost": money(row.cost_micros),
+        "currency": row.currency,
+    }
+
+
+def state_word(state: models_pb2.ModelState) -> str:
+    """ "ready", "idle", "starting", "loading", "blocked", "deleting"."""
+    return _word(models_pb2.ModelState.Name(state), "MODEL_STATE_")
+
+
+def money(micros: int) -> str:
+    """1500000 to "1.50", and no digit lost."""
+    amount = Decimal(micros) / 10**6
+    return f"{amount:.2f}" if amount == amount.quantize(Decimal("0.01")) else f"{amount:.6f}".rstrip("0")
+
+
+def moment(at: Timestamp) -> str | None:
+    """RFC 3339; None where it was never set."""
+    return at.ToJsonString() if at.seconds or at.nanos else None
+
+
+_SERVING = models_pb2.VERSION_STATE_SERVING
+
+
+def _version_view(version: models_pb2.ModelVersion) -> dict[str, Any]:
+    return {
+        "version": version.version,
+        "revision": version.revision,
+        "state": _word(models_pb2.VersionState.Name(version.state), "VERSION_STATE_"),
+        "engine": version.engine,
+        "max_batch_size": version.max_batch_size,
+        "batching": version.batching,
+        "inputs": [_tensor_view(tensor) for tensor in version.signature.inputs],
+        "outputs": [_tensor_view(tensor) for tensor in version.signature.outputs],
+        "artifact": version.artifact,
+        "size_bytes": version.size_bytes,
+        "deployed_at": moment(version.deployed_at),
+    }
+
+
+def _tensor_view(tensor: models_pb2.TensorSpec) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": list(tensor.shape),
+        "optional": tensor.optional,
+    }
+
+
+def _shape_view(shape: resources_pb2.InstanceShape) -> dict[str, Any]:
+    return {
+        "name": shape.name,
+        "cpu_millicores": shape.cpu_millicores,
+        "memory_bytes": shape.memory_bytes,
+        "gpu_millis": shape.gpu_millis,
+        "gpu_memory_bytes": shape.gpu_memory_bytes,
+        "price_per_hour": money(shape.price.micros_per_hour),
+        "currency": shape.price.currency,
+    }
+
+
+def _cold_start_view(start: models_pb2.ColdStart) -> dict[str, Any]:
+    return {
+        "at": moment(start.at),
+        "revision": start.revision,
+        "from_standby": start.from_standby,
+        "decide_ms": _millis(start.decide),
+        "place_ms": _millis(start.place),
+        "load_ms": _millis(start.load),
+        "warm_ms": _millis(start.warm),
+        "first_answer_ms": _millis(start.first_answer),
+        "total_ms": _millis(start.total),
+    }
+
+
+def _decision_view(decision: models_pb2.Decision) -> dict[str, Any]:
+    return {
+        "at": moment(decision.at),
+        "revision": decision.revision,
+        "current": decision.current,
+        "desired": decision.desired,
+        "reason": decision.reason,
+        "inputs": dict(decision.inputs),
+    }
+
+
+def _millis(span: Duration) -> float:
+    return round(span.ToNanoseconds() / 1e6, 3)
+
+
+def _seconds(span: Duration) -> float:
+    return round(span.ToNanoseconds() / 1e9, 3)
+
+
+def _word(enum_name: str, prefix: str) -> str:
+    return enum_name.removeprefix(prefix).lower()

@@ -1,0 +1,324 @@
+"""The asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Unpack
+
+import grpc
+
+from headrace.client import messages, methods
+from headrace.client.address import parse_address
+from headrace.client.artifact import artifact_files, is_url, upload_parts
+from headrace.client.messages import DEFAULT_TIMEOUT_S, DEPLOY_TIMEOUT_S, UPLOAD_TIMEOUT_S, ModelOptions
+from headrace.client.methods import Method, Request, Response
+from headrace.client.outgoing import AsyncOutgoing, in_thread, stream_requests_async
+from headrace.client.retry import DEFAULT_RETRY, Attempts, RetryBudget, RetryPolicy
+from headrace.client.status import error_from_call
+from headrace.client.tensors import Array, TensorLike
+from headrace.errors import HeadraceError
+from headrace.oip import inference_pb2
+from headrace.v1 import mesh_pb2, models_pb2, tenants_pb2, usage_pb2
+from headrace_common.identity import TENANT_KEY
+
+
+class AsyncClient:
+    """A connection to a mesh, for one event loop. Close it, or use it in an `async with` statement.
+
+    Args:
+        url: http://HOST:PORT or https://HOST:PORT; None: HEADRACE_URL, or http://127.0.0.1:8080.
+        tenant: who calls; None: the tenant "default".
+        timeout_s: deadline of every call that is given none of its own; retries count into it.
+        retry: when `Unavailable` is tried again.
+        clock: monotonic seconds.
+        jitter: uniform in [0, 1).
+        sleep: waits between retries.
+
+    Every method raises a `headrace.errors.HeadraceError`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        tenant: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        address = parse_address(url)
+        self.url = address.url
+        self._timeout_s = timeout_s
+        self._metadata = ((TENANT_KEY, tenant),) if tenant else ()
+        self._retry = retry
+        self._budget = RetryBudget(retry)
+        self._clock = clock
+        self._jitter = jitter
+        self._sleep = sleep
+        self._callables: dict[str, Any] = {}
+        self._address = address
+        self._channel: Any = None
+
+    async def close(self) -> None:
+        """Closes the connection; calls in progress are cancelled."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def infer(
+        self,
+        name: str,
+        inputs: Mapping[str, TensorLike],
+        version: str = "",
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+        request_id: str = "",
+    ) -> dict[str, Array]:
+        """One inference.
+
+        Args:
+            name: the model.
+            inputs: arrays, or lists, by input name, with the batch dimension where the model has
+                one. Strings and bytes are BYTES; the dtype decides the datatype otherwise.
+            version: "" is the current one.
+            outputs: only these; None: all.
+            timeout_s: the mesh drops the request once this has passed; None: the client's.
+            priority: the model's priority level, 1 the highest; None: its default.
+            request_id: comes back in logs.
+
+        Returns:
+            Arrays by output name, read-only; BYTES are object arrays of `bytes`.
+        """
+        request = messages.infer_request(
+            name, inputs, version=version, outputs=outputs, priority=priority, request_id=request_id
+        )
+        return messages.output_arrays(await self._call(methods.INFER, request, timeout_s))
+
+    async def stream(
+        self,
+        name: str,
+        inputs: Iterable[Mapping[str, TensorLike]] | AsyncIterable[Mapping[str, TensorLike]],
+        version: str = "",
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[tuple[int, dict[str, Array]]]:
+        """Many inferences over one stream, which batches and pipelines them.
+
+        Args:
+            name: the model.
+            inputs: taken as the stream has room.
+            version: "" is the current one.
+            timeout_s: for the whole stream; None: the client's.
+
+        Yields:
+            Position of the input, and its outputs, as they arrive.
+
+        Raises:
+            StreamItemFailed: an input was refused; it names its position.
+        """
+        requests = AsyncOutgoing(stream_requests_async(name, inputs, version))
+        callable_ = self._callable(methods.STREAM_INFER, "stream_stream")
+        with self._errors(requests):
+            call = callable_(requests, timeout=self._timeout(timeout_s), metadata=self._metadata)
+            try:
+                async for response in call:
+                    yield messages.stream_result(response)
+            finally:
+                call.cancel()
+
+    async def metadata(self, name: str, version: str = "") -> inference_pb2.ModelMetadataResponse:
+        """The model's inputs and outputs."""
+        return await self._call(methods.METADATA, inference_pb2.ModelMetadataRequest(name=name, version=version))
+
+    async def ready(self, name: str = "", version: str = "") -> bool:
+        """Whether the model can be called now, at zero instances too; "": whether the mesh serves."""
+        if not name:
+            return (await self._call(methods.SERVER_READY, inference_pb2.ServerReadyRequest())).ready
+        return (
+            await self._call(methods.MODEL_READY, inference_pb2.ModelReadyRequest(name=name, version=version))
+        ).ready
+
+    async def upload(self, source: str | Path, name: str, timeout_s: float = UPLOAD_TIMEOUT_S) -> str:
+        """Uploads a model's files; the mesh keeps them for an hour unless a deploy uses them.
+
+        Args:
+            source: an .onnx file, or a directory in Triton's repository layout.
+            name: the model they are for.
+            timeout_s: for the whole upload.
+
+        Returns:
+            The artifact, for `ModelSpec.artifact`.
+        """
+        files = await asyncio.to_thread(artifact_files, Path(source), name)
+        callable_ = self._callable(methods.UPLOAD, "stream_unary")
+
+        async def send(left: float | None) -> Any:
+            parts = AsyncOutgoing(in_thread(upload_parts(files)))
+            with self._errors(parts):
+                return await callable_(parts, timeout=left, metadata=self._metadata)
+
+        answer: models_pb2.UploadArtifactResponse = await self._attempt(send, timeout_s)
+        return answer.artifact
+
+    async def deploy(
+        self,
+        source: str | Path,
+        name: str,
+        wait: bool = True,
+        timeout_s: float = DEPLOY_TIMEOUT_S,
+        **options: Unpack[ModelOptions],
+    ) -> models_pb2.Model:
+        """Deploys a model, or a new revision of it.
+
+        Args:
+            source: an .onnx file or a directory in Triton's repository layout, which is uploaded;
+                or an s3://, gs:// or https:// URL, which the mesh fetches if it is configured to.
+            name: unique in the mesh.
+            wait: return once a real load has succeeded; its failure is the error.
+            timeout_s: for the deploy itself; an upload has its own.
+            options: see `ModelOptions`.
+        """
+        spec = messages.model_spec(name, options)
+        spec.source = str(source)
+        return await self.deploy_spec(spec, wait=wait, timeout_s=timeout_s)
+
+    async def deploy_spec(
+        self, spec: models_pb2.ModelSpec, wait: bool = True, timeout_s: float = DEPLOY_TIMEOUT_S
+    ) -> models_pb2.Model:
+        """Deploys what the spec says; uploads its `source` first if that is a path."""
+        sent = models_pb2.ModelSpec()
+        sent.CopyFrom(spec)
+        if sent.source and not is_url(sent.source):
+            sent.artifact = await self.upload(sent.source, sent.name)
+            sent.source = ""
+        return (await self._call(methods.DEPLOY, models_pb2.DeployModelRequest(model=sent, wait=wait), timeout_s)).model
+
+    async def models(self, tenant: str = "") -> list[models_pb2.Model]:
+        """All models; with a tenant, that tenant's."""
+        return list((await self._call(methods.LIST_MODELS, models_pb2.ListModelsRequest(tenant=tenant))).models)
+
+    async def model(self, name: str) -> models_pb2.Model:
+        """Everything about one model."""
+        return (await self._call(methods.GET_MODEL, models_pb2.GetModelRequest(name=name))).model
+
+    async def delete(self, name: str) -> None:
+        """Drains, stops and forgets a model."""
+        await self._call(methods.DELETE_MODEL, models_pb2.DeleteModelRequest(name=name))
+
+    async def set_tenant(self, spec: tenants_pb2.TenantSpec) -> tenants_pb2.Tenant:
+        """Creates a tenant or replaces what is set of it."""
+        return (await self._call(methods.SET_TENANT, tenants_pb2.SetTenantRequest(tenant=spec))).tenant
+
+    async def tenants(self) -> list[tenants_pb2.Tenant]:
+        """All tenants."""
+        return list((await self._call(methods.LIST_TENANTS, tenants_pb2.ListTenantsRequest())).tenants)
+
+    async def tenant(self, name: str) -> tenants_pb2.Tenant:
+        """One tenant."""
+        return (await self._call(methods.GET_TENANT, tenants_pb2.GetTenantRequest(name=name))).tenant
+
+    async def delete_tenant(self, name: str) -> None:
+        """Forgets a tenant that owns no model."""
+        await self._call(methods.DELETE_TENANT, tenants_pb2.DeleteTenantRequest(name=name))
+
+    async def usage(self, tenant: str = "", since: datetime | None = None) -> list[usage_pb2.UsageRow]:
+        """The books by hour; "" is every tenant, None is from the beginning."""
+        request = usage_pb2.GetUsageRequest(tenant=tenant)
+        if since is not None:
+            request.since.CopyFrom(messages.timestamp(since))
+        return list((await self._call(methods.GET_USAGE, request)).rows)
+
+    async def status(self) -> mesh_pb2.GetStatusResponse:
+        """What runs."""
+        return await self._call(methods.GET_STATUS, mesh_pb2.GetStatusRequest())
+
+    async def logs(self, model: str = "", follow: bool = False, tail: int = 0) -> AsyncIterator[str]:
+        """Log lines, each a JSON object, oldest first.
+
+        Args:
+            model: only lines about it; "": all.
+            follow: go on for ever; such a call has no deadline.
+            tail: this many of the newest; 0: 200.
+        """
+        request = mesh_pb2.ReadLogsRequest(model=model, follow=follow, tail=tail)
+        timeout_s = None if follow else self._timeout_s
+        with self._errors():
+            call = self._callable(methods.READ_LOGS, "unary_stream")(
+                request, timeout=timeout_s, metadata=self._metadata
+            )
+            try:
+                async for response in call:
+                    yield response.line
+            finally:
+                call.cancel()
+
+    async def _call(
+        self, method: Method[Request, Response], request: Request, timeout_s: float | None = None
+    ) -> Response:
+        callable_ = self._callable(method, "unary_unary")
+        answer: Response = await self._attempt(
+            lambda left: callable_(request, timeout=left, metadata=self._metadata), timeout_s, method.repeatable
+        )
+        return answer
+
+    async def _attempt(
+        self, send: Callable[[float | None], Awaitable[Any]], timeout_s: float | None, repeatable: bool = True
+    ) -> Any:
+        attempts = Attempts(self._retry, self._budget, self._clock() + self._timeout(timeout_s))
+        while True:
+            try:
+                with self._errors():
+                    return await send(attempts.remaining_s(self._clock()))
+            except HeadraceError as failure:
+                error = failure
+            delay_s = attempts.delay_s(error, self._clock(), self._jitter()) if repeatable else None
+            if delay_s is None:
+                raise error
+            await self._sleep(delay_s)
+
+    def _callable(self, method: Method[Any, Any], kind: str) -> Any:
+        if self._channel is None:
+            self._channel = self._connect()
+        found = self._callables.get(method.path)
+        if found is None:
+            found = self._callables[method.path] = method.on(self._channel, kind)
+        return found
+
+    def _timeout(self, timeout_s: float | None) -> float:
+        return self._timeout_s if timeout_s is None else timeout_s
+
+    def _connect(self) -> Any:
+        # Here and not in the constructor: a grpc.aio channel belongs to the event loop it is made in.
+        address = self._address
+        if address.tls:
+            return grpc.aio.secure_channel(address.target, grpc.ssl_channel_credentials(), options=address.options)
+        return grpc.aio.insecure_channel(address.target, options=address.options)
+
+    @contextmanager
+    def _errors(self, outgoing: AsyncOutgoing[Any] | None = None) -> Iterator[None]:
+        try:
+            yield
+        except (grpc.RpcError, asyncio.CancelledError) as failure:
+            # grpc.aio cancels a call whose requests fail, which looks as if our caller had cancelled it.
+            if outgoing is not None and outgoing.failure is not None:
+                raise outgoing.failure from None
+            if isinstance(failure, asyncio.CancelledError):
+                raise
+            raise error_from_call(failure, self.url) from None

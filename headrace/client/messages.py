@@ -1,0 +1,159 @@
+"""Builds requests and reads answers. Shared by the blocking and the asynchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict
+
+import numpy as np
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.client.tensors import DATATYPES, Array, Tensor, TensorLike, decode, encode
+from headrace.errors import Internal, InvalidArgument, StreamItemFailed
+from headrace.oip import inference_pb2
+from headrace.v1 import models_pb2, resources_pb2
+from headrace_common.quantities import parse_seconds
+
+DEFAULT_TIMEOUT_S = 30.0
+DEPLOY_TIMEOUT_S = 600.0
+UPLOAD_TIMEOUT_S = 3600.0
+
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+class ModelOptions(TypedDict, total=False):
+    """What a deploy may say besides source and name. What is absent has the mesh's default.
+
+    Durations are text ("100ms", "60s", "5m") or `timedelta`. Quantities are text as in the API:
+    {"cpu": "500m", "memory": "1Gi"}; a budget is {"per_hour": "1.50"}.
+    """
+
+    tenant: str
+    min_instances: int | None
+    max_instances: int | None
+    idle_timeout: str | timedelta | None
+    slo: str | timedelta | None
+    max_batch_size: int | None
+    resources: Mapping[str, Any]
+    limits: Mapping[str, Any]
+    budget: Mapping[str, str]
+    shared_with: Sequence[str]
+    engine: str
+    engine_options: Mapping[str, str]
+    response_cache: bool | None
+    policy: str
+
+
+def model_spec(name: str, options: ModelOptions) -> models_pb2.ModelSpec:
+    """The API's ModelSpec out of what a caller, or a command line, gave.
+
+    Raises:
+        InvalidArgument: an unknown quantity, or a value of the wrong kind.
+    """
+    given: dict[str, Any] = {key: value for key, value in options.items() if value not in (None, "", {}, ())}
+    try:
+        for key in ("resources", "limits"):
+            if key in given:
+                given[key] = resources_pb2.Quantities(**given[key])
+        if "budget" in given:
+            given["budget"] = resources_pb2.Budget(**given["budget"])
+        for key in ("idle_timeout", "slo"):
+            if key in given:
+                given[key] = duration(given[key], key)
+        return models_pb2.ModelSpec(name=name, **given)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"model {name!r}: {error}") from None
+
+
+def duration(span: str | timedelta, what: str) -> Duration:
+    """Text such as "100ms", or a timedelta. `what` is for the error."""
+    seconds = parse_seconds(span, what) if isinstance(span, str) else span.total_seconds()
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """A moment; one without a zone is UTC."""
+    message = Timestamp()
+    message.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return message
+
+
+def infer_request(
+    name: str,
+    inputs: Mapping[str, TensorLike],
+    *,
+    version: str = "",
+    outputs: Sequence[str] | None = None,
+    priority: int | None = None,
+    request_id: str = "",
+) -> inference_pb2.ModelInferRequest:
+    """A ModelInfer request with raw contents."""
+    request = inference_pb2.ModelInferRequest(model_name=name, model_version=version, id=request_id)
+    for tensor_name, value in inputs.items():
+        tensor = encode(tensor_name, value)
+        request.inputs.add(name=tensor_name, datatype=tensor.datatype, shape=tensor.shape)
+        request.raw_input_contents.append(tensor.data)
+    for output in outputs or ():
+        request.outputs.add(name=output)
+    if priority is not None:
+        if priority < 0:
+            raise InvalidArgument(f"priority: expected 0 or more; got {priority}")
+        request.parameters["priority"].uint64_param = priority
+    return request
+
+
+def output_arrays(response: inference_pb2.ModelInferResponse) -> dict[str, Array]:
+    """The answer's tensors by name, whether raw or typed."""
+    raw = response.raw_output_contents
+    if raw and len(raw) != len(response.outputs):
+        raise Internal(f"the mesh answered {len(response.outputs)} outputs with {len(raw)} raw contents")
+    if raw:
+        return {
+            output.name: decode(output.name, Tensor(output.datatype, tuple(output.shape), data))
+            for output, data in zip(response.outputs, raw, strict=True)
+        }
+    return {output.name: _typed(output) for output in response.outputs}
+
+
+def stream_result(response: inference_pb2.ModelStreamInferResponse) -> tuple[int, dict[str, Array]]:
+    """One answer of a stream: position of its input, and its outputs.
+
+    Raises:
+        StreamItemFailed: it is an error.
+    """
+    request_id = response.infer_response.id
+    index = int(request_id) if request_id.isdecimal() else -1
+    if response.error_message:
+        raise StreamItemFailed(f"input {index} of the stream: {response.error_message}", index=index)
+    return index, output_arrays(response.infer_response)
+
+
+def _typed(output: inference_pb2.ModelInferResponse.InferOutputTensor) -> Array:
+    field = _CONTENTS.get(output.datatype)
+    if field is None:
+        raise Internal(f"output {output.name!r}: the mesh answered {output.datatype!r} without raw contents")
+    dtype = DATATYPES.get(output.datatype, np.dtype(object))
+    flat = np.array(list(getattr(output.contents, field)), dtype=dtype)
+    try:
+        return flat.reshape(tuple(output.shape))
+    except ValueError:
+        raise Internal(
+            f"output {output.name!r}: the mesh answered {flat.size} elements for shape {list(output.shape)}"
+        ) from None

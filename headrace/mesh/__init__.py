@@ -1,0 +1,1 @@
+"""`headrace up`: runs the mesh on one machine, and leaves nothing behind."""

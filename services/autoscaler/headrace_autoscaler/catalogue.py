@@ -1,0 +1,242 @@
+"""Models and tenants as they stand: in memory, over the store.
+
+Reads are plain attribute look-ups on the event loop. A write goes to the store first, in a thread,
+and into memory once it is committed; one writer at a time, so that memory and store see the same order.
+A write that has begun is finished even if its caller is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from headrace_autoscaler.artifacts import ArtifactStore
+from headrace_autoscaler.domain import (
+    DeployFailure,
+    Model,
+    ModelSpec,
+    Revision,
+    RevisionState,
+    Tenant,
+    Usage,
+    UsageKey,
+    UsageRow,
+)
+from headrace_autoscaler.ports import Store
+from headrace_common.clock import Clock
+
+RESTARTED = "the autoscaler restarted during the first load; deploy again"
+
+T = TypeVar("T")
+
+
+class CatalogueStore(Store, Protocol):
+    """A `Store` that can replace a model's spec in the transaction that activates its revisions."""
+
+    def activate_revisions(self, model: str, revisions: Sequence[int], spec: ModelSpec | None = None) -> None: ...
+
+
+class StoredCatalogue:
+    """`ports.Catalogue`, and the writes of the deploy service and the API.
+
+    Owns the store: `close` closes it.
+    """
+
+    def __init__(self, store: CatalogueStore, artifacts: ArtifactStore, clock: Clock) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._writes: set[asyncio.Task[object]] = set()
+        self._models: dict[str, Model] = {}
+        self._tenants: dict[str, Tenant] = {}
+        self._failures: dict[str, DeployFailure] = {}
+
+    @classmethod
+    async def open(cls, store: CatalogueStore, artifacts: ArtifactStore, clock: Clock) -> StoredCatalogue:
+        """Reads the store and clears away the deploys that a crash cut off.
+
+        Call it before the fleet adopts runners: what those had loaded for such a deploy is then unknown
+        to the catalogue and goes.
+        """
+        catalogue = cls(store, artifacts, clock)
+        models, tenants, failures = await asyncio.to_thread(lambda: (store.models(), store.tenants(), store.failures()))
+        catalogue._models = {model.spec.name: model for model in models}
+        catalogue._tenants = {tenant.name: tenant for tenant in tenants}
+        catalogue._failures = dict(failures)
+        await catalogue._clear_interrupted()
+        return catalogue
+
+    async def settled(self) -> None:
+        """Waits for writes in progress, those of cancelled callers among them."""
+        await asyncio.gather(*self._writes, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Waits for writes in progress, then closes the store."""
+        await self.settled()
+        await asyncio.to_thread(self._store.close)
+
+    # What there is.
+
+    def models(self) -> tuple[Model, ...]:
+        return tuple(self._models.values())
+
+    def model(self, name: str) -> Model | None:
+        return self._models.get(name)
+
+    def tenants(self) -> tuple[Tenant, ...]:
+        return tuple(self._tenants.values())
+
+    def tenant(self, name: str) -> Tenant | None:
+        return self._tenants.get(name)
+
+    def models_of(self, tenant: str) -> tuple[Model, ...]:
+        return tuple(model for model in self._models.values() if model.spec.tenant == tenant)
+
+    def failure(self, model: str) -> DeployFailure | None:
+        """The last deploy of that name, if it failed; also of a name that never came to be a model."""
+        return self._failures.get(model)
+
+    def failures(self) -> Mapping[str, DeployFailure]:
+        return dict(self._failures)
+
+    def artifacts_in_use(self) -> frozenset[str]:
+        return frozenset(revision.artifact for model in self._models.values() for revision in model.revisions)
+
+    # Writes of the fleet.
+
+    async def finish_retiring(self, model: str, revision: int) -> None:
+        """Forgets a RETIRING revision; idempotent. See `ports.Catalogue`."""
+        found = self._models.get(model)
+        gone = [r for r in found.revisions if r.revision == revision] if found else []
+        if found is None or not gone or gone[0].state is not RevisionState.RETIRING:
+            return
+        await self.remove_revision(model, revision)
+        left = self._models.get(model)
+        if left is not None and left.deleting and not left.revisions:
+            await self.remove_model(model)
+        await self.drop_artifacts({gone[0].artifact})
+
+    # Writes of the deploy service and the API.
+
+    async def put_model(self, spec: ModelSpec) -> None:
+        now = self._clock.wall()
+
+        def remember(_: None) -> None:
+            old = self._models.get(spec.name)
+            self._models[spec.name] = replace(old, spec=spec) if old else Model(spec=spec, created_at=now)
+
+        await self._write(lambda: self._store.put_model(spec, now), remember)
+
+    async def add_revision(self, revision: Revision) -> Revision:
+        """Stores it under the model's next revision number and returns it with that number."""
+        return await self._write(
+            lambda: self._store.add_revision(revision),
+            lambda added: self._revise(added.model, lambda revisions: (*revisions, added)),
+        )
+
+    async def update_revision(self, revision: Revision) -> None:
+        await self._write(
+            lambda: self._store.update_revision(revision),
+            lambda _: self._revise(
+                revision.model,
+                lambda revisions: (revision if r.revision == revision.revision else r for r in revisions),
+            ),
+        )
+
+    async def activate(self, spec: ModelSpec, revisions: Sequence[int]) -> None:
+        """Makes these SERVING under this spec and retires every other SERVING one, at once."""
+
+        def remember(_: None) -> None:
+            self._models[spec.name] = replace(self._models[spec.name], spec=spec)
+            self._revise(spec.name, lambda all_: (_activated(r, revisions) for r in all_))
+
+        await self._write(lambda: self._store.activate_revisions(spec.name, revisions, spec), remember)
+
+    async def remove_revision(self, model: str, revision: int) -> None:
+        await self._write(
+            lambda: self._store.remove_revision(model, revision),
+            lambda _: self._revise(model, lambda revisions: (r for r in revisions if r.revision != revision)),
+        )
+
+    async def mark_deleting(self, model: str) -> None:
+        """Retires all that serves; `finish_retiring` of the last revision removes the model."""
+
+        def remember(_: None) -> None:
+            self._models[model] = replace(self._models[model], deleting=True)
+            self._revise(model, lambda revisions: (_activated(r, ()) for r in revisions))
+
+        await self._write(lambda: self._store.mark_deleting(model), remember)
+
+    async def remove_model(self, model: str) -> None:
+        await self._write(lambda: self._store.remove_model(model), lambda _: self._models.pop(model, None))
+
+    async def record_failure(self, model: str, reason: str) -> None:
+        failure = DeployFailure(self._clock.wall(), reason)
+        await self._write(
+            lambda: self._store.record_failure(model, failure), lambda _: self._failures.update({model: failure})
+        )
+
+    async def clear_failure(self, model: str) -> None:
+        if model in self._failures:
+            await self._write(lambda: self._store.clear_failure(model), lambda _: self._failures.pop(model, None))
+
+    async def put_tenant(self, tenant: Tenant) -> None:
+        await self._write(lambda: self._store.put_tenant(tenant), lambda _: self._tenants.update({tenant.name: tenant}))
+
+    async def remove_tenant(self, name: str) -> None:
+        await self._write(lambda: self._store.remove_tenant(name), lambda _: self._tenants.pop(name, None))
+
+    async def drop_artifacts(self, artifacts: Iterable[str]) -> None:
+        """Removes the files of those that no revision uses any more."""
+        for artifact in artifacts:
+            await self._artifacts.remove_unused(artifact, self.artifacts_in_use)
+
+    # The books.
+
+    async def add_usage(self, increments: Mapping[UsageKey, Usage]) -> None:
+        await self._write(lambda: self._store.add_usage(increments), lambda _: None)
+
+    async def usage(self, tenant: str | None, since: float) -> tuple[UsageRow, ...]:
+        return await asyncio.to_thread(self._store.usage, tenant, since)
+
+    async def _write(self, commit: Callable[[], T], remember: Callable[[T], object]) -> T:
+        task = asyncio.get_running_loop().create_task(self._commit(commit, remember))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
+
+    def _commit(self, commit: Callable[[], T], remember: Callable[[T], object]) -> Coroutine[object, object, T]:
+        async def committed() -> T:
+            async with self._lock:
+                result = await asyncio.to_thread(commit)
+                remember(result)
+                return result
+
+        return committed()
+
+    def _revise(self, model: str, change: Callable[[tuple[Revision, ...]], Iterable[Revision]]) -> None:
+        found = self._models[model]
+        self._models[model] = replace(found, revisions=tuple(change(found.revisions)))
+
+    async def _clear_interrupted(self) -> None:
+        for model in self.models():
+            name = model.spec.name
+            loading = [r for r in model.revisions if r.state is RevisionState.LOADING]
+            for revision in loading:
+                await self.remove_revision(name, revision.revision)
+            if not self._models[name].revisions:
+                await self.remove_model(name)
+            if (loading or not model.revisions) and not model.deleting:
+                await self.record_failure(name, RESTARTED)
+            await self.drop_artifacts({revision.artifact for revision in loading})
+
+
+def _activated(revision: Revision, revisions: Sequence[int]) -> Revision:
+    if revision.revision in revisions:
+        return replace(revision, state=RevisionState.SERVING)
+    if revision.state is RevisionState.SERVING:
+        return replace(revision, state=RevisionState.RETIRING)
+    return revision

@@ -1,0 +1,1 @@
+"""ControlService: what routers are told, and what they report."""

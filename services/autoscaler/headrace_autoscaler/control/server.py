@@ -1,0 +1,119 @@
+"""ControlService.Sync: one stream per router."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+from headrace.control.v1 import control_pb2, control_pb2_grpc
+from headrace_autoscaler.control.board import LEASE_TTL_S, Board
+from headrace_autoscaler.control.messages import report_of
+from headrace_autoscaler.control.session import Session
+from headrace_autoscaler.fleet.reports import Report
+from headrace_autoscaler.fleet.tasks import TaskSet
+from headrace_common.errors import FailedPrecondition, InvalidArgument, Unavailable
+from headrace_common.logs import get_logger
+
+_REFRESH_PERIOD_S = LEASE_TTL_S / 5
+
+
+class Routers(Protocol):
+    """Who hears of routers and of what they report."""
+
+    def router_connected(self, router: str) -> None: ...
+
+    def router_gone(self, router: str) -> None: ...
+
+    def report(self, report: Report) -> None: ...
+
+
+class ControlServicer(control_pb2_grpc.ControlServiceServicer):
+    """Sends every router the state of the board and hands its reports on.
+
+    Args:
+        replaced: called when a router has obeyed a higher epoch than ours: this process is not the
+            autoscaler any more and has to end without touching anything.
+    """
+
+    def __init__(self, epoch: int, board: Board, routers: Routers, replaced: Callable[[], None]) -> None:
+        self._epoch = epoch
+        self._board = board
+        self._routers = routers
+        self._replaced = replaced
+        self._tasks = TaskSet()
+        self._stopping = asyncio.Event()
+        self._log = get_logger(epoch=epoch)
+
+    def start(self) -> None:
+        """Begins to renew leases."""
+        self._tasks.start(self._refresh(), "lease refresh")
+
+    async def close(self) -> None:
+        """Ends all streams."""
+        self._stopping.set()
+        await self._tasks.close()
+
+    async def Sync(
+        self, requests: AsyncIterator[control_pb2.SyncRequest], _context: Any
+    ) -> AsyncIterator[control_pb2.SyncResponse]:
+        session = await self._greet(requests)
+        listening = asyncio.create_task(self._listen(session, requests), name=f"listen to {session.router}")
+        try:
+            while await self._something_to_send(session, listening):
+                yield control_pb2.SyncResponse(epoch=self._epoch, update=self._board.update_for(session))
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+            self._leave(session)
+
+    async def _greet(self, requests: AsyncIterator[control_pb2.SyncRequest]) -> Session:
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("message") != "hello" or not first.hello.router_id:
+            raise InvalidArgument("Sync: the first message has to be a Hello with a router_id")
+        if first.hello.highest_epoch > self._epoch:
+            self._log.error("replaced", router=first.hello.router_id, highest_epoch=first.hello.highest_epoch)
+            self._replaced()
+            raise FailedPrecondition(f"this autoscaler (epoch {self._epoch}) has been replaced")
+        if self._stopping.is_set():
+            raise Unavailable("the autoscaler is stopping")
+        self._log.info("router_connected", router=first.hello.router_id, version=first.hello.software_version)
+        session = self._board.open(first.hello.router_id)
+        self._routers.router_connected(session.router)
+        return session
+
+    async def _listen(self, session: Session, requests: AsyncIterator[control_pb2.SyncRequest]) -> None:
+        async for request in requests:
+            match request.WhichOneof("message"):
+                case "demand":
+                    self._routers.report(report_of(session.router, request.demand))
+                    if not request.demand.urgent:
+                        session.reported()
+                case "applied_version":
+                    session.applied(request.applied_version)
+                case _:
+                    raise InvalidArgument("Sync: after Hello, only demand and applied_version can follow")
+
+    async def _something_to_send(self, session: Session, listening: asyncio.Task[None]) -> bool:
+        """False: the stream ends, because the router closed its side or we stop."""
+        changed = asyncio.ensure_future(session.wait())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((changed, listening, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if listening.done():
+                listening.result()
+                return False
+            return not stopping.done()
+        finally:
+            changed.cancel()
+            stopping.cancel()
+
+    def _leave(self, session: Session) -> None:
+        if self._board.close(session):
+            self._log.info("router_gone", router=session.router)
+            self._routers.router_gone(session.router)
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(_REFRESH_PERIOD_S)
+            self._board.refresh_leases()

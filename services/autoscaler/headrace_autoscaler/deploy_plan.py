@@ -1,0 +1,161 @@
+"""What a deploy asks for and which revisions it comes to. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from headrace_autoscaler.domain import Model, ModelFile, ModelSpec, Revision, RevisionState
+from headrace_autoscaler.repository import Candidate, Settings
+from headrace_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied
+from headrace_common.identity import OPERATOR
+
+POLICIES = frozenset({"headrace"})
+"""Decision policies that are built in."""
+
+_ENGINES = frozenset({"onnxruntime", "fake"})
+
+
+@dataclass(frozen=True, slots=True)
+class DeployRequest:
+    """A deploy as the user asked for it.
+
+    Attributes:
+        spec: with defaults settled; spec.source is a URL to fetch, or empty.
+        artifact: what an upload answered; empty with a source, and for a change of nothing but the spec.
+        response_cache: None: as config.pbtxt says.
+    """
+
+    spec: ModelSpec
+    artifact: str = ""
+    response_cache: bool | None = None
+
+
+def check_request(request: DeployRequest) -> None:
+    """What can be told without looking at anything but the request.
+
+    Raises:
+        InvalidArgument, PermissionDenied: names the field, what was expected, what came.
+    """
+    spec = request.spec
+    if spec.tenant == OPERATOR:
+        raise PermissionDenied(f"tenant: {OPERATOR!r} is the mesh's own and owns no models; name another tenant")
+    if spec.max_instances is not None and spec.min_instances > spec.max_instances:
+        raise InvalidArgument(
+            f"min_instances: expected at most max_instances ({spec.max_instances}), got {spec.min_instances}"
+        )
+    if spec.policy not in POLICIES:
+        raise InvalidArgument(f"policy: expected {', '.join(sorted(POLICIES))} or none, got {spec.policy!r}")
+    if spec.engine and spec.engine not in _ENGINES:
+        raise InvalidArgument(
+            f"engine: {spec.engine!r} is not available in this mesh; expected {', '.join(sorted(_ENGINES))} or none"
+        )
+    if spec.source and request.artifact:
+        raise InvalidArgument("source and artifact: expected one of them, got both")
+
+
+def check_owner(spec: ModelSpec, model: Model | None) -> None:
+    """Whether this spec may replace what the model is now.
+
+    Raises:
+        PermissionDenied: the model is another tenant's; an owner never changes.
+        FailedPrecondition: it is being deleted.
+    """
+    if model is None:
+        return
+    if model.spec.tenant != spec.tenant:
+        raise PermissionDenied(
+            f"model {spec.name!r} belongs to tenant {model.spec.tenant!r} and its owner never changes; deploy it as "
+            f"that tenant, or under another name than {spec.name!r}"
+        )
+    if model.deleting:
+        raise FailedPrecondition(f"model {spec.name!r} is being deleted; deploy again once it is gone")
+
+
+def settled_spec(request: DeployRequest, settings: Settings) -> ModelSpec:
+    """The spec with what config.pbtxt says where the request says nothing."""
+    cache = request.response_cache if request.response_cache is not None else settings.response_cache
+    return replace(request.spec, response_cache=bool(cache))
+
+
+def plan_revisions(
+    model: Model | None,
+    spec: ModelSpec,
+    artifact: str,
+    candidates: Sequence[Candidate],
+    settings: Settings,
+    now: float,
+) -> tuple[Revision, ...]:
+    """The revisions that are to serve after the deploy.
+
+    A version that already serves with the same files and settings is kept, under its number and from the
+    new artifact's directory; every other one is new: LOADING, with the number 0 until the store gives one.
+    """
+    planned = []
+    for candidate in candidates:
+        version = candidate.version or _next_version(model)
+        wanted = _revision(spec, artifact, candidate, version, settings, now)
+        kept = _serving_alike(model, wanted, any_version=candidate.version is None)
+        planned.append(wanted if kept is None else replace(kept, artifact=artifact))
+    return tuple(planned)
+
+
+def is_new(revision: Revision) -> bool:
+    return revision.revision == 0
+
+
+def _revision(
+    spec: ModelSpec, artifact: str, candidate: Candidate, version: str, settings: Settings, now: float
+) -> Revision:
+    options = {**dict(settings.engine_options), **dict(spec.engine_options)}
+    return Revision(
+        model=spec.name,
+        revision=0,
+        version=version,
+        state=RevisionState.LOADING,
+        artifact=artifact,
+        files=_by_path(candidate.files),
+        entry_point=candidate.entry_point,
+        engine=_engine(spec, candidate, settings),
+        engine_options=tuple(sorted(options.items())),
+        max_batch_size=spec.max_batch_size if spec.max_batch_size is not None else settings.max_batch_size,
+        slots=settings.slots,
+        batching=settings.batching,
+        warmup=settings.warmup,
+        model_config=settings.model_config,
+        deployed_at=now,
+    )
+
+
+def _engine(spec: ModelSpec, candidate: Candidate, settings: Settings) -> str:
+    asked = spec.engine or settings.engine or candidate.engine
+    if asked != candidate.engine:
+        raise InvalidArgument(
+            f"engine: {asked!r} cannot load {candidate.entry_point!r}, which is for {candidate.engine!r}"
+        )
+    return asked
+
+
+def _by_path(files: Sequence[ModelFile]) -> tuple[ModelFile, ...]:
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def _next_version(model: Model | None) -> str:
+    return str(max((int(revision.version) for revision in model.revisions), default=0) + 1 if model else 1)
+
+
+def _serving_alike(model: Model | None, wanted: Revision, *, any_version: bool) -> Revision | None:
+    """The SERVING revision that differs from the wanted one in nothing that a load would show."""
+    if model is None:
+        return None
+    if any_version:
+        serving = [model.current] if model.current else []
+    else:
+        serving = [r for r in model.revisions if r.state is RevisionState.SERVING and r.version == wanted.version]
+    return next((revision for revision in serving if _essence(revision) == _essence(wanted)), None)
+
+
+def _essence(revision: Revision) -> Revision:
+    return replace(
+        revision, revision=0, version="", state=RevisionState.LOADING, artifact="", deployed_at=0.0, loaded=None
+    )

@@ -1,0 +1,47 @@
+"""Where a deploy's files and settings come from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from headrace_autoscaler.artifacts import Artifact, ArtifactStore
+from headrace_autoscaler.deploy_plan import DeployRequest
+from headrace_autoscaler.domain import Model
+from headrace_autoscaler.repository import CONFIG_PATH, MAX_TEXT_BYTES, Settings, parse_config, settings_of
+from headrace_common.errors import InvalidArgument
+
+
+async def resolve(
+    request: DeployRequest, model: Model | None, artifacts: ArtifactStore, schemes: Collection[str]
+) -> Artifact:
+    """The files of a deploy: fetched, uploaded before, or those that the model serves already.
+
+    Raises:
+        InvalidArgument: there are none; says what to do.
+    """
+    if request.spec.source:
+        return await artifacts.fetch(request.spec.source, schemes)
+    name = request.artifact or (model.current.artifact if model and model.current else "")
+    if not name:
+        raise InvalidArgument("source: expected a path or URL of model files, or an uploaded artifact; got neither")
+    artifact = await artifacts.find(name)
+    if artifact is None:
+        raise InvalidArgument(
+            f"artifact {name[:80]!r}: not there: never uploaded, or removed after its time without a model; "
+            "upload the files again"
+        )
+    return artifact
+
+
+async def read_settings(artifact: Artifact, model: str, artifacts: ArtifactStore) -> Settings:
+    """What the artifact's config.pbtxt says, if it has one.
+
+    Raises:
+        InvalidArgument: lists all that is wrong with it or not supported.
+    """
+    config = next((file for file in artifact.files if file.path == CONFIG_PATH), None)
+    if config is None:
+        return Settings()
+    if config.size_bytes > MAX_TEXT_BYTES:
+        raise InvalidArgument(f"{CONFIG_PATH}: {config.size_bytes} bytes, expected at most {MAX_TEXT_BYTES}")
+    return settings_of(parse_config(await artifacts.read(artifact.name, CONFIG_PATH)), model)

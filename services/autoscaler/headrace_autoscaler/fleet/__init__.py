@@ -1,0 +1,1 @@
+"""Instances as they stand and as they should be: observe, plan, apply."""

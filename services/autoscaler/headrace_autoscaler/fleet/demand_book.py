@@ -1,0 +1,114 @@
+"""Demand windows of all revisions, fed by the routers' reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace_autoscaler.core.decider import Peak
+from headrace_autoscaler.core.demand import Counts, DemandWindow, Level
+from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.fleet.reports import Report
+
+
+@dataclass(slots=True)
+class RouterTotals:
+    """One router's sums since it connected, and its levels at the last report."""
+
+    requests: int = 0
+    refused: int = 0
+    queued: int = 0
+    in_flight: int = 0
+
+
+class DemandBook:
+    """One window and one peak per revision; levels by router."""
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._windows: dict[Key, DemandWindow] = {}
+        self._peaks: dict[Key, Peak] = {}
+        self._levels: dict[str, dict[Key, Level]] = {}
+        self._routers: dict[str, RouterTotals] = {}
+        self._requests: dict[str, int] = {}
+
+    def window(self, key: Key) -> DemandWindow | None:
+        return self._windows.get(key)
+
+    def peak(self, key: Key) -> Peak:
+        if key not in self._peaks:
+            self._peaks[key] = Peak(self._window_s)
+        return self._peaks[key]
+
+    def apply(self, report: Report, now: float) -> None:
+        """Callers of one revision are summed; a complete report takes back the levels it leaves out."""
+        counts: dict[Key, Counts] = {}
+        levels: dict[Key, Level] = {}
+        for entry in report.entries:
+            counts[entry.key] = counts.get(entry.key, Counts()) + entry.counts
+            held = levels.get(entry.key, Level())
+            levels[entry.key] = Level(
+                held.queued + entry.level.queued,
+                held.in_flight + entry.level.in_flight,
+                max(held.oldest_wait_s, entry.level.oldest_wait_s),
+            )
+        for key, sums in counts.items():
+            self._open(key).count(sums, now)
+            self._requests[key[0]] = self._requests.get(key[0], 0) + sums.completed
+        self._set_levels(report, levels, now)
+        self._total(report)
+
+    def router_gone(self, router: str) -> None:
+        for key in self._levels.pop(router, {}):
+            if (window := self._windows.get(key)) is not None:
+                window.forget(router)
+        self._routers.pop(router, None)
+
+    def inherit(self, old: Key, new: Key) -> None:
+        """A new current revision faces the demand that its predecessor had."""
+        window = self._windows.get(old)
+        if window is not None and new not in self._windows:
+            self._open(new).inherit(window)
+
+    def keep_only(self, keys: set[Key]) -> None:
+        for key in [key for key in self._windows if key not in keys]:
+            del self._windows[key]
+        for key in [key for key in self._peaks if key not in keys]:
+            del self._peaks[key]
+        models = {model for model, _ in keys}
+        for model in [model for model in self._requests if model not in models]:
+            del self._requests[model]
+
+    def sums(self, model: str) -> tuple[int, int, int]:
+        """Queued, in flight, and executed since the autoscaler's start."""
+        levels = [level for held in self._levels.values() for key, level in held.items() if key[0] == model]
+        queued = sum(level.queued for level in levels)
+        in_flight = sum(level.in_flight for level in levels)
+        return queued, in_flight, self._requests.get(model, 0)
+
+    def totals(self, router: str) -> RouterTotals:
+        return self._routers.get(router, RouterTotals())
+
+    def _open(self, key: Key) -> DemandWindow:
+        if key not in self._windows:
+            self._windows[key] = DemandWindow(self._window_s)
+        return self._windows[key]
+
+    def _set_levels(self, report: Report, levels: dict[Key, Level], now: float) -> None:
+        held = self._levels.setdefault(report.router, {})
+        gone = () if report.urgent else [key for key in held if key not in levels]
+        for key in gone:
+            levels[key] = Level()
+        for key, level in levels.items():
+            self._open(key).set_level(report.router, level, now)
+            if level == Level():
+                held.pop(key, None)
+            else:
+                held[key] = level
+
+    def _total(self, report: Report) -> None:
+        totals = self._routers.setdefault(report.router, RouterTotals())
+        totals.requests += sum(entry.counts.completed for entry in report.entries)
+        totals.refused += sum(entry.refused for entry in report.entries)
+        held = self._levels[report.router].values()
+        totals.queued = sum(level.queued for level in held)
+        totals.in_flight = sum(level.in_flight for level in held)

@@ -1,0 +1,226 @@
+"""The fleet: `ports.Fleet` over runners, and the loop that keeps instances as they should be."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+from headrace_autoscaler.core.decider import Policy
+from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.domain import (
+    FleetView,
+    Limits,
+    Loaded,
+    ModelSpec,
+    ModelView,
+    Revision,
+    RouterView,
+)
+from headrace_autoscaler.fleet.announcements import Announcements
+from headrace_autoscaler.fleet.books import Books, UsageSink
+from headrace_autoscaler.fleet.demand_book import DemandBook
+from headrace_autoscaler.fleet.history import History
+from headrace_autoscaler.fleet.lifecycle import Lifecycle, Timeouts
+from headrace_autoscaler.fleet.placing import Placing
+from headrace_autoscaler.fleet.reconciler import Reconciler
+from headrace_autoscaler.fleet.reports import Report
+from headrace_autoscaler.fleet.retirement import Retirement
+from headrace_autoscaler.fleet.runners import Registry, RunnerState
+from headrace_autoscaler.fleet.tasks import TaskSet
+from headrace_autoscaler.fleet.verification import Verification, Verifications
+from headrace_autoscaler.ports import Catalogue
+from headrace_autoscaler.providers.base import InstanceProvider
+from headrace_common.clock import Clock
+from headrace_common.config import AutoscalerConfig, ProcessContext
+from headrace_common.logs import get_logger
+
+_FLUSH_PERIOD_S = 1.0
+_ADOPTION_PATIENCE_S = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class FleetParts:
+    """What the fleet works with.
+
+    Attributes:
+        capacity: what may be promised on this machine.
+        usage: where increments of the books go.
+    """
+
+    context: ProcessContext
+    epoch: int
+    catalogue: Catalogue
+    provider: InstanceProvider
+    announcements: Announcements
+    usage: UsageSink
+    clock: Clock
+    capacity: Limits
+
+    @property
+    def config(self) -> AutoscalerConfig:
+        return self.context.mesh.autoscaler
+
+
+class RunnerFleet:
+    """`ports.Fleet`, and what `control/` tells: reports and routers that come and go.
+
+    `start` adopts what runs and begins to reconcile; `shut_down` stops every instance; `close` leaves
+    them running.
+    """
+
+    def __init__(self, parts: FleetParts) -> None:
+        config = parts.config
+        self._parts = parts
+        self._wake = asyncio.Event()
+        self._tasks = TaskSet()
+        self._started_wall = parts.clock.wall()
+        self._routers: dict[str, float] = {}
+        self.registry = Registry()
+        self.history = History()
+        self._demand = DemandBook(config.window_s)
+        prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
+        self._books = Books(prices, parts.usage, parts.clock)
+        self._verifications = Verifications()
+        self._lifecycle = Lifecycle(
+            parts.provider, self.registry, self._books, parts.clock, parts.epoch,
+            Timeouts(config.load_timeout_s, config.drain_timeout_s), self._wake.set,
+        )  # fmt: skip
+        self.placing = Placing(
+            self.registry, self._lifecycle, self._verifications, self.history, self._books, prices, parts.clock,
+            parts.context.state_dir / "artifacts",
+        )  # fmt: skip
+        self._reconciler = Reconciler(
+            catalogue=parts.catalogue,
+            registry=self.registry,
+            demand=self._demand,
+            history=self.history,
+            verifications=self._verifications,
+            lifecycle=self._lifecycle,
+            placing=self.placing,
+            retirement=Retirement(parts.catalogue, parts.announcements, self._tasks),
+            announcements=parts.announcements,
+            clock=parts.clock,
+            policy=Policy(config.target_utilisation),
+            standby_target=config.standby,
+            capacity=parts.capacity,
+        )
+
+    async def start(self) -> None:
+        await self._lifecycle.adopt(_ADOPTION_PATIENCE_S)
+        self._reconciler.reconcile()
+        self._tasks.start(self._reconcile_forever(), "reconcile")
+        self._tasks.start(self._keep_books(), "books")
+
+    async def shut_down(self) -> None:
+        """Stops every instance, in order, and writes the books."""
+        await self._tasks.close()
+        await self._lifecycle.shut_down()
+        await self._books.flush(self.registry)
+        await self._lifecycle.close()
+
+    async def close(self) -> None:
+        """Leaves the runners to whoever comes next."""
+        await self._tasks.close()
+        await self._books.flush(self.registry)
+        await self._lifecycle.close()
+
+    # ports.Fleet
+
+    async def verify(self, spec: ModelSpec, revision: Revision) -> Loaded:
+        verification = Verification(spec, revision)
+        self._wake.set()
+        try:
+            return await self._verifications.run(verification, self._parts.config.load_timeout_s)
+        except BaseException:
+            self._unload(verification.key, "its first load failed")
+            raise
+        finally:
+            self._wake.set()
+
+    async def discard(self, model: str, revision: int) -> None:
+        self._verifications.release({(model, revision)})
+        self._unload((model, revision), "its deploy was given up")
+
+    def catalogue_changed(self) -> None:
+        self._wake.set()
+
+    def view(self, model: str) -> ModelView:
+        found = self._parts.catalogue.model(model)
+        queued, in_flight, requests = self._demand.sums(model)
+        return ModelView(
+            instances=tuple(runner.view() for runner in self.registry.of_model(model)),
+            cold_start_count=self.history.cold_start_count(model),
+            cold_starts=self.history.cold_starts(model),
+            decisions=self.history.decisions(model),
+            blocked_reason=self._reconciler.blocked_reason(found) if found else "",
+            queued=queued,
+            in_flight=in_flight,
+            requests=requests,
+        )
+
+    def overview(self) -> FleetView:
+        waiting = (RunnerState.STARTING, RunnerState.STANDBY)
+        return FleetView(
+            epoch=self._parts.epoch,
+            started_at=self._started_wall,
+            routers=tuple(self._router_view(router) for router in sorted(self._routers)),
+            standby=tuple(
+                runner.view() for runner in self.registry if runner.state in waiting and runner.assignment is None
+            ),
+        )
+
+    # What routers say, through control/.
+
+    def router_connected(self, router: str) -> None:
+        self._routers[router] = self._parts.clock.wall()
+        self._wake.set()
+
+    def router_gone(self, router: str) -> None:
+        self._routers.pop(router, None)
+        self._demand.router_gone(router)
+
+    def report(self, report: Report) -> None:
+        """Counts what a router reports; decides at once where a model at zero is wanted."""
+        self._demand.apply(report, self._parts.clock.monotonic())
+        for entry in report.entries:
+            model = self._parts.catalogue.model(entry.model)
+            if model is not None:
+                self._books.requests(entry, model.spec.resources)
+        for cold in report.cold_starts:
+            self.history.completed(
+                cold.model, cold.instance, cold.load_s, cold.warm_s, cold.first_answer_s, cold.total_s
+            )
+        if report.urgent:
+            self._wake.set()
+
+    @property
+    def router_count(self) -> int:
+        return len(self._routers)
+
+    def _router_view(self, router: str) -> RouterView:
+        totals = self._demand.totals(router)
+        return RouterView(
+            router, self._routers[router], totals.queued, totals.in_flight, totals.requests, totals.refused
+        )
+
+    def _unload(self, key: Key, reason: str) -> None:
+        for runner in self.registry.holding(key):
+            self._lifecycle.drain(runner, reason)
+
+    async def _reconcile_forever(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._parts.config.decision_period_s)
+            self._wake.clear()
+            try:
+                self._reconciler.reconcile()
+            except Exception as error:  # noqa: BLE001 - the next pass may find another state
+                get_logger().error("reconcile_failed", error=repr(error), exc_info=error)
+
+    async def _keep_books(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_PERIOD_S)
+            await self._books.flush(self.registry)
+            await self._lifecycle.count_requests()

@@ -1,0 +1,130 @@
+"""What was decided and started, per model, bounded: the answer to "why"."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.domain import ColdStart, DecisionRecord
+
+_DECISIONS = 64
+_COLD_STARTS = 32
+
+
+@dataclass(slots=True)
+class _ModelHistory:
+    decisions: deque[DecisionRecord] = field(default_factory=lambda: deque(maxlen=_DECISIONS))
+    cold_starts: deque[tuple[str, ColdStart]] = field(default_factory=lambda: deque(maxlen=_COLD_STARTS))
+    cold_start_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StartFromZero:
+    """A cold start under way. Seconds; `decided_at` is monotonic, `at` is wall-clock."""
+
+    at: float
+    decided_at: float
+    decide_s: float
+    place_s: float = 0.0
+    from_standby: bool = False
+
+
+class History:
+    """Decisions are kept where the number or the reason changed, cold starts from the first demand on."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, _ModelHistory] = {}
+        self._last: dict[Key, tuple[int, str]] = {}
+        self._pending: dict[Key, StartFromZero] = {}
+        self._placed: dict[str, tuple[Key, StartFromZero]] = {}
+        self.decision_count = 0
+
+    def decided(self, model: str, record: DecisionRecord) -> bool:
+        """Whether it says something new."""
+        key = (model, record.revision)
+        said = (record.desired, record.reason)
+        if self._last.get(key) == said:
+            return False
+        self._last[key] = said
+        self.decision_count += 1
+        self._model(model).decisions.append(record)
+        return True
+
+    def demand_at_zero(self, key: Key, wall: float, now: float, waited_s: float) -> None:
+        """Requests wait and nothing runs: a cold start begins, unless it has begun already."""
+        if key not in self._pending:
+            self._pending[key] = StartFromZero(wall - waited_s, now, waited_s)
+
+    def demand_gone(self, key: Key) -> None:
+        self._pending.pop(key, None)
+
+    def placed(self, key: Key, runner: str, now: float) -> StartFromZero | None:
+        """The cold start that this runner's load belongs to, if it is one."""
+        pending = self._pending.pop(key, None)
+        if pending is None:
+            return None
+        place_s = now - pending.decided_at
+        start = replace(pending, place_s=place_s, from_standby=place_s == 0.0)
+        self._placed[runner] = (key, start)
+        return start
+
+    def load_failed(self, runner: str) -> None:
+        """The cold start goes on with another runner."""
+        placed = self._placed.pop(runner, None)
+        if placed is not None:
+            self._pending.setdefault(placed[0], replace(placed[1], place_s=0.0))
+
+    def loaded(self, runner: str, load_s: float, warm_s: float) -> Key | None:
+        """Counts a cold start as soon as its instance is ready: no router need have seen its end."""
+        placed = self._placed.pop(runner, None)
+        if placed is None:
+            return None
+        key, start = placed
+        total_s = start.decide_s + start.place_s + load_s + warm_s
+        cold = ColdStart(
+            start.at, key[1], start.decide_s, start.place_s, load_s, warm_s, 0.0, total_s, start.from_standby
+        )
+        history = self._model(key[0])
+        history.cold_start_count += 1
+        history.cold_starts.append((runner, cold))
+        return key
+
+    def completed(self, model: str, runner: str, load_s: float, warm_s: float, answer_s: float, total_s: float) -> None:
+        """A router saw the first answer: its times replace the estimate."""
+        history = self._models.get(model)
+        for index, (holder, cold) in enumerate(history.cold_starts if history else ()):
+            if history is not None and holder == runner:
+                known = replace(
+                    cold,
+                    load_s=load_s or cold.load_s,
+                    warm_s=warm_s or cold.warm_s,
+                    first_answer_s=answer_s,
+                    total_s=total_s or cold.total_s + answer_s,
+                )
+                history.cold_starts[index] = (runner, known)
+                return
+
+    def keep_only(self, models: set[str]) -> None:
+        for model in [model for model in self._models if model not in models]:
+            del self._models[model]
+        for key in [key for key in self._last if key[0] not in models]:
+            del self._last[key]
+            self._pending.pop(key, None)
+
+    def decisions(self, model: str) -> tuple[DecisionRecord, ...]:
+        return tuple(self._models[model].decisions) if model in self._models else ()
+
+    def cold_starts(self, model: str) -> tuple[ColdStart, ...]:
+        return tuple(cold for _, cold in self._models[model].cold_starts) if model in self._models else ()
+
+    def cold_start_count(self, model: str) -> int:
+        return self._models[model].cold_start_count if model in self._models else 0
+
+    def cold_start_counts(self) -> list[tuple[str, int]]:
+        return [(model, history.cold_start_count) for model, history in self._models.items()]
+
+    def _model(self, model: str) -> _ModelHistory:
+        if model not in self._models:
+            self._models[model] = _ModelHistory()
+        return self._models[model]

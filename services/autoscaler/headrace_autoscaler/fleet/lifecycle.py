@@ -1,0 +1,253 @@
+"""Starting, loading, draining and burying runners: what a plan's actions do."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from headrace.v1 import resources_pb2
+from headrace_autoscaler.core.backoff import Failures
+from headrace_autoscaler.domain import Revision
+from headrace_autoscaler.fleet.books import Books
+from headrace_autoscaler.fleet.link import LoadAnswer, LoadFailed, LoadRefused, RunnerLink
+from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner, RunnerState
+from headrace_autoscaler.fleet.tasks import TaskSet
+from headrace_autoscaler.providers.base import InstanceProvider, StartedRunner, StartFailed
+from headrace_common.clock import Clock
+from headrace_common.logs import get_logger
+
+_RECONNECT_S = 0.1
+_UNLOAD_MARGIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    load_s: float
+    drain_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOrder:
+    """One load: what, from where, and who hears how it ended."""
+
+    assignment: Assignment
+    revision: Revision
+    directory: str
+    shape: resources_pb2.InstanceShape
+    loaded: Callable[[Runner, LoadAnswer], None]
+    failed: Callable[[Runner, Exception], None]
+
+
+class Lifecycle:
+    """Every runner has one task, from its start to its end. `changed` is called after every change."""
+
+    def __init__(
+        self,
+        provider: InstanceProvider,
+        registry: Registry,
+        books: Books,
+        clock: Clock,
+        epoch: int,
+        timeouts: Timeouts,
+        changed: Callable[[], None],
+    ) -> None:
+        self._provider = provider
+        self._registry = registry
+        self._books = books
+        self._clock = clock
+        self._epoch = epoch
+        self._timeouts = timeouts
+        self._changed = changed
+        self._links: dict[str, RunnerLink] = {}
+        self._tasks = TaskSet()
+        self._log = get_logger(epoch=epoch)
+        self.start_failures = Failures()
+
+    async def adopt(self, patience_s: float) -> None:
+        """Takes over the runners that are there, and waits a moment to hear what they hold."""
+        found = await self._provider.list()
+        runners = [self._enter(started.runner_id, started) for started in found]
+        for runner in runners:
+            self._tasks.start(self._follow(runner), f"runner {runner.id}")
+        heard = asyncio.gather(*(runner.seen.wait() for runner in runners))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(heard, patience_s)
+
+    def start(self, reason: str) -> None:
+        runner = self._enter(f"runner-{secrets.token_hex(4)}")
+        self._log.info("runner_starting", runner=runner.id, reason=reason)
+        self._tasks.start(self._live(runner), f"runner {runner.id}")
+
+    def load(self, runner: Runner, order: LoadOrder) -> None:
+        """The runner is the revision's from now on, whatever comes of the load."""
+        self._books.settle(runner)
+        runner.assignment = order.assignment
+        runner.advance(RunnerState.LOADING, self._clock.monotonic())
+        self._tasks.start(self._load(runner, order), f"load {order.revision.model} on {runner.id}")
+
+    def drain(self, runner: Runner, reason: str) -> None:
+        """Lets it answer what it has. One that is not ready yet has nothing to answer."""
+        self._log.info("instance_draining", instance=runner.id, reason=reason, **_labels(runner))
+        ready = runner.state is RunnerState.READY
+        if runner.advance(RunnerState.DRAINING, self._clock.monotonic()):
+            self._tasks.start(self._unload(runner, reason, ready), f"drain {runner.id}")
+
+    def stop(self, runner: Runner, reason: str) -> None:
+        """For a runner that holds nothing, or whose time is up."""
+        self._log.info("runner_stopping", runner=runner.id, reason=reason)
+        runner.advance(RunnerState.GONE, self._clock.monotonic())
+        self._tasks.start(self._provider.kill(runner.id), f"kill {runner.id}")
+
+    def sweep(self) -> None:
+        """Ends runners that have been on their way for too long."""
+        now = self._clock.monotonic()
+        allowed_s = {
+            RunnerState.STARTING: self._timeouts.load_s,
+            RunnerState.LOADING: self._timeouts.load_s + _UNLOAD_MARGIN_S,
+            RunnerState.DRAINING: self._timeouts.drain_s + _UNLOAD_MARGIN_S,
+            RunnerState.GONE: _UNLOAD_MARGIN_S,
+        }
+        for runner in self._registry:
+            limit_s = allowed_s.get(runner.state)
+            if limit_s is None or now - runner.state_since <= limit_s:
+                continue
+            if runner.state is RunnerState.STARTING:
+                self._start_failed(f"a runner was not ready to load {limit_s:g} s after its start")
+            runner.state_since = now
+            self.stop(runner, f"{runner.state.label} for more than {limit_s:g} s")
+
+    async def shut_down(self) -> None:
+        """Unloads everything, in at most the drain timeout; what is left then is killed."""
+        for runner in self._registry:
+            if runner.state is RunnerState.READY:
+                self.drain(runner, "the mesh stops")
+            elif runner.state is not RunnerState.DRAINING:
+                self.stop(runner, "the mesh stops")
+        waiting = [asyncio.create_task(self._provider.wait_exit(runner.id)) for runner in self._registry]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=self._timeouts.drain_s + 1.0)
+            for task in late:
+                task.cancel()
+        await asyncio.gather(*(self._provider.kill(runner.id) for runner in self._registry))
+
+    async def close(self) -> None:
+        await self._tasks.close()
+        await asyncio.gather(*(link.close() for link in self._links.values()))
+        self._links.clear()
+
+    async def count_requests(self) -> None:
+        """Asks ready runners how many requests they have executed."""
+
+        async def ask(runner: Runner) -> None:
+            count = await self._links[runner.id].requests()
+            runner.requests = runner.requests if count is None else count
+
+        ready = [each for each in self._registry.in_state(RunnerState.READY) if each.id in self._links]
+        await asyncio.gather(*(ask(runner) for runner in ready))
+
+    def _enter(self, runner_id: str, started: StartedRunner | None = None) -> Runner:
+        now = self._clock.monotonic()
+        runner = Runner(
+            id=runner_id,
+            target=started.target if started else "",
+            pid=started.pid if started else 0,
+            started_at=now,
+            started_wall=self._clock.wall(),
+            booked_until_us=self._books.now_us(),
+            state_since=now,
+        )
+        self._registry.add(runner)
+        return runner
+
+    async def _live(self, runner: Runner) -> None:
+        try:
+            started = await self._provider.start(runner.id)
+        except StartFailed as error:
+            self._registry.remove(runner.id)
+            self._start_failed(str(error))
+            return
+        runner.target, runner.pid = started.target, started.pid
+        await self._follow(runner)
+
+    async def _follow(self, runner: Runner) -> None:
+        link = self._links[runner.id] = RunnerLink(runner.target)
+        watching = asyncio.create_task(self._watch(runner, link), name=f"watch {runner.id}")
+        try:
+            ended = await self._provider.wait_exit(runner.id)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        self._links.pop(runner.id, None)
+        self._bury(runner, ended)
+        await link.close()
+
+    async def _watch(self, runner: Runner, link: RunnerLink) -> None:
+        while True:
+            async for report in link.watch():
+                self._books.settle(runner)
+                if runner.hear(report, self._clock.monotonic()):
+                    if report.state >= RunnerState.STANDBY:
+                        self.start_failures = Failures()
+                    self._log.info("runner_state", runner=runner.id, state=runner.state.label, **_labels(runner))
+                    self._changed()
+            await asyncio.sleep(_RECONNECT_S)
+
+    def _bury(self, runner: Runner, ended: str) -> None:
+        self._books.settle(runner)
+        self._registry.remove(runner.id)
+        runner.seen.set()
+        expected = runner.state in (RunnerState.DRAINING, RunnerState.GONE)
+        log = self._log.info if expected else self._log.warning
+        reason = runner.exit_reason or ("stopped" if expected else "it died")
+        log("runner_gone", runner=runner.id, state=runner.state.label, ended=ended, reason=reason, **_labels(runner))
+        if runner.state is RunnerState.STARTING:
+            self._start_failed(f"a runner ended before it was ready to load ({ended}); runners.log has the details")
+        else:
+            self._changed()
+
+    def _start_failed(self, reason: str) -> None:
+        self.start_failures = self.start_failures.failed(reason, self._clock.monotonic())
+        self._log.error("runner_not_started", reason=reason, failures=self.start_failures.count)
+        self._changed()
+
+    async def _load(self, runner: Runner, order: LoadOrder) -> None:
+        labels = _labels(runner)
+        self._log.info("instance_loading", instance=runner.id, **labels)
+        try:
+            link = self._links.get(runner.id)
+            if link is None:
+                raise LoadFailed("the runner died before it could load")
+            answer = await link.load(
+                self._epoch,
+                runner.id,
+                order.assignment,
+                order.revision,
+                order.directory,
+                order.shape,
+                self._timeouts.load_s,
+            )
+        except (LoadRefused, LoadFailed) as error:
+            self._log.warning("load_failed", instance=runner.id, reason=str(error), **labels)
+            runner.advance(RunnerState.GONE, self._clock.monotonic())
+            order.failed(runner, error)
+            self._changed()
+            await self._provider.kill(runner.id)
+            return
+        runner.loaded = answer.loaded
+        runner.resident_bytes = runner.resident_bytes or answer.loaded.resident_bytes
+        runner.advance(RunnerState.READY, self._clock.monotonic())
+        order.loaded(runner, answer)
+        self._changed()
+
+    async def _unload(self, runner: Runner, reason: str, ready: bool) -> None:
+        link = self._links.get(runner.id)
+        if not ready or link is None or not await link.unload(self._epoch, self._timeouts.drain_s, reason):
+            await self._provider.kill(runner.id)
+
+
+def _labels(runner: Runner) -> dict[str, str | int]:
+    held = runner.assignment
+    return {} if held is None else {"model": held.model, "revision": held.revision, "tenant": held.tenant}

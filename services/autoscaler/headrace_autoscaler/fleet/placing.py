@@ -1,0 +1,105 @@
+"""Puts revisions on standby runners, and remembers how their loads ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from headrace.v1 import resources_pb2
+from headrace_autoscaler.core.backoff import Failures
+from headrace_autoscaler.core.planner import Key, LoadOnStandby
+from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.domain import Model, ModelSpec, Resources, Revision
+from headrace_autoscaler.fleet.books import Books
+from headrace_autoscaler.fleet.history import History
+from headrace_autoscaler.fleet.lifecycle import Lifecycle, LoadOrder
+from headrace_autoscaler.fleet.link import LoadAnswer
+from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner
+from headrace_autoscaler.fleet.verification import Verifications
+from headrace_common.clock import Clock
+
+
+class Placing:
+    """Loads for traffic and for verification; failures in a row by revision."""
+
+    def __init__(
+        self, registry: Registry, lifecycle: Lifecycle, verifications: Verifications, history: History, books: Books,
+        prices: LocalPrices, clock: Clock, artifacts: Path,
+    ) -> None:  # fmt: skip
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._verifications = verifications
+        self._history = history
+        self._books = books
+        self._prices = prices
+        self._clock = clock
+        self._artifacts = artifacts
+        self._failures: dict[Key, Failures] = {}
+        self.failed_count = 0
+
+    @property
+    def failures(self) -> Mapping[Key, Failures]:
+        return self._failures
+
+    def keep_only(self, keys: set[Key]) -> None:
+        self._failures = {key: each for key, each in self._failures.items() if key in keys}
+
+    def load(self, action: LoadOnStandby, model: Model | None) -> None:
+        runner = self._registry.get(action.runner)
+        if runner is None:
+            return
+        if action.verification:
+            self._verify(runner, (action.model, action.revision))
+        elif model is not None:
+            revision = next(each for each in model.revisions if each.revision == action.revision)
+            key = (revision.model, revision.revision)
+            runner.cold_start = self._history.placed(key, runner.id, self._clock.monotonic())
+            self._load(runner, model.spec, revision, self._loaded, self._load_failed)
+
+    def _verify(self, runner: Runner, key: Key) -> None:
+        verification = self._verifications.get(key)
+        if verification is not None:
+            verification.placed.set()
+            self._load(runner, verification.spec, verification.revision, verification.succeed, verification.fail)
+
+    def _load(
+        self, runner: Runner, spec: ModelSpec, revision: Revision, loaded: Callable[[Runner, LoadAnswer], None],
+        failed: Callable[[Runner, Exception], None],
+    ) -> None:  # fmt: skip
+        order = LoadOrder(
+            assignment=Assignment(revision.model, revision.revision, revision.version, spec.tenant, spec.resources),
+            revision=revision,
+            directory=str(self._artifacts / revision.artifact),
+            shape=shape_message(self._prices, spec.resources),
+            loaded=loaded,
+            failed=failed,
+        )
+        self._lifecycle.load(runner, order)
+
+    def _loaded(self, runner: Runner, answer: LoadAnswer) -> None:
+        if runner.assignment is None:
+            return
+        self._failures.pop(runner.assignment.key, None)
+        if self._history.loaded(runner.id, answer.load_s, answer.warm_s) is not None:
+            self._books.cold_start(runner.assignment)
+
+    def _load_failed(self, runner: Runner, error: Exception) -> None:
+        if runner.assignment is None:
+            return
+        self.failed_count += 1
+        failures = self._failures.get(runner.assignment.key, Failures())
+        self._failures[runner.assignment.key] = failures.failed(str(error), self._clock.monotonic())
+        self._history.load_failed(runner.id)
+
+
+def shape_message(prices: LocalPrices, resources: Resources) -> resources_pb2.InstanceShape:
+    shape = prices.shape(resources)
+    return resources_pb2.InstanceShape(
+        name=shape.name,
+        cpu_millicores=resources.cpu_millicores,
+        memory_bytes=resources.memory_bytes,
+        gpu_millis=resources.gpu_millis,
+        gpu_memory_bytes=resources.gpu_memory_bytes,
+        capacity_class=resources_pb2.CAPACITY_CLASS_ON_DEMAND,
+        price=resources_pb2.Price(currency=prices.currency, micros_per_hour=shape.micros_per_hour),
+    )

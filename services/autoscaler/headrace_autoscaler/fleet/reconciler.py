@@ -1,0 +1,204 @@
+"""Observe, plan, apply: one pass, without an await in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headrace_autoscaler.core.decider import Policy
+from headrace_autoscaler.core.planner import (
+    Action,
+    DrainInstance,
+    Key,
+    LoadOnStandby,
+    Plan,
+    Snapshot,
+    StartStandby,
+    StopStandby,
+    plan,
+)
+from headrace_autoscaler.domain import DecisionRecord, Limits, Model, Revision
+from headrace_autoscaler.fleet.announcements import Announcements, PlacementNotice
+from headrace_autoscaler.fleet.demand_book import DemandBook
+from headrace_autoscaler.fleet.history import History
+from headrace_autoscaler.fleet.lifecycle import Lifecycle
+from headrace_autoscaler.fleet.observation import SERVED, Judged, holdings, judge, wants
+from headrace_autoscaler.fleet.placing import Placing
+from headrace_autoscaler.fleet.retirement import Retirement
+from headrace_autoscaler.fleet.runners import Registry, Runner, RunnerState
+from headrace_autoscaler.fleet.verification import Verifications
+from headrace_autoscaler.ports import Catalogue
+from headrace_common.clock import Clock
+from headrace_common.logs import get_logger
+
+_ANNOUNCED = (RunnerState.LOADING, RunnerState.READY, RunnerState.DRAINING)
+_STARTS_AT_ONCE = 4
+
+
+@dataclass(kw_only=True)
+class Reconciler:
+    """Keeps what runs as the catalogue, demand and quotas say. See `fleet.RunnerFleet` for the parts."""
+
+    catalogue: Catalogue
+    registry: Registry
+    demand: DemandBook
+    history: History
+    verifications: Verifications
+    lifecycle: Lifecycle
+    placing: Placing
+    retirement: Retirement
+    announcements: Announcements
+    clock: Clock
+    policy: Policy
+    standby_target: int
+    capacity: Limits
+    _blocked: Mapping[Key, str] = field(default_factory=dict)
+    _current: dict[str, Key] = field(default_factory=dict)
+
+    def reconcile(self) -> None:
+        now = self.clock.monotonic()
+        self.lifecycle.sweep()
+        models = self.catalogue.models()
+        self._follow_catalogue(models)
+        judged = judge(models, self.registry, self.demand, self.policy, now, self.retirement.silent)
+        decided = plan(self._snapshot(judged, now))
+        self._note_cold_starts(judged, now)
+        for action in decided.actions:
+            self._apply(action)
+        self._blocked = decided.blocked
+        self._record(judged, decided)
+        self._refuse_verifications()
+        mark = self._announce(models)
+        self.retirement.follow(judged, mark)
+
+    def blocked_reason(self, model: Model) -> str:
+        keys = ((model.spec.name, revision.revision) for revision in reversed(model.revisions))
+        return next((self._blocked[key] for key in keys if key in self._blocked), "")
+
+    def _follow_catalogue(self, models: tuple[Model, ...]) -> None:
+        keys = {_key(revision) for model in models for revision in model.revisions}
+        for model in models:
+            self._follow_current(model)
+        self.verifications.release(_served(models))
+        self.demand.keep_only(keys)
+        self.placing.keep_only(keys)
+        self.history.keep_only({model.spec.name for model in models})
+        self._current = {name: key for name, key in self._current.items() if key in keys}
+
+    def _follow_current(self, model: Model) -> None:
+        current = model.current
+        if current is None:
+            return
+        before = self._current.get(current.model)
+        if before is not None and before != _key(current):
+            self.demand.inherit(before, _key(current))
+        self._current[current.model] = _key(current)
+
+    def _snapshot(self, judged: list[Judged], now: float) -> Snapshot:
+        starts = self.lifecycle.start_failures
+        waits = starts.waits(now)
+        empty = [each for each in self.registry if each.assignment is None]
+        return Snapshot(
+            wants=wants(judged, self.placing.failures, now),
+            holdings=holdings(self.registry),
+            standby=tuple(runner.id for runner in empty if runner.state is RunnerState.STANDBY),
+            starting=sum(runner.state is RunnerState.STARTING for runner in empty),
+            standby_target=self.standby_target,
+            capacity=self.capacity,
+            start_limit=0 if waits else _STARTS_AT_ONCE,
+            start_refusal=starts.reason if waits and starts.blocking else "",
+            limits={tenant.name: tenant.nominal for tenant in self.catalogue.tenants()},
+            verifications=tuple(each.key for each in self.verifications.waiting()),
+            protected=self.verifications.protected(),
+        )
+
+    def _note_cold_starts(self, judged: list[Judged], now: float) -> None:
+        for each in judged:
+            inputs = dict(each.decision.inputs)
+            waiting = bool(inputs.get("queued") or inputs.get("in_flight"))
+            if waiting and each.decision.desired > 0 and each.status.instances == 0:
+                self.history.demand_at_zero(each.key, self.clock.wall(), now, inputs.get("oldest_wait_s", 0.0))
+            elif each.decision.desired == 0:
+                self.history.demand_gone(each.key)
+
+    def _apply(self, action: Action) -> None:
+        match action:
+            case LoadOnStandby():
+                self.placing.load(action, self.catalogue.model(action.model))
+            case StartStandby(reason):
+                self.lifecycle.start(reason)
+            case DrainInstance(runner_id, reason):
+                if (runner := self.registry.get(runner_id)) is not None:
+                    self.lifecycle.drain(runner, reason)
+            case StopStandby(runner_id, reason):
+                if (runner := self.registry.get(runner_id)) is not None:
+                    self.lifecycle.stop(runner, reason)
+
+    def _record(self, judged: list[Judged], decided: Plan) -> None:
+        for each in judged:
+            bound = decided.bound.get(each.key)
+            record = DecisionRecord(
+                at=self.clock.wall(),
+                revision=each.revision.revision,
+                current=each.status.instances,
+                desired=each.decision.desired,
+                reason=f"{each.decision.reason}; {bound}" if bound else each.decision.reason,
+                inputs=each.decision.inputs,
+            )
+            if self.history.decided(each.revision.model, record):
+                self._log_decision(each, record)
+
+    def _log_decision(self, each: Judged, record: DecisionRecord) -> None:
+        get_logger().info(
+            "decided",
+            model=each.revision.model,
+            tenant=each.model.spec.tenant,
+            revision=record.revision,
+            current=record.current,
+            desired=record.desired,
+            reason=record.reason,
+        )
+
+    def _refuse_verifications(self) -> None:
+        """A deploy need not wait for runners that cannot be started."""
+        starts = self.lifecycle.start_failures
+        if starts.blocking and starts.waits(self.clock.monotonic()):
+            for verification in self.verifications.waiting():
+                verification.refuse(f"no runner can be started: {starts.reason}")
+
+    def _announce(self, models: tuple[Model, ...]) -> int:
+        served = {key: revision for model in models for revision in model.revisions if (key := _key(revision))}
+        keys = _served(models)
+        placements = [
+            _notice(runner, served[runner.assignment.key])
+            for runner in self.registry
+            if runner.assignment is not None and runner.assignment.key in keys and runner.state in _ANNOUNCED
+        ]
+        return self.announcements.announce(models, self._blocked, placements, self.catalogue.tenants())
+
+
+def _key(revision: Revision) -> Key:
+    return (revision.model, revision.revision)
+
+
+def _served(models: tuple[Model, ...]) -> set[Key]:
+    return {_key(revision) for model in models for revision in model.revisions if revision.state in SERVED}
+
+
+def _notice(runner: Runner, revision: Revision) -> PlacementNotice:
+    held = runner.assignment
+    if held is None:
+        raise ValueError(f"runner {runner.id} holds nothing that could be announced")
+    loaded = runner.loaded or revision.loaded
+    start = runner.cold_start
+    return PlacementNotice(
+        instance=runner.id,
+        model=held.model,
+        revision=held.revision,
+        target=runner.target,
+        state=runner.state.label,
+        resources=held.resources,
+        decide_s=start.decide_s if start else None,
+        place_s=start.place_s if start else None,
+        profile_us=loaded.profile_us if loaded else (),
+    )

@@ -1,0 +1,47 @@
+"""What routers report, in the fleet's own types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headrace_autoscaler.core.demand import Counts, Level
+from headrace_autoscaler.core.planner import Key
+
+
+@dataclass(frozen=True, slots=True)
+class DemandEntry:
+    """One caller's demand on one revision since the router's last report. `tenant` is who called."""
+
+    tenant: str
+    model: str
+    revision: int
+    counts: Counts = field(default_factory=Counts)
+    level: Level = field(default_factory=Level)
+    refused: int = 0
+
+    @property
+    def key(self) -> Key:
+        return (self.model, self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStartEntry:
+    """The end of a cold start, as a router saw it. Seconds."""
+
+    instance: str
+    model: str
+    revision: int
+    load_s: float
+    warm_s: float
+    first_answer_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`urgent` ones speak only of what they name; others are complete."""
+
+    router: str
+    entries: tuple[DemandEntry, ...] = ()
+    cold_starts: tuple[ColdStartEntry, ...] = ()
+    urgent: bool = False

@@ -1,0 +1,149 @@
+"""Every runner that there is, as far as the autoscaler knows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.domain import InstanceView, Loaded, Resources
+from headrace_autoscaler.fleet.history import StartFromZero
+
+
+class RunnerState(IntEnum):
+    """A runner's lifecycle. It only goes forward; states may be skipped, none comes again."""
+
+    STARTING = 1
+    STANDBY = 2
+    LOADING = 3
+    READY = 4
+    DRAINING = 5
+    GONE = 6
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a runner holds, from the moment it is told to load until its end."""
+
+    model: str
+    revision: int
+    version: str
+    tenant: str
+    resources: Resources
+
+    @property
+    def key(self) -> Key:
+        return (self.model, self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerReport:
+    """What a runner says of itself."""
+
+    state: RunnerState
+    pid: int
+    epoch: int
+    assignment: Assignment | None
+    resident_bytes: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Runner:
+    """Times are monotonic seconds, `started_wall` is wall-clock.
+
+    Attributes:
+        state_since: when the state was entered.
+        seen: set once the runner has reported.
+        loaded: what its load answered; None for one that was adopted.
+        cold_start: the start from zero that its load ends, if it does.
+        booked_until_us: how far its time is in the books.
+    """
+
+    id: str
+    target: str
+    pid: int
+    started_at: float
+    started_wall: float
+    booked_until_us: int
+    state: RunnerState = RunnerState.STARTING
+    state_since: float = 0.0
+    assignment: Assignment | None = None
+    loaded: Loaded | None = None
+    resident_bytes: int = 0
+    requests: int = 0
+    exit_reason: str = ""
+    cold_start: StartFromZero | None = None
+    seen: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def advance(self, state: RunnerState, now: float) -> bool:
+        """Whether the state changed; a report from the past changes nothing."""
+        if state <= self.state:
+            return False
+        self.state = state
+        self.state_since = now
+        return True
+
+    def hear(self, report: RunnerReport, now: float) -> bool:
+        """Takes over what the runner says. Whether anything that a plan depends on changed."""
+        first = not self.seen.is_set()
+        self.seen.set()
+        self.pid = report.pid or self.pid
+        self.resident_bytes = report.resident_bytes
+        if report.reason:
+            self.exit_reason = report.reason
+        if self.assignment is None and report.assignment is not None:
+            self.assignment = report.assignment
+        return self.advance(report.state, now) or first
+
+    def view(self) -> InstanceView:
+        held = self.assignment or Assignment("", 0, "", "", Resources())
+        return InstanceView(
+            id=self.id,
+            model=held.model,
+            revision=held.revision,
+            version=held.version,
+            state=self.state.label,
+            resources=held.resources,
+            started_at=self.started_wall,
+            pid=self.pid,
+            resident_bytes=self.resident_bytes,
+            requests=self.requests,
+        )
+
+
+class Registry:
+    """Runners by id, and those that hold something by revision."""
+
+    def __init__(self) -> None:
+        self._runners: dict[str, Runner] = {}
+
+    def __iter__(self) -> Iterator[Runner]:
+        return iter(tuple(self._runners.values()))
+
+    def __len__(self) -> int:
+        return len(self._runners)
+
+    def add(self, runner: Runner) -> None:
+        self._runners[runner.id] = runner
+
+    def get(self, runner_id: str) -> Runner | None:
+        return self._runners.get(runner_id)
+
+    def remove(self, runner_id: str) -> None:
+        self._runners.pop(runner_id, None)
+
+    def holding(self, key: Key) -> list[Runner]:
+        return [runner for runner in self._runners.values() if runner.assignment and runner.assignment.key == key]
+
+    def of_model(self, model: str) -> list[Runner]:
+        return [runner for runner in self._runners.values() if runner.assignment and runner.assignment.model == model]
+
+    def in_state(self, state: RunnerState) -> list[Runner]:
+        return [runner for runner in self._runners.values() if runner.state is state]

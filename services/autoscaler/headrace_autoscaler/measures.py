@@ -1,0 +1,41 @@
+"""The autoscaler's metrics: plain integers that the fleet keeps anyway, read at export."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from headrace_autoscaler.fleet.fleet import RunnerFleet
+from headrace_common.telemetry import Attributes, Telemetry
+
+_Observed = tuple[int, Attributes]
+
+
+def observe_fleet(telemetry: Telemetry, fleet: RunnerFleet) -> None:
+    def instances() -> Iterator[_Observed]:
+        held = Counter(
+            (runner.assignment.tenant, runner.assignment.model, runner.state.label)
+            for runner in fleet.registry
+            if runner.assignment is not None
+        )
+        for (tenant, model, state), count in held.items():
+            yield count, {"tenant": tenant, "model": model, "state": state}
+
+    def standby() -> Iterator[_Observed]:
+        states = Counter(runner.state.label for runner in fleet.registry if runner.assignment is None)
+        for state in ("starting", "standby"):
+            yield states[state], {"state": state}
+
+    def cold_starts() -> Iterator[_Observed]:
+        for model, count in fleet.history.cold_start_counts():
+            yield count, {"model": model}
+
+    telemetry.observe("headrace_instances", "Instances by state.", "", instances, "gauge")
+    telemetry.observe("headrace_standby_runners", "Runners without a model.", "", standby, "gauge")
+    telemetry.observe("headrace_cold_starts", "Starts from zero.", "", cold_starts)
+    telemetry.observe(
+        "headrace_decisions", "Decisions that differed from the one before.", "",
+        lambda: [(fleet.history.decision_count, {})],
+    )  # fmt: skip
+    telemetry.observe("headrace_loads_failed", "Loads that failed.", "", lambda: [(fleet.placing.failed_count, {})])
+    telemetry.observe("headrace_routers", "Connected routers.", "", lambda: [(fleet.router_count, {})], "gauge")

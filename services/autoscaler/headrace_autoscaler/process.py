@@ -1,0 +1,148 @@
+"""The autoscaler's parts, wired together, and the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from headrace.control.v1 import control_pb2_grpc
+from headrace_autoscaler import api
+from headrace_autoscaler.artifacts import ArtifactStore
+from headrace_autoscaler.catalogue import StoredCatalogue
+from headrace_autoscaler.control.board import Board
+from headrace_autoscaler.control.server import ControlServicer
+from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.deploy import DeployService
+from headrace_autoscaler.fleet.fleet import FleetParts, RunnerFleet
+from headrace_autoscaler.measures import observe_fleet
+from headrace_autoscaler.providers.base import InstanceProvider
+from headrace_autoscaler.providers.local import LocalProvider
+from headrace_autoscaler.providers.machine import capacity
+from headrace_autoscaler.store import SqlStore, sqlite_url
+from headrace_common.clock import SystemClock
+from headrace_common.config import MIB, ProcessContext
+from headrace_common.grpc_server import add_health, add_process_service, new_server
+from headrace_common.logs import get_logger
+from headrace_common.telemetry import Telemetry
+
+_MAX_MESSAGE_BYTES = 64 * MIB
+_LAST_ANSWERS_S = 1.0
+
+
+@dataclass(slots=True)
+class _Running:
+    """What `run` has started and has to end."""
+
+    server: grpc.aio.Server
+    health: Any
+    catalogue: StoredCatalogue
+    deploys: DeployService
+    fleet: RunnerFleet
+    control: ControlServicer
+    provider: InstanceProvider
+    telemetry: Telemetry
+
+
+class Autoscaler:
+    """One autoscaler, from its start to its end."""
+
+    def __init__(self, context: ProcessContext) -> None:
+        self._context = context
+        self._clock = SystemClock()
+        self._stop = asyncio.Event()
+        self._was_replaced = False
+        self._log = get_logger()
+
+    def stop(self) -> None:
+        """Ends `run`."""
+        self._stop.set()
+
+    async def run(self) -> bool:
+        """Serves until it is told to stop. Whether it was replaced by a newer autoscaler."""
+        running = await self._start()
+        self._log.info("serving", socket=str(self._context.socket))
+        try:
+            await self._stop.wait()
+        finally:
+            await self._end(running)
+        return self._was_replaced
+
+    async def _start(self) -> _Running:
+        context, config = self._context, self._context.mesh.autoscaler
+        for directory in (context.state_dir, context.logs_dir, context.runtime_dir):
+            directory.mkdir(parents=True, exist_ok=True)
+        artifacts = ArtifactStore(
+            context.state_dir / "artifacts", config.max_artifact_bytes, config.artifact_ttl_s, self._clock
+        )
+        url = config.database_url or sqlite_url(context.state_dir / "headrace.db")
+        store = await asyncio.to_thread(SqlStore.open, url)
+        epoch = await asyncio.to_thread(store.begin_epoch)
+        catalogue = await StoredCatalogue.open(store, artifacts, self._clock)
+        prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
+        board = Board(prices, context.mesh.router.processes, self._clock)
+        provider = LocalProvider(context)
+        parts = FleetParts(
+            context, epoch, catalogue, provider, board, catalogue.add_usage, self._clock, capacity(config)
+        )
+        fleet = RunnerFleet(parts)
+        deploys = DeployService(catalogue, artifacts, fleet, self._clock, config)
+        control = ControlServicer(epoch, board, fleet, self._replaced)
+        telemetry = Telemetry.start(context.process, context.mesh.telemetry)
+        observe_fleet(telemetry, fleet)
+        server = new_server(_MAX_MESSAGE_BYTES)
+        health = add_health(server)
+        add_process_service(server, telemetry.scrape, lambda _timeout_s: _stop_serving(health))
+        control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)  # type: ignore[no-untyped-call]
+        api.register(
+            server,
+            catalogue=catalogue,
+            deploys=deploys,
+            artifacts=artifacts,
+            fleet=fleet,
+            clock=self._clock,
+            logs_dir=context.logs_dir,
+        )
+        await fleet.start()
+        deploys.start()
+        control.start()
+        _bind(server, context.socket)
+        await server.start()
+        return _Running(server, health, catalogue, deploys, fleet, control, provider, telemetry)
+
+    async def _end(self, running: _Running) -> None:
+        """Routers have been drained by whoever stops the mesh: what runs is not needed any more. One that
+        was replaced leaves everything to its successor."""
+        self._log.info("stopping", replaced=self._was_replaced)
+        await _stop_serving(running.health)
+        await running.control.close()
+        await running.server.stop(_LAST_ANSWERS_S)
+        await running.deploys.close()
+        if self._was_replaced:
+            await running.fleet.close()
+        else:
+            await running.fleet.shut_down()
+        await running.provider.close()
+        await running.catalogue.close()
+        running.telemetry.shutdown()
+        if not self._was_replaced:
+            self._context.socket.unlink(missing_ok=True)
+
+    def _replaced(self) -> None:
+        self._was_replaced = True
+        self._stop.set()
+
+
+def _bind(server: grpc.aio.Server, socket: Path) -> None:
+    # An autoscaler that was killed leaves its socket; nobody else may listen there, as the state
+    # directory is locked.
+    socket.unlink(missing_ok=True)
+    server.add_insecure_port(f"unix:{socket}")
+
+
+async def _stop_serving(health: Any) -> int:
+    await health.enter_graceful_shutdown()
+    return 0

@@ -1,0 +1,1 @@
+"""Where runner processes come from."""

@@ -1,0 +1,194 @@
+"""Runners inside this process, for tests: a real RunnerService on a unix socket, with no engine behind it.
+
+What a test wants to go wrong is said to the `FakeMachine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
+from headrace.v1 import models_pb2
+from headrace_autoscaler.providers.base import StartedRunner, StartFailed
+
+_STATES = runner_pb2.RunnerState
+_FIRST_PID = 1_000_000
+
+
+class FakeMachine:
+    """What outlives a provider: the runners. Two providers over one machine see the same runners.
+
+    Attributes:
+        start_failure: not empty: starts fail with it.
+        load_refusals: model -> the engine's reason.
+        loads: every load that a runner was told, in order.
+        unloads: runners that were told to unload, in order.
+        may_load: cleared, loads hang.
+        may_exit: cleared, runners that drain do not exit.
+        signature: what loads find out.
+    """
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self.runtime_dir = runtime_dir
+        self.runners: dict[str, FakeRunner] = {}
+        self.start_failure = ""
+        self.load_refusals: dict[str, str] = {}
+        self.loads: list[runner_pb2.LoadRequest] = []
+        self.unloads: list[str] = []
+        self.may_load = asyncio.Event()
+        self.may_load.set()
+        self.may_exit = asyncio.Event()
+        self.may_exit.set()
+        self.signature = models_pb2.Signature(
+            inputs=[models_pb2.TensorSpec(name="x", datatype="FP32", shape=[-1, 4])],
+            outputs=[models_pb2.TensorSpec(name="y", datatype="FP32", shape=[-1, 2])],
+            batchable=True,
+        )
+        self.pids = itertools.count(_FIRST_PID)
+
+    async def close(self) -> None:
+        """Ends every runner."""
+        for runner in tuple(self.runners.values()):
+            await runner.die("the test is over")
+
+
+class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
+    """One scripted runner."""
+
+    def __init__(self, machine: FakeMachine, runner_id: str) -> None:
+        self._machine = machine
+        self._id = runner_id
+        self.pid = next(machine.pids)
+        self.socket = machine.runtime_dir / f"{runner_id}.sock"
+        self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._server = grpc.aio.server()
+        runner_pb2_grpc.add_RunnerServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        self._server.add_insecure_port(f"unix:{self.socket}")
+        self._born = time.monotonic()
+        self._status = runner_pb2.RunnerStatus(
+            runner_id=runner_id, pid=self.pid, state=_STATES.RUNNER_STATE_STANDBY, engines=["fake"]
+        )
+        self._changed = asyncio.Condition()
+        self._exiting: asyncio.Task[None] | None = None
+
+    async def serve(self) -> None:
+        await self._server.start()
+
+    async def die(self, how: str) -> None:
+        """As a process does: streams break, the socket stays behind."""
+        if self._machine.runners.pop(self._id, None) is not None:
+            await self._server.stop(grace=None)
+            self.socket.unlink(missing_ok=True)
+            self.exited.set_result(how)
+
+    async def GetStatus(self, _request: Any, _context: Any) -> runner_pb2.GetStatusResponse:
+        return runner_pb2.GetStatusResponse(status=self._status)
+
+    async def WatchStatus(self, _request: Any, _context: Any) -> AsyncIterator[runner_pb2.WatchStatusResponse]:
+        while True:
+            sent = self._status
+            yield runner_pb2.WatchStatusResponse(status=sent)
+            async with self._changed:
+                while self._status is sent:
+                    await self._changed.wait()
+
+    async def Load(self, request: runner_pb2.LoadRequest, context: Any) -> runner_pb2.LoadResponse:
+        self._machine.loads.append(request)
+        await self._become(
+            state=_STATES.RUNNER_STATE_LOADING,
+            epoch=request.epoch,
+            instance_id=request.instance_id,
+            tenant=request.tenant,
+            model=request.model,
+            revision=request.revision,
+            version=request.version,
+            shape=request.shape,
+        )
+        await self._machine.may_load.wait()
+        refusal = self._machine.load_refusals.get(request.model)
+        if refusal:
+            await self._become(state=_STATES.RUNNER_STATE_GONE, reason=f"load failed: {refusal}")
+            self._exit_soon("exit status 0")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal)
+        await self._become(state=_STATES.RUNNER_STATE_READY, resident_bytes=1 << 20)
+        response = runner_pb2.LoadResponse(
+            signature=self._machine.signature,
+            max_batch_size=8,
+            batching="batchable: scripted",
+            platform="fake",
+            resident_bytes=1 << 20,
+            profile_us={1: 1000, 8: 2000},
+        )
+        response.phases["session"].FromMilliseconds(20)
+        response.phases["warm"].FromMilliseconds(10)
+        return response
+
+    async def Unload(self, request: runner_pb2.UnloadRequest, _context: Any) -> runner_pb2.UnloadResponse:
+        self._machine.unloads.append(self._id)
+        await self._become(state=_STATES.RUNNER_STATE_DRAINING, epoch=request.epoch, reason="unload")
+        self._exit_soon("exit status 0")
+        return runner_pb2.UnloadResponse()
+
+    async def GetStats(self, _request: Any, _context: Any) -> runner_pb2.GetStatsResponse:
+        return runner_pb2.GetStatsResponse(resident_bytes=self._status.resident_bytes)
+
+    async def _become(self, **fields: Any) -> None:
+        status = runner_pb2.RunnerStatus()
+        status.CopyFrom(self._status)
+        shape = fields.pop("shape", None)
+        for name, value in fields.items():
+            setattr(status, name, value)
+        if shape is not None:
+            status.shape.CopyFrom(shape)
+        status.age.FromNanoseconds(int((time.monotonic() - self._born) * 1e9))
+        async with self._changed:
+            self._status = status
+            self._changed.notify_all()
+
+    def _exit_soon(self, how: str) -> None:
+        async def exit_when_allowed() -> None:
+            await self._machine.may_exit.wait()
+            await self.die(how)
+
+        self._exiting = asyncio.create_task(exit_when_allowed(), name=f"exit {self._id}")
+
+
+class FakeProvider:
+    """`InstanceProvider` over a `FakeMachine`."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self._machine = machine
+
+    async def start(self, runner_id: str) -> StartedRunner:
+        if self._machine.start_failure:
+            raise StartFailed(self._machine.start_failure)
+        runner = FakeRunner(self._machine, runner_id)
+        self._machine.runners[runner_id] = runner
+        await runner.serve()
+        return _started(runner_id, runner)
+
+    async def kill(self, runner_id: str) -> None:
+        runner = self._machine.runners.get(runner_id)
+        if runner is not None:
+            await runner.die("killed by SIGKILL")
+
+    async def list(self) -> tuple[StartedRunner, ...]:
+        return tuple(_started(runner_id, runner) for runner_id, runner in sorted(self._machine.runners.items()))
+
+    async def wait_exit(self, runner_id: str) -> str:
+        runner = self._machine.runners.get(runner_id)
+        return "not running" if runner is None else await asyncio.shield(runner.exited)
+
+    async def close(self) -> None:
+        """Nothing is watched: the runners are in this process."""
+
+
+def _started(runner_id: str, runner: FakeRunner) -> StartedRunner:
+    return StartedRunner(runner_id, runner.pid, f"unix:{runner.socket}")

@@ -1,0 +1,182 @@
+"""Runners as processes of this machine.
+
+They stay in the process group of whoever started the autoscaler, so that the mesh ends as a whole, and
+they outlive the autoscaler: the next one finds them by their sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from headrace_autoscaler.providers.base import StartedRunner, StartFailed
+from headrace_common.config import ProcessContext
+from headrace_common.logs import get_logger
+
+_PEER_CREDENTIALS = struct.Struct("3i")
+_MODULE = ("-m", "headrace_runner")
+
+
+class LocalProvider:
+    """Starts `python -m headrace_runner --context FILE`.
+
+    Args:
+        context: the autoscaler's own; runners get the same mesh configuration and directories.
+        command: what to run in place of the runner's module, before `--context FILE`.
+    """
+
+    def __init__(self, context: ProcessContext, command: Sequence[str] = (sys.executable, *_MODULE)) -> None:
+        self._context = context
+        self._command = tuple(command)
+        self._watches: dict[str, _Watch] = {}
+        self._log = get_logger()
+
+    async def start(self, runner_id: str) -> StartedRunner:
+        context = self._context.model_copy(update={"process": runner_id})
+        file = self._context_file(runner_id)
+        try:
+            context.save(file)
+            process = await self._spawn(file)
+        except OSError as error:
+            file.unlink(missing_ok=True)
+            raise StartFailed(f"a runner process cannot be started: {error}") from None
+        self._watches[runner_id] = _Watch(
+            process.pid, asyncio.create_task(self._reap(runner_id, process), name=f"reap {runner_id}")
+        )
+        return StartedRunner(runner_id, process.pid, f"unix:{context.socket}")
+
+    async def kill(self, runner_id: str) -> None:
+        watch = self._watches.get(runner_id)
+        if watch is None:
+            return
+        watch.kill()
+        await asyncio.shield(watch.exited)
+
+    async def list(self) -> tuple[StartedRunner, ...]:
+        found = []
+        for path in sorted(self._context.runtime_dir.glob("runner-*.sock")):
+            runner_id = path.stem
+            if runner_id not in self._watches and not self._adopt(runner_id, path):
+                continue
+            found.append(StartedRunner(runner_id, self._watches[runner_id].pid, f"unix:{path}"))
+        return tuple(found)
+
+    async def wait_exit(self, runner_id: str) -> str:
+        watch = self._watches.get(runner_id)
+        return "not running" if watch is None else await asyncio.shield(watch.exited)
+
+    async def close(self) -> None:
+        exits = [watch.exited for watch in self._watches.values()]
+        for task in exits:
+            task.cancel()
+        await asyncio.gather(*exits, return_exceptions=True)
+        self._watches.clear()
+
+    async def _spawn(self, file: Path) -> asyncio.subprocess.Process:
+        self._context.logs_dir.mkdir(parents=True, exist_ok=True)
+        log = os.open(self._context.logs_dir / "runners.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self._command,
+                "--context",
+                str(file),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        finally:
+            os.close(log)
+
+    async def _reap(self, runner_id: str, process: asyncio.subprocess.Process) -> str:
+        code = await process.wait()
+        self._forget(runner_id)
+        return _describe_exit(code)
+
+    def _adopt(self, runner_id: str, path: Path) -> bool:
+        """Whether a process listens there; a socket that nobody listens on is removed."""
+        pid = _listener_pid(path)
+        descriptor = None if pid is None else _open_pid(pid)
+        if pid is None or descriptor is None:
+            self._forget(runner_id)
+            return False
+        exited = asyncio.create_task(self._await_adopted(runner_id, descriptor), name=f"watch {runner_id}")
+        self._watches[runner_id] = _Watch(pid, exited, descriptor)
+        self._log.info("runner_found", runner=runner_id, pid=pid)
+        return True
+
+    async def _await_adopted(self, runner_id: str, descriptor: int) -> str:
+        """Not our child: no exit status, but a descriptor that becomes readable (pidfd_open(2))."""
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        loop.add_reader(descriptor, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._forget(runner_id)
+        return "ended"
+
+    def _forget(self, runner_id: str) -> None:
+        self._watches.pop(runner_id, None)
+        self._context_file(runner_id).unlink(missing_ok=True)
+        (self._context.runtime_dir / f"{runner_id}.sock").unlink(missing_ok=True)
+
+    def _context_file(self, runner_id: str) -> Path:
+        return self._context.runtime_dir / f"{runner_id}.json"
+
+
+class _Watch:
+    """One process that is there, and the task that ends with it."""
+
+    def __init__(self, pid: int, exited: asyncio.Task[str], descriptor: int | None = None) -> None:
+        self.pid = pid
+        self.exited = exited
+        self._descriptor = descriptor
+
+    def kill(self) -> None:
+        if self.exited.done():
+            return
+        try:
+            if self._descriptor is None:
+                # A child that has not been reaped keeps its number, so this cannot hit another process.
+                os.kill(self.pid, signal.SIGKILL)
+            else:
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def _listener_pid(path: Path) -> int | None:
+    """The process that listens on a unix socket (SO_PEERCRED of unix(7)), None if nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return None
+        credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    pid: int = _PEER_CREDENTIALS.unpack(credentials)[0]
+    return pid if pid > 0 else None
+
+
+def _open_pid(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _describe_exit(code: int) -> str:
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

@@ -1,0 +1,36 @@
+"""Domain types to JSON documents and back.
+
+Fields that a document lacks take the domain's defaults; fields that the domain no longer has are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter
+
+from headrace_autoscaler.domain import ModelSpec, Revision, Tenant
+
+T = TypeVar("T")
+
+# bytes fields (warm-up tensors, a serialised configuration) are base64 in JSON.
+_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="ignore")
+
+
+class Document(Generic[T]):
+    """JSON text of one domain type."""
+
+    def __init__(self, adapter: TypeAdapter[tuple[T]]) -> None:
+        self._adapter = adapter
+
+    def dump(self, value: T) -> str:
+        return self._adapter.dump_json((value,)).decode()
+
+    def load(self, text: str) -> T:
+        return self._adapter.validate_json(text)[0]
+
+
+# A dataclass takes no configuration directly, but inherits that of what holds it: hence the tuples.
+SPEC: Document[ModelSpec] = Document(TypeAdapter(tuple[ModelSpec], config=_CONFIG))
+REVISION: Document[Revision] = Document(TypeAdapter(tuple[Revision], config=_CONFIG))
+TENANT: Document[Tenant] = Document(TypeAdapter(tuple[Tenant], config=_CONFIG))

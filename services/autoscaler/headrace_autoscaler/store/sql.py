@@ -1,0 +1,222 @@
+"""`ports.Store` over SQLAlchemy Core."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.exc import IntegrityError
+
+from headrace_autoscaler.domain import (
+    DeployFailure,
+    Model,
+    ModelSpec,
+    Revision,
+    RevisionState,
+    Tenant,
+    Usage,
+    UsageKey,
+    UsageRow,
+)
+from headrace_autoscaler.store import documents
+from headrace_autoscaler.store.engine import open_engine, reading
+from headrace_autoscaler.store.tables import EPOCH, FAILURES, MODELS, REVISION_COUNTERS, REVISIONS, TENANTS, USAGE
+from headrace_common.errors import NotFound, PermissionDenied
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a SQLite file."""
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+class SqlStore:
+    """One database. Thread-safe; every method is one transaction, committed when it returns."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reading = reading(engine)
+        self._insert: Any = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+
+    @classmethod
+    def open(cls, url: str) -> SqlStore:
+        """Opens and, where needed, upgrades the database.
+
+        Raises:
+            InvalidArgument: the URL is not one of SQLite or PostgreSQL.
+            FailedPrecondition: the database cannot be opened, or a newer headrace has written it.
+        """
+        return cls(open_engine(url))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def begin_epoch(self) -> int:
+        with self._engine.begin() as connection:
+            return self._count(connection, EPOCH, EPOCH.c.epoch, id=1)
+
+    def models(self) -> tuple[Model, ...]:
+        revisions: dict[str, list[Revision]] = defaultdict(list)
+        with self._reading.connect() as connection:
+            for row in connection.execute(sa.select(REVISIONS).order_by(REVISIONS.c.revision)):
+                stored = documents.REVISION.load(row.document)
+                revisions[row.model].append(replace(stored, state=RevisionState(row.state)))
+            rows = connection.execute(sa.select(MODELS).order_by(MODELS.c.name)).all()
+        return tuple(
+            Model(documents.SPEC.load(row.document), row.created_at, tuple(revisions[row.name]), row.deleting)
+            for row in rows
+        )
+
+    def put_model(self, spec: ModelSpec, now: float) -> None:
+        with self._engine.begin() as connection:
+            insert = self._insert(MODELS).values(
+                name=spec.name, tenant=spec.tenant, created_at=now, deleting=False, document=documents.SPEC.dump(spec)
+            )
+            done = connection.execute(
+                insert.on_conflict_do_update(
+                    index_elements=[MODELS.c.name],
+                    set_={"document": insert.excluded.document},
+                    where=MODELS.c.tenant == insert.excluded.tenant,
+                ).returning(MODELS.c.name)
+            )
+            if done.first() is None:
+                raise PermissionDenied(f"model {spec.name!r} belongs to another tenant; its owner never changes")
+
+    def add_revision(self, revision: Revision) -> Revision:
+        try:
+            with self._engine.begin() as connection:
+                number = self._count(connection, REVISION_COUNTERS, REVISION_COUNTERS.c.last, model=revision.model)
+                added = replace(revision, revision=number)
+                connection.execute(sa.insert(REVISIONS).values(_row(added)))
+                return added
+        except IntegrityError:
+            raise NotFound(f"there is no model {revision.model!r}") from None
+
+    def update_revision(self, revision: Revision) -> None:
+        with self._engine.begin() as connection:
+            done = connection.execute(
+                sa.update(REVISIONS).where(_is(revision.model, revision.revision)).values(_row(revision))
+            )
+            _found(done.rowcount == 1, revision.model, revision.revision)
+
+    def activate_revisions(self, model: str, revisions: Sequence[int], spec: ModelSpec | None = None) -> None:
+        with self._engine.begin() as connection:
+            _retire(connection, model)
+            for revision in revisions:
+                done = connection.execute(
+                    sa.update(REVISIONS).where(_is(model, revision)).values(state=RevisionState.SERVING.value)
+                )
+                _found(done.rowcount == 1, model, revision)
+            if spec is not None:
+                document = documents.SPEC.dump(spec)
+                connection.execute(sa.update(MODELS).where(MODELS.c.name == model).values(document=document))
+
+    def remove_revision(self, model: str, revision: int) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(REVISIONS).where(_is(model, revision)))
+
+    def mark_deleting(self, model: str) -> None:
+        with self._engine.begin() as connection:
+            done = connection.execute(sa.update(MODELS).where(MODELS.c.name == model).values(deleting=True))
+            if done.rowcount == 0:
+                raise NotFound(f"there is no model {model!r}")
+            _retire(connection, model)
+
+    def remove_model(self, model: str) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(MODELS).where(MODELS.c.name == model))
+
+    def record_failure(self, model: str, failure: DeployFailure) -> None:
+        values = {"at": failure.at, "reason": failure.reason}
+        with self._engine.begin() as connection:
+            insert = self._insert(FAILURES).values(model=model, **values)
+            connection.execute(insert.on_conflict_do_update(index_elements=[FAILURES.c.model], set_=values))
+
+    def clear_failure(self, model: str) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(FAILURES).where(FAILURES.c.model == model))
+
+    def failures(self) -> Mapping[str, DeployFailure]:
+        with self._reading.connect() as connection:
+            rows = connection.execute(sa.select(FAILURES)).all()
+        return {row.model: DeployFailure(row.at, row.reason) for row in rows}
+
+    def tenants(self) -> tuple[Tenant, ...]:
+        with self._reading.connect() as connection:
+            rows = connection.execute(sa.select(TENANTS).order_by(TENANTS.c.name)).all()
+        return tuple(documents.TENANT.load(row.document) for row in rows)
+
+    def put_tenant(self, tenant: Tenant) -> None:
+        document = documents.TENANT.dump(tenant)
+        with self._engine.begin() as connection:
+            insert = self._insert(TENANTS).values(name=tenant.name, document=document)
+            connection.execute(
+                insert.on_conflict_do_update(index_elements=[TENANTS.c.name], set_={"document": document})
+            )
+
+    def remove_tenant(self, name: str) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(TENANTS).where(TENANTS.c.name == name))
+
+    def add_usage(self, increments: Mapping[UsageKey, Usage]) -> None:
+        with self._engine.begin() as connection:
+            # In one order everywhere: two writers of the same rows must not wait for each other in a circle.
+            for key in sorted(increments, key=lambda k: (k.hour, k.tenant, k.model, k.shape, k.capacity_class)):
+                insert = self._insert(USAGE).values(**_columns(key), **_columns(increments[key]))
+                sums = {name: USAGE.c[name] + insert.excluded[name] for name in Usage.__dataclass_fields__}
+                connection.execute(insert.on_conflict_do_update(index_elements=list(USAGE.primary_key), set_=sums))
+
+    def usage(self, tenant: str | None, since: float) -> tuple[UsageRow, ...]:
+        # An hour that `since` falls into is told whole: the books keep no finer times.
+        query = sa.select(USAGE).where(USAGE.c.hour > since - 3600).order_by(*USAGE.primary_key)
+        if tenant is not None:
+            query = query.where(USAGE.c.tenant == tenant)
+        with self._reading.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(
+            UsageRow(
+                UsageKey(**{name: row[name] for name in UsageKey.__dataclass_fields__}),
+                Usage(**{name: row[name] for name in Usage.__dataclass_fields__}),
+            )
+            for row in rows
+        )
+
+    def _count(self, connection: Connection, table: sa.Table, counter: sa.Column[Any], **key: Any) -> int:
+        """Adds one to a counter that begins at zero; returns the new value, which nobody else gets."""
+        insert = self._insert(table).values({**key, counter.name: 1})
+        counted = insert.on_conflict_do_update(
+            index_elements=list(table.primary_key), set_={counter.name: counter + 1}
+        ).returning(counter)
+        return int(connection.execute(counted).scalar_one())
+
+
+def _row(revision: Revision) -> dict[str, Any]:
+    return {
+        "model": revision.model,
+        "revision": revision.revision,
+        "state": revision.state.value,
+        "document": documents.REVISION.dump(revision),
+    }
+
+
+def _columns(record: UsageKey | Usage) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+def _is(model: str, revision: int) -> sa.ColumnElement[bool]:
+    return sa.and_(REVISIONS.c.model == model, REVISIONS.c.revision == revision)
+
+
+def _retire(connection: Connection, model: str) -> None:
+    serving = sa.and_(REVISIONS.c.model == model, REVISIONS.c.state == RevisionState.SERVING.value)
+    connection.execute(sa.update(REVISIONS).where(serving).values(state=RevisionState.RETIRING.value))
+
+
+def _found(found: bool, model: str, revision: int) -> None:
+    if not found:
+        raise NotFound(f"model {model!r} has no revision {revision}")

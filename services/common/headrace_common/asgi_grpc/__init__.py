@@ -1,0 +1,7 @@
+"""A host for grpcio servicers inside any ASGI server that has HTTP/2 trailers."""
+
+from headrace_common.asgi_grpc.app import BytesHandler, GrpcAsgiApp
+from headrace_common.asgi_grpc.call import Call, ClientGone
+from headrace_common.asgi_grpc.lifespan import serve_lifespan
+
+__all__ = ["BytesHandler", "Call", "ClientGone", "GrpcAsgiApp", "serve_lifespan"]

@@ -1,0 +1,67 @@
+"""The messages that a client streams, as a servicer reads them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from headrace_common.asgi_grpc.call import Call
+
+_MAX_WAITING = 8
+"""Messages read ahead of the servicer. More would take memory from a client that sends faster than we work."""
+
+
+class Requests:
+    """An async iterator over request messages.
+
+    For a streamed request, `pump` reads ahead of the servicer, because only reading tells that the client
+    has gone. For a unary request it holds that one message.
+    """
+
+    def __init__(self, call: Call, deserialise: Callable[[bytes], Any]) -> None:
+        self._call = call
+        self.decode = deserialise
+        self._waiting: deque[bytes] = deque()
+        self._failure: Exception | None = None
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    async def pump(self) -> None:
+        """Reads until the client half-closes, breaks a rule, or is gone."""
+        try:
+            while not self._call.half_closed:
+                self._waiting.extend(await self._call.read_messages())
+                self._changed.set()
+                while len(self._waiting) >= _MAX_WAITING:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except Exception as error:  # noqa: BLE001 - the servicer gets it when it reads
+            self._failure = error
+        self._ended = True
+        self._changed.set()
+
+    async def next_bytes(self) -> bytes | None:
+        """The next message; None after the last one."""
+        while not self._waiting:
+            if self._failure is not None:
+                raise self._failure
+            if self._ended:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        message = self._waiting.popleft()
+        self._changed.set()
+        return message
+
+    async def read(self) -> Any:
+        """The next request, or `grpc.aio.EOF`."""
+        message = await self.next_bytes()
+        return grpc.aio.EOF if message is None else self.decode(message)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while (message := await self.next_bytes()) is not None:
+            yield self.decode(message)

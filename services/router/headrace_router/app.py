@@ -1,0 +1,129 @@
+"""The ASGI application that Envoy loads: a router, wired together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from opentelemetry.trace import SpanKind, StatusCode
+
+from headrace.oip import inference_pb2_grpc
+from headrace.v1 import mesh_pb2, models_pb2, tenants_pb2, usage_pb2
+from headrace_common.asgi_grpc import Call, GrpcAsgiApp, serve_lifespan
+from headrace_common.asgi_grpc.call import Receive, Scope, Send
+from headrace_common.clock import Clock, SystemClock
+from headrace_common.config import ProcessContext, load_context
+from headrace_common.grpc_server import add_process_service
+from headrace_common.identity import TENANT_KEY, tenant_of
+from headrace_common.logs import configure_logging, get_logger
+from headrace_common.reflection import add_reflection
+from headrace_common.telemetry import Telemetry, traceparent_of
+from headrace_router import instruments
+from headrace_router.envoy.launch import CONTEXT_VARIABLE
+from headrace_router.health import RouterHealth, add_router_health
+from headrace_router.oip.hot import HotInference
+from headrace_router.oip.rest import RestApp
+from headrace_router.oip.servicer import InferenceServicer
+from headrace_router.plane import Plane
+
+INFERENCE = "inference.GRPCInferenceService"
+_MODEL_INFER = f"/{INFERENCE}/ModelInfer"
+_API = tuple(
+    service.full_name
+    for file in (mesh_pb2, models_pb2, tenants_pb2, usage_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+_SERVICES = (INFERENCE, "grpc.health.v1.Health", *_API)
+_SPAN_ATTRIBUTES = {"rpc.system": "grpc", "rpc.service": INFERENCE, "rpc.method": "ModelInfer"}
+
+
+class Router:
+    """One router: its plane, and the protocols in front of it. Made inside a running event loop."""
+
+    def __init__(self, context: ProcessContext, telemetry: Telemetry, clock: Clock) -> None:
+        limits = context.mesh.router
+        self.plane = Plane(context, clock)
+        self._telemetry = telemetry
+        catalogue = self.plane.catalogue
+        self._health = RouterHealth(catalogue, _SERVICES)
+        self._hot = HotInference(catalogue, self.plane, clock)
+        self.serve = GrpcAsgiApp(
+            limits.max_request_bytes,
+            internal_services=["headrace.control.v1.ProcessService"],
+            sweep_period_s=limits.sweep_period_s,
+            other=RestApp(catalogue, self.plane, clock, limits),
+        )
+        servicer = InferenceServicer(catalogue, self.plane, clock)
+        inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self.serve)  # type: ignore[no-untyped-call]
+        self.serve.register_unary_bytes(_MODEL_INFER, self._infer)
+        add_router_health(self.serve, self._health)
+        add_reflection(self.serve, _SERVICES)
+        add_process_service(self.serve, telemetry.scrape, self._drain)
+        instruments.register(telemetry, self.plane, clock)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self.serve:
+            await self.plane.start()
+            try:
+                yield
+            finally:
+                self._health.drain()
+                await self.plane.stop()
+
+    async def _drain(self, timeout_s: float | None) -> int:
+        self._health.drain()
+        get_logger().info("drain_begins", in_hand=self.plane.in_hand)
+        abandoned = await self.plane.drain(timeout_s)
+        get_logger().info("drained", abandoned=abandoned)
+        return abandoned
+
+    async def _infer(self, body: bytes, call: Call) -> bytes:
+        traceparent = call.header("traceparent") or ""
+        if self._telemetry.wants_span(traceparent):
+            return await self._infer_traced(body, call, traceparent)
+        tenant = tenant_of(call.header(TENANT_KEY))
+        return await self._hot.infer_bytes(body, tenant, call.time_left_s, traceparent, call.is_gone)
+
+    async def _infer_traced(self, body: bytes, call: Call, traceparent: str) -> bytes:
+        span = self._telemetry.start_span(_MODEL_INFER[1:], traceparent, SpanKind.SERVER, _SPAN_ATTRIBUTES)
+        try:
+            tenant = tenant_of(call.header(TENANT_KEY))
+            span.set_attribute("headrace.tenant", tenant)
+            return await self._hot.infer_bytes(body, tenant, call.time_left_s, traceparent_of(span), call.is_gone)
+        except BaseException as error:
+            span.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
+        finally:
+            span.end()
+
+
+_router: Router | None = None
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """See the module. Reads the context file that `CONTEXT_VARIABLE` names, once, at start-up."""
+    if scope["type"] == "lifespan":
+        await serve_lifespan(_running(), receive, send)
+    elif _router is not None:
+        await _router.serve(scope, receive, send)
+
+
+@asynccontextmanager
+async def _running() -> AsyncIterator[None]:
+    global _router
+    context = load_context(Path(os.environ[CONTEXT_VARIABLE]))
+    configure_logging(context.process, context.mesh.telemetry.log_level)
+    telemetry = Telemetry.start(context.process, context.mesh.telemetry, context.mesh.router.trace_sample_ratio)
+    router = Router(context, telemetry, SystemClock())
+    try:
+        async with router.running():
+            _router = router
+            get_logger().info("started", listen=context.listen)
+            yield
+    finally:
+        _router = None
+        telemetry.shutdown()
+        get_logger().info("stopped")

@@ -1,0 +1,146 @@
+"""The connection to the autoscaler: demand up; catalogue, placements and leases down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Protocol
+
+import grpc
+
+from headrace.control.v1 import control_pb2, control_pb2_grpc
+from headrace_common.logs import get_logger
+from headrace_router.runners import CHANNEL_OPTIONS
+
+_log = get_logger()
+FIRST_BACKOFF_S = 0.05
+LONGEST_BACKOFF_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A demand report and what to do once it has been sent: until then its counts stay due."""
+
+    message: control_pb2.DemandReport
+    commit: Callable[[], None]
+
+
+class ControlUser(Protocol):
+    """Who obeys the autoscaler. Called in the event loop."""
+
+    def apply(self, update: control_pb2.StateUpdate) -> None:
+        """As one step: nobody sees half of it."""
+        ...
+
+    def demand(self) -> Report:
+        """What came since the last report that was committed."""
+        ...
+
+
+class Refused(Exception):
+    """What the autoscaler sent must not be obeyed; the stream is given up."""
+
+
+class ControlClient:
+    """Keeps a Sync stream as long as `run` runs. While there is none, what was obeyed last holds."""
+
+    def __init__(self, target: str, router_id: str, demand_period_s: float, user: ControlUser) -> None:
+        self.connected = False
+        self.highest_epoch = 0
+        self._target = target
+        self._router_id = router_id
+        self._period_s = demand_period_s
+        self._user = user
+        self._applied: int | None = None
+        self._urgent = asyncio.Event()
+
+    def urgent(self) -> None:
+        """Reports at once, or as soon as there is a stream."""
+        self._urgent.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        backoff_s = FIRST_BACKOFF_S
+        async with grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS) as channel:
+            stub = control_pb2_grpc.ControlServiceStub(channel)  # type: ignore[no-untyped-call]
+            while True:
+                had_state = await self._attempt(stub)
+                backoff_s = FIRST_BACKOFF_S if had_state else min(backoff_s * 2, LONGEST_BACKOFF_S)
+                await asyncio.sleep(backoff_s)
+
+    async def _attempt(self, stub: Any) -> bool:
+        """One stream, to its end. Whether anything of it was obeyed."""
+        was_connected = False
+        self._applied = None
+        call = stub.Sync()
+        try:
+            await self._converse(call)
+        except Refused as error:
+            _log.warning("autoscaler refused", reason=str(error))
+        except grpc.aio.AioRpcError as error:
+            if self.connected:
+                _log.warning("autoscaler lost; serving goes on", reason=f"{error.code().name}: {error.details()}")
+        except Exception:
+            _log.exception("control stream failed")
+        finally:
+            was_connected, self.connected = self.connected, False
+            call.cancel()
+        return was_connected
+
+    async def _converse(self, call: Any) -> None:
+        hello = control_pb2.Hello(
+            router_id=self._router_id, software_version=_version(), highest_epoch=self.highest_epoch
+        )
+        await call.write(control_pb2.SyncRequest(hello=hello))
+        writes = asyncio.Lock()
+        reporter = asyncio.create_task(self._report(call, writes))
+        try:
+            while (response := await call.read()) is not grpc.aio.EOF:
+                self._obey(response)
+                async with writes:
+                    await call.write(control_pb2.SyncRequest(applied_version=self._applied))
+        finally:
+            reporter.cancel()
+            await asyncio.wait([reporter])
+            if not reporter.cancelled() and (error := reporter.exception()):
+                _log.info("demand reports ended", reason=repr(error))
+
+    def _obey(self, response: control_pb2.SyncResponse) -> None:
+        if response.epoch < self.highest_epoch:
+            raise Refused(f"epoch {response.epoch} is below {self.highest_epoch}: it has been replaced")
+        self.highest_epoch = response.epoch
+        update = response.update
+        if not update.full and (self._applied is None or update.version != self._applied + 1):
+            raise Refused(f"delta {update.version} does not follow {self._applied}; a full state is needed")
+        self._user.apply(update)
+        self._applied = update.version
+        self.connected = True
+
+    async def _report(self, call: Any, writes: asyncio.Lock) -> None:
+        """Every period, and at once when urgent. A report counts as sent once it has been written."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), self._period_s)
+            urgent = self._urgent.is_set()
+            self._urgent.clear()
+            report = self._user.demand()
+            report.message.urgent = urgent
+            try:
+                async with writes:
+                    await call.write(control_pb2.SyncRequest(demand=report.message))
+            except BaseException:
+                if urgent:
+                    self._urgent.set()
+                call.cancel()
+                raise
+            report.commit()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("headrace")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,126 @@
+"""What is counted: plain integers and floats, added to in passing and read by whoever reports.
+
+Everything here only rises, except levels (`queued`, `in_flight`); a report is the difference of two
+readings, so that nothing is lost when one of them does not arrive.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field, fields
+
+from headrace_router.core.admission import Limiter
+
+SECONDS_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+ROWS_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums of one tenant's use of one model since the start."""
+
+    arrivals: int = 0
+    rows: int = 0
+    completed: int = 0
+    failed: int = 0
+    within_slo: int = 0
+    bundles: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    service_s: float = 0.0
+    queue_s: float = 0.0
+
+    def add(self, other: Totals) -> None:
+        for name in TOTAL_NAMES:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def minus(self, other: Totals) -> Totals:
+        return Totals(*(getattr(self, name) - getattr(other, name) for name in TOTAL_NAMES))
+
+
+TOTAL_NAMES = tuple(part.name for part in fields(Totals))
+
+
+@dataclass(slots=True)
+class Account:
+    """One tenant's use of one revision.
+
+    Attributes:
+        tenant_limit, model_limit: what admission asks.
+        outcomes: why requests were not answered with a result: reason -> count.
+        oldest_wait_s: of its queued requests, at the last sweep.
+    """
+
+    tenant: str
+    model: str
+    revision: int
+    tenant_limit: Limiter
+    model_limit: Limiter
+    totals: Totals = field(default_factory=Totals)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    queued: int = 0
+    queued_bytes: int = 0
+    in_flight: int = 0
+    oldest_wait_s: float = 0.0
+    reported: Totals = field(default_factory=Totals)
+    reported_outcomes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing in hand and nothing unreported: it may be forgotten."""
+        return (
+            not self.queued
+            and not self.in_flight
+            and self.totals == self.reported
+            and self.outcomes == self.reported_outcomes
+        )
+
+    def count(self, outcome: str) -> None:
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    def expected_s(self) -> float | None:
+        """Mean time in the engine per answered request; None before the first."""
+        return self.totals.service_s / self.totals.completed if self.totals.completed else None
+
+
+class Histogram:
+    """Counts per bucket. `counts[i]` is of values up to `bounds[i]`; the last is of all above."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def record(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+
+@dataclass(slots=True)
+class RevisionStatistics:
+    """See `ports.Statistics`."""
+
+    requests: int = 0
+    failures: int = 0
+    rows: int = 0
+    bundles: int = 0
+    request_ns: int = 0
+    failure_ns: int = 0
+    queue_ns: int = 0
+    compute_ns: int = 0
+    last_inference_unix_ms: int = 0
+    batches: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def add_bundle(self, requests: int, rows: int, request_s: float, queue_s: float, compute_s: float) -> None:
+        """Adds an executed bundle: sums over its answered requests, and its engine time."""
+        compute_ns = int(compute_s * 1e9)
+        self.requests += requests
+        self.rows += rows
+        self.bundles += 1
+        self.request_ns += int(request_s * 1e9)
+        self.queue_ns += int(queue_s * 1e9)
+        self.compute_ns += compute_ns * requests
+        bundles, spent_ns = self.batches.get(rows, (0, 0))
+        self.batches[rows] = (bundles + 1, spent_ns + compute_ns)

@@ -1,0 +1,121 @@
+"""Which runner gets the next bundle, and what becomes of a bundle that came to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from headrace_router.core.waiting import Waiting
+
+
+class RunnerSlots(Protocol):
+    """What dispatch looks at of one runner.
+
+    Attributes:
+        free_slots: bundles that it may still be sent.
+        outstanding_bundles: bundles that it holds.
+        accepting: connected, and not draining.
+        solo: it holds a suspect bundle and gets nothing beside it.
+        recent_s: mean time of its last bundles.
+    """
+
+    @property
+    def free_slots(self) -> int: ...
+
+    @property
+    def outstanding_bundles(self) -> int: ...
+
+    @property
+    def accepting(self) -> bool: ...
+
+    @property
+    def solo(self) -> bool: ...
+
+    @property
+    def recent_s(self) -> float: ...
+
+
+R = TypeVar("R", bound=RunnerSlots)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What becomes of the requests of a bundle. Each list of `bundles` is sent as one, as it is."""
+
+    bundles: list[list[Waiting]]
+    failed: list[Waiting]
+
+
+def choose(runners: Iterable[R], reserved: R | None = None) -> R | None:
+    """The runner with a free slot that has least in hand, then the quickest. None: nobody is free.
+
+    `reserved` is being emptied for a suspect bundle and gets nothing else.
+    """
+    best: R | None = None
+    for runner in runners:
+        if runner.free_slots < 1 or not runner.accepting or runner.solo or runner is reserved:
+            continue
+        if best is None or _load(runner) < _load(best):
+            best = runner
+    return best
+
+
+def choose_for_suspect(runners: Iterable[R]) -> R | None:
+    """The runner that shall execute a suspect bundle alone: ready for it once it holds nothing.
+
+    A request that may kill its runner must not take innocent bundles with it, nor be blamed for
+    the deed of another.
+    """
+    best: R | None = None
+    for runner in runners:
+        usable = runner.accepting and not runner.solo and (runner.free_slots or runner.outstanding_bundles)
+        if usable and (best is None or _load(runner) < _load(best)):
+            best = runner
+    return best
+
+
+def after_loss(items: Sequence[Waiting], max_attempts: int) -> Retry:
+    """The runner went away with the bundle: halves, and before the last attempt each request alone.
+
+    Counts the attempt. A request that was lost `max_attempts` times has failed.
+    """
+    retry: list[Waiting] = []
+    failed: list[Waiting] = []
+    for item in items:
+        item.attempts += 1
+        (failed if item.attempts >= max_attempts else retry).append(item)
+    if any(is_suspect(item, max_attempts) for item in retry):
+        return Retry([[item] for item in retry], failed)
+    return Retry(halves(retry), failed)
+
+
+def after_error(items: Sequence[Waiting]) -> Retry:
+    """The engine refused the bundle or failed on it: halves, until the culprit is alone and fails.
+
+    Ends after log2(requests) rounds, so it does not count as an attempt.
+    """
+    return Retry([], list(items)) if len(items) == 1 else Retry(halves(items), [])
+
+
+def after_return(items: Sequence[Waiting], max_attempts: int) -> Retry:
+    """The runner sent the bundle back unexecuted: the same again, as often as a loss."""
+    for item in items:
+        item.attempts += 1
+    retry = [item for item in items if item.attempts < max_attempts]
+    failed = [item for item in items if item.attempts >= max_attempts]
+    return Retry([retry] if retry else [], failed)
+
+
+def is_suspect(item: Waiting, max_attempts: int) -> bool:
+    """Its next sending is its last, after losses: it goes alone."""
+    return item.attempts > 0 and item.attempts == max_attempts - 1
+
+
+def halves(items: Sequence[Waiting]) -> list[list[Waiting]]:
+    middle = (len(items) + 1) // 2
+    return [half for half in (list(items[:middle]), list(items[middle:])) if half]
+
+
+def _load(runner: RunnerSlots) -> tuple[int, float]:
+    return (runner.outstanding_bundles, runner.recent_s)

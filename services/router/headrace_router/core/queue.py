@@ -1,0 +1,189 @@
+"""The one central queue of a revision, in this router.
+
+Order: first what came back from a lost runner, then priority levels (1 is the most urgent), inside a
+level fair between tenants, inside a tenant by deadline (`backlog.py`). Only requests of one group go
+into one bundle; lower levels of the same group fill what the higher ones leave of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from enum import IntEnum
+
+from headrace_router.core.backlog import Backlog
+from headrace_router.core.waiting import Stage, Waiting
+
+AGEING_S = 5.0
+"""A request that waited this long at a level goes one level up, so that no priority starves."""
+LITTER = 64
+"""What is kept for nothing may be this much more than what waits, before it is swept."""
+
+
+class Verdict(IntEnum):
+    """What to do with the next request: into the bundle, out of the queue, or end the bundle here."""
+
+    TAKE = 0
+    DROP = 1
+    STOP = 2
+
+
+Judge = Callable[[Waiting], Verdict]
+
+
+class Queue:
+    """Requests that wait. Operations cost O(log n); sums are kept.
+
+    Attributes:
+        count, size_bytes: of what waits.
+    """
+
+    __slots__ = ("_default_level", "_levels", "_litter", "_returned", "_seq", "_weights", "count", "size_bytes")
+
+    def __init__(self, levels: int = 1, default_level: int = 1) -> None:
+        self.count = 0
+        self.size_bytes = 0
+        self._levels = [Backlog() for _ in range(max(1, levels))]
+        self._default_level = min(max(1, default_level), len(self._levels))
+        self._returned: deque[list[Waiting]] = deque()
+        self._weights: dict[str, float] = {}
+        self._seq = 0
+        self._litter = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Waiting]:
+        """All that waits, in no order."""
+        for items in self._returned:
+            yield from (item for item in items if item.stage is Stage.QUEUED)
+        for level in self._levels:
+            yield from level
+
+    def level_of(self, priority: int) -> int:
+        """1 is the most urgent; 0 asks for the default; more than there are is the last."""
+        return min(priority, len(self._levels)) if priority > 0 else self._default_level
+
+    def set_weight(self, tenant: str, weight: float) -> None:
+        """A tenant's share of the queue against the others'; 1 until it is set."""
+        if weight == 1.0:
+            self._weights.pop(tenant, None)
+        else:
+            self._weights[tenant] = weight
+        for level in self._levels:
+            level.set_weight(tenant, weight)
+
+    def push(self, item: Waiting) -> None:
+        self._seq += 1
+        item.seq = self._seq
+        item.stage = Stage.QUEUED
+        self.count += 1
+        self.size_bytes += item.size_bytes
+        self._levels[item.level - 1].push(item, self._weights.get(item.tenant, 1.0) if self._weights else 1.0)
+
+    def put_back(self, items: list[Waiting]) -> None:
+        """To the head, to be sent again as one bundle of exactly these."""
+        for item in items:
+            item.stage = Stage.QUEUED
+            self.count += 1
+            self.size_bytes += item.size_bytes
+        if items:
+            self._returned.append(items)
+
+    def withdraw(self, item: Waiting) -> None:
+        """Takes out a request that waits. It is never given out afterwards."""
+        self._leave(item)
+        item.stage = Stage.DONE
+        if item.backlog is not None:
+            self._levels[item.level - 1].remove(item)
+            self._litter += 1
+            self._sweep_litter()
+
+    def returned(self) -> list[Waiting]:
+        """The first bundle that came back, as far as it still waits; empty: none. Stays."""
+        while self._returned:
+            items = [item for item in self._returned[0] if item.stage is Stage.QUEUED]
+            if items:
+                return items
+            self._returned.popleft()
+        return []
+
+    def take_returned(self, judge: Judge) -> list[Waiting]:
+        """What the judge takes of the first bundle that came back. It never stops."""
+        taken = []
+        for item in self.returned():
+            self._leave(item)
+            verdict = judge(item)
+            item.stage = Stage.DONE if verdict is Verdict.DROP else Stage.SENT
+            if verdict is not Verdict.DROP:
+                taken.append(item)
+        if self._returned:
+            self._returned.popleft()
+        return taken
+
+    def head(self) -> Waiting | None:
+        """The next request by right, of those that did not come back."""
+        for level in self._levels:
+            if level.count:
+                return level.head()
+        return None
+
+    def take(self, group: Hashable, judge: Judge) -> list[Waiting]:
+        """Takes requests of a group in order, until the judge stops or there are no more."""
+        taken: list[Waiting] = []
+        for level in self._levels:
+            while (item := level.next_of(group)) is not None:
+                verdict = judge(item)
+                if verdict is Verdict.STOP:
+                    return taken
+                taking = verdict is Verdict.TAKE
+                level.serve(item, charge=taking)
+                self._leave(item)
+                if taking:
+                    item.stage = Stage.SENT
+                    taken.append(item)
+                else:
+                    item.stage = Stage.DONE
+        return taken
+
+    def survey(self, group: Hashable, enough_rows: int) -> tuple[int, float]:
+        """Rows of a group that wait and when the oldest came; stops counting at `enough_rows`."""
+        rows, oldest = 0, float("inf")
+        for item in self:
+            if item.group == group and item.backlog is not None:
+                rows += item.rows
+                oldest = min(oldest, item.enqueued)
+                if rows >= enough_rows:
+                    break
+        return rows, oldest
+
+    def age(self, now: float) -> int:
+        """Moves requests up that waited long at their level. How many."""
+        moved = 0
+        for number, level in enumerate(self._levels[1:], start=2):
+            for item in [item for item in level if now - item.enqueued >= AGEING_S]:
+                level.remove(item)
+                item.level = number - 1
+                item.enqueued = now
+                self._levels[number - 2].push(item, self._weights.get(item.tenant, 1.0))
+                self._litter += 1
+                moved += 1
+        self._sweep_litter()
+        return moved
+
+    def _leave(self, item: Waiting) -> None:
+        self.count -= 1
+        self.size_bytes -= item.size_bytes
+
+    def _sweep_litter(self) -> None:
+        """Amortised: costs O(n) after at least as many withdrawals."""
+        if self._litter > self.count + LITTER:
+            self._litter = 0
+            for level in self._levels:
+                level.compact()
+
+    def tidy(self, slack: int = LITTER) -> None:
+        """Forgets tenants and shapes that are not there any more, if they are many. For now and then."""
+        for level in self._levels:
+            if level.litter > 2 * level.count + slack:
+                level.compact()

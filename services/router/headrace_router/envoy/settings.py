@@ -1,0 +1,119 @@
+"""Envoy's configuration from a template that is checked against its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from headrace_common.config import MIB, ProcessContext
+from headrace_common.errors import InvalidArgument
+
+TRANSCODED_SERVICES = (
+    "headrace.v1.MeshService",
+    "headrace.v1.ModelService",
+    "headrace.v1.TenantService",
+    "headrace.v1.UsageService",
+)
+_APPLICATION = "headrace_router.app:app"
+# With the back-off of the template this bridges about four seconds.
+_AUTOSCALER_RETRIES = 12
+_UNAVAILABLE = "the autoscaler does not answer at the moment; try again in some seconds"
+_MAX_CONNECTIONS = 50_000
+_BUFFER_BYTES = 4 * MIB
+# JSON of the headrace.v1 API: lists of thousands of models fit; artifacts go by gRPC.
+_TRANSCODER_BYTES = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One value for each ${key} of router.yaml. Paths are absolute, sizes in bytes."""
+
+    admin_socket: str
+    process_socket: str
+    autoscaler_socket: str
+    listen_host: str
+    listen_port: int
+    descriptors: str
+    transcoded_services: tuple[str, ...]
+    pyvoy_module: str
+    pyvoy_config: str
+    max_connections: int = _MAX_CONNECTIONS
+    buffer_bytes: int = _BUFFER_BYTES
+    transcoder_bytes: int = _TRANSCODER_BYTES
+    autoscaler_retries: int = _AUTOSCALER_RETRIES
+    unavailable_message: str = _UNAVAILABLE
+
+
+def settings_of(context: ProcessContext, application: str = _APPLICATION) -> Settings:
+    """What `context` means for Envoy.
+
+    Args:
+        context: of a router.
+        application: "module:attribute" of the ASGI application.
+
+    Raises:
+        InvalidArgument: `listen` is not host:port.
+    """
+    host, port = split_listen(context.listen)
+    return Settings(
+        admin_socket=str(admin_socket(context)),
+        process_socket=str(context.socket),
+        autoscaler_socket=context.autoscaler_target.removeprefix("unix:"),
+        listen_host=host,
+        listen_port=port,
+        descriptors=str(files("headrace") / "descriptors.binpb"),
+        transcoded_services=TRANSCODED_SERVICES,
+        pyvoy_module=_pyvoy_module(),
+        pyvoy_config=json.dumps(
+            {"app": application, "interface": "asgi", "root_path": "", "lifespan": True, "loop": "uvloop"}
+        ),
+    )
+
+
+def render(settings: Settings, template: str | None = None) -> str:
+    """The configuration as YAML.
+
+    Args:
+        settings: the values.
+        template: instead of router.yaml.
+
+    Raises:
+        InvalidArgument: the template has a key that the settings lack, or lacks one that they have.
+    """
+    text = Template(template or (files(__package__) / "router.yaml").read_text())
+    values = {field.name: json.dumps(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    wanted = set(text.get_identifiers())
+    for names, problem in ((wanted - set(values), "no setting for"), (set(values) - wanted, "no place for")):
+        if names:
+            raise InvalidArgument(f"Envoy's template: {problem} {', '.join(sorted(names))}")
+    return text.substitute(values)
+
+
+def admin_socket(context: ProcessContext) -> Path:
+    """Where Envoy's admin interface listens."""
+    return context.runtime_dir / f"{context.process}-admin.sock"
+
+
+def config_path(context: ProcessContext) -> Path:
+    """Where the rendered configuration is written."""
+    return context.runtime_dir / f"{context.process}-envoy.yaml"
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """host:port; an IPv6 host in brackets. Port 0 is any free one."""
+    host, separator, port = listen.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65535:
+        raise InvalidArgument(f"listen address {listen!r}: expected HOST:PORT, such as 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
+def _pyvoy_module() -> str:
+    spec = importlib.util.find_spec("pyvoy._pyvoy")
+    if spec is None or spec.origin is None:
+        raise InvalidArgument("pyvoy's native module is not installed for this platform; reinstall the package pyvoy")
+    return spec.origin

@@ -1,0 +1,100 @@
+"""The router's metrics: readings of what the plane counts anyway. docs/metrics.md lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from headrace_common.clock import Clock
+from headrace_common.telemetry import HistogramReading, Observations, Telemetry
+from headrace_router.core.accounts import Histogram, Totals
+from headrace_router.measures import Counters, Use
+from headrace_router.plane import Plane
+
+# All instruments of one scrape are answered from one reading.
+_READING_AGE_S = 0.2
+
+_TOTALS: tuple[tuple[str, str, str, Callable[[Totals], float]], ...] = (
+    ("headrace_request_arrivals", "Requests that came, refused ones too.", "1", lambda totals: totals.arrivals),
+    ("headrace_request_rows", "Rows (batch entries) of the requests that came.", "1", lambda totals: totals.rows),
+    ("headrace_request_within_slo", "Answered within the model's SLO.", "1", lambda totals: totals.within_slo),
+    ("headrace_bundles", "Bundles executed, booked to their first request's tenant.", "1", lambda t: t.bundles),
+    ("headrace_input", "Tensor bytes received.", "By", lambda totals: totals.input_bytes),
+    ("headrace_output", "Tensor bytes sent.", "By", lambda totals: totals.output_bytes),
+    ("headrace_request_service", "Engine time of answered requests, by rows.", "s", lambda totals: totals.service_s),
+    ("headrace_request_queue", "Time that answered requests waited in the queue.", "s", lambda totals: totals.queue_s),
+)
+
+
+def register(telemetry: Telemetry, plane: Plane, clock: Clock) -> None:
+    """Makes the plane's counts visible."""
+    readings = _Readings(plane, clock)
+    for name, description, unit, read in _TOTALS:
+        telemetry.observe(name, description, unit, readings.of_totals(read))
+    telemetry.observe(
+        "headrace_in_hand_requests", "Admitted, not answered.", "", lambda: [(plane.in_hand, {})], "gauge"
+    )
+    telemetry.observe(
+        "headrace_autoscaler_connected",
+        "1 while there is a stream to an autoscaler.",
+        "",
+        lambda: [(int(plane.connected), {})],
+        "gauge",
+    )
+    telemetry.observe("headrace_requests", "Requests that ended, by outcome.", "1", readings.outcomes)
+    telemetry.observe(
+        "headrace_queued_requests", "Requests that wait.", "", readings.of_uses(lambda use: use.queued), kind="gauge"
+    )
+    telemetry.observe(
+        "headrace_in_flight_requests",
+        "Requests at runners.",
+        "",
+        readings.of_uses(lambda use: use.in_flight),
+        kind="gauge",
+    )
+    telemetry.observe("headrace_runner_slots", "Bundles that runners hold or could take.", "", readings.slots, "gauge")
+    for name, description, unit, pick in (
+        ("headrace_queue", "Time in the queue.", "s", lambda counters: counters.measures.queue_seconds),
+        ("headrace_compute", "Time of bundles in the engine.", "s", lambda counters: counters.measures.compute_seconds),
+        ("headrace_batch_rows", "Rows per bundle.", "", lambda counters: counters.measures.batch_size),
+    ):
+        telemetry.observe_histogram(name, description, unit, readings.of_histogram(pick))
+
+
+class _Readings:
+    def __init__(self, plane: Plane, clock: Clock) -> None:
+        self._plane = plane
+        self._clock = clock
+        self._read_at = float("-inf")
+        self._counters = plane.counters()
+
+    def now(self) -> Counters:
+        now = self._clock.monotonic()
+        if now - self._read_at > _READING_AGE_S:
+            self._read_at = now
+            self._counters = self._plane.counters()
+        return self._counters
+
+    def of_totals(self, read: Callable[[Totals], float]) -> Callable[[], Observations]:
+        return self.of_uses(lambda use: read(use.totals))
+
+    def of_uses(self, read: Callable[[Use], float]) -> Callable[[], Observations]:
+        return lambda: [(read(use), {"tenant": use.tenant, "model": use.model}) for use in self.now().uses]
+
+    def of_histogram(self, pick: Callable[[Counters], Histogram]) -> Callable[[], Iterable[HistogramReading]]:
+        def read() -> list[HistogramReading]:
+            histogram = pick(self.now())
+            return [HistogramReading(histogram.bounds, histogram.counts, histogram.total, {})]
+
+        return read
+
+    def outcomes(self) -> Observations:
+        for use in self.now().uses:
+            labels = {"tenant": use.tenant, "model": use.model}
+            yield use.totals.completed, {**labels, "outcome": "ok"}
+            for outcome, count in use.outcomes.items():
+                yield count, {**labels, "outcome": outcome}
+
+    def slots(self) -> Observations:
+        for model, (free, outstanding) in self.now().runner_slots.items():
+            yield free, {"model": model, "state": "free"}
+            yield outstanding, {"model": model, "state": "taken"}

@@ -1,0 +1,373 @@
+"""One revision's lane: its queue, the runners that serve it, and the way of every request through it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterator
+from typing import Protocol
+
+from headrace.runner.v1 import runner_pb2
+from headrace_common import errors
+from headrace_common.clock import Clock
+from headrace_router.bundles import MalformedResult, split_outputs
+from headrace_router.core import dispatch
+from headrace_router.core.accounts import Account, RevisionStatistics
+from headrace_router.core.batching import BatchLimits, Bundle, cut, group_of, has_one_group, waiting_suspect
+from headrace_router.core.latency import LatencyModel
+from headrace_router.core.queue import Queue
+from headrace_router.core.waiting import Stage, Waiting
+from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry, TensorData
+from headrace_router.incidents import Incidents
+from headrace_router.measures import ColdStart, Measures
+from headrace_router.runners import Runner, Sent
+
+_ONE_GROUP = ()
+CLOCK_SLACK_S = 0.005
+_Code = runner_pb2.BundleErrorCode
+
+
+class LaneUser(Protocol):
+    """What a lane tells the plane."""
+
+    def first_demand(self, lane: Lane) -> None:
+        """The first request came while no runner could take it."""
+        ...
+
+    def lane_emptied(self, lane: Lane) -> None: ...
+
+    def cold_start_done(self, report: ColdStart) -> None: ...
+
+
+class Lane:
+    """See the module. All methods are called in the event loop and none awaits.
+
+    Attributes:
+        in_hand: requests admitted and not yet answered.
+        most_queued: more than so many do not wait.
+        closed_for: makes the error that new requests are refused with; None: it is open.
+        asked_at: when the first request came that found no runner; None while there is one.
+        without_since: since when there is no runner that takes bundles; None while there is one.
+    """
+
+    def __init__(
+        self, entry: RevisionEntry, limits: BatchLimits, clock: Clock, user: LaneUser, measures: Measures
+    ) -> None:
+        self.entry = entry
+        self.queue = Queue(entry.batching.priority_levels, entry.batching.default_priority_level or 1)
+        self.latency = LatencyModel()
+        self.statistics = RevisionStatistics()
+        self.accounts: dict[str, Account] = {}
+        self.runners: dict[str, Runner] = {}
+        self.held: list[Waiting] = []
+        self.in_hand = 0
+        self.most_queued = 1 << 62
+        self.closed_for: Callable[[], errors.HeadraceError] | None = None
+        self.asked_at: float | None = None
+        self.without_since: float | None = clock.monotonic()
+        self._limits = limits
+        self._clock = clock
+        self._now = clock.monotonic
+        self._user = user
+        self._measures = measures
+        self._incidents = Incidents(entry.model, entry.revision)
+        self._loop = asyncio.get_running_loop()
+        self._one_group = not entry.batchable or has_one_group(entry)
+        self._flush_due = False
+        self._linger: asyncio.TimerHandle | None = None
+
+    def set_entry(self, entry: RevisionEntry) -> None:
+        """The catalogue describes the revision anew: its signature came, or it is blocked."""
+        self.entry = entry
+        self._one_group = not entry.batchable or has_one_group(entry)
+
+    # --- in ---
+
+    def enter(self, request: InferenceRequest, account: Account, now: float, *, hold: bool) -> Waiting:
+        """Takes an admitted request in hand. Its answer comes by `Waiting.answer`."""
+        group: Hashable = _ONE_GROUP if self._one_group else group_of(request)
+        level = self.queue.level_of(request.priority)
+        item = Waiting(request, self._loop.create_future(), account, group, level, now)
+        timeout_s = self.entry.batching.default_timeout_s
+        if timeout_s and request.deadline is None:
+            item.deadline = now + timeout_s
+        self.in_hand += 1
+        account.queued += 1
+        account.queued_bytes += item.size_bytes
+        if hold:
+            self.held.append(item)
+        else:
+            self.queue.push(item)
+            self.schedule()
+        if self.without_since is not None and self.asked_at is None:
+            self.asked_at = now
+            self._user.first_demand(self)
+        return item
+
+    def release_held(self, may_go: Callable[[Waiting], bool]) -> None:
+        """Queues what was held, as far as its budget is there again."""
+        waiting = [item for item in self.held if item.stage is Stage.HELD]
+        self.held = [item for item in waiting if not may_go(item)]
+        for item in waiting:
+            if may_go(item):
+                self.queue.push(item)
+        self.schedule()
+
+    # --- to the runners ---
+
+    def schedule(self) -> None:
+        """One flush per round of the event loop: what arrives together goes together."""
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Sends as long as something waits and somebody is free."""
+        self._flush_due = False
+        now = self._now()
+        while self.queue.count:
+            runner, suspect = self._choose()
+            if runner is None:
+                return
+            decision = cut(self.queue, self.entry, now, self.latency, self._limits, suspect=suspect)
+            for item in decision.expired:
+                self._unqueue(item)
+                self._fail(item, expired(item), "deadline")
+            if decision.bundle is None:
+                if decision.wait_until is not None:
+                    self._flush_at(decision.wait_until, now)
+                return
+            self._send(runner, decision.bundle, now)
+
+    def _choose(self) -> tuple[Runner | None, bool]:
+        """The runner for the next bundle, and whether that may be a suspect one."""
+        runners = self.runners.values()
+        if not waiting_suspect(self.queue, self._limits.max_attempts):
+            return dispatch.choose(runners), False
+        reserved = dispatch.choose_for_suspect(runners)
+        if reserved is not None and not reserved.outstanding and reserved.free_slots:
+            return reserved, True
+        return dispatch.choose(runners, reserved), False
+
+    def _send(self, runner: Runner, bundle: Bundle, now: float) -> None:
+        for item in bundle.items:
+            self._unqueue(item)
+            item.account.in_flight += 1
+        try:
+            runner.send(bundle, now)
+        except Exception as error:
+            self._incidents.log("bundle cannot be sent", repr(error))
+            for item in bundle.items:
+                self.fail(item, errors.EngineFailed(repr(error)), "engine_failed")
+
+    def _unqueue(self, item: Waiting) -> None:
+        account = item.account
+        account.queued -= 1
+        account.queued_bytes -= item.size_bytes
+
+    def _flush_at(self, when: float, now: float) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+        self._linger = self._loop.call_later(max(0.0, when - now), self.schedule)
+
+    # --- from the runners ---
+
+    def add_runner(self, runner: Runner) -> None:
+        self.runners[runner.placement.instance_id] = runner
+        for rows, seconds in runner.placement.profile:
+            self.latency.observe(rows, seconds, self._now())
+
+    def runner_ended(self, runner: Runner) -> None:
+        if self.runners.get(runner.placement.instance_id) is runner:
+            del self.runners[runner.placement.instance_id]
+        self.runner_changed(runner)
+
+    def runner_changed(self, runner: Runner) -> None:
+        if any(known.accepting for known in self.runners.values()):
+            if self.without_since is not None:
+                runner.began_at = self.asked_at
+                self.without_since = self.asked_at = None
+        elif self.without_since is None:
+            self.without_since = self._now()
+        if self.queue.count:
+            self.schedule()
+
+    def bundle_done(self, runner: Runner, sent: Sent, result: runner_pb2.BundleResult) -> None:
+        if result.HasField("error"):
+            self._bundle_failed(runner, sent.bundle, result.error.code, result.error.detail)
+        else:
+            try:
+                outputs = split_outputs(result.outputs, sent.bundle, self.entry)
+            except MalformedResult as error:
+                self._bundle_failed(runner, sent.bundle, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, str(error))
+            else:
+                self._answer(sent, outputs, result.compute_us / 1e6)
+                if runner.start_unreported:
+                    runner.start_unreported = False
+                    self._user.cold_start_done(self._cold_start(runner))
+        if self.queue.count:
+            self.schedule()
+
+    def _answer(self, sent: Sent, outputs: list[list[TensorData]], compute_s: float) -> None:
+        bundle = sent.bundle
+        now, sent_at, slo_s = self._now(), sent.at, self.entry.slo_s
+        self.latency.observe(bundle.rows, compute_s, now)
+        per_row_s = compute_s / bundle.rows
+        answered, request_s, queue_s = 0, 0.0, 0.0
+        for item, tensors in zip(bundle.items, outputs, strict=True):
+            answer, account = item.answer, item.account
+            if answer.done():
+                continue
+            waited_s, took_s = sent_at - item.arrived, now - item.arrived
+            item.stage = Stage.DONE
+            account.in_flight -= 1
+            account.tenant_limit.in_hand -= 1
+            account.model_limit.in_hand -= 1
+            totals = account.totals
+            totals.completed += 1
+            totals.service_s += per_row_s * item.rows
+            totals.queue_s += waited_s
+            if slo_s is None or took_s <= slo_s:
+                totals.within_slo += 1
+            for tensor in tensors:
+                totals.output_bytes += len(tensor.data)
+            answer.set_result(InferenceResult(tensors, waited_s, compute_s))
+            answered += 1
+            request_s += took_s
+            queue_s += waited_s
+        self._book(bundle, answered, request_s, queue_s, compute_s)
+
+    def _book(self, bundle: Bundle, answered: int, request_s: float, queue_s: float, compute_s: float) -> None:
+        bundle.items[0].account.totals.bundles += 1
+        statistics = self.statistics
+        statistics.add_bundle(answered, bundle.rows, request_s, queue_s, compute_s)
+        statistics.last_inference_unix_ms = int(self._clock.wall() * 1e3)
+        if answered:
+            self._measures.bundle(bundle.rows, answered, queue_s / answered, compute_s)
+            self._left(answered)
+
+    def _bundle_failed(self, runner: Runner, bundle: Bundle, code: int, detail: str) -> None:
+        """A poison request must not fail its batch-mates: the bundle is taken apart until it is alone."""
+        if code == _Code.BUNDLE_ERROR_CODE_DROPPED:
+            self._expire(bundle)
+        items = self._wanted(bundle)
+        if not items:
+            return
+        if code != _Code.BUNDLE_ERROR_CODE_DROPPED:
+            self._incidents.log("bundle failed", detail, instance=runner.placement.instance_id, code=code)
+        if code == _Code.BUNDLE_ERROR_CODE_WRONG_MODEL:
+            runner.reject()
+        if code in (_Code.BUNDLE_ERROR_CODE_DROPPED, _Code.BUNDLE_ERROR_CODE_WRONG_MODEL) or (
+            code == _Code.BUNDLE_ERROR_CODE_OUT_OF_MEMORY and len(items) == 1
+        ):
+            self._retry(dispatch.after_return(items, self._limits.max_attempts), code, detail)
+        else:
+            self._retry(dispatch.after_error(items), code, detail)
+
+    def _expire(self, bundle: Bundle) -> None:
+        """The runner found a deadline passed; its clock may be a little ahead of ours."""
+        horizon = self._now() + CLOCK_SLACK_S
+        for item in self._wanted(bundle):
+            if item.deadline <= horizon:
+                self.fail(item, expired(item), "deadline")
+
+    def bundles_lost(self, runner: Runner, lost: list[Sent]) -> None:
+        for sent in lost:
+            retry = dispatch.after_loss(self._wanted(sent.bundle), self._limits.max_attempts)
+            self._retry(retry, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, "its runner was lost each time that it was sent")
+        self.runner_changed(runner)
+
+    def _wanted(self, bundle: Bundle) -> list[Waiting]:
+        return [item for item in bundle.items if not item.answer.done()]
+
+    def _retry(self, retry: dispatch.Retry, code: int, detail: str) -> None:
+        for items in retry.bundles:
+            for item in items:
+                account = item.account
+                account.in_flight -= 1
+                account.queued += 1
+                account.queued_bytes += item.size_bytes
+            self.queue.put_back(items)
+        for item in retry.failed:
+            error, outcome = _failure(code, detail, self.entry.model)
+            self._incidents.log("request failed", detail, tenant=item.tenant, attempts=item.attempts)
+            self.fail(item, error, outcome)
+
+    # --- out ---
+
+    def fail(self, item: Waiting, error: errors.HeadraceError, outcome: str) -> None:
+        """Answers a request in hand with an error, wherever it is. Once."""
+        if item.stage is Stage.DONE:
+            return
+        if item.stage is Stage.SENT:
+            item.account.in_flight -= 1
+        else:
+            self._unqueue(item)
+            if item.stage is Stage.QUEUED:
+                self.queue.withdraw(item)
+        self._fail(item, error, outcome)
+
+    def _fail(self, item: Waiting, error: errors.HeadraceError, outcome: str) -> None:
+        """Answers a request that nothing counts any more."""
+        item.stage = Stage.DONE
+        account = item.account
+        account.tenant_limit.in_hand -= 1
+        account.model_limit.in_hand -= 1
+        account.totals.failed += 1
+        account.count(outcome)
+        self.statistics.failures += 1
+        self.statistics.failure_ns += int((self._now() - item.arrived) * 1e9)
+        if not item.answer.done():
+            item.answer.set_exception(error)
+        self._left(1)
+
+    def _left(self, count: int) -> None:
+        self.in_hand -= count
+        if not self.in_hand:
+            self._user.lane_emptied(self)
+
+    def waiting(self) -> Iterator[Waiting]:
+        """All that is not sent, held ones too, in no order."""
+        yield from self.queue
+        yield from (item for item in self.held if item.stage is Stage.HELD)
+
+    def sent(self) -> Iterator[Waiting]:
+        for runner in self.runners.values():
+            for sent in runner.outstanding.values():
+                yield from (item for item in sent.bundle.items if item.stage is Stage.SENT)
+
+    def close(self, error: Callable[[], errors.HeadraceError], outcome: str) -> None:
+        """Refuses what is new and what waits. What was sent is answered."""
+        self.closed_for = error
+        for item in list(self.waiting()):
+            self.fail(item, error(), outcome)
+
+    def _cold_start(self, runner: Runner) -> ColdStart:
+        now = self._now()
+        ready_at = now if runner.ready_at is None else runner.ready_at
+        began_at = runner.began_at
+        parts_s = runner.placement.deciding_s + runner.load_s + runner.warm_s + now - ready_at
+        return ColdStart(
+            runner.placement.instance_id,
+            self.entry.model,
+            self.entry.revision,
+            load_s=runner.load_s,
+            warm_s=runner.warm_s,
+            first_answer_s=now - ready_at,
+            total_s=parts_s if began_at is None else now - began_at,
+        )
+
+
+def expired(item: Waiting) -> errors.DeadlineExceeded:
+    model = item.request.revision.model
+    return errors.DeadlineExceeded(f"model {model!r}: the request's deadline passed, or could not be met any more")
+
+
+def _failure(code: int, detail: str, model: str) -> tuple[errors.HeadraceError, str]:
+    if code == _Code.BUNDLE_ERROR_CODE_INVALID_INPUT:
+        return errors.InvalidArgument(f"model {model!r}: its engine refused the input; check values and shapes"), (
+            "invalid_input"
+        )
+    if code == _Code.BUNDLE_ERROR_CODE_OUT_OF_MEMORY:
+        text = f"model {model!r}: its engine has not the memory for this request now; retry later or send less at once"
+        return errors.QueueFull(text, retry_after_s=1.0), "out_of_memory"
+    return errors.EngineFailed(detail), "engine_failed"

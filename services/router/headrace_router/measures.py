@@ -1,0 +1,64 @@
+"""What is measured, as plain data for telemetry and for demand reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headrace_router.core.accounts import ROWS_BOUNDS, SECONDS_BOUNDS, Histogram, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStart:
+    """A start from zero, as far as the router saw it. Seconds."""
+
+    instance_id: str
+    model: str
+    revision: int
+    load_s: float
+    warm_s: float
+    first_answer_s: float
+    total_s: float
+
+
+class Measures:
+    """Histograms over all revisions, recorded once per bundle."""
+
+    def __init__(self) -> None:
+        self.queue_seconds = Histogram(SECONDS_BOUNDS)
+        self.compute_seconds = Histogram(SECONDS_BOUNDS)
+        self.batch_size = Histogram(ROWS_BOUNDS)
+
+    def bundle(self, rows: int, requests: int, mean_queue_s: float, compute_s: float) -> None:
+        self.queue_seconds.record(mean_queue_s, requests)
+        self.compute_seconds.record(compute_s)
+        self.batch_size.record(float(rows))
+
+
+@dataclass(slots=True)
+class Use:
+    """One tenant's use of one model.
+
+    Attributes:
+        outcomes: why requests were refused or failed, by reason; answered ones are `totals.completed`.
+    """
+
+    tenant: str
+    model: str
+    totals: Totals = field(default_factory=Totals)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    queued: int = 0
+    in_flight: int = 0
+    service_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """A reading of everything.
+
+    Attributes:
+        runner_slots: model -> (free, outstanding).
+    """
+
+    uses: list[Use]
+    measures: Measures
+    runner_slots: dict[str, tuple[int, int]]

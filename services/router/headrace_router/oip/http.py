@@ -1,0 +1,128 @@
+"""Requests and replies over ASGI: whole bodies, with limits and content encodings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from headrace_common.compression import deflate, inflate
+from headrace_common.errors import Cancelled, LimitExceeded
+from headrace_common.logs import get_logger
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+T = TypeVar("T")
+
+# Below this, headers outweigh what compression saves.
+_COMPRESSED_FROM_BYTES = 1024
+_MAX_DIGITS = 18
+_OFFERED = ("gzip", "deflate")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = field(default=())
+    content_type: str = "application/json"
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """Names in lower case; of a header that is there twice, the last."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+async def read_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
+    """The whole body, inflated as content-encoding says.
+
+    Raises:
+        LimitExceeded: it is larger than `limit` bytes, as sent or inflated.
+        InvalidArgument, Unimplemented: as `inflate` does.
+        Cancelled: the client went away before it had sent all.
+    """
+    length = headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and (len(length) > _MAX_DIGITS or int(length) > limit):
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Cancelled("the client went away before its request was complete")
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise _too_large(limit)
+        more = message.get("more_body", False)
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    encoding = headers.get("content-encoding", "").strip().lower()
+    return inflate(encoding, body, limit) if encoding else body
+
+
+def compressed(reply: Reply, accepted: str) -> Reply:
+    """The reply in an encoding that the client accepts, where that is worth it.
+
+    Args:
+        accepted: the request's accept-encoding.
+    """
+    encoding = preferred_encoding(accepted) if len(reply.body) >= _COMPRESSED_FROM_BYTES else ""
+    if not encoding:
+        return reply
+    headers = (*reply.headers, ("content-encoding", encoding))
+    return replace(reply, body=deflate(encoding, reply.body), headers=headers)
+
+
+async def send_reply(send: Send, reply: Reply) -> None:
+    """Sends a reply; nobody is told if it cannot be, since that is how hosts say that the client has gone."""
+    entity = (("content-type", reply.content_type), ("content-length", str(len(reply.body))))
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*reply.headers, *entity)]
+    try:
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body, "more_body": False})
+    except Exception as error:  # noqa: BLE001 - each host has its own
+        get_logger().debug("reply_not_sent", error=repr(error))
+
+
+def preferred_encoding(accepted: str) -> str:
+    """The first that we offer among those that accept-encoding lists and does not forbid by q=0; or ""."""
+    for item in accepted.lower().split(","):
+        name, _, quality = item.partition(";")
+        forbidden = quality.replace(" ", "").startswith("q=0") and not quality.strip("q=0. ")
+        if name.strip() in _OFFERED and not forbidden:
+            return name.strip()
+    return ""
+
+
+async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive, look_every_s: float) -> T:
+    """Awaits `work`; cancels it when the client goes away.
+
+    Some hosts' `receive` waits for the disconnect; others' answers at once and must be asked again.
+
+    Raises:
+        Cancelled: the client went away first.
+    """
+    task = asyncio.ensure_future(work)
+    probe: asyncio.Future[MutableMapping[str, Any]] | None = None
+    try:
+        while True:
+            await asyncio.wait({task}, timeout=look_every_s)
+            if task.done():
+                return task.result()
+            probe = asyncio.ensure_future(receive())
+            await asyncio.wait({task, probe}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            if probe.result()["type"] == "http.disconnect":
+                raise Cancelled("the client went away")
+    finally:
+        left = [future for future in (task, probe) if future is not None and not future.done()]
+        for future in left:
+            future.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def _too_large(limit: int) -> LimitExceeded:
+    return LimitExceeded(f"the request's body is larger than the {limit} bytes that are accepted")

@@ -1,0 +1,247 @@
+"""The data plane: admission, queues, bundles, runners, tied together.
+
+`infer` is the hot path. It makes one future per request and no task, takes no lock and writes no log
+line; one flush per lane and round of the event loop sends what came together, and the answers are set
+where the result is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from headrace.control.v1 import control_pb2
+from headrace_common import errors
+from headrace_common.clock import Clock
+from headrace_common.config import ProcessContext
+from headrace_router import demand
+from headrace_router.catalogue import LiveCatalogue
+from headrace_router.control import ControlClient, Report
+from headrace_router.core.accounts import Account, RevisionStatistics
+from headrace_router.core.admission import QueueBound
+from headrace_router.core.batching import BatchLimits
+from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry
+from headrace_router.fleet import Fleet
+from headrace_router.lanes import Lane
+from headrace_router.limits import LimitBook, may_be_sent, queue_refusal
+from headrace_router.measures import ColdStart, Counters, Measures
+from headrace_router.sweep import sweep_lane
+
+STOPPING = "this router is stopping; retry, another one answers"
+
+
+class Plane:
+    """Implements `ports.DataPlane`. Between `start` and `stop` it obeys the autoscaler.
+
+    Attributes:
+        catalogue: implements `ports.Catalogue`.
+        measures: histograms over all revisions.
+    """
+
+    def __init__(self, context: ProcessContext, clock: Clock) -> None:
+        config = context.mesh.router
+        self.catalogue = LiveCatalogue()
+        self.measures = Measures()
+        self._config = config
+        self._clock = clock
+        self._now: Callable[[], float] = clock.monotonic
+        self._batch_limits = BatchLimits(config.max_bundle_bytes, config.max_attempts)
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._limits = LimitBook()
+        self._fleet = Fleet(context.process, clock, self._lane_of, config.drain_timeout_s)
+        self._control = ControlClient(context.autoscaler_target, context.process, config.demand_period_s, self)
+        self._cold_starts: list[ColdStart] = []
+        self._stopping = False
+        self._emptied = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reported_at = clock.monotonic()
+
+    @property
+    def in_hand(self) -> int:
+        """Requests admitted and not yet answered."""
+        return sum(lane.in_hand for lane in self._lanes.values())
+
+    @property
+    def connected(self) -> bool:
+        """There is a stream to an autoscaler that is obeyed."""
+        return self._control.connected
+
+    async def start(self) -> None:
+        """Begins to obey the autoscaler. Does not wait for it: see `catalogue.ready`."""
+        self._tasks = [
+            asyncio.create_task(self._control.run(), name="control"),
+            asyncio.create_task(self._sweep_on(), name="sweep"),
+        ]
+
+    async def stop(self) -> None:
+        """Answers what is left with Unavailable and closes every connection. `drain` comes before."""
+        self._stopping = True
+        for lane in self._lanes.values():
+            for item in [*lane.waiting(), *lane.sent()]:
+                lane.fail(item, errors.Unavailable(STOPPING), "unavailable")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._fleet.stop()
+
+    async def drain(self, timeout_s: float | None) -> int:
+        """Refuses what is new and waits until nothing is in hand (None: for ever). How many it gave up on."""
+        self._stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.in_hand:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        return self.in_hand
+
+    async def infer(self, request: InferenceRequest) -> InferenceResult:
+        """See `ports.DataPlane.infer`."""
+        now = self._now()
+        entry = request.revision
+        lane = self._lanes.get((entry.model, entry.revision)) or self._open_lane(entry)
+        account = lane.accounts.get(request.tenant) or self._limits.open(lane, request.tenant)
+        totals = account.totals
+        totals.arrivals += 1
+        totals.rows += request.rows
+        totals.input_bytes += request.size_bytes
+        tenant_limit, model_limit, queue = account.tenant_limit, account.model_limit, lane.queue
+        if (
+            self._stopping
+            or lane.closed_for
+            or tenant_limit.lease
+            or model_limit.lease
+            or queue.count >= lane.most_queued
+            or queue.size_bytes + request.size_bytes > self._config.max_queue_bytes
+        ):
+            hold = self._admit(lane, account, request, now)
+            tenant_limit.enter()
+            model_limit.enter()
+        else:
+            hold = False
+            tenant_limit.in_hand += 1
+            model_limit.in_hand += 1
+        item = lane.enter(request, account, now, hold=hold)
+        answer = item.answer
+        try:
+            result: InferenceResult = await answer
+        except asyncio.CancelledError:
+            lane.fail(item, errors.Cancelled("the caller went away"), "cancelled")
+            raise
+        return result
+
+    def statistics(self, entry: RevisionEntry) -> RevisionStatistics:
+        """See `ports.DataPlane.statistics`."""
+        lane = self._lanes.get(entry.key)
+        return lane.statistics if lane is not None else RevisionStatistics()
+
+    def counters(self) -> Counters:
+        """A reading of all counts, for telemetry."""
+        slots: dict[str, tuple[int, int]] = {}
+        for (model, _), lane in list(self._lanes.items()):
+            free, outstanding = slots.get(model, (0, 0))
+            for runner in list(lane.runners.values()):
+                free += runner.free_slots
+                outstanding += len(runner.outstanding)
+            slots[model] = (free, outstanding)
+        return Counters(self._limits.uses(), self.measures, slots)
+
+    # --- what the control stream asks (control.ControlUser) ---
+
+    def apply(self, update: control_pb2.StateUpdate) -> None:
+        """As one step: catalogue, then leases, then placements."""
+        self.catalogue.apply(update)
+        for lane in self._lanes.values():
+            self._describe(lane)
+        self._limits.apply(update, self._lanes.values(), self._now())
+        for lane in self._lanes.values():
+            if lane.held:
+                lane.release_held(lambda item: may_be_sent(item.account))
+        self._fleet.apply(update)
+
+    def demand(self) -> Report:
+        """What came since the last report that was committed."""
+        now = self._now()
+        self._limits.fold(self._lanes.values())
+        report = demand.build(now - self._reported_at, self._limits, self._fleet, self._cold_starts)
+
+        def commit() -> None:
+            self._reported_at = now
+            report.commit()
+
+        return Report(report.message, commit)
+
+    # --- what lanes tell (lanes.LaneUser) ---
+
+    def first_demand(self, lane: Lane) -> None:
+        self._control.urgent()
+
+    def lane_emptied(self, lane: Lane) -> None:
+        self._emptied.set()
+
+    def cold_start_done(self, report: ColdStart) -> None:
+        self._cold_starts.append(report)
+
+    # --- inside ---
+
+    def _admit(self, lane: Lane, account: Account, request: InferenceRequest, now: float) -> bool:
+        """Raises what refuses the request; whether it has to be held for its budget."""
+        if self._stopping:
+            account.count("unavailable")
+            raise errors.Unavailable(STOPPING)
+        if lane.closed_for is not None:
+            account.count("unavailable")
+            raise lane.closed_for()
+        bound = QueueBound(lane.most_queued, self._config.max_queue_bytes)
+        refusal = self._limits.refusal(account, request, now) or queue_refusal(lane, account, request, bound)
+        if refusal is not None:
+            raise refusal
+        return not may_be_sent(account)
+
+    def _open_lane(self, entry: RevisionEntry) -> Lane:
+        lane = self._lane_of(entry.model, entry.revision)
+        if lane is None:
+            raise errors.NotFound(f"model {entry.model!r} has no version {entry.version!r} any more")
+        return lane
+
+    def _lane_of(self, model: str, revision: int) -> Lane | None:
+        lane = self._lanes.get((model, revision))
+        if lane is None:
+            entry = self.catalogue.entry(model, revision)
+            if entry is None or entry.loading:
+                return None
+            lane = Lane(entry, self._batch_limits, self._clock, self, self.measures)
+            self._lanes[entry.key] = lane
+            self._describe(lane)
+        return lane
+
+    def _describe(self, lane: Lane) -> None:
+        """Brings a lane up to what the catalogue says of its revision, with all that follows."""
+        old = lane.entry
+        entry = self.catalogue.entry(old.model, old.revision)
+        if entry is None:
+            lane.close(lambda: errors.NotFound(f"model {old.model!r} version {old.version!r} was removed"), "not_found")
+            return
+        lane.set_entry(entry)
+        lane.most_queued = min(
+            self._config.max_queue_length, entry.batching.max_queue_size or self._config.max_queue_length
+        )
+        if entry.blocked_reason:
+            text = f"model {entry.model!r} cannot be served now: {entry.blocked_reason}"
+            lane.close(lambda: errors.Unavailable(text), "unavailable")
+        else:
+            lane.closed_for = None
+
+    async def _sweep_on(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.sweep_period_s)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Expires, withdraws and forgets what is due. Called every `sweep_period_s`."""
+        now = self._now()
+        for key, lane in list(self._lanes.items()):
+            sweep_lane(lane, now, self._config.sweep_period_s, self._config.start_timeout_s)
+            if not lane.in_hand and not lane.runners and self.catalogue.entry(*key) is None:
+                self._limits.close(lane)
+                del self._lanes[key]

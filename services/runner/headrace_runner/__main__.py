@@ -1,0 +1,118 @@
+"""`python -m headrace_runner --context FILE`: one runner process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
+from pydantic import ValidationError
+
+from headrace.runner.v1 import runner_pb2 as pb
+from headrace.runner.v1 import runner_pb2_grpc
+from headrace_common.clock import SystemClock
+from headrace_common.config import ProcessContext, load_context
+from headrace_common.errors import InvalidArgument
+from headrace_common.grpc_server import add_health, add_process_service, new_server
+from headrace_common.logs import configure_logging, get_logger
+from headrace_common.telemetry import Telemetry
+from headrace_common.validation import validate
+from headrace_runner.engines.registry import import_engines
+from headrace_runner.measures import Measures
+from headrace_runner.runner import Runner
+from headrace_runner.service import RunnerServicer
+from headrace_runner.worker import EngineWorker
+
+_SERVICE = "headrace.runner.v1.RunnerService"
+_HEALTHY = {pb.RUNNER_STATE_STANDBY, pb.RUNNER_STATE_READY}
+_LAST_ANSWERS_S = 0.5
+"""For calls that are being answered when the runner is gone, such as a Load that failed."""
+_ENGINE_END_S = 0.5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="headrace_runner", description="One runner process of a headrace mesh.")
+    parser.add_argument("--context", type=Path, required=True, metavar="FILE", help="what the mesh tells this process")
+    path = parser.parse_args().context
+    try:
+        context = load_context(path)
+    except (OSError, ValidationError) as error:
+        sys.stderr.write(f"context {path}: cannot be read: {' '.join(str(error).split())}\n")
+        return 2
+    configure_logging(context.process, context.mesh.telemetry.log_level)
+    engine_ended = asyncio.run(_serve(context))
+    context.socket.unlink(missing_ok=True)
+    if not engine_ended:
+        # The engine hangs or still loads, and its thread would be torn down while it runs native code.
+        get_logger().warning("engine_abandoned")
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+async def _serve(context: ProcessContext) -> bool:
+    """Until gone. Returns whether the engine's thread has ended."""
+    config = context.mesh.runner
+    engines = import_engines(config.allow_fake_engine)
+    _prepare_validation()
+    clock = SystemClock()
+    telemetry = Telemetry.start(context.process, context.mesh.telemetry)
+    worker = EngineWorker()
+    measures = Measures(telemetry, clock)
+    runner = Runner(context.process, engines, worker, measures, clock, config.slots, config.max_batch_size)
+    _stop_on_signals(runner, context.mesh.autoscaler.drain_timeout_s)
+    try:
+        await _serve_grpc(runner, telemetry, context.socket)
+    finally:
+        await runner.close()
+        ended = worker.stop(_ENGINE_END_S)
+        telemetry.shutdown()
+    return ended
+
+
+async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path) -> None:
+    server = new_server()
+    health = add_health(server)
+    runner_pb2_grpc.add_RunnerServiceServicer_to_server(RunnerServicer(runner), server)  # type: ignore[no-untyped-call]
+    add_process_service(server, telemetry.scrape, runner.drain)
+    server.add_insecure_port(f"unix:{socket}")
+    await server.start()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_follow(runner, health))
+            runner.standby()
+            await runner.until_gone()
+    finally:
+        await server.stop(_LAST_ANSWERS_S)
+
+
+async def _follow(runner: Runner, health: health_aio.HealthServicer) -> None:
+    """Health is what the lifecycle says, until gone."""
+    async for status in runner.watch():
+        healthy = status.state in _HEALTHY
+        verdict = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
+        await health.set("", verdict)
+        await health.set(_SERVICE, verdict)
+
+
+def _stop_on_signals(runner: Runner, grace_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, runner.unload, grace_s, signal.Signals(number).name)
+
+
+def _prepare_validation() -> None:
+    """The first check of a request compiles the rules, which a load must not wait for."""
+    try:
+        validate(pb.LoadRequest())
+    except InvalidArgument:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

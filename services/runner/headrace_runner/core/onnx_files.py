@@ -1,0 +1,126 @@
+"""Which other files an ONNX model reads: a walk over its protobuf that touches no tensor's content.
+
+Field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); the wire
+format is https://protobuf.dev/programming-guides/encoding/. Nothing is unpickled, executed or copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _TRAINING, _FUNCTION = (
+    "ModelProto",
+    "GraphProto",
+    "NodeProto",
+    "AttributeProto",
+    "TensorProto",
+    "SparseTensorProto",
+    "TrainingInfoProto",
+    "FunctionProto",
+)
+
+_CHILDREN: dict[str, dict[int, str]] = {
+    _MODEL: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
+    _GRAPH: {1: _NODE, 5: _TENSOR, 15: _SPARSE},
+    _NODE: {5: _ATTRIBUTE},
+    _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
+    _SPARSE: {1: _TENSOR, 2: _TENSOR},
+    _TRAINING: {1: _GRAPH, 2: _GRAPH},
+    _FUNCTION: {7: _NODE, 11: _ATTRIBUTE},
+    _TENSOR: {},
+}
+_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION, _EXTERNAL = 13, 14, 1
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_MAX_VARINT_BYTES = 10
+
+
+class Malformed(ValueError):
+    """Not an ONNX protobuf; says where it breaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    number: int
+    value: int = 0
+    content: memoryview = field(default_factory=lambda: memoryview(b""))
+    is_message: bool = False
+
+
+def external_locations(model: bytes | memoryview) -> frozenset[str]:
+    """The locations of a model's external tensor data, as written: paths relative to the model's folder.
+
+    Raises:
+        Malformed: the file is not a protobuf of this form.
+    """
+    found: set[str] = set()
+    waiting: list[tuple[str, memoryview]] = [(_MODEL, memoryview(model))]
+    while waiting:
+        kind, content = waiting.pop()
+        if kind == _TENSOR:
+            found.update(_tensor_locations(content))
+            continue
+        children = _CHILDREN[kind]
+        for item in _fields(content):
+            child = children.get(item.number)
+            if child is not None and item.is_message:
+                waiting.append((child, item.content))
+    return frozenset(found)
+
+
+def _tensor_locations(tensor: memoryview) -> set[str]:
+    locations: set[str] = set()
+    external = False
+    for item in _fields(tensor):
+        if item.number == _TENSOR_DATA_LOCATION and not item.is_message:
+            external = external or item.value == _EXTERNAL
+        elif item.number == _TENSOR_EXTERNAL_DATA and item.is_message:
+            locations.update(_entry_locations(item.content))
+    if not external:
+        return set()
+    if not locations:
+        raise Malformed("a tensor is said to be in another file and none is named")
+    return locations
+
+
+def _entry_locations(entry: memoryview) -> set[str]:
+    # Protobuf keeps the last value of a field written twice; taking all of them can only refuse more.
+    fields = list(_fields(entry))
+    keys = {bytes(item.content) for item in fields if item.number == _ENTRY_KEY}
+    if b"location" not in keys:
+        return set()
+    try:
+        return {bytes(item.content).decode() for item in fields if item.number == _ENTRY_VALUE}
+    except UnicodeDecodeError:
+        raise Malformed("the location of external data is not UTF-8") from None
+
+
+def _fields(message: memoryview) -> Iterator[_Field]:
+    position, end = 0, len(message)
+    while position < end:
+        tag, position = _varint(message, position)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            value, position = _varint(message, position)
+            yield _Field(number, value)
+            continue
+        if wire == _LENGTH:
+            size, position = _varint(message, position)
+        elif wire in (_FIXED64, _FIXED32):
+            size = 8 if wire == _FIXED64 else 4
+        else:
+            raise Malformed(f"it is not a protobuf: wire type {wire} does not exist")
+        if number == 0 or size > end - position:
+            raise Malformed("it is not a complete protobuf")
+        yield _Field(number, content=message[position : position + size], is_message=wire == _LENGTH)
+        position += size
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for index, byte in enumerate(message[position : position + _MAX_VARINT_BYTES]):
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, position + index + 1
+    raise Malformed("it is not a complete protobuf")

@@ -1,0 +1,100 @@
+"""What the runner asks of an engine. One conformance suite holds every engine to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from headrace_runner.core.signature import EngineTensor
+
+
+class EngineError(Exception):
+    """Base of what engines raise. The text is one line, without absolute paths."""
+
+
+class ModelRefused(EngineError):
+    """The model cannot be loaded here, whatever is sent to it."""
+
+
+class InputRefused(EngineError):
+    """This input is at fault, not the engine."""
+
+
+class OutOfMemory(EngineError):
+    """There was no memory for this batch."""
+
+
+class ExecutionFailed(EngineError):
+    """The engine failed while it executed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """What to load.
+
+    Attributes:
+        path: the entry point, absolute, verified.
+        name: the entry point as the user named it, for messages.
+        options: by the engine's own names.
+        threads: CPUs that this instance holds, at least 1.
+    """
+
+    path: Path
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 1
+
+
+class LoadedModel(Protocol):
+    """A model in an engine. Called from one thread at a time."""
+
+    @property
+    def inputs(self) -> tuple[EngineTensor, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[EngineTensor, ...]: ...
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
+        """Executes one batch.
+
+        Args:
+            inputs: one array per input, of the datatype `tensors.DTYPES` gives; may be read-only.
+                BYTES: object arrays of bytes. BF16: its bits as uint16.
+            outputs: those wanted; empty: all. What is not wanted is not computed where the engine
+                can help it.
+
+        Returns:
+            The wanted outputs by name, in the same forms.
+
+        Raises:
+            InputRefused, OutOfMemory, ExecutionFailed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees the engine's memory. The model cannot run afterwards."""
+        ...
+
+
+class Engine(Protocol):
+    """One kind of engine."""
+
+    name: str
+    platform: str
+    """As model metadata shows it to clients."""
+
+    def external_files(self, source: ModelSource) -> frozenset[str]:
+        """Files that the entry point reads besides itself, as it names them: relative to its folder.
+
+        Raises:
+            ModelRefused: the file is not of this engine's form.
+        """
+        ...
+
+    def load(self, source: ModelSource) -> LoadedModel:
+        """Raises ModelRefused with the engine's own reason."""
+        ...

@@ -1,0 +1,150 @@
+"""An engine for tests and benchmarks: a JSON file says what it takes, how long it takes and how it fails.
+
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+     "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
+     "latency_ms": 2.0, "per_row_ms": 0.1,
+     "behaviour": "echo", "fail_on": 7, "crash_on": 8, "hang_on": 9}
+
+Output i is a copy of input i. `behaviour` "fail", "crash" and "hang" act on every run, those of a load's
+probe and warm-up included; `fail_on`, `crash_on` and `hang_on` only where an element of the first input
+equals the value.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headrace_runner.core.signature import EngineTensor
+from headrace_runner.engines.base import ExecutionFailed, InputRefused, LoadedModel, ModelRefused, ModelSource
+from headrace_runner.tensors import DTYPES
+
+CRASH_STATUS = 139
+"""What a shell shows for a process that died of SIGSEGV."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FakeTensor(_Strict):
+    name: str = Field(min_length=1)
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class FakeSpec(_Strict):
+    inputs: tuple[FakeTensor, ...] = Field(min_length=1)
+    outputs: tuple[FakeTensor, ...] = Field(min_length=1)
+    latency_ms: float = Field(0.0, ge=0)
+    per_row_ms: float = Field(0.0, ge=0)
+    behaviour: Literal["echo", "fail", "crash", "hang"] = "echo"
+    fail_on: float | str | None = None
+    crash_on: float | str | None = None
+    hang_on: float | str | None = None
+
+
+class FakeEngine:
+    """Takes no options."""
+
+    name = "fake"
+    platform = "fake"
+
+    def external_files(self, source: ModelSource) -> frozenset[str]:
+        return frozenset()
+
+    def load(self, source: ModelSource) -> LoadedModel:
+        if source.options:
+            raise ModelRefused(f"engine option {min(source.options)!r} is not known to fake; it knows none")
+        try:
+            spec = FakeSpec.model_validate_json(source.path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise ModelRefused(f"fake cannot load {source.name}: {where}: {first['msg']}") from error
+        _check(spec, source.name)
+        return FakeModel(spec)
+
+
+class FakeModel:
+    def __init__(self, spec: FakeSpec) -> None:
+        self._spec = spec
+        self._inputs = _tensors(spec.inputs)
+        self._outputs = _tensors(spec.outputs)
+        self._closed = False
+
+    @property
+    def inputs(self) -> tuple[EngineTensor, ...]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[EngineTensor, ...]:
+        return self._outputs
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
+        if self._closed:
+            raise ExecutionFailed("the model has been closed")
+        self._check_inputs(inputs, outputs)
+        first = inputs[self._inputs[0].name]
+        rows = first.shape[0] if first.ndim else 1
+        time.sleep((self._spec.latency_ms + self._spec.per_row_ms * rows) / 1000)
+        self._misbehave(first)
+        pairs = zip(self._outputs, self._inputs, strict=False)
+        return {out.name: inputs[into.name] for out, into in pairs if not outputs or out.name in outputs}
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _check_inputs(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> None:
+        for tensor in self._inputs:
+            array = inputs.get(tensor.name)
+            if array is None:
+                raise InputRefused(f"input {tensor.name!r} is missing")
+            fits = array.ndim == len(tensor.dims) and all(
+                isinstance(dim, str) or dim == size for dim, size in zip(tensor.dims, array.shape, strict=True)
+            )
+            if array.dtype != DTYPES[tensor.datatype] or not fits:
+                raise InputRefused(f"input {tensor.name!r} is {array.dtype} {list(array.shape)}, which does not fit")
+        unknown = sorted(set(outputs) - {tensor.name for tensor in self._outputs})
+        if unknown:
+            raise InputRefused(f"there is no output {unknown[0]!r}")
+
+    def _misbehave(self, first: NDArray[Any]) -> None:
+        spec = self._spec
+        if spec.behaviour == "crash" or _holds(first, spec.crash_on):
+            os._exit(CRASH_STATUS)
+        if spec.behaviour == "hang" or _holds(first, spec.hang_on):
+            threading.Event().wait()
+        if spec.behaviour == "fail" or _holds(first, spec.fail_on):
+            raise ExecutionFailed("the fake engine was told to fail")
+
+
+def _holds(array: NDArray[Any], value: float | str | None) -> bool:
+    if value is None:
+        return False
+    if array.dtype.hasobject:
+        return any(element == str(value).encode() for element in array.reshape(-1))
+    return not isinstance(value, str) and bool((array == value).any())
+
+
+def _check(spec: FakeSpec, name: str) -> None:
+    for tensor in (*spec.inputs, *spec.outputs):
+        if tensor.datatype not in DTYPES:
+            raise ModelRefused(f"fake cannot load {name}: there is no datatype {tensor.datatype!r}")
+    if len(spec.outputs) > len(spec.inputs):
+        raise ModelRefused(f"fake cannot load {name}: it echoes, so it cannot have more outputs than inputs")
+    for out, into in zip(spec.outputs, spec.inputs, strict=False):
+        if out.datatype != into.datatype:
+            raise ModelRefused(f"fake cannot load {name}: output {out.name!r} must be {into.datatype}, as its input")
+
+
+def _tensors(specs: tuple[FakeTensor, ...]) -> tuple[EngineTensor, ...]:
+    return tuple(
+        EngineTensor(spec.name, spec.datatype, tuple("" if size < 0 else size for size in spec.shape)) for spec in specs
+    )

@@ -1,0 +1,230 @@
+"""ONNX Runtime on CPUs."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from headrace_runner.core import onnx_files
+from headrace_runner.core.signature import EngineTensor
+from headrace_runner.engines.base import (
+    ExecutionFailed,
+    InputRefused,
+    LoadedModel,
+    ModelRefused,
+    ModelSource,
+    OutOfMemory,
+)
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16",
+    "tensor(string)": "BYTES",
+}
+_ONNX_BFLOAT16 = 16
+"""TensorProto.DataType.BFLOAT16 of onnx.proto."""
+_THREADS = "intra_op_threads"
+_MAX_THREADS = 256
+_FATAL = 4
+_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
+# Tensor content that ONNX Runtime takes from an address in memory: never from a file.
+_IN_MEMORY = "_ORT_MEM_ADDR_"
+
+_MAX_REASON = 500
+_CODE_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_SOURCE_PREFIX = re.compile(r"/\S+\.(?:h|hpp|cc|cpp):\d+ [^()]*\([^()]*\)(?: const)?\s*")
+_ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^\s:'\"/]+/)+([^\s:'\"/]*)")
+
+T = TypeVar("T")
+
+
+class OnnxRuntimeEngine:
+    """Options: intra_op_threads, 1 to 256; by default the whole CPUs of the instance."""
+
+    name = "onnxruntime"
+    platform = "onnxruntime_onnx"
+
+    def __init__(self) -> None:
+        # What goes wrong comes as an exception; its own log lines would break ours, which are JSON.
+        ort.set_default_logger_severity(_FATAL)
+
+    def external_files(self, source: ModelSource) -> frozenset[str]:
+        locations = _external_locations(source)
+        if any(_IN_MEMORY in location for location in locations):
+            raise ModelRefused(f"{source.name}: refers to tensors in memory; only files can hold them")
+        return locations
+
+    def load(self, source: ModelSource) -> LoadedModel:
+        options = _session_options(source)
+        try:
+            session = ort.InferenceSession(str(source.path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # The binding raises types of its own without a common base, and RuntimeError.
+            raise ModelRefused(f"onnxruntime cannot load {source.name}: {reason_of(error)}") from error
+        return OnnxRuntimeModel(session, source.name)
+
+
+class OnnxRuntimeModel:
+    """A session. Strings must be UTF-8: ONNX Runtime's Python interface takes no other bytes."""
+
+    def __init__(self, session: ort.InferenceSession, name: str) -> None:
+        self._session: ort.InferenceSession | None = session
+        self._inputs = tuple(_describe(name, "input", tensor) for tensor in session.get_inputs())
+        self._outputs = tuple(_describe(name, "output", tensor) for tensor in session.get_outputs())
+        self._datatypes = {tensor.name: tensor.datatype for tensor in self._inputs}
+        self._strings = [tensor.name for tensor in self._inputs if tensor.datatype == "BYTES"]
+        self._string_outputs = {tensor.name for tensor in self._outputs if tensor.datatype == "BYTES"}
+        self._names = tuple(tensor.name for tensor in self._outputs)
+        self._bf16 = any(tensor.datatype == "BF16" for tensor in (*self._inputs, *self._outputs))
+
+    @property
+    def inputs(self) -> tuple[EngineTensor, ...]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[EngineTensor, ...]:
+        return self._outputs
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
+        session = self._session
+        if session is None:
+            raise ExecutionFailed("the model has been closed")
+        names = outputs or self._names
+        feed = dict(inputs)
+        for name in self._strings:
+            if name in feed:
+                feed[name] = _as_text(name, feed[name])
+        execute = self._run_values if self._bf16 else _run_arrays
+        results = _translated(lambda: execute(session, feed, names))
+        return {
+            name: _as_bytes(array) if name in self._string_outputs else array
+            for name, array in zip(names, results, strict=True)
+        }
+
+    def close(self) -> None:
+        self._session = None
+
+    def _run_values(
+        self, session: ort.InferenceSession, feed: dict[str, NDArray[Any]], names: tuple[str, ...]
+    ) -> list[NDArray[Any]]:
+        """Execution by OrtValue, which alone can carry bfloat16."""
+        values = {
+            name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _ONNX_BFLOAT16)
+            if self._datatypes.get(name) == "BF16"
+            else ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+            for name, array in feed.items()
+        }
+        return [_array_of(value) for value in session.run_with_ort_values(list(names), values)]
+
+
+def reason_of(error: BaseException) -> str:
+    """The engine's own reason: one line, without its error code, source lines and absolute paths."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = _CODE_PREFIX.sub("", lines[0]) if lines else type(error).__name__
+    text = _ABSOLUTE.sub(r"\1", _SOURCE_PREFIX.sub("", text))
+    return text[:_MAX_REASON]
+
+
+def _run_arrays(
+    session: ort.InferenceSession, feed: dict[str, NDArray[Any]], names: tuple[str, ...]
+) -> list[NDArray[Any]]:
+    results: list[NDArray[Any]] = session.run(list(names), feed)
+    return results
+
+
+def _translated(execute: Callable[[], T]) -> T:
+    try:
+        return execute()
+    except MemoryError as error:
+        raise OutOfMemory(reason_of(error)) from error
+    except (ort_errors.InvalidArgument, ValueError) as error:
+        raise InputRefused(reason_of(error)) from error
+    except Exception as error:
+        kind = OutOfMemory if any(sign in str(error).lower() for sign in _MEMORY) else ExecutionFailed
+        raise kind(reason_of(error)) from error
+
+
+def _external_locations(source: ModelSource) -> frozenset[str]:
+    if source.path.stat().st_size == 0:
+        raise ModelRefused(f"{source.name}: the file is empty")
+    with source.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # External data is named by an entry with the key "location". Most models have none.
+        if content.find(b"location") < 0:
+            return frozenset()
+        # Released before the map is closed, which a view of it would forbid.
+        with memoryview(content) as view:
+            try:
+                return onnx_files.external_locations(view)
+            except onnx_files.Malformed as error:
+                raise ModelRefused(f"{source.name} is not an ONNX model: {error}") from None
+
+
+def _session_options(source: ModelSource) -> ort.SessionOptions:
+    unknown = sorted(set(source.options) - {_THREADS})
+    if unknown:
+        raise ModelRefused(f"engine option {unknown[0]!r} is not known to onnxruntime; it knows: {_THREADS}")
+    threads = source.options.get(_THREADS, str(source.threads))
+    if not threads.isascii() or not threads.isdigit() or not 1 <= int(threads) <= _MAX_THREADS:
+        raise ModelRefused(f"engine option {_THREADS}: expected 1 to {_MAX_THREADS}; got {threads!r}")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(threads)
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL
+    # Spinning threads burn the CPUs that the other instances of the machine were promised.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _describe(model: str, kind: str, tensor: Any) -> EngineTensor:
+    datatype = _DATATYPES.get(tensor.type)
+    if datatype is None:
+        raise ModelRefused(f"{model}: {kind} {tensor.name!r} is a {tensor.type}, which the protocol cannot carry")
+    # A size, a name, or None for a dimension without either.
+    dims = tuple(dim if isinstance(dim, (int, str)) else "" for dim in tensor.shape)
+    return EngineTensor(tensor.name, datatype, dims)
+
+
+def _as_text(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    text = np.empty(array.shape, dtype=object)
+    flat = text.reshape(-1)
+    for index, element in enumerate(array.reshape(-1)):
+        try:
+            flat[index] = element.decode()
+        except UnicodeDecodeError:
+            raise InputRefused(f"input {name!r}: element {index} is not UTF-8, which onnxruntime needs") from None
+    return text
+
+
+def _as_bytes(array: NDArray[Any]) -> NDArray[Any]:
+    encoded = np.empty(array.shape, dtype=object)
+    flat = encoded.reshape(-1)
+    for index, element in enumerate(array.reshape(-1)):
+        flat[index] = element.encode()
+    return encoded
+
+
+def _array_of(value: ort.OrtValue) -> NDArray[Any]:
+    if value.data_type() != "tensor(bfloat16)":
+        array: NDArray[Any] = value.numpy()
+        return array
+    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(raw, np.uint16).reshape(value.shape())

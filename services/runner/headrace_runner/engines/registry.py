@@ -1,0 +1,39 @@
+"""The engines there are, by name. Each is imported only where it can be."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+from headrace_common.errors import InvalidArgument
+from headrace_common.logs import get_logger
+from headrace_runner.engines.base import Engine
+
+_ENGINES = {
+    "onnxruntime": ("headrace_runner.engines.ort", "OnnxRuntimeEngine"),
+    "fake": ("headrace_runner.engines.fake", "FakeEngine"),
+}
+
+
+def import_engines(allow_fake: bool) -> Mapping[str, Engine]:
+    """Imports every engine whose libraries are installed, so that a load pays no import."""
+    engines: dict[str, Engine] = {}
+    for name, (module, kind) in _ENGINES.items():
+        if name == "fake" and not allow_fake:
+            continue
+        try:
+            engine: Engine = getattr(importlib.import_module(module), kind)()
+        except ImportError as error:
+            get_logger().warning("engine_unavailable", engine=name, reason=str(error))
+            continue
+        engines[name] = engine
+    return engines
+
+
+def pick(engines: Mapping[str, Engine], name: str) -> Engine:
+    """Raises InvalidArgument that names the engines this runner has."""
+    if name in engines:
+        return engines[name]
+    have = ", ".join(sorted(engines)) or "none"
+    hint = "; runner.allow_fake_engine allows it" if name == "fake" else ""
+    raise InvalidArgument(f"engine {name!r} is not available on this runner{hint}; it has: {have}")

@@ -1,0 +1,155 @@
+"""One bundle on the engine: bytes to arrays, one engine call, arrays to bytes. Runs on the engine's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from headrace.runner.v1 import runner_pb2 as pb
+from headrace_common.clock import Clock
+from headrace_common.logs import get_logger
+from headrace_runner.core.signature import TensorSpec
+from headrace_runner.domain import Loaded
+from headrace_runner.engines.base import EngineError, ExecutionFailed, InputRefused, OutOfMemory
+from headrace_runner.measures import Measures
+from headrace_runner.tensors import Array, decode, encode
+
+INVALID_INPUT = pb.BUNDLE_ERROR_CODE_INVALID_INPUT
+ENGINE_FAILED = pb.BUNDLE_ERROR_CODE_ENGINE_FAILED
+OUT_OF_MEMORY = pb.BUNDLE_ERROR_CODE_OUT_OF_MEMORY
+DROPPED = pb.BUNDLE_ERROR_CODE_DROPPED
+WRONG_MODEL = pb.BUNDLE_ERROR_CODE_WRONG_MODEL
+
+# A protobuf message ends at 2 GiB; a little is kept for names and shapes.
+_MAX_RESULT_BYTES = (1 << 31) - (1 << 20)
+
+
+@dataclass(slots=True)
+class Job:
+    """A bundle in the runner's hand.
+
+    Attributes:
+        stream: which router's stream it came on.
+        received: monotonic seconds.
+        deliver: takes the answer; called on the event loop.
+    """
+
+    stream: int
+    bundle: pb.Bundle
+    received: float
+    deliver: Callable[[Job, pb.BundleResult], None]
+
+    @property
+    def expired_at(self) -> float | None:
+        left_us = self.bundle.time_left_us
+        return self.received + left_us / 1e6 if left_us else None
+
+
+def refusal(bundle_id: int, code: pb.BundleErrorCode, detail: str) -> pb.BundleResult:
+    return pb.BundleResult(bundle_id=bundle_id, error=pb.BundleError(code=code, detail=detail))
+
+
+class Executor:
+    """Executes bundles on a loaded model."""
+
+    def __init__(self, loaded: Loaded, clock: Clock, measures: Measures) -> None:
+        self._loaded = loaded
+        self._clock = clock
+        self._measures = measures
+        self._inputs = {spec.name: spec for spec in loaded.signature.inputs}
+        self._required = [spec.name for spec in loaded.signature.inputs if not spec.optional]
+        self._outputs = {spec.name: spec for spec in loaded.signature.outputs}
+
+    def execute(self, job: Job) -> pb.BundleResult:
+        """Answers a bundle, whatever happens: errors are part of the answer."""
+        begun = self._clock.monotonic()
+        expired_at = job.expired_at
+        if expired_at is not None and begun >= expired_at:
+            return refusal(job.bundle.bundle_id, DROPPED, "its deadlines passed before it could begin")
+        wait_us = round((begun - job.received) * 1e6)
+        result, compute_s = self._run(job.bundle)
+        result.wait_us = wait_us
+        result.compute_us = round(compute_s * 1e6)
+        self._measures.executed(job.bundle, result, begun)
+        return result
+
+    def _run(self, bundle: pb.Bundle) -> tuple[pb.BundleResult, float]:
+        start = end = self._clock.monotonic()
+        try:
+            rows = self._rows(bundle)
+            inputs = self._decode(bundle.inputs, rows)
+            wanted = self._wanted(bundle.outputs)
+            start = self._clock.monotonic()
+            try:
+                outputs = self._loaded.model.run(inputs, wanted)
+            finally:
+                end = self._clock.monotonic()
+            result = pb.BundleResult(bundle_id=bundle.bundle_id, outputs=self._encode(outputs, rows))
+        except EngineError as error:
+            result = refusal(bundle.bundle_id, _code(error), str(error))
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises, only this bundle fails
+            get_logger().error("bundle_failed", error=repr(error), exc_info=error)
+            result = refusal(bundle.bundle_id, ENGINE_FAILED, type(error).__name__)
+        return result, end - start
+
+    def _rows(self, bundle: pb.Bundle) -> int | None:
+        """Rows of the batch; None for a model that is not batchable."""
+        if not self._loaded.signature.batchable:
+            if len(bundle.rows) > 1:
+                raise InputRefused(f"the bundle holds {len(bundle.rows)} requests; this model takes one at a time")
+            return None
+        rows = sum(bundle.rows)
+        if rows > self._loaded.max_batch_size:
+            raise InputRefused(f"the bundle holds {rows} rows; the maximum batch is {self._loaded.max_batch_size}")
+        return rows
+
+    def _decode(self, tensors: Sequence[pb.Tensor], rows: int | None) -> dict[str, Array]:
+        arrays: dict[str, Array] = {}
+        for tensor in tensors:
+            name, datatype, shape = tensor.name, tensor.datatype, tensor.shape
+            spec = self._inputs.get(name)
+            if spec is None or name in arrays:
+                raise InputRefused(f"input {name!r} is {'unknown' if spec is None else 'given twice'}")
+            if datatype != spec.datatype or not spec.accepts(shape):
+                raise InputRefused(
+                    f"input {name!r}: expected {spec.datatype} {list(spec.shape)}; {datatype} {list(shape)} came"
+                )
+            if rows is not None and shape[0] != rows:
+                raise InputRefused(f"input {name!r}: has {shape[0]} rows; the bundle's requests have {rows}")
+            arrays[name] = decode(name, datatype, shape, _content(tensor))
+        missing = [name for name in self._required if name not in arrays]
+        if missing:
+            raise InputRefused(f"input {missing[0]!r} is missing")
+        return arrays
+
+    def _wanted(self, names: Sequence[str]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in self._outputs]
+        if unknown:
+            raise InputRefused(f"there is no output {unknown[0]!r}")
+        return tuple(dict.fromkeys(names))
+
+    def _encode(self, outputs: Mapping[str, Array], rows: int | None) -> list[pb.Tensor]:
+        size = sum(array.nbytes for array in outputs.values())
+        if size > _MAX_RESULT_BYTES:
+            raise ExecutionFailed(f"the outputs hold {size} bytes; an answer can carry {_MAX_RESULT_BYTES}")
+        return [_tensor(self._outputs[name], array, rows) for name, array in outputs.items()]
+
+
+def _content(tensor: pb.Tensor) -> bytes:
+    form = tensor.WhichOneof("content")
+    if form not in ("data", None):
+        raise InputRefused(f"input {tensor.name!r}: its content came as {form}, which this runner does not take")
+    return tensor.data
+
+
+def _tensor(spec: TensorSpec, array: Array, rows: int | None) -> pb.Tensor:
+    if rows is not None and (array.ndim == 0 or array.shape[0] != rows):
+        raise ExecutionFailed(f"output {spec.name!r} has shape {list(array.shape)} for {rows} rows")
+    data, row_ends = encode(array, spec.datatype, with_row_ends=rows is not None)
+    return pb.Tensor(name=spec.name, datatype=spec.datatype, shape=array.shape, data=data, row_ends=row_ends)
+
+
+def _code(error: EngineError) -> pb.BundleErrorCode:
+    if isinstance(error, InputRefused):
+        return INVALID_INPUT
+    return OUT_OF_MEMORY if isinstance(error, OutOfMemory) else ENGINE_FAILED

@@ -1,0 +1,129 @@
+"""One router's Execute stream: bundles in, results out, slots and the word to leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from headrace.runner.v1 import runner_pb2 as pb
+from headrace_common.clock import Clock
+from headrace_common.errors import InvalidArgument
+from headrace_runner.domain import Loaded
+from headrace_runner.execution import DROPPED, WRONG_MODEL, Job, refusal
+from headrace_runner.wire import duration
+from headrace_runner.worker import EngineWorker
+
+
+class ExecuteStream:
+    """A router that is attached.
+
+    Attributes:
+        number: unique in this runner.
+        attach: what the router said first.
+        refuses: why its bundles are not executed here; None: they are.
+    """
+
+    def __init__(self, number: int, attach: pb.Attach, worker: EngineWorker, clock: Clock) -> None:
+        self.number = number
+        self.attach = attach
+        self.refuses: str | None = "no slots have been granted"
+        self._worker = worker
+        self._clock = clock
+        self._outbox: asyncio.Queue[pb.ExecuteResponse | None] = asyncio.Queue()
+        self._held: set[int] = set()
+        self._half_closed = False
+        self._failure: Exception | None = None
+        self._granted = False
+        self._left = False
+
+    @property
+    def in_hand(self) -> int:
+        """Bundles received and not yet answered."""
+        return len(self._held)
+
+    @property
+    def granted(self) -> bool:
+        return self._granted
+
+    def grant(self, slots: int, record: Loaded | None) -> None:
+        """Opens the stream for bundles. `record`: the load whose times the cold start's record needs."""
+        self._granted, self.refuses = True, None
+        message = pb.SlotGrant(slots=slots)
+        if record is not None:
+            message.load.CopyFrom(duration(record.load_s))
+            message.warm.CopyFrom(duration(record.warm_s))
+        self._send(pb.ExecuteResponse(grant=message))
+
+    def leave(self, reason: str) -> None:
+        """Asks the router to go. Bundles that crossed this message are still executed if slots were granted."""
+        if self._left:
+            return
+        self._left = True
+        if not self._granted:
+            self.refuses = reason
+        self._send(pb.ExecuteResponse(draining=pb.Draining(reason=reason)))
+
+    def fail(self, error: Exception) -> None:
+        """Ends the call with an error."""
+        if self._failure is None:
+            self._failure = error
+            self._outbox.put_nowait(None)
+
+    async def serve(self, context: Any) -> None:
+        """Until the router has half-closed and all it sent is answered."""
+        reader = asyncio.create_task(self._read(context))
+        try:
+            while (message := await self._outbox.get()) is not None:
+                await context.write(message)
+        finally:
+            self._worker.drop(self.number)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _read(self, context: Any) -> None:
+        handlers: dict[str | None, Callable[[pb.ExecuteRequest], None]] = {
+            "bundle": lambda request: self._receive(request.bundle),
+            "cancel": lambda request: self._withdraw(request.cancel.bundle_id),
+        }
+        try:
+            while (request := await context.read()) is not grpc.aio.EOF:
+                kind = request.WhichOneof("message")
+                if kind not in handlers:
+                    raise InvalidArgument(f"Execute: {kind or 'an empty message'} is not expected after attach")
+                handlers[kind](request)
+        except Exception as error:  # noqa: BLE001 - ends the call, by way of its writer
+            self.fail(error)
+        self._half_closed = True
+        self._finish()
+
+    def _receive(self, bundle: pb.Bundle) -> None:
+        bundle_id = bundle.bundle_id
+        if bundle_id in self._held:
+            raise InvalidArgument(f"Execute: bundle {bundle_id} is already here; ids are unique per stream")
+        if self.refuses is not None:
+            self._send(pb.ExecuteResponse(result=refusal(bundle_id, WRONG_MODEL, self.refuses)))
+            return
+        self._held.add(bundle_id)
+        self._worker.submit(Job(self.number, bundle, self._clock.monotonic(), self._deliver))
+
+    def _withdraw(self, bundle_id: int) -> None:
+        job = self._worker.withdraw(self.number, bundle_id)
+        if job is not None:
+            self._deliver(job, refusal(bundle_id, DROPPED, "cancelled by the router"))
+
+    def _deliver(self, job: Job, result: pb.BundleResult) -> None:
+        self._held.discard(job.bundle.bundle_id)
+        self._send(pb.ExecuteResponse(result=result))
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._half_closed and not self._held:
+            self._outbox.put_nowait(None)
+
+    def _send(self, message: pb.ExecuteResponse) -> None:
+        self._outbox.put_nowait(message)
