@@ -87,8 +87,10 @@ def without_validation(
             copy.dependency.remove(VALIDATE)
         for message in walk(copy.message_type):
             clear_rules(message.options)
-            for part in (*message.field, *message.oneof_decl):
-                clear_rules(part.options)
+            for field in message.field:
+                clear_rules(field.options)
+            for oneof in message.oneof_decl:
+                clear_rules(oneof.options)
     return plain
 
 

@@ -16,8 +16,6 @@ URL_SCHEMES = ("s3://", "gs://", "https://")
 _SINGLE_FILES = {
     ".onnx": "model.onnx",
     ".fake.json": "model.fake.json",
-    ".pt2": "model.pt2",
-    ".plan": "model.plan",
 }
 _KINDS = "an .onnx file, a directory in Triton's repository layout, or an s3://, gs:// or https:// URL"
 

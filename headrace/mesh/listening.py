@@ -66,15 +66,32 @@ def hold_port(address: ListenAddress, what: str) -> HeldPort:
     """
     if address.port:
         check_free(address, what)
+    try:
+        holder = _bind_shared(address, reuse_address=False)
+    except OSError:
+        # Connections that somebody else has just closed there are still in TIME_WAIT.
+        holder = _bind_or_refuse(address, what)
+    return HeldPort(ListenAddress(address.host, holder.getsockname()[1]), holder)
+
+
+def _bind_or_refuse(address: ListenAddress, what: str) -> socket.socket:
+    try:
+        return _bind_shared(address, reuse_address=True)
+    except OSError as error:
+        raise _cannot_bind(address, what, error) from None
+
+
+def _bind_shared(address: ListenAddress, reuse_address: bool) -> socket.socket:
+    """Bound and not listening. Without SO_REUSEADDR on it, another mesh's `check_free` sees it."""
     holder = socket.socket(address.family, socket.SOCK_STREAM)
     try:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse_address))
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind((address.host, address.port))
-    except OSError as error:
+    except OSError:
         holder.close()
-        raise _cannot_bind(address, what, error) from None
-    return HeldPort(ListenAddress(address.host, holder.getsockname()[1]), holder)
+        raise
+    return holder
 
 
 def check_free(address: ListenAddress, what: str) -> None:

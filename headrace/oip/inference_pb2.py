@@ -4,15 +4,18 @@
 # source: headrace/oip/inference.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from headrace.oip._pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "headrace/oip/inference.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'headrace/oip/inference.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -22,151 +25,119 @@ _sym_db = _symbol_database.Default()
 from headrace.oip import model_config_pb2 as headrace_dot_oip_dot_model__config__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n\x1cheadrace/oip/inference.proto\x12\tinference\x1a\x1fheadrace/oip/model_config.proto"\x15\n\x11ServerLiveRequest:\x00",\n\x12ServerLiveResponse\x12\x14\n\x04live\x18\x01 \x01(\x08\x42\x00R\x04live:\x00"\x16\n\x12ServerReadyRequest:\x00"/\n\x13ServerReadyResponse\x12\x16\n\x05ready\x18\x01 \x01(\x08\x42\x00R\x05ready:\x00"G\n\x11ModelReadyRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version:\x00".\n\x12ModelReadyResponse\x12\x16\n\x05ready\x18\x01 \x01(\x08\x42\x00R\x05ready:\x00"\x19\n\x15ServerMetadataRequest:\x00"n\n\x16ServerMetadataResponse\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version\x12 \n\nextensions\x18\x03 \x03(\tB\x00R\nextensions:\x00"J\n\x14ModelMetadataRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version:\x00"\xe3\x02\n\x15ModelMetadataResponse\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08versions\x18\x02 \x03(\tB\x00R\x08versions\x12\x1c\n\x08platform\x18\x03 \x01(\tB\x00R\x08platform\x12I\n\x06inputs\x18\x04 \x03(\x0b\x32/.inference.ModelMetadataResponse.TensorMetadataB\x00R\x06inputs\x12K\n\x07outputs\x18\x05 \x03(\x0b\x32/.inference.ModelMetadataResponse.TensorMetadataB\x00R\x07outputs\x1a^\n\x0eTensorMetadata\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x00R\x08\x64\x61tatype\x12\x16\n\x05shape\x18\x03 \x03(\x03\x42\x00R\x05shape:\x00:\x00"\xe5\x01\n\x0eInferParameter\x12!\n\nbool_param\x18\x01 \x01(\x08\x42\x00H\x00R\tboolParam\x12#\n\x0bint64_param\x18\x02 \x01(\x03\x42\x00H\x00R\nint64Param\x12%\n\x0cstring_param\x18\x03 \x01(\tB\x00H\x00R\x0bstringParam\x12%\n\x0c\x64ouble_param\x18\x04 \x01(\x01\x42\x00H\x00R\x0b\x64oubleParam\x12%\n\x0cuint64_param\x18\x05 \x01(\x04\x42\x00H\x00R\x0buint64Param:\x00\x42\x14\n\x10parameter_choice\x12\x00"\xd5\x02\n\x13InferTensorContents\x12%\n\rbool_contents\x18\x01 \x03(\x08\x42\x00R\x0c\x62oolContents\x12#\n\x0cint_contents\x18\x02 \x03(\x05\x42\x00R\x0bintContents\x12\'\n\x0eint64_contents\x18\x03 \x03(\x03\x42\x00R\rint64Contents\x12%\n\ruint_contents\x18\x04 \x03(\rB\x00R\x0cuintContents\x12)\n\x0fuint64_contents\x18\x05 \x03(\x04\x42\x00R\x0euint64Contents\x12%\n\rfp32_contents\x18\x06 \x03(\x02\x42\x00R\x0c\x66p32Contents\x12%\n\rfp64_contents\x18\x07 \x03(\x01\x42\x00R\x0c\x66p64Contents\x12\'\n\x0e\x62ytes_contents\x18\x08 \x03(\x0c\x42\x00R\rbytesContents:\x00"\xcb\x08\n\x11ModelInferRequest\x12\x1f\n\nmodel_name\x18\x01 \x01(\tB\x00R\tmodelName\x12%\n\rmodel_version\x18\x02 \x01(\tB\x00R\x0cmodelVersion\x12\x10\n\x02id\x18\x03 \x01(\tB\x00R\x02id\x12N\n\nparameters\x18\x04 \x03(\x0b\x32,.inference.ModelInferRequest.ParametersEntryB\x00R\nparameters\x12G\n\x06inputs\x18\x05 \x03(\x0b\x32-.inference.ModelInferRequest.InferInputTensorB\x00R\x06inputs\x12S\n\x07outputs\x18\x06 \x03(\x0b\x32\x37.inference.ModelInferRequest.InferRequestedOutputTensorB\x00R\x07outputs\x12.\n\x12raw_input_contents\x18\x07 \x03(\x0c\x42\x00R\x10rawInputContents\x1a\xdd\x02\n\x10InferInputTensor\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x00R\x08\x64\x61tatype\x12\x16\n\x05shape\x18\x03 \x03(\x03\x42\x00R\x05shape\x12_\n\nparameters\x18\x04 \x03(\x0b\x32=.inference.ModelInferRequest.InferInputTensor.ParametersEntryB\x00R\nparameters\x12<\n\x08\x63ontents\x18\x05 \x01(\x0b\x32\x1e.inference.InferTensorContentsB\x00R\x08\x63ontents\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameterB\x00R\x05value:\x02\x38\x01:\x00\x1a\xfd\x01\n\x1aInferRequestedOutputTensor\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12i\n\nparameters\x18\x02 \x03(\x0b\x32G.inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntryB\x00R\nparameters\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameterB\x00R\x05value:\x02\x38\x01:\x00\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameterB\x00R\x05value:\x02\x38\x01:\x00"\x81\x06\n\x12ModelInferResponse\x12\x1f\n\nmodel_name\x18\x01 \x01(\tB\x00R\tmodelName\x12%\n\rmodel_version\x18\x02 \x01(\tB\x00R\x0cmodelVersion\x12\x10\n\x02id\x18\x03 \x01(\tB\x00R\x02id\x12O\n\nparameters\x18\x04 \x03(\x0b\x32-.inference.ModelInferResponse.ParametersEntryB\x00R\nparameters\x12K\n\x07outputs\x18\x05 \x03(\x0b\x32/.inference.ModelInferResponse.InferOutputTensorB\x00R\x07outputs\x12\x30\n\x13raw_output_contents\x18\x06 \x03(\x0c\x42\x00R\x11rawOutputContents\x1a\xe0\x02\n\x11InferOutputTensor\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x00R\x08\x64\x61tatype\x12\x16\n\x05shape\x18\x03 \x03(\x03\x42\x00R\x05shape\x12\x61\n\nparameters\x18\x04 \x03(\x0b\x32?.inference.ModelInferResponse.InferOutputTensor.ParametersEntryB\x00R\nparameters\x12<\n\x08\x63ontents\x18\x05 \x01(\x0b\x32\x1e.inference.InferTensorContentsB\x00R\x08\x63ontents\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameterB\x00R\x05value:\x02\x38\x01:\x00\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameterB\x00R\x05value:\x02\x38\x01:\x00"\x8b\x01\n\x18ModelStreamInferResponse\x12%\n\rerror_message\x18\x01 \x01(\tB\x00R\x0c\x65rrorMessage\x12\x46\n\x0einfer_response\x18\x02 \x01(\x0b\x32\x1d.inference.ModelInferResponseB\x00R\rinferResponse:\x00"H\n\x12ModelConfigRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version:\x00"I\n\x13ModelConfigResponse\x12\x30\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x16.inference.ModelConfigB\x00R\x06\x63onfig:\x00"L\n\x16ModelStatisticsRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version:\x00"?\n\x11StatisticDuration\x12\x16\n\x05\x63ount\x18\x01 \x01(\x04\x42\x00R\x05\x63ount\x12\x10\n\x02ns\x18\x02 \x01(\x04\x42\x00R\x02ns:\x00"\x84\x04\n\x0fInferStatistics\x12\x38\n\x07success\x18\x01 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x07success\x12\x32\n\x04\x66\x61il\x18\x02 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x04\x66\x61il\x12\x34\n\x05queue\x18\x03 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x05queue\x12\x43\n\rcompute_input\x18\x04 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x0c\x63omputeInput\x12\x43\n\rcompute_infer\x18\x05 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x0c\x63omputeInfer\x12\x45\n\x0e\x63ompute_output\x18\x06 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\rcomputeOutput\x12;\n\tcache_hit\x18\x07 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x08\x63\x61\x63heHit\x12=\n\ncache_miss\x18\x08 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\tcacheMiss:\x00"\x94\x03\n\x17InferResponseStatistics\x12\x43\n\rcompute_infer\x18\x01 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x0c\x63omputeInfer\x12\x45\n\x0e\x63ompute_output\x18\x02 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\rcomputeOutput\x12\x38\n\x07success\x18\x03 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x07success\x12\x32\n\x04\x66\x61il\x18\x04 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x04\x66\x61il\x12\x45\n\x0e\x65mpty_response\x18\x05 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\remptyResponse\x12\x36\n\x06\x63\x61ncel\x18\x06 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x06\x63\x61ncel:\x00"\x8a\x02\n\x14InferBatchStatistics\x12\x1f\n\nbatch_size\x18\x01 \x01(\x04\x42\x00R\tbatchSize\x12\x43\n\rcompute_input\x18\x02 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x0c\x63omputeInput\x12\x43\n\rcompute_infer\x18\x03 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x0c\x63omputeInfer\x12\x45\n\x0e\x63ompute_output\x18\x04 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\rcomputeOutput:\x00"V\n\x0bMemoryUsage\x12\x14\n\x04type\x18\x01 \x01(\tB\x00R\x04type\x12\x10\n\x02id\x18\x02 \x01(\x03\x42\x00R\x02id\x12\x1d\n\tbyte_size\x18\x03 \x01(\x04\x42\x00R\x08\x62yteSize:\x00"\xce\x04\n\x0fModelStatistics\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version\x12\'\n\x0elast_inference\x18\x03 \x01(\x04\x42\x00R\rlastInference\x12)\n\x0finference_count\x18\x04 \x01(\x04\x42\x00R\x0einferenceCount\x12)\n\x0f\x65xecution_count\x18\x05 \x01(\x04\x42\x00R\x0e\x65xecutionCount\x12\x45\n\x0finference_stats\x18\x06 \x01(\x0b\x32\x1a.inference.InferStatisticsB\x00R\x0einferenceStats\x12\x42\n\x0b\x62\x61tch_stats\x18\x07 \x03(\x0b\x32\x1f.inference.InferBatchStatisticsB\x00R\nbatchStats\x12;\n\x0cmemory_usage\x18\x08 \x03(\x0b\x32\x16.inference.MemoryUsageB\x00R\x0bmemoryUsage\x12V\n\x0eresponse_stats\x18\t \x03(\x0b\x32-.inference.ModelStatistics.ResponseStatsEntryB\x00R\rresponseStats\x1ah\n\x12ResponseStatsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12:\n\x05value\x18\x02 \x01(\x0b\x32".inference.InferResponseStatisticsB\x00R\x05value:\x02\x38\x01:\x00"Z\n\x17ModelStatisticsResponse\x12=\n\x0bmodel_stats\x18\x01 \x03(\x0b\x32\x1a.inference.ModelStatisticsB\x00R\nmodelStats:\x00"\xc6\x01\n\x18ModelRepositoryParameter\x12!\n\nbool_param\x18\x01 \x01(\x08\x42\x00H\x00R\tboolParam\x12#\n\x0bint64_param\x18\x02 \x01(\x03\x42\x00H\x00R\nint64Param\x12%\n\x0cstring_param\x18\x03 \x01(\tB\x00H\x00R\x0bstringParam\x12#\n\x0b\x62ytes_param\x18\x04 \x01(\x0c\x42\x00H\x00R\nbytesParam:\x00\x42\x14\n\x10parameter_choice\x12\x00"]\n\x16RepositoryIndexRequest\x12)\n\x0frepository_name\x18\x01 \x01(\tB\x00R\x0erepositoryName\x12\x16\n\x05ready\x18\x02 \x01(\x08\x42\x00R\x05ready:\x00"\xd8\x01\n\x17RepositoryIndexResponse\x12G\n\x06models\x18\x01 \x03(\x0b\x32-.inference.RepositoryIndexResponse.ModelIndexB\x00R\x06models\x1ar\n\nModelIndex\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version\x12\x16\n\x05state\x18\x03 \x01(\tB\x00R\x05state\x12\x18\n\x06reason\x18\x04 \x01(\tB\x00R\x06reason:\x00:\x00"\xab\x02\n\x1aRepositoryModelLoadRequest\x12)\n\x0frepository_name\x18\x01 \x01(\tB\x00R\x0erepositoryName\x12\x1f\n\nmodel_name\x18\x02 \x01(\tB\x00R\tmodelName\x12W\n\nparameters\x18\x03 \x03(\x0b\x32\x35.inference.RepositoryModelLoadRequest.ParametersEntryB\x00R\nparameters\x1a\x66\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12;\n\x05value\x18\x02 \x01(\x0b\x32#.inference.ModelRepositoryParameterB\x00R\x05value:\x02\x38\x01:\x00"\x1f\n\x1bRepositoryModelLoadResponse:\x00"\xaf\x02\n\x1cRepositoryModelUnloadRequest\x12)\n\x0frepository_name\x18\x01 \x01(\tB\x00R\x0erepositoryName\x12\x1f\n\nmodel_name\x18\x02 \x01(\tB\x00R\tmodelName\x12Y\n\nparameters\x18\x03 \x03(\x0b\x32\x37.inference.RepositoryModelUnloadRequest.ParametersEntryB\x00R\nparameters\x1a\x66\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12;\n\x05value\x18\x02 \x01(\x0b\x32#.inference.ModelRepositoryParameterB\x00R\x05value:\x02\x38\x01:\x00"!\n\x1dRepositoryModelUnloadResponse:\x00\x32\x9f\x08\n\x14GRPCInferenceService\x12I\n\nServerLive\x12\x1c.inference.ServerLiveRequest\x1a\x1d.inference.ServerLiveResponse\x12L\n\x0bServerReady\x12\x1d.inference.ServerReadyRequest\x1a\x1e.inference.ServerReadyResponse\x12I\n\nModelReady\x12\x1c.inference.ModelReadyRequest\x1a\x1d.inference.ModelReadyResponse\x12U\n\x0eServerMetadata\x12 .inference.ServerMetadataRequest\x1a!.inference.ServerMetadataResponse\x12R\n\rModelMetadata\x12\x1f.inference.ModelMetadataRequest\x1a .inference.ModelMetadataResponse\x12I\n\nModelInfer\x12\x1c.inference.ModelInferRequest\x1a\x1d.inference.ModelInferResponse\x12Y\n\x10ModelStreamInfer\x12\x1c.inference.ModelInferRequest\x1a#.inference.ModelStreamInferResponse(\x01\x30\x01\x12L\n\x0bModelConfig\x12\x1d.inference.ModelConfigRequest\x1a\x1e.inference.ModelConfigResponse\x12X\n\x0fModelStatistics\x12!.inference.ModelStatisticsRequest\x1a".inference.ModelStatisticsResponse\x12X\n\x0fRepositoryIndex\x12!.inference.RepositoryIndexRequest\x1a".inference.RepositoryIndexResponse\x12\x64\n\x13RepositoryModelLoad\x12%.inference.RepositoryModelLoadRequest\x1a&.inference.RepositoryModelLoadResponse\x12j\n\x15RepositoryModelUnload\x12\'.inference.RepositoryModelUnloadRequest\x1a(.inference.RepositoryModelUnloadResponseb\x06proto3'
-)
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1cheadrace/oip/inference.proto\x12\tinference\x1a\x1fheadrace/oip/model_config.proto\"\x15\n\x11ServerLiveRequest:\x00\",\n\x12ServerLiveResponse\x12\x14\n\x04live\x18\x01 \x01(\x08\x42\x00R\x04live:\x00\"\x16\n\x12ServerReadyRequest:\x00\"/\n\x13ServerReadyResponse\x12\x16\n\x05ready\x18\x01 \x01(\x08\x42\x00R\x05ready:\x00\"G\n\x11ModelReadyRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version:\x00\".\n\x12ModelReadyResponse\x12\x16\n\x05ready\x18\x01 \x01(\x08\x42\x00R\x05ready:\x00\"\x19\n\x15ServerMetadataRequest:\x00\"n\n\x16ServerMetadataResponse\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version\x12 \n\nextensions\x18\x03 \x03(\tB\x00R\nextensions:\x00\"J\n\x14ModelMetadataRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version:\x00\"\xe3\x02\n\x15ModelMetadataResponse\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08versions\x18\x02 \x03(\tB\x00R\x08versions\x12\x1c\n\x08platform\x18\x03 \x01(\tB\x00R\x08platform\x12I\n\x06inputs\x18\x04 \x03(\x0b\x32/.inference.ModelMetadataResponse.TensorMetadataB\x00R\x06inputs\x12K\n\x07outputs\x18\x05 \x03(\x0b\x32/.inference.ModelMetadataResponse.TensorMetadataB\x00R\x07outputs\x1a^\n\x0eTensorMetadata\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x00R\x08\x64\x61tatype\x12\x16\n\x05shape\x18\x03 \x03(\x03\x42\x00R\x05shape:\x00:\x00\"\xe5\x01\n\x0eInferParameter\x12!\n\nbool_param\x18\x01 \x01(\x08\x42\x00H\x00R\tboolParam\x12#\n\x0bint64_param\x18\x02 \x01(\x03\x42\x00H\x00R\nint64Param\x12%\n\x0cstring_param\x18\x03 \x01(\tB\x00H\x00R\x0bstringParam\x12%\n\x0c\x64ouble_param\x18\x04 \x01(\x01\x42\x00H\x00R\x0b\x64oubleParam\x12%\n\x0cuint64_param\x18\x05 \x01(\x04\x42\x00H\x00R\x0buint64Param:\x00\x42\x14\n\x10parameter_choice\x12\x00\"\xd5\x02\n\x13InferTensorContents\x12%\n\rbool_contents\x18\x01 \x03(\x08\x42\x00R\x0c\x62oolContents\x12#\n\x0cint_contents\x18\x02 \x03(\x05\x42\x00R\x0bintContents\x12\'\n\x0eint64_contents\x18\x03 \x03(\x03\x42\x00R\rint64Contents\x12%\n\ruint_contents\x18\x04 \x03(\rB\x00R\x0cuintContents\x12)\n\x0fuint64_contents\x18\x05 \x03(\x04\x42\x00R\x0euint64Contents\x12%\n\rfp32_contents\x18\x06 \x03(\x02\x42\x00R\x0c\x66p32Contents\x12%\n\rfp64_contents\x18\x07 \x03(\x01\x42\x00R\x0c\x66p64Contents\x12\'\n\x0e\x62ytes_contents\x18\x08 \x03(\x0c\x42\x00R\rbytesContents:\x00\"\xcb\x08\n\x11ModelInferRequest\x12\x1f\n\nmodel_name\x18\x01 \x01(\tB\x00R\tmodelName\x12%\n\rmodel_version\x18\x02 \x01(\tB\x00R\x0cmodelVersion\x12\x10\n\x02id\x18\x03 \x01(\tB\x00R\x02id\x12N\n\nparameters\x18\x04 \x03(\x0b\x32,.inference.ModelInferRequest.ParametersEntryB\x00R\nparameters\x12G\n\x06inputs\x18\x05 \x03(\x0b\x32-.inference.ModelInferRequest.InferInputTensorB\x00R\x06inputs\x12S\n\x07outputs\x18\x06 \x03(\x0b\x32\x37.inference.ModelInferRequest.InferRequestedOutputTensorB\x00R\x07outputs\x12.\n\x12raw_input_contents\x18\x07 \x03(\x0c\x42\x00R\x10rawInputContents\x1a\xdd\x02\n\x10InferInputTensor\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x00R\x08\x64\x61tatype\x12\x16\n\x05shape\x18\x03 \x03(\x03\x42\x00R\x05shape\x12_\n\nparameters\x18\x04 \x03(\x0b\x32=.inference.ModelInferRequest.InferInputTensor.ParametersEntryB\x00R\nparameters\x12<\n\x08\x63ontents\x18\x05 \x01(\x0b\x32\x1e.inference.InferTensorContentsB\x00R\x08\x63ontents\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameterB\x00R\x05value:\x02\x38\x01:\x00\x1a\xfd\x01\n\x1aInferRequestedOutputTensor\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12i\n\nparameters\x18\x02 \x03(\x0b\x32G.inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntryB\x00R\nparameters\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameterB\x00R\x05value:\x02\x38\x01:\x00\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameterB\x00R\x05value:\x02\x38\x01:\x00\"\x81\x06\n\x12ModelInferResponse\x12\x1f\n\nmodel_name\x18\x01 \x01(\tB\x00R\tmodelName\x12%\n\rmodel_version\x18\x02 \x01(\tB\x00R\x0cmodelVersion\x12\x10\n\x02id\x18\x03 \x01(\tB\x00R\x02id\x12O\n\nparameters\x18\x04 \x03(\x0b\x32-.inference.ModelInferResponse.ParametersEntryB\x00R\nparameters\x12K\n\x07outputs\x18\x05 \x03(\x0b\x32/.inference.ModelInferResponse.InferOutputTensorB\x00R\x07outputs\x12\x30\n\x13raw_output_contents\x18\x06 \x03(\x0c\x42\x00R\x11rawOutputContents\x1a\xe0\x02\n\x11InferOutputTensor\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x00R\x08\x64\x61tatype\x12\x16\n\x05shape\x18\x03 \x03(\x03\x42\x00R\x05shape\x12\x61\n\nparameters\x18\x04 \x03(\x0b\x32?.inference.ModelInferResponse.InferOutputTensor.ParametersEntryB\x00R\nparameters\x12<\n\x08\x63ontents\x18\x05 \x01(\x0b\x32\x1e.inference.InferTensorContentsB\x00R\x08\x63ontents\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameterB\x00R\x05value:\x02\x38\x01:\x00\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameterB\x00R\x05value:\x02\x38\x01:\x00\"\x8b\x01\n\x18ModelStreamInferResponse\x12%\n\rerror_message\x18\x01 \x01(\tB\x00R\x0c\x65rrorMessage\x12\x46\n\x0einfer_response\x18\x02 \x01(\x0b\x32\x1d.inference.ModelInferResponseB\x00R\rinferResponse:\x00\"H\n\x12ModelConfigRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version:\x00\"I\n\x13ModelConfigResponse\x12\x30\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x16.inference.ModelConfigB\x00R\x06\x63onfig:\x00\"L\n\x16ModelStatisticsRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version:\x00\"?\n\x11StatisticDuration\x12\x16\n\x05\x63ount\x18\x01 \x01(\x04\x42\x00R\x05\x63ount\x12\x10\n\x02ns\x18\x02 \x01(\x04\x42\x00R\x02ns:\x00\"\x84\x04\n\x0fInferStatistics\x12\x38\n\x07success\x18\x01 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x07success\x12\x32\n\x04\x66\x61il\x18\x02 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x04\x66\x61il\x12\x34\n\x05queue\x18\x03 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x05queue\x12\x43\n\rcompute_input\x18\x04 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x0c\x63omputeInput\x12\x43\n\rcompute_infer\x18\x05 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x0c\x63omputeInfer\x12\x45\n\x0e\x63ompute_output\x18\x06 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\rcomputeOutput\x12;\n\tcache_hit\x18\x07 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x08\x63\x61\x63heHit\x12=\n\ncache_miss\x18\x08 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\tcacheMiss:\x00\"\x94\x03\n\x17InferResponseStatistics\x12\x43\n\rcompute_infer\x18\x01 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x0c\x63omputeInfer\x12\x45\n\x0e\x63ompute_output\x18\x02 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\rcomputeOutput\x12\x38\n\x07success\x18\x03 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x07success\x12\x32\n\x04\x66\x61il\x18\x04 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x04\x66\x61il\x12\x45\n\x0e\x65mpty_response\x18\x05 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\remptyResponse\x12\x36\n\x06\x63\x61ncel\x18\x06 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x06\x63\x61ncel:\x00\"\x8a\x02\n\x14InferBatchStatistics\x12\x1f\n\nbatch_size\x18\x01 \x01(\x04\x42\x00R\tbatchSize\x12\x43\n\rcompute_input\x18\x02 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x0c\x63omputeInput\x12\x43\n\rcompute_infer\x18\x03 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\x0c\x63omputeInfer\x12\x45\n\x0e\x63ompute_output\x18\x04 \x01(\x0b\x32\x1c.inference.StatisticDurationB\x00R\rcomputeOutput:\x00\"V\n\x0bMemoryUsage\x12\x14\n\x04type\x18\x01 \x01(\tB\x00R\x04type\x12\x10\n\x02id\x18\x02 \x01(\x03\x42\x00R\x02id\x12\x1d\n\tbyte_size\x18\x03 \x01(\x04\x42\x00R\x08\x62yteSize:\x00\"\xce\x04\n\x0fModelStatistics\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version\x12\'\n\x0elast_inference\x18\x03 \x01(\x04\x42\x00R\rlastInference\x12)\n\x0finference_count\x18\x04 \x01(\x04\x42\x00R\x0einferenceCount\x12)\n\x0f\x65xecution_count\x18\x05 \x01(\x04\x42\x00R\x0e\x65xecutionCount\x12\x45\n\x0finference_stats\x18\x06 \x01(\x0b\x32\x1a.inference.InferStatisticsB\x00R\x0einferenceStats\x12\x42\n\x0b\x62\x61tch_stats\x18\x07 \x03(\x0b\x32\x1f.inference.InferBatchStatisticsB\x00R\nbatchStats\x12;\n\x0cmemory_usage\x18\x08 \x03(\x0b\x32\x16.inference.MemoryUsageB\x00R\x0bmemoryUsage\x12V\n\x0eresponse_stats\x18\t \x03(\x0b\x32-.inference.ModelStatistics.ResponseStatsEntryB\x00R\rresponseStats\x1ah\n\x12ResponseStatsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12:\n\x05value\x18\x02 \x01(\x0b\x32\".inference.InferResponseStatisticsB\x00R\x05value:\x02\x38\x01:\x00\"Z\n\x17ModelStatisticsResponse\x12=\n\x0bmodel_stats\x18\x01 \x03(\x0b\x32\x1a.inference.ModelStatisticsB\x00R\nmodelStats:\x00\"\xc6\x01\n\x18ModelRepositoryParameter\x12!\n\nbool_param\x18\x01 \x01(\x08\x42\x00H\x00R\tboolParam\x12#\n\x0bint64_param\x18\x02 \x01(\x03\x42\x00H\x00R\nint64Param\x12%\n\x0cstring_param\x18\x03 \x01(\tB\x00H\x00R\x0bstringParam\x12#\n\x0b\x62ytes_param\x18\x04 \x01(\x0c\x42\x00H\x00R\nbytesParam:\x00\x42\x14\n\x10parameter_choice\x12\x00\"]\n\x16RepositoryIndexRequest\x12)\n\x0frepository_name\x18\x01 \x01(\tB\x00R\x0erepositoryName\x12\x16\n\x05ready\x18\x02 \x01(\x08\x42\x00R\x05ready:\x00\"\xd8\x01\n\x17RepositoryIndexResponse\x12G\n\x06models\x18\x01 \x03(\x0b\x32-.inference.RepositoryIndexResponse.ModelIndexB\x00R\x06models\x1ar\n\nModelIndex\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version\x12\x16\n\x05state\x18\x03 \x01(\tB\x00R\x05state\x12\x18\n\x06reason\x18\x04 \x01(\tB\x00R\x06reason:\x00:\x00\"\xab\x02\n\x1aRepositoryModelLoadRequest\x12)\n\x0frepository_name\x18\x01 \x01(\tB\x00R\x0erepositoryName\x12\x1f\n\nmodel_name\x18\x02 \x01(\tB\x00R\tmodelName\x12W\n\nparameters\x18\x03 \x03(\x0b\x32\x35.inference.RepositoryModelLoadRequest.ParametersEntryB\x00R\nparameters\x1a\x66\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12;\n\x05value\x18\x02 \x01(\x0b\x32#.inference.ModelRepositoryParameterB\x00R\x05value:\x02\x38\x01:\x00\"\x1f\n\x1bRepositoryModelLoadResponse:\x00\"\xaf\x02\n\x1cRepositoryModelUnloadRequest\x12)\n\x0frepository_name\x18\x01 \x01(\tB\x00R\x0erepositoryName\x12\x1f\n\nmodel_name\x18\x02 \x01(\tB\x00R\tmodelName\x12Y\n\nparameters\x18\x03 \x03(\x0b\x32\x37.inference.RepositoryModelUnloadRequest.ParametersEntryB\x00R\nparameters\x1a\x66\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12;\n\x05value\x18\x02 \x01(\x0b\x32#.inference.ModelRepositoryParameterB\x00R\x05value:\x02\x38\x01:\x00\"!\n\x1dRepositoryModelUnloadResponse:\x00\x32\x9f\x08\n\x14GRPCInferenceService\x12I\n\nServerLive\x12\x1c.inference.ServerLiveRequest\x1a\x1d.inference.ServerLiveResponse\x12L\n\x0bServerReady\x12\x1d.inference.ServerReadyRequest\x1a\x1e.inference.ServerReadyResponse\x12I\n\nModelReady\x12\x1c.inference.ModelReadyRequest\x1a\x1d.inference.ModelReadyResponse\x12U\n\x0eServerMetadata\x12 .inference.ServerMetadataRequest\x1a!.inference.ServerMetadataResponse\x12R\n\rModelMetadata\x12\x1f.inference.ModelMetadataRequest\x1a .inference.ModelMetadataResponse\x12I\n\nModelInfer\x12\x1c.inference.ModelInferRequest\x1a\x1d.inference.ModelInferResponse\x12Y\n\x10ModelStreamInfer\x12\x1c.inference.ModelInferRequest\x1a#.inference.ModelStreamInferResponse(\x01\x30\x01\x12L\n\x0bModelConfig\x12\x1d.inference.ModelConfigRequest\x1a\x1e.inference.ModelConfigResponse\x12X\n\x0fModelStatistics\x12!.inference.ModelStatisticsRequest\x1a\".inference.ModelStatisticsResponse\x12X\n\x0fRepositoryIndex\x12!.inference.RepositoryIndexRequest\x1a\".inference.RepositoryIndexResponse\x12\x64\n\x13RepositoryModelLoad\x12%.inference.RepositoryModelLoadRequest\x1a&.inference.RepositoryModelLoadResponse\x12j\n\x15RepositoryModelUnload\x12\'.inference.RepositoryModelUnloadRequest\x1a(.inference.RepositoryModelUnloadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(
-    DESCRIPTOR, "headrace.oip.inference_pb2", _globals
-)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.oip.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals[
-        "_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"
-    ]._loaded_options = None
-    _globals[
-        "_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"
-    ]._serialized_options = b"8\001"
-    _globals[
-        "_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"
-    ]._loaded_options = None
-    _globals[
-        "_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"
-    ]._serialized_options = b"8\001"
-    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._loaded_options = None
-    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._serialized_options = b"8\001"
-    _globals[
-        "_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"
-    ]._loaded_options = None
-    _globals[
-        "_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"
-    ]._serialized_options = b"8\001"
-    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._loaded_options = None
-    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELSTATISTICS_RESPONSESTATSENTRY"]._loaded_options = None
-    _globals["_MODELSTATISTICS_RESPONSESTATSENTRY"]._serialized_options = b"8\001"
-    _globals["_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY"]._loaded_options = None
-    _globals[
-        "_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY"
-    ]._serialized_options = b"8\001"
-    _globals["_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY"]._loaded_options = None
-    _globals[
-        "_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY"
-    ]._serialized_options = b"8\001"
-    _globals["_SERVERLIVEREQUEST"]._serialized_start = 76
-    _globals["_SERVERLIVEREQUEST"]._serialized_end = 97
-    _globals["_SERVERLIVERESPONSE"]._serialized_start = 99
-    _globals["_SERVERLIVERESPONSE"]._serialized_end = 143
-    _globals["_SERVERREADYREQUEST"]._serialized_start = 145
-    _globals["_SERVERREADYREQUEST"]._serialized_end = 167
-    _globals["_SERVERREADYRESPONSE"]._serialized_start = 169
-    _globals["_SERVERREADYRESPONSE"]._serialized_end = 216
-    _globals["_MODELREADYREQUEST"]._serialized_start = 218
-    _globals["_MODELREADYREQUEST"]._serialized_end = 289
-    _globals["_MODELREADYRESPONSE"]._serialized_start = 291
-    _globals["_MODELREADYRESPONSE"]._serialized_end = 337
-    _globals["_SERVERMETADATAREQUEST"]._serialized_start = 339
-    _globals["_SERVERMETADATAREQUEST"]._serialized_end = 364
-    _globals["_SERVERMETADATARESPONSE"]._serialized_start = 366
-    _globals["_SERVERMETADATARESPONSE"]._serialized_end = 476
-    _globals["_MODELMETADATAREQUEST"]._serialized_start = 478
-    _globals["_MODELMETADATAREQUEST"]._serialized_end = 552
-    _globals["_MODELMETADATARESPONSE"]._serialized_start = 555
-    _globals["_MODELMETADATARESPONSE"]._serialized_end = 910
-    _globals["_MODELMETADATARESPONSE_TENSORMETADATA"]._serialized_start = 814
-    _globals["_MODELMETADATARESPONSE_TENSORMETADATA"]._serialized_end = 908
-    _globals["_INFERPARAMETER"]._serialized_start = 913
-    _globals["_INFERPARAMETER"]._serialized_end = 1142
-    _globals["_INFERTENSORCONTENTS"]._serialized_start = 1145
-    _globals["_INFERTENSORCONTENTS"]._serialized_end = 1486
-    _globals["_MODELINFERREQUEST"]._serialized_start = 1489
-    _globals["_MODELINFERREQUEST"]._serialized_end = 2588
-    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR"]._serialized_start = 1887
-    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR"]._serialized_end = 2236
-    _globals[
-        "_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"
-    ]._serialized_start = 2142
-    _globals[
-        "_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"
-    ]._serialized_end = 2234
-    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR"]._serialized_start = 2239
-    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR"]._serialized_end = 2492
-    _globals[
-        "_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"
-    ]._serialized_start = 2142
-    _globals[
-        "_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"
-    ]._serialized_end = 2234
-    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._serialized_start = 2142
-    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._serialized_end = 2234
-    _globals["_MODELINFERRESPONSE"]._serialized_start = 2591
-    _globals["_MODELINFERRESPONSE"]._serialized_end = 3360
-    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR"]._serialized_start = 2912
-    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR"]._serialized_end = 3264
-    _globals[
-        "_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"
-    ]._serialized_start = 2142
-    _globals[
-        "_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"
-    ]._serialized_end = 2234
-    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._serialized_start = 2142
-    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._serialized_end = 2234
-    _globals["_MODELSTREAMINFERRESPONSE"]._serialized_start = 3363
-    _globals["_MODELSTREAMINFERRESPONSE"]._serialized_end = 3502
-    _globals["_MODELCONFIGREQUEST"]._serialized_start = 3504
-    _globals["_MODELCONFIGREQUEST"]._serialized_end = 3576
-    _globals["_MODELCONFIGRESPONSE"]._serialized_start = 3578
-    _globals["_MODELCONFIGRESPONSE"]._serialized_end = 3651
-    _globals["_MODELSTATISTICSREQUEST"]._serialized_start = 3653
-    _globals["_MODELSTATISTICSREQUEST"]._serialized_end = 3729
-    _globals["_STATISTICDURATION"]._serialized_start = 3731
-    _globals["_STATISTICDURATION"]._serialized_end = 3794
-    _globals["_INFERSTATISTICS"]._serialized_start = 3797
-    _globals["_INFERSTATISTICS"]._serialized_end = 4313
-    _globals["_INFERRESPONSESTATISTICS"]._serialized_start = 4316
-    _globals["_INFERRESPONSESTATISTICS"]._serialized_end = 4720
-    _globals["_INFERBATCHSTATISTICS"]._serialized_start = 4723
-    _globals["_INFERBATCHSTATISTICS"]._serialized_end = 4989
-    _globals["_MEMORYUSAGE"]._serialized_start = 4991
-    _globals["_MEMORYUSAGE"]._serialized_end = 5077
-    _globals["_MODELSTATISTICS"]._serialized_start = 5080
-    _globals["_MODELSTATISTICS"]._serialized_end = 5670
-    _globals["_MODELSTATISTICS_RESPONSESTATSENTRY"]._serialized_start = 5564
-    _globals["_MODELSTATISTICS_RESPONSESTATSENTRY"]._serialized_end = 5668
-    _globals["_MODELSTATISTICSRESPONSE"]._serialized_start = 5672
-    _globals["_MODELSTATISTICSRESPONSE"]._serialized_end = 5762
-    _globals["_MODELREPOSITORYPARAMETER"]._serialized_start = 5765
-    _globals["_MODELREPOSITORYPARAMETER"]._serialized_end = 5963
-    _globals["_REPOSITORYINDEXREQUEST"]._serialized_start = 5965
-    _globals["_REPOSITORYINDEXREQUEST"]._serialized_end = 6058
-    _globals["_REPOSITORYINDEXRESPONSE"]._serialized_start = 6061
-    _globals["_REPOSITORYINDEXRESPONSE"]._serialized_end = 6277
-    _globals["_REPOSITORYINDEXRESPONSE_MODELINDEX"]._serialized_start = 6161
-    _globals["_REPOSITORYINDEXRESPONSE_MODELINDEX"]._serialized_end = 6275
-    _globals["_REPOSITORYMODELLOADREQUEST"]._serialized_start = 6280
-    _globals["_REPOSITORYMODELLOADREQUEST"]._serialized_end = 6579
-    _globals["_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY"]._serialized_start = 6475
-    _globals["_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY"]._serialized_end = 6577
-    _globals["_REPOSITORYMODELLOADRESPONSE"]._serialized_start = 6581
-    _globals["_REPOSITORYMODELLOADRESPONSE"]._serialized_end = 6612
-    _globals["_REPOSITORYMODELUNLOADREQUEST"]._serialized_start = 6615
-    _globals["_REPOSITORYMODELUNLOADREQUEST"]._serialized_end = 6918
-    _globals["_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY"]._serialized_start = 6475
-    _globals["_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY"]._serialized_end = 6577
-    _globals["_REPOSITORYMODELUNLOADRESPONSE"]._serialized_start = 6920
-    _globals["_REPOSITORYMODELUNLOADRESPONSE"]._serialized_end = 6953
-    _globals["_GRPCINFERENCESERVICE"]._serialized_start = 6956
-    _globals["_GRPCINFERENCESERVICE"]._serialized_end = 8011
+  DESCRIPTOR._loaded_options = None
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELSTATISTICS_RESPONSESTATSENTRY']._loaded_options = None
+  _globals['_MODELSTATISTICS_RESPONSESTATSENTRY']._serialized_options = b'8\001'
+  _globals['_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY']._loaded_options = None
+  _globals['_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY']._loaded_options = None
+  _globals['_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_SERVERLIVEREQUEST']._serialized_start=76
+  _globals['_SERVERLIVEREQUEST']._serialized_end=97
+  _globals['_SERVERLIVERESPONSE']._serialized_start=99
+  _globals['_SERVERLIVERESPONSE']._serialized_end=143
+  _globals['_SERVERREADYREQUEST']._serialized_start=145
+  _globals['_SERVERREADYREQUEST']._serialized_end=167
+  _globals['_SERVERREADYRESPONSE']._serialized_start=169
+  _globals['_SERVERREADYRESPONSE']._serialized_end=216
+  _globals['_MODELREADYREQUEST']._serialized_start=218
+  _globals['_MODELREADYREQUEST']._serialized_end=289
+  _globals['_MODELREADYRESPONSE']._serialized_start=291
+  _globals['_MODELREADYRESPONSE']._serialized_end=337
+  _globals['_SERVERMETADATAREQUEST']._serialized_start=339
+  _globals['_SERVERMETADATAREQUEST']._serialized_end=364
+  _globals['_SERVERMETADATARESPONSE']._serialized_start=366
+  _globals['_SERVERMETADATARESPONSE']._serialized_end=476
+  _globals['_MODELMETADATAREQUEST']._serialized_start=478
+  _globals['_MODELMETADATAREQUEST']._serialized_end=552
+  _globals['_MODELMETADATARESPONSE']._serialized_start=555
+  _globals['_MODELMETADATARESPONSE']._serialized_end=910
+  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_start=814
+  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_end=908
+  _globals['_INFERPARAMETER']._serialized_start=913
+  _globals['_INFERPARAMETER']._serialized_end=1142
+  _globals['_INFERTENSORCONTENTS']._serialized_start=1145
+  _globals['_INFERTENSORCONTENTS']._serialized_end=1486
+  _globals['_MODELINFERREQUEST']._serialized_start=1489
+  _globals['_MODELINFERREQUEST']._serialized_end=2588
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_start=1887
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_end=2236
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_start=2142
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_end=2234
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_start=2239
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_end=2492
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=2142
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=2234
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_start=2142
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_end=2234
+  _globals['_MODELINFERRESPONSE']._serialized_start=2591
+  _globals['_MODELINFERRESPONSE']._serialized_end=3360
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_start=2912
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_end=3264
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=2142
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=2234
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_start=2142
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_end=2234
+  _globals['_MODELSTREAMINFERRESPONSE']._serialized_start=3363
+  _globals['_MODELSTREAMINFERRESPONSE']._serialized_end=3502
+  _globals['_MODELCONFIGREQUEST']._serialized_start=3504
+  _globals['_MODELCONFIGREQUEST']._serialized_end=3576
+  _globals['_MODELCONFIGRESPONSE']._serialized_start=3578
+  _globals['_MODELCONFIGRESPONSE']._serialized_end=3651
+  _globals['_MODELSTATISTICSREQUEST']._serialized_start=3653
+  _globals['_MODELSTATISTICSREQUEST']._serialized_end=3729
+  _globals['_STATISTICDURATION']._serialized_start=3731
+  _globals['_STATISTICDURATION']._serialized_end=3794
+  _globals['_INFERSTATISTICS']._serialized_start=3797
+  _globals['_INFERSTATISTICS']._serialized_end=4313
+  _globals['_INFERRESPONSESTATISTICS']._serialized_start=4316
+  _globals['_INFERRESPONSESTATISTICS']._serialized_end=4720
+  _globals['_INFERBATCHSTATISTICS']._serialized_start=4723
+  _globals['_INFERBATCHSTATISTICS']._serialized_end=4989
+  _globals['_MEMORYUSAGE']._serialized_start=4991
+  _globals['_MEMORYUSAGE']._serialized_end=5077
+  _globals['_MODELSTATISTICS']._serialized_start=5080
+  _globals['_MODELSTATISTICS']._serialized_end=5670
+  _globals['_MODELSTATISTICS_RESPONSESTATSENTRY']._serialized_start=5564
+  _globals['_MODELSTATISTICS_RESPONSESTATSENTRY']._serialized_end=5668
+  _globals['_MODELSTATISTICSRESPONSE']._serialized_start=5672
+  _globals['_MODELSTATISTICSRESPONSE']._serialized_end=5762
+  _globals['_MODELREPOSITORYPARAMETER']._serialized_start=5765
+  _globals['_MODELREPOSITORYPARAMETER']._serialized_end=5963
+  _globals['_REPOSITORYINDEXREQUEST']._serialized_start=5965
+  _globals['_REPOSITORYINDEXREQUEST']._serialized_end=6058
+  _globals['_REPOSITORYINDEXRESPONSE']._serialized_start=6061
+  _globals['_REPOSITORYINDEXRESPONSE']._serialized_end=6277
+  _globals['_REPOSITORYINDEXRESPONSE_MODELINDEX']._serialized_start=6161
+  _globals['_REPOSITORYINDEXRESPONSE_MODELINDEX']._serialized_end=6275
+  _globals['_REPOSITORYMODELLOADREQUEST']._serialized_start=6280
+  _globals['_REPOSITORYMODELLOADREQUEST']._serialized_end=6579
+  _globals['_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY']._serialized_start=6475
+  _globals['_REPOSITORYMODELLOADREQUEST_PARAMETERSENTRY']._serialized_end=6577
+  _globals['_REPOSITORYMODELLOADRESPONSE']._serialized_start=6581
+  _globals['_REPOSITORYMODELLOADRESPONSE']._serialized_end=6612
+  _globals['_REPOSITORYMODELUNLOADREQUEST']._serialized_start=6615
+  _globals['_REPOSITORYMODELUNLOADREQUEST']._serialized_end=6918
+  _globals['_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY']._serialized_start=6475
+  _globals['_REPOSITORYMODELUNLOADREQUEST_PARAMETERSENTRY']._serialized_end=6577
+  _globals['_REPOSITORYMODELUNLOADRESPONSE']._serialized_start=6920
+  _globals['_REPOSITORYMODELUNLOADRESPONSE']._serialized_end=6953
+  _globals['_GRPCINFERENCESERVICE']._serialized_start=6956
+  _globals['_GRPCINFERENCESERVICE']._serialized_end=8011
 # @@protoc_insertion_point(module_scope)

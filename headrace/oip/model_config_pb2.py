@@ -4,224 +4,185 @@
 # source: headrace/oip/model_config.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from headrace.oip._pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "headrace/oip/model_config.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'headrace/oip/model_config.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n\x1fheadrace/oip/model_config.proto\x12\tinference"\xce\x01\n\x10ModelRateLimiter\x12\x44\n\tresources\x18\x01 \x03(\x0b\x32$.inference.ModelRateLimiter.ResourceB\x00R\tresources\x12\x1c\n\x08priority\x18\x02 \x01(\rB\x00R\x08priority\x1aT\n\x08Resource\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06global\x18\x02 \x01(\x08\x42\x00R\x06global\x12\x16\n\x05\x63ount\x18\x03 \x01(\rB\x00R\x05\x63ount:\x00:\x00"\x87\x05\n\x12ModelInstanceGroup\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x38\n\x04kind\x18\x04 \x01(\x0e\x32".inference.ModelInstanceGroup.KindB\x00R\x04kind\x12\x16\n\x05\x63ount\x18\x02 \x01(\x05\x42\x00R\x05\x63ount\x12@\n\x0crate_limiter\x18\x06 \x01(\x0b\x32\x1b.inference.ModelRateLimiterB\x00R\x0brateLimiter\x12\x14\n\x04gpus\x18\x03 \x03(\x05\x42\x00R\x04gpus\x12\\\n\x11secondary_devices\x18\x08 \x03(\x0b\x32-.inference.ModelInstanceGroup.SecondaryDeviceB\x00R\x10secondaryDevices\x12\x1a\n\x07profile\x18\x05 \x03(\tB\x00R\x07profile\x12\x1a\n\x07passive\x18\x07 \x01(\x08\x42\x00R\x07passive\x12!\n\x0bhost_policy\x18\t \x01(\tB\x00R\nhostPolicy\x1a\xb2\x01\n\x0fSecondaryDevice\x12W\n\x04kind\x18\x01 \x01(\x0e\x32\x41.inference.ModelInstanceGroup.SecondaryDevice.SecondaryDeviceKindB\x00R\x04kind\x12\x1d\n\tdevice_id\x18\x02 \x01(\x03\x42\x00R\x08\x64\x65viceId"%\n\x13SecondaryDeviceKind\x12\x0e\n\nKIND_NVDLA\x10\x00:\x00"A\n\x04Kind\x12\r\n\tKIND_AUTO\x10\x00\x12\x0c\n\x08KIND_GPU\x10\x01\x12\x0c\n\x08KIND_CPU\x10\x02\x12\x0e\n\nKIND_MODEL\x10\x03:\x00".\n\x12ModelTensorReshape\x12\x16\n\x05shape\x18\x01 \x03(\x03\x42\x00R\x05shape:\x00"\xce\x03\n\nModelInput\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x32\n\tdata_type\x18\x02 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12\x36\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1c.inference.ModelInput.FormatB\x00R\x06\x66ormat\x12\x14\n\x04\x64ims\x18\x04 \x03(\x03\x42\x00R\x04\x64ims\x12\x39\n\x07reshape\x18\x05 \x01(\x0b\x32\x1d.inference.ModelTensorReshapeB\x00R\x07reshape\x12(\n\x0fis_shape_tensor\x18\x06 \x01(\x08\x42\x00R\risShapeTensor\x12.\n\x12\x61llow_ragged_batch\x18\x07 \x01(\x08\x42\x00R\x10\x61llowRaggedBatch\x12\x1c\n\x08optional\x18\x08 \x01(\x08\x42\x00R\x08optional\x12\x36\n\x17is_non_linear_format_io\x18\t \x01(\x08\x42\x00R\x13isNonLinearFormatIo";\n\x06\x46ormat\x12\x0f\n\x0b\x46ORMAT_NONE\x10\x00\x12\x0f\n\x0b\x46ORMAT_NHWC\x10\x01\x12\x0f\n\x0b\x46ORMAT_NCHW\x10\x02:\x00"\xb5\x02\n\x0bModelOutput\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x32\n\tdata_type\x18\x02 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12\x14\n\x04\x64ims\x18\x03 \x03(\x03\x42\x00R\x04\x64ims\x12\x39\n\x07reshape\x18\x05 \x01(\x0b\x32\x1d.inference.ModelTensorReshapeB\x00R\x07reshape\x12\'\n\x0elabel_filename\x18\x04 \x01(\tB\x00R\rlabelFilename\x12(\n\x0fis_shape_tensor\x18\x06 \x01(\x08\x42\x00R\risShapeTensor\x12\x36\n\x17is_non_linear_format_io\x18\x07 \x01(\x08\x42\x00R\x13isNonLinearFormatIo:\x00"\x8c\x03\n\nBatchInput\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.inference.BatchInput.KindB\x00R\x04kind\x12!\n\x0btarget_name\x18\x02 \x03(\tB\x00R\ntargetName\x12\x32\n\tdata_type\x18\x03 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12#\n\x0csource_input\x18\x04 \x03(\tB\x00R\x0bsourceInput"\xcd\x01\n\x04Kind\x12\x17\n\x13\x42\x41TCH_ELEMENT_COUNT\x10\x00\x12#\n\x1f\x42\x41TCH_ACCUMULATED_ELEMENT_COUNT\x10\x01\x12-\n)BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO\x10\x02\x12$\n BATCH_MAX_ELEMENT_COUNT_AS_SHAPE\x10\x03\x12\x14\n\x10\x42\x41TCH_ITEM_SHAPE\x10\x04\x12\x1c\n\x18\x42\x41TCH_ITEM_SHAPE_FLATTEN\x10\x05:\x00"\xb6\x01\n\x0b\x42\x61tchOutput\x12!\n\x0btarget_name\x18\x01 \x03(\tB\x00R\ntargetName\x12\x31\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.inference.BatchOutput.KindB\x00R\x04kind\x12#\n\x0csource_input\x18\x03 \x03(\tB\x00R\x0bsourceInput"*\n\x04Kind\x12"\n\x1e\x42\x41TCH_SCATTER_WITH_INPUT_SHAPE\x10\x00:\x00"\xd2\x02\n\x12ModelVersionPolicy\x12@\n\x06latest\x18\x01 \x01(\x0b\x32$.inference.ModelVersionPolicy.LatestB\x00H\x00R\x06latest\x12\x37\n\x03\x61ll\x18\x02 \x01(\x0b\x32!.inference.ModelVersionPolicy.AllB\x00H\x00R\x03\x61ll\x12\x46\n\x08specific\x18\x03 \x01(\x0b\x32&.inference.ModelVersionPolicy.SpecificB\x00H\x00R\x08specific\x1a/\n\x06Latest\x12#\n\x0cnum_versions\x18\x01 \x01(\rB\x00R\x0bnumVersions:\x00\x1a\x07\n\x03\x41ll:\x00\x1a*\n\x08Specific\x12\x1c\n\x08versions\x18\x01 \x03(\x03\x42\x00R\x08versions:\x00:\x00\x42\x11\n\rpolicy_choice\x12\x00"\xb4\x11\n\x17ModelOptimizationPolicy\x12@\n\x05graph\x18\x01 \x01(\x0b\x32(.inference.ModelOptimizationPolicy.GraphB\x00R\x05graph\x12N\n\x08priority\x18\x02 \x01(\x0e\x32\x30.inference.ModelOptimizationPolicy.ModelPriorityB\x00R\x08priority\x12=\n\x04\x63uda\x18\x03 \x01(\x0b\x32\'.inference.ModelOptimizationPolicy.CudaB\x00R\x04\x63uda\x12q\n\x16\x65xecution_accelerators\x18\x04 \x01(\x0b\x32\x38.inference.ModelOptimizationPolicy.ExecutionAcceleratorsB\x00R\x15\x65xecutionAccelerators\x12g\n\x13input_pinned_memory\x18\x05 \x01(\x0b\x32\x35.inference.ModelOptimizationPolicy.PinnedMemoryBufferB\x00R\x11inputPinnedMemory\x12i\n\x14output_pinned_memory\x18\x06 \x01(\x0b\x32\x35.inference.ModelOptimizationPolicy.PinnedMemoryBufferB\x00R\x12outputPinnedMemory\x12\x45\n\x1egather_kernel_buffer_threshold\x18\x07 \x01(\rB\x00R\x1bgatherKernelBufferThreshold\x12\'\n\x0e\x65\x61ger_batching\x18\x08 \x01(\x08\x42\x00R\reagerBatching\x1a!\n\x05Graph\x12\x16\n\x05level\x18\x01 \x01(\x05\x42\x00R\x05level:\x00\x1a\xe5\x06\n\x04\x43uda\x12\x18\n\x06graphs\x18\x01 \x01(\x08\x42\x00R\x06graphs\x12*\n\x10\x62usy_wait_events\x18\x02 \x01(\x08\x42\x00R\x0e\x62usyWaitEvents\x12R\n\ngraph_spec\x18\x03 \x03(\x0b\x32\x31.inference.ModelOptimizationPolicy.Cuda.GraphSpecB\x00R\tgraphSpec\x12.\n\x12output_copy_stream\x18\x04 \x01(\x08\x42\x00R\x10outputCopyStream\x1a\x90\x05\n\tGraphSpec\x12\x1f\n\nbatch_size\x18\x01 \x01(\x05\x42\x00R\tbatchSize\x12T\n\x05input\x18\x02 \x03(\x0b\x32<.inference.ModelOptimizationPolicy.Cuda.GraphSpec.InputEntryB\x00R\x05input\x12j\n\x11graph_lower_bound\x18\x03 \x01(\x0b\x32<.inference.ModelOptimizationPolicy.Cuda.GraphSpec.LowerBoundB\x00R\x0fgraphLowerBound\x1a\x1d\n\x05Shape\x12\x12\n\x03\x64im\x18\x01 \x03(\x03\x42\x00R\x03\x64im:\x00\x1a\x87\x02\n\nLowerBound\x12\x1f\n\nbatch_size\x18\x01 \x01(\x05\x42\x00R\tbatchSize\x12_\n\x05input\x18\x02 \x03(\x0b\x32G.inference.ModelOptimizationPolicy.Cuda.GraphSpec.LowerBound.InputEntryB\x00R\x05input\x1au\n\nInputEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12O\n\x05value\x18\x02 \x01(\x0b\x32\x37.inference.ModelOptimizationPolicy.Cuda.GraphSpec.ShapeB\x00R\x05value:\x02\x38\x01:\x00\x1au\n\nInputEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12O\n\x05value\x18\x02 \x01(\x0b\x32\x37.inference.ModelOptimizationPolicy.Cuda.GraphSpec.ShapeB\x00R\x05value:\x02\x38\x01:\x00:\x00\x1a\x86\x04\n\x15\x45xecutionAccelerators\x12\x82\x01\n\x19gpu_execution_accelerator\x18\x01 \x03(\x0b\x32\x44.inference.ModelOptimizationPolicy.ExecutionAccelerators.AcceleratorB\x00R\x17gpuExecutionAccelerator\x12\x82\x01\n\x19\x63pu_execution_accelerator\x18\x02 \x03(\x0b\x32\x44.inference.ModelOptimizationPolicy.ExecutionAccelerators.AcceleratorB\x00R\x17\x63puExecutionAccelerator\x1a\xe0\x01\n\x0b\x41\x63\x63\x65lerator\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12v\n\nparameters\x18\x02 \x03(\x0b\x32T.inference.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator.ParametersEntryB\x00R\nparameters\x1a\x41\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01:\x00:\x00\x1a\x30\n\x12PinnedMemoryBuffer\x12\x18\n\x06\x65nable\x18\x01 \x01(\x08\x42\x00R\x06\x65nable:\x00"I\n\rModelPriority\x12\x14\n\x10PRIORITY_DEFAULT\x10\x00\x12\x10\n\x0cPRIORITY_MAX\x10\x01\x12\x10\n\x0cPRIORITY_MIN\x10\x02:\x00"\xb4\x02\n\x10ModelQueuePolicy\x12R\n\x0etimeout_action\x18\x01 \x01(\x0e\x32).inference.ModelQueuePolicy.TimeoutActionB\x00R\rtimeoutAction\x12\x42\n\x1c\x64\x65\x66\x61ult_timeout_microseconds\x18\x02 \x01(\x04\x42\x00R\x1a\x64\x65\x66\x61ultTimeoutMicroseconds\x12\x36\n\x16\x61llow_timeout_override\x18\x03 \x01(\x08\x42\x00R\x14\x61llowTimeoutOverride\x12&\n\x0emax_queue_size\x18\x04 \x01(\rB\x00R\x0cmaxQueueSize"&\n\rTimeoutAction\x12\n\n\x06REJECT\x10\x00\x12\t\n\x05\x44\x45LAY\x10\x01:\x00"\xcb\x04\n\x14ModelDynamicBatching\x12\x32\n\x14preferred_batch_size\x18\x01 \x03(\x05\x42\x00R\x12preferredBatchSize\x12\x41\n\x1cmax_queue_delay_microseconds\x18\x02 \x01(\x04\x42\x00R\x19maxQueueDelayMicroseconds\x12-\n\x11preserve_ordering\x18\x03 \x01(\x08\x42\x00R\x10preserveOrdering\x12)\n\x0fpriority_levels\x18\x04 \x01(\x04\x42\x00R\x0epriorityLevels\x12\x36\n\x16\x64\x65\x66\x61ult_priority_level\x18\x05 \x01(\x04\x42\x00R\x14\x64\x65\x66\x61ultPriorityLevel\x12O\n\x14\x64\x65\x66\x61ult_queue_policy\x18\x06 \x01(\x0b\x32\x1b.inference.ModelQueuePolicyB\x00R\x12\x64\x65\x66\x61ultQueuePolicy\x12n\n\x15priority_queue_policy\x18\x07 \x03(\x0b\x32\x38.inference.ModelDynamicBatching.PriorityQueuePolicyEntryB\x00R\x13priorityQueuePolicy\x1ag\n\x18PriorityQueuePolicyEntry\x12\x12\n\x03key\x18\x01 \x01(\x04\x42\x00R\x03key\x12\x33\n\x05value\x18\x02 \x01(\x0b\x32\x1b.inference.ModelQueuePolicyB\x00R\x05value:\x02\x38\x01:\x00"\xfb\x0e\n\x15ModelSequenceBatching\x12K\n\x06\x64irect\x18\x03 \x01(\x0b\x32/.inference.ModelSequenceBatching.StrategyDirectB\x00H\x00R\x06\x64irect\x12K\n\x06oldest\x18\x04 \x01(\x0b\x32/.inference.ModelSequenceBatching.StrategyOldestB\x00H\x00R\x06oldest\x12\x45\n\x1emax_sequence_idle_microseconds\x18\x01 \x01(\x04\x42\x00R\x1bmaxSequenceIdleMicroseconds\x12T\n\rcontrol_input\x18\x02 \x03(\x0b\x32-.inference.ModelSequenceBatching.ControlInputB\x00R\x0c\x63ontrolInput\x12>\n\x05state\x18\x05 \x03(\x0b\x32&.inference.ModelSequenceBatching.StateB\x00R\x05state\x12/\n\x12iterative_sequence\x18\x06 \x01(\x08\x42\x00R\x11iterativeSequence\x1a\xfb\x02\n\x07\x43ontrol\x12\x43\n\x04kind\x18\x01 \x01(\x0e\x32-.inference.ModelSequenceBatching.Control.KindB\x00R\x04kind\x12*\n\x10int32_false_true\x18\x02 \x03(\x05\x42\x00R\x0eint32FalseTrue\x12(\n\x0f\x66p32_false_true\x18\x03 \x03(\x02\x42\x00R\rfp32FalseTrue\x12(\n\x0f\x62ool_false_true\x18\x05 \x03(\x08\x42\x00R\rboolFalseTrue\x12\x32\n\tdata_type\x18\x04 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType"u\n\x04Kind\x12\x1a\n\x16\x43ONTROL_SEQUENCE_START\x10\x00\x12\x1a\n\x16\x43ONTROL_SEQUENCE_READY\x10\x01\x12\x18\n\x14\x43ONTROL_SEQUENCE_END\x10\x02\x12\x1b\n\x17\x43ONTROL_SEQUENCE_CORRID\x10\x03:\x00\x1al\n\x0c\x43ontrolInput\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x44\n\x07\x63ontrol\x18\x02 \x03(\x0b\x32(.inference.ModelSequenceBatching.ControlB\x00R\x07\x63ontrol:\x00\x1a\xc2\x01\n\x0cInitialState\x12\x32\n\tdata_type\x18\x01 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12\x14\n\x04\x64ims\x18\x02 \x03(\x03\x42\x00R\x04\x64ims\x12\x1f\n\tzero_data\x18\x03 \x01(\x08\x42\x00H\x00R\x08zeroData\x12\x1f\n\tdata_file\x18\x04 \x01(\tB\x00H\x00R\x08\x64\x61taFile\x12\x14\n\x04name\x18\x05 \x01(\tB\x00R\x04name:\x00\x42\x0e\n\nstate_data\x12\x00\x1a\xe8\x02\n\x05State\x12\x1f\n\ninput_name\x18\x01 \x01(\tB\x00R\tinputName\x12!\n\x0boutput_name\x18\x02 \x01(\tB\x00R\noutputName\x12\x32\n\tdata_type\x18\x03 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12\x14\n\x04\x64ims\x18\x04 \x03(\x03\x42\x00R\x04\x64ims\x12T\n\rinitial_state\x18\x05 \x03(\x0b\x32-.inference.ModelSequenceBatching.InitialStateB\x00R\x0cinitialState\x12G\n use_same_buffer_for_input_output\x18\x06 \x01(\x08\x42\x00R\x1buseSameBufferForInputOutput\x12\x30\n\x13use_growable_memory\x18\x07 \x01(\x08\x42\x00R\x11useGrowableMemory:\x00\x1a\x91\x01\n\x0eStrategyDirect\x12\x41\n\x1cmax_queue_delay_microseconds\x18\x01 \x01(\x04\x42\x00R\x19maxQueueDelayMicroseconds\x12:\n\x18minimum_slot_utilization\x18\x02 \x01(\x02\x42\x00R\x16minimumSlotUtilization:\x00\x1a\xf2\x01\n\x0eStrategyOldest\x12\x38\n\x17max_candidate_sequences\x18\x01 \x01(\x05\x42\x00R\x15maxCandidateSequences\x12\x32\n\x14preferred_batch_size\x18\x02 \x03(\x05\x42\x00R\x12preferredBatchSize\x12\x41\n\x1cmax_queue_delay_microseconds\x18\x03 \x01(\x04\x42\x00R\x19maxQueueDelayMicroseconds\x12-\n\x11preserve_ordering\x18\x04 \x01(\x08\x42\x00R\x10preserveOrdering:\x00:\x00\x42\x13\n\x0fstrategy_choice\x12\x00"\xa0\x04\n\x0fModelEnsembling\x12\x35\n\x04step\x18\x01 \x03(\x0b\x32\x1f.inference.ModelEnsembling.StepB\x00R\x04step\x12\x34\n\x15max_inflight_requests\x18\x02 \x01(\rB\x00R\x13maxInflightRequests\x1a\x9d\x03\n\x04Step\x12\x1f\n\nmodel_name\x18\x01 \x01(\tB\x00R\tmodelName\x12%\n\rmodel_version\x18\x02 \x01(\x03\x42\x00R\x0cmodelVersion\x12L\n\tinput_map\x18\x03 \x03(\x0b\x32-.inference.ModelEnsembling.Step.InputMapEntryB\x00R\x08inputMap\x12O\n\noutput_map\x18\x04 \x03(\x0b\x32..inference.ModelEnsembling.Step.OutputMapEntryB\x00R\toutputMap\x12)\n\x0fmodel_namespace\x18\x05 \x01(\tB\x00R\x0emodelNamespace\x1a?\n\rInputMapEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01\x1a@\n\x0eOutputMapEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01:\x00:\x00"7\n\x0eModelParameter\x12#\n\x0cstring_value\x18\x01 \x01(\tB\x00R\x0bstringValue:\x00"\xd6\x03\n\x0bModelWarmup\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1f\n\nbatch_size\x18\x02 \x01(\rB\x00R\tbatchSize\x12<\n\x06inputs\x18\x03 \x03(\x0b\x32".inference.ModelWarmup.InputsEntryB\x00R\x06inputs\x12\x16\n\x05\x63ount\x18\x04 \x01(\rB\x00R\x05\x63ount\x1a\xda\x01\n\x05Input\x12\x32\n\tdata_type\x18\x01 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12\x14\n\x04\x64ims\x18\x02 \x03(\x03\x42\x00R\x04\x64ims\x12\x1f\n\tzero_data\x18\x03 \x01(\x08\x42\x00H\x00R\x08zeroData\x12#\n\x0brandom_data\x18\x04 \x01(\x08\x42\x00H\x00R\nrandomData\x12*\n\x0finput_data_file\x18\x05 \x01(\tB\x00H\x00R\rinputDataFile:\x00\x42\x13\n\x0finput_data_type\x12\x00\x1a[\n\x0bInputsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x34\n\x05value\x18\x02 \x01(\x0b\x32\x1c.inference.ModelWarmup.InputB\x00R\x05value:\x02\x38\x01:\x00"E\n\x0fModelOperations\x12\x30\n\x13op_library_filename\x18\x01 \x03(\tB\x00R\x11opLibraryFilename:\x00":\n\x16ModelTransactionPolicy\x12\x1e\n\tdecoupled\x18\x01 \x01(\x08\x42\x00R\tdecoupled:\x00"\x9a\x02\n\x15ModelRepositoryAgents\x12@\n\x06\x61gents\x18\x01 \x03(\x0b\x32&.inference.ModelRepositoryAgents.AgentB\x00R\x06\x61gents\x1a\xbc\x01\n\x05\x41gent\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12X\n\nparameters\x18\x02 \x03(\x0b\x32\x36.inference.ModelRepositoryAgents.Agent.ParametersEntryB\x00R\nparameters\x1a\x41\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01:\x00:\x00"0\n\x12ModelResponseCache\x12\x18\n\x06\x65nable\x18\x01 \x01(\x08\x42\x00R\x06\x65nable:\x00"\xba\x03\n\x0cModelMetrics\x12N\n\x0emetric_control\x18\x01 \x03(\x0b\x32%.inference.ModelMetrics.MetricControlB\x00R\rmetricControl\x1a\xd7\x02\n\rMetricControl\x12\x65\n\x11metric_identifier\x18\x01 \x01(\x0b\x32\x36.inference.ModelMetrics.MetricControl.MetricIdentifierB\x00R\x10metricIdentifier\x12g\n\x11histogram_options\x18\x02 \x01(\x0b\x32\x36.inference.ModelMetrics.MetricControl.HistogramOptionsB\x00H\x00R\x10histogramOptions\x1a.\n\x10MetricIdentifier\x12\x18\n\x06\x66\x61mily\x18\x01 \x01(\tB\x00R\x06\x66\x61mily:\x00\x1a\x30\n\x10HistogramOptions\x12\x1a\n\x07\x62uckets\x18\x01 \x03(\x01\x42\x00R\x07\x62uckets:\x00:\x00\x42\x12\n\x0emetric_options\x12\x00:\x00"\xbe\x0e\n\x0bModelConfig\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08platform\x18\x02 \x01(\tB\x00R\x08platform\x12\x1a\n\x07\x62\x61\x63kend\x18\x11 \x01(\tB\x00R\x07\x62\x61\x63kend\x12\x1a\n\x07runtime\x18\x19 \x01(\tB\x00R\x07runtime\x12\x46\n\x0eversion_policy\x18\x03 \x01(\x0b\x32\x1d.inference.ModelVersionPolicyB\x00R\rversionPolicy\x12&\n\x0emax_batch_size\x18\x04 \x01(\x05\x42\x00R\x0cmaxBatchSize\x12-\n\x05input\x18\x05 \x03(\x0b\x32\x15.inference.ModelInputB\x00R\x05input\x12\x30\n\x06output\x18\x06 \x03(\x0b\x32\x16.inference.ModelOutputB\x00R\x06output\x12\x38\n\x0b\x62\x61tch_input\x18\x14 \x03(\x0b\x32\x15.inference.BatchInputB\x00R\nbatchInput\x12;\n\x0c\x62\x61tch_output\x18\x15 \x03(\x0b\x32\x16.inference.BatchOutputB\x00R\x0b\x62\x61tchOutput\x12H\n\x0coptimization\x18\x0c \x01(\x0b\x32".inference.ModelOptimizationPolicyB\x00R\x0coptimization\x12N\n\x10\x64ynamic_batching\x18\x0b \x01(\x0b\x32\x1f.inference.ModelDynamicBatchingB\x00H\x00R\x0f\x64ynamicBatching\x12Q\n\x11sequence_batching\x18\r \x01(\x0b\x32 .inference.ModelSequenceBatchingB\x00H\x00R\x10sequenceBatching\x12O\n\x13\x65nsemble_scheduling\x18\x0f \x01(\x0b\x32\x1a.inference.ModelEnsemblingB\x00H\x00R\x12\x65nsembleScheduling\x12\x46\n\x0einstance_group\x18\x07 \x03(\x0b\x32\x1d.inference.ModelInstanceGroupB\x00R\rinstanceGroup\x12\x36\n\x16\x64\x65\x66\x61ult_model_filename\x18\x08 \x01(\tB\x00R\x14\x64\x65\x66\x61ultModelFilename\x12\\\n\x12\x63\x63_model_filenames\x18\t \x03(\x0b\x32,.inference.ModelConfig.CcModelFilenamesEntryB\x00R\x10\x63\x63ModelFilenames\x12I\n\x0bmetric_tags\x18\n \x03(\x0b\x32&.inference.ModelConfig.MetricTagsEntryB\x00R\nmetricTags\x12H\n\nparameters\x18\x0e \x03(\x0b\x32&.inference.ModelConfig.ParametersEntryB\x00R\nparameters\x12;\n\x0cmodel_warmup\x18\x10 \x03(\x0b\x32\x16.inference.ModelWarmupB\x00R\x0bmodelWarmup\x12G\n\x10model_operations\x18\x12 \x01(\x0b\x32\x1a.inference.ModelOperationsB\x00R\x0fmodelOperations\x12]\n\x18model_transaction_policy\x18\x13 \x01(\x0b\x32!.inference.ModelTransactionPolicyB\x00R\x16modelTransactionPolicy\x12Z\n\x17model_repository_agents\x18\x17 \x01(\x0b\x32 .inference.ModelRepositoryAgentsB\x00R\x15modelRepositoryAgents\x12\x46\n\x0eresponse_cache\x18\x18 \x01(\x0b\x32\x1d.inference.ModelResponseCacheB\x00R\rresponseCache\x12>\n\rmodel_metrics\x18\x1a \x01(\x0b\x32\x17.inference.ModelMetricsB\x00R\x0cmodelMetrics\x1aG\n\x15\x43\x63ModelFilenamesEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01\x1a\x41\n\x0fMetricTagsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.ModelParameterB\x00R\x05value:\x02\x38\x01:\x00\x42\x15\n\x11scheduling_choice\x12\x00*\xfa\x01\n\x08\x44\x61taType\x12\x10\n\x0cTYPE_INVALID\x10\x00\x12\r\n\tTYPE_BOOL\x10\x01\x12\x0e\n\nTYPE_UINT8\x10\x02\x12\x0f\n\x0bTYPE_UINT16\x10\x03\x12\x0f\n\x0bTYPE_UINT32\x10\x04\x12\x0f\n\x0bTYPE_UINT64\x10\x05\x12\r\n\tTYPE_INT8\x10\x06\x12\x0e\n\nTYPE_INT16\x10\x07\x12\x0e\n\nTYPE_INT32\x10\x08\x12\x0e\n\nTYPE_INT64\x10\t\x12\r\n\tTYPE_FP16\x10\n\x12\r\n\tTYPE_FP32\x10\x0b\x12\r\n\tTYPE_FP64\x10\x0c\x12\x0f\n\x0bTYPE_STRING\x10\r\x12\r\n\tTYPE_BF16\x10\x0e\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1fheadrace/oip/model_config.proto\x12\tinference\"\xce\x01\n\x10ModelRateLimiter\x12\x44\n\tresources\x18\x01 \x03(\x0b\x32$.inference.ModelRateLimiter.ResourceB\x00R\tresources\x12\x1c\n\x08priority\x18\x02 \x01(\rB\x00R\x08priority\x1aT\n\x08Resource\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06global\x18\x02 \x01(\x08\x42\x00R\x06global\x12\x16\n\x05\x63ount\x18\x03 \x01(\rB\x00R\x05\x63ount:\x00:\x00\"\x87\x05\n\x12ModelInstanceGroup\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x38\n\x04kind\x18\x04 \x01(\x0e\x32\".inference.ModelInstanceGroup.KindB\x00R\x04kind\x12\x16\n\x05\x63ount\x18\x02 \x01(\x05\x42\x00R\x05\x63ount\x12@\n\x0crate_limiter\x18\x06 \x01(\x0b\x32\x1b.inference.ModelRateLimiterB\x00R\x0brateLimiter\x12\x14\n\x04gpus\x18\x03 \x03(\x05\x42\x00R\x04gpus\x12\\\n\x11secondary_devices\x18\x08 \x03(\x0b\x32-.inference.ModelInstanceGroup.SecondaryDeviceB\x00R\x10secondaryDevices\x12\x1a\n\x07profile\x18\x05 \x03(\tB\x00R\x07profile\x12\x1a\n\x07passive\x18\x07 \x01(\x08\x42\x00R\x07passive\x12!\n\x0bhost_policy\x18\t \x01(\tB\x00R\nhostPolicy\x1a\xb2\x01\n\x0fSecondaryDevice\x12W\n\x04kind\x18\x01 \x01(\x0e\x32\x41.inference.ModelInstanceGroup.SecondaryDevice.SecondaryDeviceKindB\x00R\x04kind\x12\x1d\n\tdevice_id\x18\x02 \x01(\x03\x42\x00R\x08\x64\x65viceId\"%\n\x13SecondaryDeviceKind\x12\x0e\n\nKIND_NVDLA\x10\x00:\x00\"A\n\x04Kind\x12\r\n\tKIND_AUTO\x10\x00\x12\x0c\n\x08KIND_GPU\x10\x01\x12\x0c\n\x08KIND_CPU\x10\x02\x12\x0e\n\nKIND_MODEL\x10\x03:\x00\".\n\x12ModelTensorReshape\x12\x16\n\x05shape\x18\x01 \x03(\x03\x42\x00R\x05shape:\x00\"\xce\x03\n\nModelInput\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x32\n\tdata_type\x18\x02 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12\x36\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1c.inference.ModelInput.FormatB\x00R\x06\x66ormat\x12\x14\n\x04\x64ims\x18\x04 \x03(\x03\x42\x00R\x04\x64ims\x12\x39\n\x07reshape\x18\x05 \x01(\x0b\x32\x1d.inference.ModelTensorReshapeB\x00R\x07reshape\x12(\n\x0fis_shape_tensor\x18\x06 \x01(\x08\x42\x00R\risShapeTensor\x12.\n\x12\x61llow_ragged_batch\x18\x07 \x01(\x08\x42\x00R\x10\x61llowRaggedBatch\x12\x1c\n\x08optional\x18\x08 \x01(\x08\x42\x00R\x08optional\x12\x36\n\x17is_non_linear_format_io\x18\t \x01(\x08\x42\x00R\x13isNonLinearFormatIo\";\n\x06\x46ormat\x12\x0f\n\x0b\x46ORMAT_NONE\x10\x00\x12\x0f\n\x0b\x46ORMAT_NHWC\x10\x01\x12\x0f\n\x0b\x46ORMAT_NCHW\x10\x02:\x00\"\xb5\x02\n\x0bModelOutput\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x32\n\tdata_type\x18\x02 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12\x14\n\x04\x64ims\x18\x03 \x03(\x03\x42\x00R\x04\x64ims\x12\x39\n\x07reshape\x18\x05 \x01(\x0b\x32\x1d.inference.ModelTensorReshapeB\x00R\x07reshape\x12\'\n\x0elabel_filename\x18\x04 \x01(\tB\x00R\rlabelFilename\x12(\n\x0fis_shape_tensor\x18\x06 \x01(\x08\x42\x00R\risShapeTensor\x12\x36\n\x17is_non_linear_format_io\x18\x07 \x01(\x08\x42\x00R\x13isNonLinearFormatIo:\x00\"\x8c\x03\n\nBatchInput\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.inference.BatchInput.KindB\x00R\x04kind\x12!\n\x0btarget_name\x18\x02 \x03(\tB\x00R\ntargetName\x12\x32\n\tdata_type\x18\x03 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12#\n\x0csource_input\x18\x04 \x03(\tB\x00R\x0bsourceInput\"\xcd\x01\n\x04Kind\x12\x17\n\x13\x42\x41TCH_ELEMENT_COUNT\x10\x00\x12#\n\x1f\x42\x41TCH_ACCUMULATED_ELEMENT_COUNT\x10\x01\x12-\n)BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO\x10\x02\x12$\n BATCH_MAX_ELEMENT_COUNT_AS_SHAPE\x10\x03\x12\x14\n\x10\x42\x41TCH_ITEM_SHAPE\x10\x04\x12\x1c\n\x18\x42\x41TCH_ITEM_SHAPE_FLATTEN\x10\x05:\x00\"\xb6\x01\n\x0b\x42\x61tchOutput\x12!\n\x0btarget_name\x18\x01 \x03(\tB\x00R\ntargetName\x12\x31\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.inference.BatchOutput.KindB\x00R\x04kind\x12#\n\x0csource_input\x18\x03 \x03(\tB\x00R\x0bsourceInput\"*\n\x04Kind\x12\"\n\x1e\x42\x41TCH_SCATTER_WITH_INPUT_SHAPE\x10\x00:\x00\"\xd2\x02\n\x12ModelVersionPolicy\x12@\n\x06latest\x18\x01 \x01(\x0b\x32$.inference.ModelVersionPolicy.LatestB\x00H\x00R\x06latest\x12\x37\n\x03\x61ll\x18\x02 \x01(\x0b\x32!.inference.ModelVersionPolicy.AllB\x00H\x00R\x03\x61ll\x12\x46\n\x08specific\x18\x03 \x01(\x0b\x32&.inference.ModelVersionPolicy.SpecificB\x00H\x00R\x08specific\x1a/\n\x06Latest\x12#\n\x0cnum_versions\x18\x01 \x01(\rB\x00R\x0bnumVersions:\x00\x1a\x07\n\x03\x41ll:\x00\x1a*\n\x08Specific\x12\x1c\n\x08versions\x18\x01 \x03(\x03\x42\x00R\x08versions:\x00:\x00\x42\x11\n\rpolicy_choice\x12\x00\"\xb4\x11\n\x17ModelOptimizationPolicy\x12@\n\x05graph\x18\x01 \x01(\x0b\x32(.inference.ModelOptimizationPolicy.GraphB\x00R\x05graph\x12N\n\x08priority\x18\x02 \x01(\x0e\x32\x30.inference.ModelOptimizationPolicy.ModelPriorityB\x00R\x08priority\x12=\n\x04\x63uda\x18\x03 \x01(\x0b\x32\'.inference.ModelOptimizationPolicy.CudaB\x00R\x04\x63uda\x12q\n\x16\x65xecution_accelerators\x18\x04 \x01(\x0b\x32\x38.inference.ModelOptimizationPolicy.ExecutionAcceleratorsB\x00R\x15\x65xecutionAccelerators\x12g\n\x13input_pinned_memory\x18\x05 \x01(\x0b\x32\x35.inference.ModelOptimizationPolicy.PinnedMemoryBufferB\x00R\x11inputPinnedMemory\x12i\n\x14output_pinned_memory\x18\x06 \x01(\x0b\x32\x35.inference.ModelOptimizationPolicy.PinnedMemoryBufferB\x00R\x12outputPinnedMemory\x12\x45\n\x1egather_kernel_buffer_threshold\x18\x07 \x01(\rB\x00R\x1bgatherKernelBufferThreshold\x12\'\n\x0e\x65\x61ger_batching\x18\x08 \x01(\x08\x42\x00R\reagerBatching\x1a!\n\x05Graph\x12\x16\n\x05level\x18\x01 \x01(\x05\x42\x00R\x05level:\x00\x1a\xe5\x06\n\x04\x43uda\x12\x18\n\x06graphs\x18\x01 \x01(\x08\x42\x00R\x06graphs\x12*\n\x10\x62usy_wait_events\x18\x02 \x01(\x08\x42\x00R\x0e\x62usyWaitEvents\x12R\n\ngraph_spec\x18\x03 \x03(\x0b\x32\x31.inference.ModelOptimizationPolicy.Cuda.GraphSpecB\x00R\tgraphSpec\x12.\n\x12output_copy_stream\x18\x04 \x01(\x08\x42\x00R\x10outputCopyStream\x1a\x90\x05\n\tGraphSpec\x12\x1f\n\nbatch_size\x18\x01 \x01(\x05\x42\x00R\tbatchSize\x12T\n\x05input\x18\x02 \x03(\x0b\x32<.inference.ModelOptimizationPolicy.Cuda.GraphSpec.InputEntryB\x00R\x05input\x12j\n\x11graph_lower_bound\x18\x03 \x01(\x0b\x32<.inference.ModelOptimizationPolicy.Cuda.GraphSpec.LowerBoundB\x00R\x0fgraphLowerBound\x1a\x1d\n\x05Shape\x12\x12\n\x03\x64im\x18\x01 \x03(\x03\x42\x00R\x03\x64im:\x00\x1a\x87\x02\n\nLowerBound\x12\x1f\n\nbatch_size\x18\x01 \x01(\x05\x42\x00R\tbatchSize\x12_\n\x05input\x18\x02 \x03(\x0b\x32G.inference.ModelOptimizationPolicy.Cuda.GraphSpec.LowerBound.InputEntryB\x00R\x05input\x1au\n\nInputEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12O\n\x05value\x18\x02 \x01(\x0b\x32\x37.inference.ModelOptimizationPolicy.Cuda.GraphSpec.ShapeB\x00R\x05value:\x02\x38\x01:\x00\x1au\n\nInputEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12O\n\x05value\x18\x02 \x01(\x0b\x32\x37.inference.ModelOptimizationPolicy.Cuda.GraphSpec.ShapeB\x00R\x05value:\x02\x38\x01:\x00:\x00\x1a\x86\x04\n\x15\x45xecutionAccelerators\x12\x82\x01\n\x19gpu_execution_accelerator\x18\x01 \x03(\x0b\x32\x44.inference.ModelOptimizationPolicy.ExecutionAccelerators.AcceleratorB\x00R\x17gpuExecutionAccelerator\x12\x82\x01\n\x19\x63pu_execution_accelerator\x18\x02 \x03(\x0b\x32\x44.inference.ModelOptimizationPolicy.ExecutionAccelerators.AcceleratorB\x00R\x17\x63puExecutionAccelerator\x1a\xe0\x01\n\x0b\x41\x63\x63\x65lerator\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12v\n\nparameters\x18\x02 \x03(\x0b\x32T.inference.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator.ParametersEntryB\x00R\nparameters\x1a\x41\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01:\x00:\x00\x1a\x30\n\x12PinnedMemoryBuffer\x12\x18\n\x06\x65nable\x18\x01 \x01(\x08\x42\x00R\x06\x65nable:\x00\"I\n\rModelPriority\x12\x14\n\x10PRIORITY_DEFAULT\x10\x00\x12\x10\n\x0cPRIORITY_MAX\x10\x01\x12\x10\n\x0cPRIORITY_MIN\x10\x02:\x00\"\xb4\x02\n\x10ModelQueuePolicy\x12R\n\x0etimeout_action\x18\x01 \x01(\x0e\x32).inference.ModelQueuePolicy.TimeoutActionB\x00R\rtimeoutAction\x12\x42\n\x1c\x64\x65\x66\x61ult_timeout_microseconds\x18\x02 \x01(\x04\x42\x00R\x1a\x64\x65\x66\x61ultTimeoutMicroseconds\x12\x36\n\x16\x61llow_timeout_override\x18\x03 \x01(\x08\x42\x00R\x14\x61llowTimeoutOverride\x12&\n\x0emax_queue_size\x18\x04 \x01(\rB\x00R\x0cmaxQueueSize\"&\n\rTimeoutAction\x12\n\n\x06REJECT\x10\x00\x12\t\n\x05\x44\x45LAY\x10\x01:\x00\"\xcb\x04\n\x14ModelDynamicBatching\x12\x32\n\x14preferred_batch_size\x18\x01 \x03(\x05\x42\x00R\x12preferredBatchSize\x12\x41\n\x1cmax_queue_delay_microseconds\x18\x02 \x01(\x04\x42\x00R\x19maxQueueDelayMicroseconds\x12-\n\x11preserve_ordering\x18\x03 \x01(\x08\x42\x00R\x10preserveOrdering\x12)\n\x0fpriority_levels\x18\x04 \x01(\x04\x42\x00R\x0epriorityLevels\x12\x36\n\x16\x64\x65\x66\x61ult_priority_level\x18\x05 \x01(\x04\x42\x00R\x14\x64\x65\x66\x61ultPriorityLevel\x12O\n\x14\x64\x65\x66\x61ult_queue_policy\x18\x06 \x01(\x0b\x32\x1b.inference.ModelQueuePolicyB\x00R\x12\x64\x65\x66\x61ultQueuePolicy\x12n\n\x15priority_queue_policy\x18\x07 \x03(\x0b\x32\x38.inference.ModelDynamicBatching.PriorityQueuePolicyEntryB\x00R\x13priorityQueuePolicy\x1ag\n\x18PriorityQueuePolicyEntry\x12\x12\n\x03key\x18\x01 \x01(\x04\x42\x00R\x03key\x12\x33\n\x05value\x18\x02 \x01(\x0b\x32\x1b.inference.ModelQueuePolicyB\x00R\x05value:\x02\x38\x01:\x00\"\xfb\x0e\n\x15ModelSequenceBatching\x12K\n\x06\x64irect\x18\x03 \x01(\x0b\x32/.inference.ModelSequenceBatching.StrategyDirectB\x00H\x00R\x06\x64irect\x12K\n\x06oldest\x18\x04 \x01(\x0b\x32/.inference.ModelSequenceBatching.StrategyOldestB\x00H\x00R\x06oldest\x12\x45\n\x1emax_sequence_idle_microseconds\x18\x01 \x01(\x04\x42\x00R\x1bmaxSequenceIdleMicroseconds\x12T\n\rcontrol_input\x18\x02 \x03(\x0b\x32-.inference.ModelSequenceBatching.ControlInputB\x00R\x0c\x63ontrolInput\x12>\n\x05state\x18\x05 \x03(\x0b\x32&.inference.ModelSequenceBatching.StateB\x00R\x05state\x12/\n\x12iterative_sequence\x18\x06 \x01(\x08\x42\x00R\x11iterativeSequence\x1a\xfb\x02\n\x07\x43ontrol\x12\x43\n\x04kind\x18\x01 \x01(\x0e\x32-.inference.ModelSequenceBatching.Control.KindB\x00R\x04kind\x12*\n\x10int32_false_true\x18\x02 \x03(\x05\x42\x00R\x0eint32FalseTrue\x12(\n\x0f\x66p32_false_true\x18\x03 \x03(\x02\x42\x00R\rfp32FalseTrue\x12(\n\x0f\x62ool_false_true\x18\x05 \x03(\x08\x42\x00R\rboolFalseTrue\x12\x32\n\tdata_type\x18\x04 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\"u\n\x04Kind\x12\x1a\n\x16\x43ONTROL_SEQUENCE_START\x10\x00\x12\x1a\n\x16\x43ONTROL_SEQUENCE_READY\x10\x01\x12\x18\n\x14\x43ONTROL_SEQUENCE_END\x10\x02\x12\x1b\n\x17\x43ONTROL_SEQUENCE_CORRID\x10\x03:\x00\x1al\n\x0c\x43ontrolInput\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x44\n\x07\x63ontrol\x18\x02 \x03(\x0b\x32(.inference.ModelSequenceBatching.ControlB\x00R\x07\x63ontrol:\x00\x1a\xc2\x01\n\x0cInitialState\x12\x32\n\tdata_type\x18\x01 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12\x14\n\x04\x64ims\x18\x02 \x03(\x03\x42\x00R\x04\x64ims\x12\x1f\n\tzero_data\x18\x03 \x01(\x08\x42\x00H\x00R\x08zeroData\x12\x1f\n\tdata_file\x18\x04 \x01(\tB\x00H\x00R\x08\x64\x61taFile\x12\x14\n\x04name\x18\x05 \x01(\tB\x00R\x04name:\x00\x42\x0e\n\nstate_data\x12\x00\x1a\xe8\x02\n\x05State\x12\x1f\n\ninput_name\x18\x01 \x01(\tB\x00R\tinputName\x12!\n\x0boutput_name\x18\x02 \x01(\tB\x00R\noutputName\x12\x32\n\tdata_type\x18\x03 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12\x14\n\x04\x64ims\x18\x04 \x03(\x03\x42\x00R\x04\x64ims\x12T\n\rinitial_state\x18\x05 \x03(\x0b\x32-.inference.ModelSequenceBatching.InitialStateB\x00R\x0cinitialState\x12G\n use_same_buffer_for_input_output\x18\x06 \x01(\x08\x42\x00R\x1buseSameBufferForInputOutput\x12\x30\n\x13use_growable_memory\x18\x07 \x01(\x08\x42\x00R\x11useGrowableMemory:\x00\x1a\x91\x01\n\x0eStrategyDirect\x12\x41\n\x1cmax_queue_delay_microseconds\x18\x01 \x01(\x04\x42\x00R\x19maxQueueDelayMicroseconds\x12:\n\x18minimum_slot_utilization\x18\x02 \x01(\x02\x42\x00R\x16minimumSlotUtilization:\x00\x1a\xf2\x01\n\x0eStrategyOldest\x12\x38\n\x17max_candidate_sequences\x18\x01 \x01(\x05\x42\x00R\x15maxCandidateSequences\x12\x32\n\x14preferred_batch_size\x18\x02 \x03(\x05\x42\x00R\x12preferredBatchSize\x12\x41\n\x1cmax_queue_delay_microseconds\x18\x03 \x01(\x04\x42\x00R\x19maxQueueDelayMicroseconds\x12-\n\x11preserve_ordering\x18\x04 \x01(\x08\x42\x00R\x10preserveOrdering:\x00:\x00\x42\x13\n\x0fstrategy_choice\x12\x00\"\xa0\x04\n\x0fModelEnsembling\x12\x35\n\x04step\x18\x01 \x03(\x0b\x32\x1f.inference.ModelEnsembling.StepB\x00R\x04step\x12\x34\n\x15max_inflight_requests\x18\x02 \x01(\rB\x00R\x13maxInflightRequests\x1a\x9d\x03\n\x04Step\x12\x1f\n\nmodel_name\x18\x01 \x01(\tB\x00R\tmodelName\x12%\n\rmodel_version\x18\x02 \x01(\x03\x42\x00R\x0cmodelVersion\x12L\n\tinput_map\x18\x03 \x03(\x0b\x32-.inference.ModelEnsembling.Step.InputMapEntryB\x00R\x08inputMap\x12O\n\noutput_map\x18\x04 \x03(\x0b\x32..inference.ModelEnsembling.Step.OutputMapEntryB\x00R\toutputMap\x12)\n\x0fmodel_namespace\x18\x05 \x01(\tB\x00R\x0emodelNamespace\x1a?\n\rInputMapEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01\x1a@\n\x0eOutputMapEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01:\x00:\x00\"7\n\x0eModelParameter\x12#\n\x0cstring_value\x18\x01 \x01(\tB\x00R\x0bstringValue:\x00\"\xd6\x03\n\x0bModelWarmup\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1f\n\nbatch_size\x18\x02 \x01(\rB\x00R\tbatchSize\x12<\n\x06inputs\x18\x03 \x03(\x0b\x32\".inference.ModelWarmup.InputsEntryB\x00R\x06inputs\x12\x16\n\x05\x63ount\x18\x04 \x01(\rB\x00R\x05\x63ount\x1a\xda\x01\n\x05Input\x12\x32\n\tdata_type\x18\x01 \x01(\x0e\x32\x13.inference.DataTypeB\x00R\x08\x64\x61taType\x12\x14\n\x04\x64ims\x18\x02 \x03(\x03\x42\x00R\x04\x64ims\x12\x1f\n\tzero_data\x18\x03 \x01(\x08\x42\x00H\x00R\x08zeroData\x12#\n\x0brandom_data\x18\x04 \x01(\x08\x42\x00H\x00R\nrandomData\x12*\n\x0finput_data_file\x18\x05 \x01(\tB\x00H\x00R\rinputDataFile:\x00\x42\x13\n\x0finput_data_type\x12\x00\x1a[\n\x0bInputsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x34\n\x05value\x18\x02 \x01(\x0b\x32\x1c.inference.ModelWarmup.InputB\x00R\x05value:\x02\x38\x01:\x00\"E\n\x0fModelOperations\x12\x30\n\x13op_library_filename\x18\x01 \x03(\tB\x00R\x11opLibraryFilename:\x00\":\n\x16ModelTransactionPolicy\x12\x1e\n\tdecoupled\x18\x01 \x01(\x08\x42\x00R\tdecoupled:\x00\"\x9a\x02\n\x15ModelRepositoryAgents\x12@\n\x06\x61gents\x18\x01 \x03(\x0b\x32&.inference.ModelRepositoryAgents.AgentB\x00R\x06\x61gents\x1a\xbc\x01\n\x05\x41gent\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12X\n\nparameters\x18\x02 \x03(\x0b\x32\x36.inference.ModelRepositoryAgents.Agent.ParametersEntryB\x00R\nparameters\x1a\x41\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01:\x00:\x00\"0\n\x12ModelResponseCache\x12\x18\n\x06\x65nable\x18\x01 \x01(\x08\x42\x00R\x06\x65nable:\x00\"\xba\x03\n\x0cModelMetrics\x12N\n\x0emetric_control\x18\x01 \x03(\x0b\x32%.inference.ModelMetrics.MetricControlB\x00R\rmetricControl\x1a\xd7\x02\n\rMetricControl\x12\x65\n\x11metric_identifier\x18\x01 \x01(\x0b\x32\x36.inference.ModelMetrics.MetricControl.MetricIdentifierB\x00R\x10metricIdentifier\x12g\n\x11histogram_options\x18\x02 \x01(\x0b\x32\x36.inference.ModelMetrics.MetricControl.HistogramOptionsB\x00H\x00R\x10histogramOptions\x1a.\n\x10MetricIdentifier\x12\x18\n\x06\x66\x61mily\x18\x01 \x01(\tB\x00R\x06\x66\x61mily:\x00\x1a\x30\n\x10HistogramOptions\x12\x1a\n\x07\x62uckets\x18\x01 \x03(\x01\x42\x00R\x07\x62uckets:\x00:\x00\x42\x12\n\x0emetric_options\x12\x00:\x00\"\xbe\x0e\n\x0bModelConfig\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08platform\x18\x02 \x01(\tB\x00R\x08platform\x12\x1a\n\x07\x62\x61\x63kend\x18\x11 \x01(\tB\x00R\x07\x62\x61\x63kend\x12\x1a\n\x07runtime\x18\x19 \x01(\tB\x00R\x07runtime\x12\x46\n\x0eversion_policy\x18\x03 \x01(\x0b\x32\x1d.inference.ModelVersionPolicyB\x00R\rversionPolicy\x12&\n\x0emax_batch_size\x18\x04 \x01(\x05\x42\x00R\x0cmaxBatchSize\x12-\n\x05input\x18\x05 \x03(\x0b\x32\x15.inference.ModelInputB\x00R\x05input\x12\x30\n\x06output\x18\x06 \x03(\x0b\x32\x16.inference.ModelOutputB\x00R\x06output\x12\x38\n\x0b\x62\x61tch_input\x18\x14 \x03(\x0b\x32\x15.inference.BatchInputB\x00R\nbatchInput\x12;\n\x0c\x62\x61tch_output\x18\x15 \x03(\x0b\x32\x16.inference.BatchOutputB\x00R\x0b\x62\x61tchOutput\x12H\n\x0coptimization\x18\x0c \x01(\x0b\x32\".inference.ModelOptimizationPolicyB\x00R\x0coptimization\x12N\n\x10\x64ynamic_batching\x18\x0b \x01(\x0b\x32\x1f.inference.ModelDynamicBatchingB\x00H\x00R\x0f\x64ynamicBatching\x12Q\n\x11sequence_batching\x18\r \x01(\x0b\x32 .inference.ModelSequenceBatchingB\x00H\x00R\x10sequenceBatching\x12O\n\x13\x65nsemble_scheduling\x18\x0f \x01(\x0b\x32\x1a.inference.ModelEnsemblingB\x00H\x00R\x12\x65nsembleScheduling\x12\x46\n\x0einstance_group\x18\x07 \x03(\x0b\x32\x1d.inference.ModelInstanceGroupB\x00R\rinstanceGroup\x12\x36\n\x16\x64\x65\x66\x61ult_model_filename\x18\x08 \x01(\tB\x00R\x14\x64\x65\x66\x61ultModelFilename\x12\\\n\x12\x63\x63_model_filenames\x18\t \x03(\x0b\x32,.inference.ModelConfig.CcModelFilenamesEntryB\x00R\x10\x63\x63ModelFilenames\x12I\n\x0bmetric_tags\x18\n \x03(\x0b\x32&.inference.ModelConfig.MetricTagsEntryB\x00R\nmetricTags\x12H\n\nparameters\x18\x0e \x03(\x0b\x32&.inference.ModelConfig.ParametersEntryB\x00R\nparameters\x12;\n\x0cmodel_warmup\x18\x10 \x03(\x0b\x32\x16.inference.ModelWarmupB\x00R\x0bmodelWarmup\x12G\n\x10model_operations\x18\x12 \x01(\x0b\x32\x1a.inference.ModelOperationsB\x00R\x0fmodelOperations\x12]\n\x18model_transaction_policy\x18\x13 \x01(\x0b\x32!.inference.ModelTransactionPolicyB\x00R\x16modelTransactionPolicy\x12Z\n\x17model_repository_agents\x18\x17 \x01(\x0b\x32 .inference.ModelRepositoryAgentsB\x00R\x15modelRepositoryAgents\x12\x46\n\x0eresponse_cache\x18\x18 \x01(\x0b\x32\x1d.inference.ModelResponseCacheB\x00R\rresponseCache\x12>\n\rmodel_metrics\x18\x1a \x01(\x0b\x32\x17.inference.ModelMetricsB\x00R\x0cmodelMetrics\x1aG\n\x15\x43\x63ModelFilenamesEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01\x1a\x41\n\x0fMetricTagsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01\x1a\\\n\x0fParametersEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.ModelParameterB\x00R\x05value:\x02\x38\x01:\x00\x42\x15\n\x11scheduling_choice\x12\x00*\xfa\x01\n\x08\x44\x61taType\x12\x10\n\x0cTYPE_INVALID\x10\x00\x12\r\n\tTYPE_BOOL\x10\x01\x12\x0e\n\nTYPE_UINT8\x10\x02\x12\x0f\n\x0bTYPE_UINT16\x10\x03\x12\x0f\n\x0bTYPE_UINT32\x10\x04\x12\x0f\n\x0bTYPE_UINT64\x10\x05\x12\r\n\tTYPE_INT8\x10\x06\x12\x0e\n\nTYPE_INT16\x10\x07\x12\x0e\n\nTYPE_INT32\x10\x08\x12\x0e\n\nTYPE_INT64\x10\t\x12\r\n\tTYPE_FP16\x10\n\x12\r\n\tTYPE_FP32\x10\x0b\x12\r\n\tTYPE_FP64\x10\x0c\x12\x0f\n\x0bTYPE_STRING\x10\r\x12\r\n\tTYPE_BF16\x10\x0e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(
-    DESCRIPTOR, "headrace.oip.model_config_pb2", _globals
-)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.oip.model_config_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND_INPUTENTRY"
-    ]._loaded_options = None
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND_INPUTENTRY"
-    ]._serialized_options = b"8\001"
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_INPUTENTRY"
-    ]._loaded_options = None
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_INPUTENTRY"
-    ]._serialized_options = b"8\001"
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR_PARAMETERSENTRY"
-    ]._loaded_options = None
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR_PARAMETERSENTRY"
-    ]._serialized_options = b"8\001"
-    _globals["_MODELDYNAMICBATCHING_PRIORITYQUEUEPOLICYENTRY"]._loaded_options = None
-    _globals[
-        "_MODELDYNAMICBATCHING_PRIORITYQUEUEPOLICYENTRY"
-    ]._serialized_options = b"8\001"
-    _globals["_MODELENSEMBLING_STEP_INPUTMAPENTRY"]._loaded_options = None
-    _globals["_MODELENSEMBLING_STEP_INPUTMAPENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELENSEMBLING_STEP_OUTPUTMAPENTRY"]._loaded_options = None
-    _globals["_MODELENSEMBLING_STEP_OUTPUTMAPENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELWARMUP_INPUTSENTRY"]._loaded_options = None
-    _globals["_MODELWARMUP_INPUTSENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELREPOSITORYAGENTS_AGENT_PARAMETERSENTRY"]._loaded_options = None
-    _globals[
-        "_MODELREPOSITORYAGENTS_AGENT_PARAMETERSENTRY"
-    ]._serialized_options = b"8\001"
-    _globals["_MODELCONFIG_CCMODELFILENAMESENTRY"]._loaded_options = None
-    _globals["_MODELCONFIG_CCMODELFILENAMESENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELCONFIG_METRICTAGSENTRY"]._loaded_options = None
-    _globals["_MODELCONFIG_METRICTAGSENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELCONFIG_PARAMETERSENTRY"]._loaded_options = None
-    _globals["_MODELCONFIG_PARAMETERSENTRY"]._serialized_options = b"8\001"
-    _globals["_DATATYPE"]._serialized_start = 11551
-    _globals["_DATATYPE"]._serialized_end = 11801
-    _globals["_MODELRATELIMITER"]._serialized_start = 47
-    _globals["_MODELRATELIMITER"]._serialized_end = 253
-    _globals["_MODELRATELIMITER_RESOURCE"]._serialized_start = 167
-    _globals["_MODELRATELIMITER_RESOURCE"]._serialized_end = 251
-    _globals["_MODELINSTANCEGROUP"]._serialized_start = 256
-    _globals["_MODELINSTANCEGROUP"]._serialized_end = 903
-    _globals["_MODELINSTANCEGROUP_SECONDARYDEVICE"]._serialized_start = 656
-    _globals["_MODELINSTANCEGROUP_SECONDARYDEVICE"]._serialized_end = 834
-    _globals[
-        "_MODELINSTANCEGROUP_SECONDARYDEVICE_SECONDARYDEVICEKIND"
-    ]._serialized_start = 795
-    _globals[
-        "_MODELINSTANCEGROUP_SECONDARYDEVICE_SECONDARYDEVICEKIND"
-    ]._serialized_end = 832
-    _globals["_MODELINSTANCEGROUP_KIND"]._serialized_start = 836
-    _globals["_MODELINSTANCEGROUP_KIND"]._serialized_end = 901
-    _globals["_MODELTENSORRESHAPE"]._serialized_start = 905
-    _globals["_MODELTENSORRESHAPE"]._serialized_end = 951
-    _globals["_MODELINPUT"]._serialized_start = 954
-    _globals["_MODELINPUT"]._serialized_end = 1416
-    _globals["_MODELINPUT_FORMAT"]._serialized_start = 1355
-    _globals["_MODELINPUT_FORMAT"]._serialized_end = 1414
-    _globals["_MODELOUTPUT"]._serialized_start = 1419
-    _globals["_MODELOUTPUT"]._serialized_end = 1728
-    _globals["_BATCHINPUT"]._serialized_start = 1731
-    _globals["_BATCHINPUT"]._serialized_end = 2127
-    _globals["_BATCHINPUT_KIND"]._serialized_start = 1920
-    _globals["_BATCHINPUT_KIND"]._serialized_end = 2125
-    _globals["_BATCHOUTPUT"]._serialized_start = 2130
-    _globals["_BATCHOUTPUT"]._serialized_end = 2312
-    _globals["_BATCHOUTPUT_KIND"]._serialized_start = 2268
-    _globals["_BATCHOUTPUT_KIND"]._serialized_end = 2310
-    _globals["_MODELVERSIONPOLICY"]._serialized_start = 2315
-    _globals["_MODELVERSIONPOLICY"]._serialized_end = 2653
-    _globals["_MODELVERSIONPOLICY_LATEST"]._serialized_start = 2532
-    _globals["_MODELVERSIONPOLICY_LATEST"]._serialized_end = 2579
-    _globals["_MODELVERSIONPOLICY_ALL"]._serialized_start = 2581
-    _globals["_MODELVERSIONPOLICY_ALL"]._serialized_end = 2588
-    _globals["_MODELVERSIONPOLICY_SPECIFIC"]._serialized_start = 2590
-    _globals["_MODELVERSIONPOLICY_SPECIFIC"]._serialized_end = 2632
-    _globals["_MODELOPTIMIZATIONPOLICY"]._serialized_start = 2656
-    _globals["_MODELOPTIMIZATIONPOLICY"]._serialized_end = 4884
-    _globals["_MODELOPTIMIZATIONPOLICY_GRAPH"]._serialized_start = 3331
-    _globals["_MODELOPTIMIZATIONPOLICY_GRAPH"]._serialized_end = 3364
-    _globals["_MODELOPTIMIZATIONPOLICY_CUDA"]._serialized_start = 3367
-    _globals["_MODELOPTIMIZATIONPOLICY_CUDA"]._serialized_end = 4236
-    _globals["_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC"]._serialized_start = 3578
-    _globals["_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC"]._serialized_end = 4234
-    _globals["_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_SHAPE"]._serialized_start = 3818
-    _globals["_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_SHAPE"]._serialized_end = 3847
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND"
-    ]._serialized_start = 3850
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND"
-    ]._serialized_end = 4113
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND_INPUTENTRY"
-    ]._serialized_start = 3994
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND_INPUTENTRY"
-    ]._serialized_end = 4111
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_INPUTENTRY"
-    ]._serialized_start = 3994
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_INPUTENTRY"
-    ]._serialized_end = 4111
-    _globals["_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS"]._serialized_start = 4239
-    _globals["_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS"]._serialized_end = 4757
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR"
-    ]._serialized_start = 4531
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR"
-    ]._serialized_end = 4755
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR_PARAMETERSENTRY"
-    ]._serialized_start = 4688
-    _globals[
-        "_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR_PARAMETERSENTRY"
-    ]._serialized_end = 4753
-    _globals["_MODELOPTIMIZATIONPOLICY_PINNEDMEMORYBUFFER"]._serialized_start = 4759
-    _globals["_MODELOPTIMIZATIONPOLICY_PINNEDMEMORYBUFFER"]._serialized_end = 4807
-    _globals["_MODELOPTIMIZATIONPOLICY_MODELPRIORITY"]._serialized_start = 4809
-    _globals["_MODELOPTIMIZATIONPOLICY_MODELPRIORITY"]._serialized_end = 4882
-    _globals["_MODELQUEUEPOLICY"]._serialized_start = 4887
-    _globals["_MODELQUEUEPOLICY"]._serialized_end = 5195
-    _globals["_MODELQUEUEPOLICY_TIMEOUTACTION"]._serialized_start = 5155
-    _globals["_MODELQUEUEPOLICY_TIMEOUTACTION"]._serialized_end = 5193
-    _globals["_MODELDYNAMICBATCHING"]._serialized_start = 5198
-    _globals["_MODELDYNAMICBATCHING"]._serialized_end = 5785
-    _globals["_MODELDYNAMICBATCHING_PRIORITYQUEUEPOLICYENTRY"]._serialized_start = 5680
-    _globals["_MODELDYNAMICBATCHING_PRIORITYQUEUEPOLICYENTRY"]._serialized_end = 5783
-    _globals["_MODELSEQUENCEBATCHING"]._serialized_start = 5788
-    _globals["_MODELSEQUENCEBATCHING"]._serialized_end = 7703
-    _globals["_MODELSEQUENCEBATCHING_CONTROL"]._serialized_start = 6238
-    _globals["_MODELSEQUENCEBATCHING_CONTROL"]._serialized_end = 6617
-    _globals["_MODELSEQUENCEBATCHING_CONTROL_KIND"]._serialized_start = 6498
-    _globals["_MODELSEQUENCEBATCHING_CONTROL_KIND"]._serialized_end = 6615
-    _globals["_MODELSEQUENCEBATCHING_CONTROLINPUT"]._serialized_start = 6619
-    _globals["_MODELSEQUENCEBATCHING_CONTROLINPUT"]._serialized_end = 6727
-    _globals["_MODELSEQUENCEBATCHING_INITIALSTATE"]._serialized_start = 6730
-    _globals["_MODELSEQUENCEBATCHING_INITIALSTATE"]._serialized_end = 6924
-    _globals["_MODELSEQUENCEBATCHING_STATE"]._serialized_start = 6927
-    _globals["_MODELSEQUENCEBATCHING_STATE"]._serialized_end = 7287
-    _globals["_MODELSEQUENCEBATCHING_STRATEGYDIRECT"]._serialized_start = 7290
-    _globals["_MODELSEQUENCEBATCHING_STRATEGYDIRECT"]._serialized_end = 7435
-    _globals["_MODELSEQUENCEBATCHING_STRATEGYOLDEST"]._serialized_start = 7438
-    _globals["_MODELSEQUENCEBATCHING_STRATEGYOLDEST"]._serialized_end = 7680
-    _globals["_MODELENSEMBLING"]._serialized_start = 7706
-    _globals["_MODELENSEMBLING"]._serialized_end = 8250
-    _globals["_MODELENSEMBLING_STEP"]._serialized_start = 7835
-    _globals["_MODELENSEMBLING_STEP"]._serialized_end = 8248
-    _globals["_MODELENSEMBLING_STEP_INPUTMAPENTRY"]._serialized_start = 8117
-    _globals["_MODELENSEMBLING_STEP_INPUTMAPENTRY"]._serialized_end = 8180
-    _globals["_MODELENSEMBLING_STEP_OUTPUTMAPENTRY"]._serialized_start = 8182
-    _globals["_MODELENSEMBLING_STEP_OUTPUTMAPENTRY"]._serialized_end = 8246
-    _globals["_MODELPARAMETER"]._serialized_start = 8252
-    _globals["_MODELPARAMETER"]._serialized_end = 8307
-    _globals["_MODELWARMUP"]._serialized_start = 8310
-    _globals["_MODELWARMUP"]._serialized_end = 8780
-    _globals["_MODELWARMUP_INPUT"]._serialized_start = 8467
-    _globals["_MODELWARMUP_INPUT"]._serialized_end = 8685
-    _globals["_MODELWARMUP_INPUTSENTRY"]._serialized_start = 8687
-    _globals["_MODELWARMUP_INPUTSENTRY"]._serialized_end = 8778
-    _globals["_MODELOPERATIONS"]._serialized_start = 8782
-    _globals["_MODELOPERATIONS"]._serialized_end = 8851
-    _globals["_MODELTRANSACTIONPOLICY"]._serialized_start = 8853
-    _globals["_MODELTRANSACTIONPOLICY"]._serialized_end = 8911
-    _globals["_MODELREPOSITORYAGENTS"]._serialized_start = 8914
-    _globals["_MODELREPOSITORYAGENTS"]._serialized_end = 9196
-    _globals["_MODELREPOSITORYAGENTS_AGENT"]._serialized_start = 9006
-    _globals["_MODELREPOSITORYAGENTS_AGENT"]._serialized_end = 9194
-    _globals["_MODELREPOSITORYAGENTS_AGENT_PARAMETERSENTRY"]._serialized_start = 4688
-    _globals["_MODELREPOSITORYAGENTS_AGENT_PARAMETERSENTRY"]._serialized_end = 4753
-    _globals["_MODELRESPONSECACHE"]._serialized_start = 9198
-    _globals["_MODELRESPONSECACHE"]._serialized_end = 9246
-    _globals["_MODELMETRICS"]._serialized_start = 9249
-    _globals["_MODELMETRICS"]._serialized_end = 9691
-    _globals["_MODELMETRICS_METRICCONTROL"]._serialized_start = 9346
-    _globals["_MODELMETRICS_METRICCONTROL"]._serialized_end = 9689
-    _globals["_MODELMETRICS_METRICCONTROL_METRICIDENTIFIER"]._serialized_start = 9571
-    _globals["_MODELMETRICS_METRICCONTROL_METRICIDENTIFIER"]._serialized_end = 9617
-    _globals["_MODELMETRICS_METRICCONTROL_HISTOGRAMOPTIONS"]._serialized_start = 9619
-    _globals["_MODELMETRICS_METRICCONTROL_HISTOGRAMOPTIONS"]._serialized_end = 9667
-    _globals["_MODELCONFIG"]._serialized_start = 9694
-    _globals["_MODELCONFIG"]._serialized_end = 11548
-    _globals["_MODELCONFIG_CCMODELFILENAMESENTRY"]._serialized_start = 11291
-    _globals["_MODELCONFIG_CCMODELFILENAMESENTRY"]._serialized_end = 11362
-    _globals["_MODELCONFIG_METRICTAGSENTRY"]._serialized_start = 11364
-    _globals["_MODELCONFIG_METRICTAGSENTRY"]._serialized_end = 11429
-    _globals["_MODELCONFIG_PARAMETERSENTRY"]._serialized_start = 11431
-    _globals["_MODELCONFIG_PARAMETERSENTRY"]._serialized_end = 11523
+  DESCRIPTOR._loaded_options = None
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND_INPUTENTRY']._loaded_options = None
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND_INPUTENTRY']._serialized_options = b'8\001'
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_INPUTENTRY']._loaded_options = None
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_INPUTENTRY']._serialized_options = b'8\001'
+  _globals['_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELDYNAMICBATCHING_PRIORITYQUEUEPOLICYENTRY']._loaded_options = None
+  _globals['_MODELDYNAMICBATCHING_PRIORITYQUEUEPOLICYENTRY']._serialized_options = b'8\001'
+  _globals['_MODELENSEMBLING_STEP_INPUTMAPENTRY']._loaded_options = None
+  _globals['_MODELENSEMBLING_STEP_INPUTMAPENTRY']._serialized_options = b'8\001'
+  _globals['_MODELENSEMBLING_STEP_OUTPUTMAPENTRY']._loaded_options = None
+  _globals['_MODELENSEMBLING_STEP_OUTPUTMAPENTRY']._serialized_options = b'8\001'
+  _globals['_MODELWARMUP_INPUTSENTRY']._loaded_options = None
+  _globals['_MODELWARMUP_INPUTSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELREPOSITORYAGENTS_AGENT_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELREPOSITORYAGENTS_AGENT_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELCONFIG_CCMODELFILENAMESENTRY']._loaded_options = None
+  _globals['_MODELCONFIG_CCMODELFILENAMESENTRY']._serialized_options = b'8\001'
+  _globals['_MODELCONFIG_METRICTAGSENTRY']._loaded_options = None
+  _globals['_MODELCONFIG_METRICTAGSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELCONFIG_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELCONFIG_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_DATATYPE']._serialized_start=11551
+  _globals['_DATATYPE']._serialized_end=11801
+  _globals['_MODELRATELIMITER']._serialized_start=47
+  _globals['_MODELRATELIMITER']._serialized_end=253
+  _globals['_MODELRATELIMITER_RESOURCE']._serialized_start=167
+  _globals['_MODELRATELIMITER_RESOURCE']._serialized_end=251
+  _globals['_MODELINSTANCEGROUP']._serialized_start=256
+  _globals['_MODELINSTANCEGROUP']._serialized_end=903
+  _globals['_MODELINSTANCEGROUP_SECONDARYDEVICE']._serialized_start=656
+  _globals['_MODELINSTANCEGROUP_SECONDARYDEVICE']._serialized_end=834
+  _globals['_MODELINSTANCEGROUP_SECONDARYDEVICE_SECONDARYDEVICEKIND']._serialized_start=795
+  _globals['_MODELINSTANCEGROUP_SECONDARYDEVICE_SECONDARYDEVICEKIND']._serialized_end=832
+  _globals['_MODELINSTANCEGROUP_KIND']._serialized_start=836
+  _globals['_MODELINSTANCEGROUP_KIND']._serialized_end=901
+  _globals['_MODELTENSORRESHAPE']._serialized_start=905
+  _globals['_MODELTENSORRESHAPE']._serialized_end=951
+  _globals['_MODELINPUT']._serialized_start=954
+  _globals['_MODELINPUT']._serialized_end=1416
+  _globals['_MODELINPUT_FORMAT']._serialized_start=1355
+  _globals['_MODELINPUT_FORMAT']._serialized_end=1414
+  _globals['_MODELOUTPUT']._serialized_start=1419
+  _globals['_MODELOUTPUT']._serialized_end=1728
+  _globals['_BATCHINPUT']._serialized_start=1731
+  _globals['_BATCHINPUT']._serialized_end=2127
+  _globals['_BATCHINPUT_KIND']._serialized_start=1920
+  _globals['_BATCHINPUT_KIND']._serialized_end=2125
+  _globals['_BATCHOUTPUT']._serialized_start=2130
+  _globals['_BATCHOUTPUT']._serialized_end=2312
+  _globals['_BATCHOUTPUT_KIND']._serialized_start=2268
+  _globals['_BATCHOUTPUT_KIND']._serialized_end=2310
+  _globals['_MODELVERSIONPOLICY']._serialized_start=2315
+  _globals['_MODELVERSIONPOLICY']._serialized_end=2653
+  _globals['_MODELVERSIONPOLICY_LATEST']._serialized_start=2532
+  _globals['_MODELVERSIONPOLICY_LATEST']._serialized_end=2579
+  _globals['_MODELVERSIONPOLICY_ALL']._serialized_start=2581
+  _globals['_MODELVERSIONPOLICY_ALL']._serialized_end=2588
+  _globals['_MODELVERSIONPOLICY_SPECIFIC']._serialized_start=2590
+  _globals['_MODELVERSIONPOLICY_SPECIFIC']._serialized_end=2632
+  _globals['_MODELOPTIMIZATIONPOLICY']._serialized_start=2656
+  _globals['_MODELOPTIMIZATIONPOLICY']._serialized_end=4884
+  _globals['_MODELOPTIMIZATIONPOLICY_GRAPH']._serialized_start=3331
+  _globals['_MODELOPTIMIZATIONPOLICY_GRAPH']._serialized_end=3364
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA']._serialized_start=3367
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA']._serialized_end=4236
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC']._serialized_start=3578
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC']._serialized_end=4234
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_SHAPE']._serialized_start=3818
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_SHAPE']._serialized_end=3847
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND']._serialized_start=3850
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND']._serialized_end=4113
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND_INPUTENTRY']._serialized_start=3994
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_LOWERBOUND_INPUTENTRY']._serialized_end=4111
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_INPUTENTRY']._serialized_start=3994
+  _globals['_MODELOPTIMIZATIONPOLICY_CUDA_GRAPHSPEC_INPUTENTRY']._serialized_end=4111
+  _globals['_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS']._serialized_start=4239
+  _globals['_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS']._serialized_end=4757
+  _globals['_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR']._serialized_start=4531
+  _globals['_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR']._serialized_end=4755
+  _globals['_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR_PARAMETERSENTRY']._serialized_start=4688
+  _globals['_MODELOPTIMIZATIONPOLICY_EXECUTIONACCELERATORS_ACCELERATOR_PARAMETERSENTRY']._serialized_end=4753
+  _globals['_MODELOPTIMIZATIONPOLICY_PINNEDMEMORYBUFFER']._serialized_start=4759
+  _globals['_MODELOPTIMIZATIONPOLICY_PINNEDMEMORYBUFFER']._serialized_end=4807
+  _globals['_MODELOPTIMIZATIONPOLICY_MODELPRIORITY']._serialized_start=4809
+  _globals['_MODELOPTIMIZATIONPOLICY_MODELPRIORITY']._serialized_end=4882
+  _globals['_MODELQUEUEPOLICY']._serialized_start=4887
+  _globals['_MODELQUEUEPOLICY']._serialized_end=5195
+  _globals['_MODELQUEUEPOLICY_TIMEOUTACTION']._serialized_start=5155
+  _globals['_MODELQUEUEPOLICY_TIMEOUTACTION']._serialized_end=5193
+  _globals['_MODELDYNAMICBATCHING']._serialized_start=5198
+  _globals['_MODELDYNAMICBATCHING']._serialized_end=5785
+  _globals['_MODELDYNAMICBATCHING_PRIORITYQUEUEPOLICYENTRY']._serialized_start=5680
+  _globals['_MODELDYNAMICBATCHING_PRIORITYQUEUEPOLICYENTRY']._serialized_end=5783
+  _globals['_MODELSEQUENCEBATCHING']._serialized_start=5788
+  _globals['_MODELSEQUENCEBATCHING']._serialized_end=7703
+  _globals['_MODELSEQUENCEBATCHING_CONTROL']._serialized_start=6238
+  _globals['_MODELSEQUENCEBATCHING_CONTROL']._serialized_end=6617
+  _globals['_MODELSEQUENCEBATCHING_CONTROL_KIND']._serialized_start=6498
+  _globals['_MODELSEQUENCEBATCHING_CONTROL_KIND']._serialized_end=6615
+  _globals['_MODELSEQUENCEBATCHING_CONTROLINPUT']._serialized_start=6619
+  _globals['_MODELSEQUENCEBATCHING_CONTROLINPUT']._serialized_end=6727
+  _globals['_MODELSEQUENCEBATCHING_INITIALSTATE']._serialized_start=6730
+  _globals['_MODELSEQUENCEBATCHING_INITIALSTATE']._serialized_end=6924
+  _globals['_MODELSEQUENCEBATCHING_STATE']._serialized_start=6927
+  _globals['_MODELSEQUENCEBATCHING_STATE']._serialized_end=7287
+  _globals['_MODELSEQUENCEBATCHING_STRATEGYDIRECT']._serialized_start=7290
+  _globals['_MODELSEQUENCEBATCHING_STRATEGYDIRECT']._serialized_end=7435
+  _globals['_MODELSEQUENCEBATCHING_STRATEGYOLDEST']._serialized_start=7438
+  _globals['_MODELSEQUENCEBATCHING_STRATEGYOLDEST']._serialized_end=7680
+  _globals['_MODELENSEMBLING']._serialized_start=7706
+  _globals['_MODELENSEMBLING']._serialized_end=8250
+  _globals['_MODELENSEMBLING_STEP']._serialized_start=7835
+  _globals['_MODELENSEMBLING_STEP']._serialized_end=8248
+  _globals['_MODELENSEMBLING_STEP_INPUTMAPENTRY']._serialized_start=8117
+  _globals['_MODELENSEMBLING_STEP_INPUTMAPENTRY']._serialized_end=8180
+  _globals['_MODELENSEMBLING_STEP_OUTPUTMAPENTRY']._serialized_start=8182
+  _globals['_MODELENSEMBLING_STEP_OUTPUTMAPENTRY']._serialized_end=8246
+  _globals['_MODELPARAMETER']._serialized_start=8252
+  _globals['_MODELPARAMETER']._serialized_end=8307
+  _globals['_MODELWARMUP']._serialized_start=8310
+  _globals['_MODELWARMUP']._serialized_end=8780
+  _globals['_MODELWARMUP_INPUT']._serialized_start=8467
+  _globals['_MODELWARMUP_INPUT']._serialized_end=8685
+  _globals['_MODELWARMUP_INPUTSENTRY']._serialized_start=8687
+  _globals['_MODELWARMUP_INPUTSENTRY']._serialized_end=8778
+  _globals['_MODELOPERATIONS']._serialized_start=8782
+  _globals['_MODELOPERATIONS']._serialized_end=8851
+  _globals['_MODELTRANSACTIONPOLICY']._serialized_start=8853
+  _globals['_MODELTRANSACTIONPOLICY']._serialized_end=8911
+  _globals['_MODELREPOSITORYAGENTS']._serialized_start=8914
+  _globals['_MODELREPOSITORYAGENTS']._serialized_end=9196
+  _globals['_MODELREPOSITORYAGENTS_AGENT']._serialized_start=9006
+  _globals['_MODELREPOSITORYAGENTS_AGENT']._serialized_end=9194
+  _globals['_MODELREPOSITORYAGENTS_AGENT_PARAMETERSENTRY']._serialized_start=4688
+  _globals['_MODELREPOSITORYAGENTS_AGENT_PARAMETERSENTRY']._serialized_end=4753
+  _globals['_MODELRESPONSECACHE']._serialized_start=9198
+  _globals['_MODELRESPONSECACHE']._serialized_end=9246
+  _globals['_MODELMETRICS']._serialized_start=9249
+  _globals['_MODELMETRICS']._serialized_end=9691
+  _globals['_MODELMETRICS_METRICCONTROL']._serialized_start=9346
+  _globals['_MODELMETRICS_METRICCONTROL']._serialized_end=9689
+  _globals['_MODELMETRICS_METRICCONTROL_METRICIDENTIFIER']._serialized_start=9571
+  _globals['_MODELMETRICS_METRICCONTROL_METRICIDENTIFIER']._serialized_end=9617
+  _globals['_MODELMETRICS_METRICCONTROL_HISTOGRAMOPTIONS']._serialized_start=9619
+  _globals['_MODELMETRICS_METRICCONTROL_HISTOGRAMOPTIONS']._serialized_end=9667
+  _globals['_MODELCONFIG']._serialized_start=9694
+  _globals['_MODELCONFIG']._serialized_end=11548
+  _globals['_MODELCONFIG_CCMODELFILENAMESENTRY']._serialized_start=11291
+  _globals['_MODELCONFIG_CCMODELFILENAMESENTRY']._serialized_end=11362
+  _globals['_MODELCONFIG_METRICTAGSENTRY']._serialized_start=11364
+  _globals['_MODELCONFIG_METRICTAGSENTRY']._serialized_end=11429
+  _globals['_MODELCONFIG_PARAMETERSENTRY']._serialized_start=11431
+  _globals['_MODELCONFIG_PARAMETERSENTRY']._serialized_end=11523
 # @@protoc_insertion_point(module_scope)

@@ -19,11 +19,7 @@ class Manifest(_message.Message):
     TENANT_FIELD_NUMBER: _ClassVar[int]
     model: _models_pb2.ModelSpec
     tenant: _tenants_pb2.TenantSpec
-    def __init__(
-        self,
-        model: _Optional[_Union[_models_pb2.ModelSpec, _Mapping]] = ...,
-        tenant: _Optional[_Union[_tenants_pb2.TenantSpec, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, model: _Optional[_Union[_models_pb2.ModelSpec, _Mapping]] = ..., tenant: _Optional[_Union[_tenants_pb2.TenantSpec, _Mapping]] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
@@ -43,17 +39,7 @@ class GetStatusResponse(_message.Message):
     routers: _containers.RepeatedCompositeFieldContainer[RouterStatus]
     standby: _containers.RepeatedCompositeFieldContainer[_models_pb2.Instance]
     models: _containers.RepeatedCompositeFieldContainer[ModelSummary]
-    def __init__(
-        self,
-        version: _Optional[str] = ...,
-        epoch: _Optional[int] = ...,
-        uptime: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        routers: _Optional[_Iterable[_Union[RouterStatus, _Mapping]]] = ...,
-        standby: _Optional[_Iterable[_Union[_models_pb2.Instance, _Mapping]]] = ...,
-        models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., routers: _Optional[_Iterable[_Union[RouterStatus, _Mapping]]] = ..., standby: _Optional[_Iterable[_Union[_models_pb2.Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
 
 class RouterStatus(_message.Message):
     __slots__ = ("id", "queued", "in_flight", "requests", "refused", "connected_at")
@@ -69,28 +55,10 @@ class RouterStatus(_message.Message):
     requests: int
     refused: int
     connected_at: _timestamp_pb2.Timestamp
-    def __init__(
-        self,
-        id: _Optional[str] = ...,
-        queued: _Optional[int] = ...,
-        in_flight: _Optional[int] = ...,
-        requests: _Optional[int] = ...,
-        refused: _Optional[int] = ...,
-        connected_at: _Optional[
-            _Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]
-        ] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., queued: _Optional[int] = ..., in_flight: _Optional[int] = ..., requests: _Optional[int] = ..., refused: _Optional[int] = ..., connected_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ModelSummary(_message.Message):
-    __slots__ = (
-        "name",
-        "tenant",
-        "state",
-        "instances",
-        "queued",
-        "in_flight",
-        "requests",
-    )
+    __slots__ = ("name", "tenant", "state", "instances", "queued", "in_flight", "requests")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -105,16 +73,7 @@ class ModelSummary(_message.Message):
     queued: int
     in_flight: int
     requests: int
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        tenant: _Optional[str] = ...,
-        state: _Optional[_Union[_models_pb2.ModelState, str]] = ...,
-        instances: _Optional[int] = ...,
-        queued: _Optional[int] = ...,
-        in_flight: _Optional[int] = ...,
-        requests: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[_models_pb2.ModelState, str]] = ..., instances: _Optional[int] = ..., queued: _Optional[int] = ..., in_flight: _Optional[int] = ..., requests: _Optional[int] = ...) -> None: ...
 
 class ReadLogsRequest(_message.Message):
     __slots__ = ("model", "follow", "tail")
@@ -124,12 +83,7 @@ class ReadLogsRequest(_message.Message):
     model: str
     follow: bool
     tail: int
-    def __init__(
-        self,
-        model: _Optional[str] = ...,
-        follow: bool = ...,
-        tail: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., follow: bool = ..., tail: _Optional[int] = ...) -> None: ...
 
 class ReadLogsResponse(_message.Message):
     __slots__ = ("line",)

@@ -4,15 +4,18 @@
 # source: headrace/v1/models.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "headrace/v1/models.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'headrace/v1/models.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -25,85 +28,75 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headrace.v1 import resources_pb2 as headrace_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x18headrace/v1/models.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto"\xe5\x01\n\x15UploadArtifactRequest\x12\x45\n\x04\x66ile\x18\x01 \x01(\x0b\x32-.headrace.v1.UploadArtifactRequest.FileHeaderB\x00H\x00R\x04\x66ile\x12\x18\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x00H\x00R\x05\x63hunk\x1a_\n\nFileHeader\x12\x14\n\x04path\x18\x01 \x01(\tB\x00R\x04path\x12\x1f\n\nsize_bytes\x18\x02 \x01(\x04\x42\x00R\tsizeBytes\x12\x18\n\x06sha256\x18\x03 \x01(\tB\x00R\x06sha256:\x00:\x00\x42\x08\n\x04part\x12\x00"Y\n\x16UploadArtifactResponse\x12\x1c\n\x08\x61rtifact\x18\x01 \x01(\tB\x00R\x08\x61rtifact\x12\x1f\n\nsize_bytes\x18\x02 \x01(\x04\x42\x00R\tsizeBytes:\x00"\\\n\x12\x44\x65ployModelRequest\x12.\n\x05model\x18\x01 \x01(\x0b\x32\x16.headrace.v1.ModelSpecB\x00R\x05model\x12\x14\n\x04wait\x18\x02 \x01(\x08\x42\x00R\x04wait:\x00"C\n\x13\x44\x65ployModelResponse\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x12.headrace.v1.ModelB\x00R\x05model:\x00")\n\x0fGetModelRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name:\x00"@\n\x10GetModelResponse\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x12.headrace.v1.ModelB\x00R\x05model:\x00"/\n\x11ListModelsRequest\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x00R\x06tenant:\x00"D\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x12.headrace.v1.ModelB\x00R\x06models:\x00",\n\x12\x44\x65leteModelRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name:\x00"\x17\n\x13\x44\x65leteModelResponse:\x00"\xf5\x06\n\tModelSpec\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12\x18\n\x06source\x18\x03 \x01(\tB\x00R\x06source\x12\x1c\n\x08\x61rtifact\x18\x04 \x01(\tB\x00R\x08\x61rtifact\x12*\n\rmin_instances\x18\x05 \x01(\x05\x42\x00H\x00R\x0cminInstances\x88\x01\x01\x12*\n\rmax_instances\x18\x06 \x01(\x05\x42\x00H\x01R\x0cmaxInstances\x88\x01\x01\x12>\n\x0cidle_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x0bidleTimeout\x12-\n\x03slo\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x03slo\x12+\n\x0emax_batch_size\x18\t \x01(\x05\x42\x00H\x02R\x0cmaxBatchSize\x88\x01\x01\x12\x37\n\tresources\x18\n \x01(\x0b\x32\x17.headrace.v1.QuantitiesB\x00R\tresources\x12\x31\n\x06limits\x18\x0b \x01(\x0b\x32\x17.headrace.v1.QuantitiesB\x00R\x06limits\x12-\n\x06\x62udget\x18\x0c \x01(\x0b\x32\x13.headrace.v1.BudgetB\x00R\x06\x62udget\x12!\n\x0bshared_with\x18\r \x03(\tB\x00R\nsharedWith\x12\x18\n\x06\x65ngine\x18\x0e \x01(\tB\x00R\x06\x65ngine\x12R\n\x0e\x65ngine_options\x18\x0f \x03(\x0b\x32).headrace.v1.ModelSpec.EngineOptionsEntryB\x00R\rengineOptions\x12,\n\x0eresponse_cache\x18\x10 \x01(\x08\x42\x00H\x03R\rresponseCache\x88\x01\x01\x12\x18\n\x06policy\x18\x11 \x01(\tB\x00R\x06policy\x1a\x44\n\x12\x45ngineOptionsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01:\x00\x42\x12\n\x0e_min_instances\x12\x00\x42\x12\n\x0e_max_instances\x12\x00\x42\x13\n\x0f_max_batch_size\x12\x00\x42\x13\n\x0f_response_cache\x12\x00"\xfa\x04\n\x05Model\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12/\n\x05state\x18\x03 \x01(\x0e\x32\x17.headrace.v1.ModelStateB\x00R\x05state\x12\x18\n\x06reason\x18\x04 \x01(\tB\x00R\x06reason\x12\x37\n\x08versions\x18\x05 \x03(\x0b\x32\x19.headrace.v1.ModelVersionB\x00R\x08versions\x12\x35\n\tinstances\x18\x06 \x03(\x0b\x32\x15.headrace.v1.InstanceB\x00R\tinstances\x12%\n\rmin_instances\x18\x07 \x01(\x05\x42\x00R\x0cminInstances\x12*\n\rmax_instances\x18\x08 \x01(\x05\x42\x00H\x00R\x0cmaxInstances\x88\x01\x01\x12,\n\x04spec\x18\t \x01(\x0b\x32\x16.headrace.v1.ModelSpecB\x00R\x04spec\x12;\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\tcreatedAt\x12:\n\x0b\x63old_starts\x18\x0b \x01(\x0b\x32\x17.headrace.v1.ColdStartsB\x00R\ncoldStarts\x12\x35\n\tdecisions\x18\x0c \x03(\x0b\x32\x15.headrace.v1.DecisionB\x00R\tdecisions\x12?\n\x0clast_failure\x18\r \x01(\x0b\x32\x1a.headrace.v1.DeployFailureB\x00R\x0blastFailure:\x00\x42\x12\n\x0e_max_instances\x12\x00"\x93\x03\n\x0cModelVersion\x12\x1a\n\x07version\x18\x01 \x01(\tB\x00R\x07version\x12\x1c\n\x08revision\x18\x02 \x01(\x03\x42\x00R\x08revision\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\x19.headrace.v1.VersionStateB\x00R\x05state\x12\x36\n\tsignature\x18\x04 \x01(\x0b\x32\x16.headrace.v1.SignatureB\x00R\tsignature\x12&\n\x0emax_batch_size\x18\x05 \x01(\x05\x42\x00R\x0cmaxBatchSize\x12\x1c\n\x08\x62\x61tching\x18\x06 \x01(\tB\x00R\x08\x62\x61tching\x12\x1c\n\x08\x61rtifact\x18\x07 \x01(\tB\x00R\x08\x61rtifact\x12\x1f\n\nsize_bytes\x18\x08 \x01(\x04\x42\x00R\tsizeBytes\x12\x18\n\x06\x65ngine\x18\t \x01(\tB\x00R\x06\x65ngine\x12=\n\x0b\x64\x65ployed_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\ndeployedAt:\x00"\x95\x01\n\tSignature\x12\x31\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.headrace.v1.TensorSpecB\x00R\x06inputs\x12\x33\n\x07outputs\x18\x02 \x03(\x0b\x32\x17.headrace.v1.TensorSpecB\x00R\x07outputs\x12\x1e\n\tbatchable\x18\x03 \x01(\x08\x42\x00R\tbatchable:\x00"x\n\nTensorSpec\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x00R\x08\x64\x61tatype\x12\x16\n\x05shape\x18\x03 \x03(\x03\x42\x00R\x05shape\x12\x1c\n\x08optional\x18\x04 \x01(\x08\x42\x00R\x08optional:\x00"\xbc\x02\n\x08Instance\x12\x10\n\x02id\x18\x01 \x01(\tB\x00R\x02id\x12\x16\n\x05state\x18\x02 \x01(\tB\x00R\x05state\x12\x1c\n\x08revision\x18\x03 \x01(\x03\x42\x00R\x08revision\x12\x1a\n\x07version\x18\x04 \x01(\tB\x00R\x07version\x12\x32\n\x05shape\x18\x05 \x01(\x0b\x32\x1a.headrace.v1.InstanceShapeB\x00R\x05shape\x12;\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\tstartedAt\x12\x12\n\x03pid\x18\x07 \x01(\x03\x42\x00R\x03pid\x12\'\n\x0eresident_bytes\x18\x08 \x01(\x04\x42\x00R\rresidentBytes\x12\x1c\n\x08requests\x18\t \x01(\x04\x42\x00R\x08requests:\x00"X\n\nColdStarts\x12\x16\n\x05\x63ount\x18\x01 \x01(\x04\x42\x00R\x05\x63ount\x12\x30\n\x06recent\x18\x02 \x03(\x0b\x32\x16.headrace.v1.ColdStartB\x00R\x06recent:\x00"\xbb\x03\n\tColdStart\x12,\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x02\x61t\x12\x1c\n\x08revision\x18\x02 \x01(\x03\x42\x00R\x08revision\x12\x33\n\x06\x64\x65\x63ide\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06\x64\x65\x63ide\x12\x31\n\x05place\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05place\x12/\n\x04load\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04load\x12/\n\x04warm\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04warm\x12>\n\x0c\x66irst_answer\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x0b\x66irstAnswer\x12\x31\n\x05total\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05total\x12#\n\x0c\x66rom_standby\x18\t \x01(\x08\x42\x00R\x0b\x66romStandby:\x00"\xa6\x02\n\x08\x44\x65\x63ision\x12,\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x02\x61t\x12\x1c\n\x08revision\x18\x02 \x01(\x03\x42\x00R\x08revision\x12\x1a\n\x07\x63urrent\x18\x03 \x01(\x05\x42\x00R\x07\x63urrent\x12\x1a\n\x07\x64\x65sired\x18\x04 \x01(\x05\x42\x00R\x07\x64\x65sired\x12\x18\n\x06reason\x18\x05 \x01(\tB\x00R\x06reason\x12;\n\x06inputs\x18\x06 \x03(\x0b\x32!.headrace.v1.Decision.InputsEntryB\x00R\x06inputs\x1a=\n\x0bInputsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\x01\x42\x00R\x05value:\x02\x38\x01:\x00"Y\n\rDeployFailure\x12,\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x02\x61t\x12\x18\n\x06reason\x18\x02 \x01(\tB\x00R\x06reason:\x00*\xbc\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x14\n\x10MODEL_STATE_IDLE\x10\x02\x12\x18\n\x14MODEL_STATE_STARTING\x10\x03\x12\x15\n\x11MODEL_STATE_READY\x10\x04\x12\x17\n\x13MODEL_STATE_BLOCKED\x10\x05\x12\x18\n\x14MODEL_STATE_DELETING\x10\x06*\x7f\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x19\n\x15VERSION_STATE_SERVING\x10\x02\x12\x1a\n\x16VERSION_STATE_RETIRING\x10\x03\x32\x88\x04\n\x0cModelService\x12[\n\x0eUploadArtifact\x12".headrace.v1.UploadArtifactRequest\x1a#.headrace.v1.UploadArtifactResponse(\x01\x12g\n\x0b\x44\x65ployModel\x12\x1f.headrace.v1.DeployModelRequest\x1a .headrace.v1.DeployModelResponse"\x15\x82\xd3\xe4\x93\x02\x0f"\n/v1/models:\x01*\x12\x62\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x1d.headrace.v1.GetModelResponse"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/models/{name}\x12\x61\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12k\n\x0b\x44\x65leteModel\x12\x1f.headrace.v1.DeleteModelRequest\x1a .headrace.v1.DeleteModelResponse"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/models/{name}b\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/models.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto\"\xe5\x01\n\x15UploadArtifactRequest\x12\x45\n\x04\x66ile\x18\x01 \x01(\x0b\x32-.headrace.v1.UploadArtifactRequest.FileHeaderB\x00H\x00R\x04\x66ile\x12\x18\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x00H\x00R\x05\x63hunk\x1a_\n\nFileHeader\x12\x14\n\x04path\x18\x01 \x01(\tB\x00R\x04path\x12\x1f\n\nsize_bytes\x18\x02 \x01(\x04\x42\x00R\tsizeBytes\x12\x18\n\x06sha256\x18\x03 \x01(\tB\x00R\x06sha256:\x00:\x00\x42\x08\n\x04part\x12\x00\"Y\n\x16UploadArtifactResponse\x12\x1c\n\x08\x61rtifact\x18\x01 \x01(\tB\x00R\x08\x61rtifact\x12\x1f\n\nsize_bytes\x18\x02 \x01(\x04\x42\x00R\tsizeBytes:\x00\"\\\n\x12\x44\x65ployModelRequest\x12.\n\x05model\x18\x01 \x01(\x0b\x32\x16.headrace.v1.ModelSpecB\x00R\x05model\x12\x14\n\x04wait\x18\x02 \x01(\x08\x42\x00R\x04wait:\x00\"C\n\x13\x44\x65ployModelResponse\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x12.headrace.v1.ModelB\x00R\x05model:\x00\")\n\x0fGetModelRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name:\x00\"@\n\x10GetModelResponse\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x12.headrace.v1.ModelB\x00R\x05model:\x00\"/\n\x11ListModelsRequest\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x00R\x06tenant:\x00\"D\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x12.headrace.v1.ModelB\x00R\x06models:\x00\",\n\x12\x44\x65leteModelRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name:\x00\"\x17\n\x13\x44\x65leteModelResponse:\x00\"\xf5\x06\n\tModelSpec\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12\x18\n\x06source\x18\x03 \x01(\tB\x00R\x06source\x12\x1c\n\x08\x61rtifact\x18\x04 \x01(\tB\x00R\x08\x61rtifact\x12*\n\rmin_instances\x18\x05 \x01(\x05\x42\x00H\x00R\x0cminInstances\x88\x01\x01\x12*\n\rmax_instances\x18\x06 \x01(\x05\x42\x00H\x01R\x0cmaxInstances\x88\x01\x01\x12>\n\x0cidle_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x0bidleTimeout\x12-\n\x03slo\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x03slo\x12+\n\x0emax_batch_size\x18\t \x01(\x05\x42\x00H\x02R\x0cmaxBatchSize\x88\x01\x01\x12\x37\n\tresources\x18\n \x01(\x0b\x32\x17.headrace.v1.QuantitiesB\x00R\tresources\x12\x31\n\x06limits\x18\x0b \x01(\x0b\x32\x17.headrace.v1.QuantitiesB\x00R\x06limits\x12-\n\x06\x62udget\x18\x0c \x01(\x0b\x32\x13.headrace.v1.BudgetB\x00R\x06\x62udget\x12!\n\x0bshared_with\x18\r \x03(\tB\x00R\nsharedWith\x12\x18\n\x06\x65ngine\x18\x0e \x01(\tB\x00R\x06\x65ngine\x12R\n\x0e\x65ngine_options\x18\x0f \x03(\x0b\x32).headrace.v1.ModelSpec.EngineOptionsEntryB\x00R\rengineOptions\x12,\n\x0eresponse_cache\x18\x10 \x01(\x08\x42\x00H\x03R\rresponseCache\x88\x01\x01\x12\x18\n\x06policy\x18\x11 \x01(\tB\x00R\x06policy\x1a\x44\n\x12\x45ngineOptionsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01:\x00\x42\x12\n\x0e_min_instances\x12\x00\x42\x12\n\x0e_max_instances\x12\x00\x42\x13\n\x0f_max_batch_size\x12\x00\x42\x13\n\x0f_response_cache\x12\x00\"\xfa\x04\n\x05Model\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12/\n\x05state\x18\x03 \x01(\x0e\x32\x17.headrace.v1.ModelStateB\x00R\x05state\x12\x18\n\x06reason\x18\x04 \x01(\tB\x00R\x06reason\x12\x37\n\x08versions\x18\x05 \x03(\x0b\x32\x19.headrace.v1.ModelVersionB\x00R\x08versions\x12\x35\n\tinstances\x18\x06 \x03(\x0b\x32\x15.headrace.v1.InstanceB\x00R\tinstances\x12%\n\rmin_instances\x18\x07 \x01(\x05\x42\x00R\x0cminInstances\x12*\n\rmax_instances\x18\x08 \x01(\x05\x42\x00H\x00R\x0cmaxInstances\x88\x01\x01\x12,\n\x04spec\x18\t \x01(\x0b\x32\x16.headrace.v1.ModelSpecB\x00R\x04spec\x12;\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\tcreatedAt\x12:\n\x0b\x63old_starts\x18\x0b \x01(\x0b\x32\x17.headrace.v1.ColdStartsB\x00R\ncoldStarts\x12\x35\n\tdecisions\x18\x0c \x03(\x0b\x32\x15.headrace.v1.DecisionB\x00R\tdecisions\x12?\n\x0clast_failure\x18\r \x01(\x0b\x32\x1a.headrace.v1.DeployFailureB\x00R\x0blastFailure:\x00\x42\x12\n\x0e_max_instances\x12\x00\"\x93\x03\n\x0cModelVersion\x12\x1a\n\x07version\x18\x01 \x01(\tB\x00R\x07version\x12\x1c\n\x08revision\x18\x02 \x01(\x03\x42\x00R\x08revision\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\x19.headrace.v1.VersionStateB\x00R\x05state\x12\x36\n\tsignature\x18\x04 \x01(\x0b\x32\x16.headrace.v1.SignatureB\x00R\tsignature\x12&\n\x0emax_batch_size\x18\x05 \x01(\x05\x42\x00R\x0cmaxBatchSize\x12\x1c\n\x08\x62\x61tching\x18\x06 \x01(\tB\x00R\x08\x62\x61tching\x12\x1c\n\x08\x61rtifact\x18\x07 \x01(\tB\x00R\x08\x61rtifact\x12\x1f\n\nsize_bytes\x18\x08 \x01(\x04\x42\x00R\tsizeBytes\x12\x18\n\x06\x65ngine\x18\t \x01(\tB\x00R\x06\x65ngine\x12=\n\x0b\x64\x65ployed_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\ndeployedAt:\x00\"\x95\x01\n\tSignature\x12\x31\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.headrace.v1.TensorSpecB\x00R\x06inputs\x12\x33\n\x07outputs\x18\x02 \x03(\x0b\x32\x17.headrace.v1.TensorSpecB\x00R\x07outputs\x12\x1e\n\tbatchable\x18\x03 \x01(\x08\x42\x00R\tbatchable:\x00\"x\n\nTensorSpec\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x00R\x08\x64\x61tatype\x12\x16\n\x05shape\x18\x03 \x03(\x03\x42\x00R\x05shape\x12\x1c\n\x08optional\x18\x04 \x01(\x08\x42\x00R\x08optional:\x00\"\xbc\x02\n\x08Instance\x12\x10\n\x02id\x18\x01 \x01(\tB\x00R\x02id\x12\x16\n\x05state\x18\x02 \x01(\tB\x00R\x05state\x12\x1c\n\x08revision\x18\x03 \x01(\x03\x42\x00R\x08revision\x12\x1a\n\x07version\x18\x04 \x01(\tB\x00R\x07version\x12\x32\n\x05shape\x18\x05 \x01(\x0b\x32\x1a.headrace.v1.InstanceShapeB\x00R\x05shape\x12;\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\tstartedAt\x12\x12\n\x03pid\x18\x07 \x01(\x03\x42\x00R\x03pid\x12\'\n\x0eresident_bytes\x18\x08 \x01(\x04\x42\x00R\rresidentBytes\x12\x1c\n\x08requests\x18\t \x01(\x04\x42\x00R\x08requests:\x00\"X\n\nColdStarts\x12\x16\n\x05\x63ount\x18\x01 \x01(\x04\x42\x00R\x05\x63ount\x12\x30\n\x06recent\x18\x02 \x03(\x0b\x32\x16.headrace.v1.ColdStartB\x00R\x06recent:\x00\"\xbb\x03\n\tColdStart\x12,\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x02\x61t\x12\x1c\n\x08revision\x18\x02 \x01(\x03\x42\x00R\x08revision\x12\x33\n\x06\x64\x65\x63ide\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06\x64\x65\x63ide\x12\x31\n\x05place\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05place\x12/\n\x04load\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04load\x12/\n\x04warm\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04warm\x12>\n\x0c\x66irst_answer\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x0b\x66irstAnswer\x12\x31\n\x05total\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05total\x12#\n\x0c\x66rom_standby\x18\t \x01(\x08\x42\x00R\x0b\x66romStandby:\x00\"\xa6\x02\n\x08\x44\x65\x63ision\x12,\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x02\x61t\x12\x1c\n\x08revision\x18\x02 \x01(\x03\x42\x00R\x08revision\x12\x1a\n\x07\x63urrent\x18\x03 \x01(\x05\x42\x00R\x07\x63urrent\x12\x1a\n\x07\x64\x65sired\x18\x04 \x01(\x05\x42\x00R\x07\x64\x65sired\x12\x18\n\x06reason\x18\x05 \x01(\tB\x00R\x06reason\x12;\n\x06inputs\x18\x06 \x03(\x0b\x32!.headrace.v1.Decision.InputsEntryB\x00R\x06inputs\x1a=\n\x0bInputsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\x01\x42\x00R\x05value:\x02\x38\x01:\x00\"Y\n\rDeployFailure\x12,\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x02\x61t\x12\x18\n\x06reason\x18\x02 \x01(\tB\x00R\x06reason:\x00*\xbc\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x14\n\x10MODEL_STATE_IDLE\x10\x02\x12\x18\n\x14MODEL_STATE_STARTING\x10\x03\x12\x15\n\x11MODEL_STATE_READY\x10\x04\x12\x17\n\x13MODEL_STATE_BLOCKED\x10\x05\x12\x18\n\x14MODEL_STATE_DELETING\x10\x06*\x7f\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x19\n\x15VERSION_STATE_SERVING\x10\x02\x12\x1a\n\x16VERSION_STATE_RETIRING\x10\x03\x32\x88\x04\n\x0cModelService\x12[\n\x0eUploadArtifact\x12\".headrace.v1.UploadArtifactRequest\x1a#.headrace.v1.UploadArtifactResponse(\x01\x12g\n\x0b\x44\x65ployModel\x12\x1f.headrace.v1.DeployModelRequest\x1a .headrace.v1.DeployModelResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/v1/models:\x01*\x12\x62\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x1d.headrace.v1.GetModelResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/models/{name}\x12\x61\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12k\n\x0b\x44\x65leteModel\x12\x1f.headrace.v1.DeleteModelRequest\x1a .headrace.v1.DeleteModelResponse\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/models/{name}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "headrace.v1.models_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_MODELSPEC_ENGINEOPTIONSENTRY"]._loaded_options = None
-    _globals["_MODELSPEC_ENGINEOPTIONSENTRY"]._serialized_options = b"8\001"
-    _globals["_DECISION_INPUTSENTRY"]._loaded_options = None
-    _globals["_DECISION_INPUTSENTRY"]._serialized_options = b"8\001"
-    _globals["_MODELSERVICE"].methods_by_name["DeployModel"]._loaded_options = None
-    _globals["_MODELSERVICE"].methods_by_name[
-        "DeployModel"
-    ]._serialized_options = b'\202\323\344\223\002\017"\n/v1/models:\001*'
-    _globals["_MODELSERVICE"].methods_by_name["GetModel"]._loaded_options = None
-    _globals["_MODELSERVICE"].methods_by_name[
-        "GetModel"
-    ]._serialized_options = b"\202\323\344\223\002\023\022\021/v1/models/{name}"
-    _globals["_MODELSERVICE"].methods_by_name["ListModels"]._loaded_options = None
-    _globals["_MODELSERVICE"].methods_by_name[
-        "ListModels"
-    ]._serialized_options = b"\202\323\344\223\002\014\022\n/v1/models"
-    _globals["_MODELSERVICE"].methods_by_name["DeleteModel"]._loaded_options = None
-    _globals["_MODELSERVICE"].methods_by_name[
-        "DeleteModel"
-    ]._serialized_options = b"\202\323\344\223\002\023*\021/v1/models/{name}"
-    _globals["_MODELSTATE"]._serialized_start = 4399
-    _globals["_MODELSTATE"]._serialized_end = 4587
-    _globals["_VERSIONSTATE"]._serialized_start = 4589
-    _globals["_VERSIONSTATE"]._serialized_end = 4716
-    _globals["_UPLOADARTIFACTREQUEST"]._serialized_start = 166
-    _globals["_UPLOADARTIFACTREQUEST"]._serialized_end = 395
-    _globals["_UPLOADARTIFACTREQUEST_FILEHEADER"]._serialized_start = 288
-    _globals["_UPLOADARTIFACTREQUEST_FILEHEADER"]._serialized_end = 383
-    _globals["_UPLOADARTIFACTRESPONSE"]._serialized_start = 397
-    _globals["_UPLOADARTIFACTRESPONSE"]._serialized_end = 486
-    _globals["_DEPLOYMODELREQUEST"]._serialized_start = 488
-    _globals["_DEPLOYMODELREQUEST"]._serialized_end = 580
-    _globals["_DEPLOYMODELRESPONSE"]._serialized_start = 582
-    _globals["_DEPLOYMODELRESPONSE"]._serialized_end = 649
-    _globals["_GETMODELREQUEST"]._serialized_start = 651
-    _globals["_GETMODELREQUEST"]._serialized_end = 692
-    _globals["_GETMODELRESPONSE"]._serialized_start = 694
-    _globals["_GETMODELRESPONSE"]._serialized_end = 758
-    _globals["_LISTMODELSREQUEST"]._serialized_start = 760
-    _globals["_LISTMODELSREQUEST"]._serialized_end = 807
-    _globals["_LISTMODELSRESPONSE"]._serialized_start = 809
-    _globals["_LISTMODELSRESPONSE"]._serialized_end = 877
-    _globals["_DELETEMODELREQUEST"]._serialized_start = 879
-    _globals["_DELETEMODELREQUEST"]._serialized_end = 923
-    _globals["_DELETEMODELRESPONSE"]._serialized_start = 925
-    _globals["_DELETEMODELRESPONSE"]._serialized_end = 948
-    _globals["_MODELSPEC"]._serialized_start = 951
-    _globals["_MODELSPEC"]._serialized_end = 1836
-    _globals["_MODELSPEC_ENGINEOPTIONSENTRY"]._serialized_start = 1684
-    _globals["_MODELSPEC_ENGINEOPTIONSENTRY"]._serialized_end = 1752
-    _globals["_MODEL"]._serialized_start = 1839
-    _globals["_MODEL"]._serialized_end = 2473
-    _globals["_MODELVERSION"]._serialized_start = 2476
-    _globals["_MODELVERSION"]._serialized_end = 2879
-    _globals["_SIGNATURE"]._serialized_start = 2882
-    _globals["_SIGNATURE"]._serialized_end = 3031
-    _globals["_TENSORSPEC"]._serialized_start = 3033
-    _globals["_TENSORSPEC"]._serialized_end = 3153
-    _globals["_INSTANCE"]._serialized_start = 3156
-    _globals["_INSTANCE"]._serialized_end = 3472
-    _globals["_COLDSTARTS"]._serialized_start = 3474
-    _globals["_COLDSTARTS"]._serialized_end = 3562
-    _globals["_COLDSTART"]._serialized_start = 3565
-    _globals["_COLDSTART"]._serialized_end = 4008
-    _globals["_DECISION"]._serialized_start = 4011
-    _globals["_DECISION"]._serialized_end = 4305
-    _globals["_DECISION_INPUTSENTRY"]._serialized_start = 4242
-    _globals["_DECISION_INPUTSENTRY"]._serialized_end = 4303
-    _globals["_DEPLOYFAILURE"]._serialized_start = 4307
-    _globals["_DEPLOYFAILURE"]._serialized_end = 4396
-    _globals["_MODELSERVICE"]._serialized_start = 4719
-    _globals["_MODELSERVICE"]._serialized_end = 5239
+  DESCRIPTOR._loaded_options = None
+  _globals['_MODELSPEC_ENGINEOPTIONSENTRY']._loaded_options = None
+  _globals['_MODELSPEC_ENGINEOPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_DECISION_INPUTSENTRY']._loaded_options = None
+  _globals['_DECISION_INPUTSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELSERVICE'].methods_by_name['DeployModel']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['DeployModel']._serialized_options = b'\202\323\344\223\002\017\"\n/v1/models:\001*'
+  _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\023\022\021/v1/models/{name}'
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
+  _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\202\323\344\223\002\023*\021/v1/models/{name}'
+  _globals['_MODELSTATE']._serialized_start=4399
+  _globals['_MODELSTATE']._serialized_end=4587
+  _globals['_VERSIONSTATE']._serialized_start=4589
+  _globals['_VERSIONSTATE']._serialized_end=4716
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=166
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=395
+  _globals['_UPLOADARTIFACTREQUEST_FILEHEADER']._serialized_start=288
+  _globals['_UPLOADARTIFACTREQUEST_FILEHEADER']._serialized_end=383
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=397
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=486
+  _globals['_DEPLOYMODELREQUEST']._serialized_start=488
+  _globals['_DEPLOYMODELREQUEST']._serialized_end=580
+  _globals['_DEPLOYMODELRESPONSE']._serialized_start=582
+  _globals['_DEPLOYMODELRESPONSE']._serialized_end=649
+  _globals['_GETMODELREQUEST']._serialized_start=651
+  _globals['_GETMODELREQUEST']._serialized_end=692
+  _globals['_GETMODELRESPONSE']._serialized_start=694
+  _globals['_GETMODELRESPONSE']._serialized_end=758
+  _globals['_LISTMODELSREQUEST']._serialized_start=760
+  _globals['_LISTMODELSREQUEST']._serialized_end=807
+  _globals['_LISTMODELSRESPONSE']._serialized_start=809
+  _globals['_LISTMODELSRESPONSE']._serialized_end=877
+  _globals['_DELETEMODELREQUEST']._serialized_start=879
+  _globals['_DELETEMODELREQUEST']._serialized_end=923
+  _globals['_DELETEMODELRESPONSE']._serialized_start=925
+  _globals['_DELETEMODELRESPONSE']._serialized_end=948
+  _globals['_MODELSPEC']._serialized_start=951
+  _globals['_MODELSPEC']._serialized_end=1836
+  _globals['_MODELSPEC_ENGINEOPTIONSENTRY']._serialized_start=1684
+  _globals['_MODELSPEC_ENGINEOPTIONSENTRY']._serialized_end=1752
+  _globals['_MODEL']._serialized_start=1839
+  _globals['_MODEL']._serialized_end=2473
+  _globals['_MODELVERSION']._serialized_start=2476
+  _globals['_MODELVERSION']._serialized_end=2879
+  _globals['_SIGNATURE']._serialized_start=2882
+  _globals['_SIGNATURE']._serialized_end=3031
+  _globals['_TENSORSPEC']._serialized_start=3033
+  _globals['_TENSORSPEC']._serialized_end=3153
+  _globals['_INSTANCE']._serialized_start=3156
+  _globals['_INSTANCE']._serialized_end=3472
+  _globals['_COLDSTARTS']._serialized_start=3474
+  _globals['_COLDSTARTS']._serialized_end=3562
+  _globals['_COLDSTART']._serialized_start=3565
+  _globals['_COLDSTART']._serialized_end=4008
+  _globals['_DECISION']._serialized_start=4011
+  _globals['_DECISION']._serialized_end=4305
+  _globals['_DECISION_INPUTSENTRY']._serialized_start=4242
+  _globals['_DECISION_INPUTSENTRY']._serialized_end=4303
+  _globals['_DEPLOYFAILURE']._serialized_start=4307
+  _globals['_DEPLOYFAILURE']._serialized_end=4396
+  _globals['_MODELSERVICE']._serialized_start=4719
+  _globals['_MODELSERVICE']._serialized_end=5239
 # @@protoc_insertion_point(module_scope)

@@ -29,7 +29,6 @@ class VersionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERSION_STATE_LOADING: _ClassVar[VersionState]
     VERSION_STATE_SERVING: _ClassVar[VersionState]
     VERSION_STATE_RETIRING: _ClassVar[VersionState]
-
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_IDLE: ModelState
@@ -52,22 +51,12 @@ class UploadArtifactRequest(_message.Message):
         path: str
         size_bytes: int
         sha256: str
-        def __init__(
-            self,
-            path: _Optional[str] = ...,
-            size_bytes: _Optional[int] = ...,
-            sha256: _Optional[str] = ...,
-        ) -> None: ...
-
+        def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
     FILE_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     file: UploadArtifactRequest.FileHeader
     chunk: bytes
-    def __init__(
-        self,
-        file: _Optional[_Union[UploadArtifactRequest.FileHeader, _Mapping]] = ...,
-        chunk: _Optional[bytes] = ...,
-    ) -> None: ...
+    def __init__(self, file: _Optional[_Union[UploadArtifactRequest.FileHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class UploadArtifactResponse(_message.Message):
     __slots__ = ("artifact", "size_bytes")
@@ -75,9 +64,7 @@ class UploadArtifactResponse(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     artifact: str
     size_bytes: int
-    def __init__(
-        self, artifact: _Optional[str] = ..., size_bytes: _Optional[int] = ...
-    ) -> None: ...
+    def __init__(self, artifact: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class DeployModelRequest(_message.Message):
     __slots__ = ("model", "wait")
@@ -85,9 +72,7 @@ class DeployModelRequest(_message.Message):
     WAIT_FIELD_NUMBER: _ClassVar[int]
     model: ModelSpec
     wait: bool
-    def __init__(
-        self, model: _Optional[_Union[ModelSpec, _Mapping]] = ..., wait: bool = ...
-    ) -> None: ...
+    def __init__(self, model: _Optional[_Union[ModelSpec, _Mapping]] = ..., wait: bool = ...) -> None: ...
 
 class DeployModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -117,9 +102,7 @@ class ListModelsResponse(_message.Message):
     __slots__ = ("models",)
     MODELS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[Model]
-    def __init__(
-        self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class DeleteModelRequest(_message.Message):
     __slots__ = ("name",)
@@ -132,35 +115,14 @@ class DeleteModelResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelSpec(_message.Message):
-    __slots__ = (
-        "name",
-        "tenant",
-        "source",
-        "artifact",
-        "min_instances",
-        "max_instances",
-        "idle_timeout",
-        "slo",
-        "max_batch_size",
-        "resources",
-        "limits",
-        "budget",
-        "shared_with",
-        "engine",
-        "engine_options",
-        "response_cache",
-        "policy",
-    )
+    __slots__ = ("name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy")
     class EngineOptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: str
-        def __init__(
-            self, key: _Optional[str] = ..., value: _Optional[str] = ...
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -195,47 +157,10 @@ class ModelSpec(_message.Message):
     engine_options: _containers.ScalarMap[str, str]
     response_cache: bool
     policy: str
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        tenant: _Optional[str] = ...,
-        source: _Optional[str] = ...,
-        artifact: _Optional[str] = ...,
-        min_instances: _Optional[int] = ...,
-        max_instances: _Optional[int] = ...,
-        idle_timeout: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        slo: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        max_batch_size: _Optional[int] = ...,
-        resources: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ...,
-        limits: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ...,
-        budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ...,
-        shared_with: _Optional[_Iterable[str]] = ...,
-        engine: _Optional[str] = ...,
-        engine_options: _Optional[_Mapping[str, str]] = ...,
-        response_cache: bool = ...,
-        policy: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., source: _Optional[str] = ..., artifact: _Optional[str] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., resources: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., limits: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ..., shared_with: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., response_cache: bool = ..., policy: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = (
-        "name",
-        "tenant",
-        "state",
-        "reason",
-        "versions",
-        "instances",
-        "min_instances",
-        "max_instances",
-        "spec",
-        "created_at",
-        "cold_starts",
-        "decisions",
-        "last_failure",
-    )
+    __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -262,38 +187,10 @@ class Model(_message.Message):
     cold_starts: ColdStarts
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     last_failure: DeployFailure
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        tenant: _Optional[str] = ...,
-        state: _Optional[_Union[ModelState, str]] = ...,
-        reason: _Optional[str] = ...,
-        versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...,
-        instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ...,
-        min_instances: _Optional[int] = ...,
-        max_instances: _Optional[int] = ...,
-        spec: _Optional[_Union[ModelSpec, _Mapping]] = ...,
-        created_at: _Optional[
-            _Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]
-        ] = ...,
-        cold_starts: _Optional[_Union[ColdStarts, _Mapping]] = ...,
-        decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...,
-        last_failure: _Optional[_Union[DeployFailure, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., spec: _Optional[_Union[ModelSpec, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cold_starts: _Optional[_Union[ColdStarts, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., last_failure: _Optional[_Union[DeployFailure, _Mapping]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = (
-        "version",
-        "revision",
-        "state",
-        "signature",
-        "max_batch_size",
-        "batching",
-        "artifact",
-        "size_bytes",
-        "engine",
-        "deployed_at",
-    )
+    __slots__ = ("version", "revision", "state", "signature", "max_batch_size", "batching", "artifact", "size_bytes", "engine", "deployed_at")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -314,21 +211,7 @@ class ModelVersion(_message.Message):
     size_bytes: int
     engine: str
     deployed_at: _timestamp_pb2.Timestamp
-    def __init__(
-        self,
-        version: _Optional[str] = ...,
-        revision: _Optional[int] = ...,
-        state: _Optional[_Union[VersionState, str]] = ...,
-        signature: _Optional[_Union[Signature, _Mapping]] = ...,
-        max_batch_size: _Optional[int] = ...,
-        batching: _Optional[str] = ...,
-        artifact: _Optional[str] = ...,
-        size_bytes: _Optional[int] = ...,
-        engine: _Optional[str] = ...,
-        deployed_at: _Optional[
-            _Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]
-        ] = ...,
-    ) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[VersionState, str]] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[str] = ..., artifact: _Optional[str] = ..., size_bytes: _Optional[int] = ..., engine: _Optional[str] = ..., deployed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Signature(_message.Message):
     __slots__ = ("inputs", "outputs", "batchable")
@@ -338,12 +221,7 @@ class Signature(_message.Message):
     inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     batchable: bool
-    def __init__(
-        self,
-        inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...,
-        outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...,
-        batchable: bool = ...,
-    ) -> None: ...
+    def __init__(self, inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., batchable: bool = ...) -> None: ...
 
 class TensorSpec(_message.Message):
     __slots__ = ("name", "datatype", "shape", "optional")
@@ -355,26 +233,10 @@ class TensorSpec(_message.Message):
     datatype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     optional: bool
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        datatype: _Optional[str] = ...,
-        shape: _Optional[_Iterable[int]] = ...,
-        optional: bool = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., optional: bool = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = (
-        "id",
-        "state",
-        "revision",
-        "version",
-        "shape",
-        "started_at",
-        "pid",
-        "resident_bytes",
-        "requests",
-    )
+    __slots__ = ("id", "state", "revision", "version", "shape", "started_at", "pid", "resident_bytes", "requests")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -393,20 +255,7 @@ class Instance(_message.Message):
     pid: int
     resident_bytes: int
     requests: int
-    def __init__(
-        self,
-        id: _Optional[str] = ...,
-        state: _Optional[str] = ...,
-        revision: _Optional[int] = ...,
-        version: _Optional[str] = ...,
-        shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ...,
-        started_at: _Optional[
-            _Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]
-        ] = ...,
-        pid: _Optional[int] = ...,
-        resident_bytes: _Optional[int] = ...,
-        requests: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pid: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., requests: _Optional[int] = ...) -> None: ...
 
 class ColdStarts(_message.Message):
     __slots__ = ("count", "recent")
@@ -414,24 +263,10 @@ class ColdStarts(_message.Message):
     RECENT_FIELD_NUMBER: _ClassVar[int]
     count: int
     recent: _containers.RepeatedCompositeFieldContainer[ColdStart]
-    def __init__(
-        self,
-        count: _Optional[int] = ...,
-        recent: _Optional[_Iterable[_Union[ColdStart, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, count: _Optional[int] = ..., recent: _Optional[_Iterable[_Union[ColdStart, _Mapping]]] = ...) -> None: ...
 
 class ColdStart(_message.Message):
-    __slots__ = (
-        "at",
-        "revision",
-        "decide",
-        "place",
-        "load",
-        "warm",
-        "first_answer",
-        "total",
-        "from_standby",
-    )
+    __slots__ = ("at", "revision", "decide", "place", "load", "warm", "first_answer", "total", "from_standby")
     AT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     DECIDE_FIELD_NUMBER: _ClassVar[int]
@@ -450,32 +285,7 @@ class ColdStart(_message.Message):
     first_answer: _duration_pb2.Duration
     total: _duration_pb2.Duration
     from_standby: bool
-    def __init__(
-        self,
-        at: _Optional[
-            _Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]
-        ] = ...,
-        revision: _Optional[int] = ...,
-        decide: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        place: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        load: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        warm: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        first_answer: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        total: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        from_standby: bool = ...,
-    ) -> None: ...
+    def __init__(self, at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., decide: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., place: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., load: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., warm: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., first_answer: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., from_standby: bool = ...) -> None: ...
 
 class Decision(_message.Message):
     __slots__ = ("at", "revision", "current", "desired", "reason", "inputs")
@@ -485,10 +295,7 @@ class Decision(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: float
-        def __init__(
-            self, key: _Optional[str] = ..., value: _Optional[float] = ...
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     AT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
@@ -501,17 +308,7 @@ class Decision(_message.Message):
     desired: int
     reason: str
     inputs: _containers.ScalarMap[str, float]
-    def __init__(
-        self,
-        at: _Optional[
-            _Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]
-        ] = ...,
-        revision: _Optional[int] = ...,
-        current: _Optional[int] = ...,
-        desired: _Optional[int] = ...,
-        reason: _Optional[str] = ...,
-        inputs: _Optional[_Mapping[str, float]] = ...,
-    ) -> None: ...
+    def __init__(self, at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., current: _Optional[int] = ..., desired: _Optional[int] = ..., reason: _Optional[str] = ..., inputs: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class DeployFailure(_message.Message):
     __slots__ = ("at", "reason")
@@ -519,10 +316,4 @@ class DeployFailure(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     at: _timestamp_pb2.Timestamp
     reason: str
-    def __init__(
-        self,
-        at: _Optional[
-            _Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]
-        ] = ...,
-        reason: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -4,40 +4,41 @@
 # source: headrace/v1/resources.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "headrace/v1/resources.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'headrace/v1/resources.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x1bheadrace/v1/resources.proto\x12\x0bheadrace.v1"\xc3\x02\n\nQuantities\x12\x17\n\x03\x63pu\x18\x01 \x01(\tB\x00H\x00R\x03\x63pu\x88\x01\x01\x12\x1d\n\x06memory\x18\x02 \x01(\tB\x00H\x01R\x06memory\x88\x01\x01\x12\x17\n\x03gpu\x18\x03 \x01(\tB\x00H\x02R\x03gpu\x88\x01\x01\x12$\n\ngpu_memory\x18\x04 \x01(\tB\x00H\x03R\tgpuMemory\x88\x01\x01\x12\'\n\x0b\x63oncurrency\x18\x05 \x01(\x03\x42\x00H\x04R\x0b\x63oncurrency\x88\x01\x01\x12\x35\n\x13requests_per_second\x18\x06 \x01(\x01\x42\x00H\x05R\x11requestsPerSecond\x88\x01\x01:\x00\x42\x08\n\x04_cpu\x12\x00\x42\x0b\n\x07_memory\x12\x00\x42\x08\n\x04_gpu\x12\x00\x42\x0f\n\x0b_gpu_memory\x12\x00\x42\x10\n\x0c_concurrency\x12\x00\x42\x18\n\x14_requests_per_second\x12\x00"o\n\x06\x42udget\x12 \n\x08per_hour\x18\x01 \x01(\tB\x00H\x00R\x07perHour\x88\x01\x01\x12"\n\tper_month\x18\x02 \x01(\tB\x00H\x01R\x08perMonth\x88\x01\x01:\x00\x42\r\n\t_per_hour\x12\x00\x42\x0e\n\n_per_month\x12\x00"Q\n\x05Price\x12\x1c\n\x08\x63urrency\x18\x01 \x01(\tB\x00R\x08\x63urrency\x12(\n\x0fmicros_per_hour\x18\x02 \x01(\x03\x42\x00R\rmicrosPerHour:\x00"\xe0\x02\n\rInstanceShape\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\'\n\x0e\x63pu_millicores\x18\x02 \x01(\x03\x42\x00R\rcpuMillicores\x12#\n\x0cmemory_bytes\x18\x03 \x01(\x03\x42\x00R\x0bmemoryBytes\x12\x1f\n\ngpu_millis\x18\x04 \x01(\x03\x42\x00R\tgpuMillis\x12*\n\x10gpu_memory_bytes\x18\x05 \x01(\x03\x42\x00R\x0egpuMemoryBytes\x12+\n\x10gpu_architecture\x18\x06 \x01(\tB\x00R\x0fgpuArchitecture\x12\x43\n\x0e\x63\x61pacity_class\x18\x07 \x01(\x0e\x32\x1a.headrace.v1.CapacityClassB\x00R\rcapacityClass\x12*\n\x05price\x18\x08 \x01(\x0b\x32\x12.headrace.v1.PriceB\x00R\x05price:\x00*\x83\x01\n\rCapacityClass\x12\x1e\n\x1a\x43\x41PACITY_CLASS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43\x41PACITY_CLASS_ON_DEMAND\x10\x01\x12\x17\n\x13\x43\x41PACITY_CLASS_SPOT\x10\x02\x12\x1b\n\x17\x43\x41PACITY_CLASS_RESERVED\x10\x03\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bheadrace/v1/resources.proto\x12\x0bheadrace.v1\"\xc3\x02\n\nQuantities\x12\x17\n\x03\x63pu\x18\x01 \x01(\tB\x00H\x00R\x03\x63pu\x88\x01\x01\x12\x1d\n\x06memory\x18\x02 \x01(\tB\x00H\x01R\x06memory\x88\x01\x01\x12\x17\n\x03gpu\x18\x03 \x01(\tB\x00H\x02R\x03gpu\x88\x01\x01\x12$\n\ngpu_memory\x18\x04 \x01(\tB\x00H\x03R\tgpuMemory\x88\x01\x01\x12\'\n\x0b\x63oncurrency\x18\x05 \x01(\x03\x42\x00H\x04R\x0b\x63oncurrency\x88\x01\x01\x12\x35\n\x13requests_per_second\x18\x06 \x01(\x01\x42\x00H\x05R\x11requestsPerSecond\x88\x01\x01:\x00\x42\x08\n\x04_cpu\x12\x00\x42\x0b\n\x07_memory\x12\x00\x42\x08\n\x04_gpu\x12\x00\x42\x0f\n\x0b_gpu_memory\x12\x00\x42\x10\n\x0c_concurrency\x12\x00\x42\x18\n\x14_requests_per_second\x12\x00\"o\n\x06\x42udget\x12 \n\x08per_hour\x18\x01 \x01(\tB\x00H\x00R\x07perHour\x88\x01\x01\x12\"\n\tper_month\x18\x02 \x01(\tB\x00H\x01R\x08perMonth\x88\x01\x01:\x00\x42\r\n\t_per_hour\x12\x00\x42\x0e\n\n_per_month\x12\x00\"Q\n\x05Price\x12\x1c\n\x08\x63urrency\x18\x01 \x01(\tB\x00R\x08\x63urrency\x12(\n\x0fmicros_per_hour\x18\x02 \x01(\x03\x42\x00R\rmicrosPerHour:\x00\"\xe0\x02\n\rInstanceShape\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\'\n\x0e\x63pu_millicores\x18\x02 \x01(\x03\x42\x00R\rcpuMillicores\x12#\n\x0cmemory_bytes\x18\x03 \x01(\x03\x42\x00R\x0bmemoryBytes\x12\x1f\n\ngpu_millis\x18\x04 \x01(\x03\x42\x00R\tgpuMillis\x12*\n\x10gpu_memory_bytes\x18\x05 \x01(\x03\x42\x00R\x0egpuMemoryBytes\x12+\n\x10gpu_architecture\x18\x06 \x01(\tB\x00R\x0fgpuArchitecture\x12\x43\n\x0e\x63\x61pacity_class\x18\x07 \x01(\x0e\x32\x1a.headrace.v1.CapacityClassB\x00R\rcapacityClass\x12*\n\x05price\x18\x08 \x01(\x0b\x32\x12.headrace.v1.PriceB\x00R\x05price:\x00*\x83\x01\n\rCapacityClass\x12\x1e\n\x1a\x43\x41PACITY_CLASS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43\x41PACITY_CLASS_ON_DEMAND\x10\x01\x12\x17\n\x13\x43\x41PACITY_CLASS_SPOT\x10\x02\x12\x1b\n\x17\x43\x41PACITY_CLASS_RESERVED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(
-    DESCRIPTOR, "headrace.v1.resources_pb2", _globals
-)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.resources_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_CAPACITYCLASS"]._serialized_start = 922
-    _globals["_CAPACITYCLASS"]._serialized_end = 1053
-    _globals["_QUANTITIES"]._serialized_start = 45
-    _globals["_QUANTITIES"]._serialized_end = 368
-    _globals["_BUDGET"]._serialized_start = 370
-    _globals["_BUDGET"]._serialized_end = 481
-    _globals["_PRICE"]._serialized_start = 483
-    _globals["_PRICE"]._serialized_end = 564
-    _globals["_INSTANCESHAPE"]._serialized_start = 567
-    _globals["_INSTANCESHAPE"]._serialized_end = 919
+  DESCRIPTOR._loaded_options = None
+  _globals['_CAPACITYCLASS']._serialized_start=922
+  _globals['_CAPACITYCLASS']._serialized_end=1053
+  _globals['_QUANTITIES']._serialized_start=45
+  _globals['_QUANTITIES']._serialized_end=368
+  _globals['_BUDGET']._serialized_start=370
+  _globals['_BUDGET']._serialized_end=481
+  _globals['_PRICE']._serialized_start=483
+  _globals['_PRICE']._serialized_end=564
+  _globals['_INSTANCESHAPE']._serialized_start=567
+  _globals['_INSTANCESHAPE']._serialized_end=919
 # @@protoc_insertion_point(module_scope)

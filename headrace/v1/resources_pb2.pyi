@@ -12,21 +12,13 @@ class CapacityClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAPACITY_CLASS_ON_DEMAND: _ClassVar[CapacityClass]
     CAPACITY_CLASS_SPOT: _ClassVar[CapacityClass]
     CAPACITY_CLASS_RESERVED: _ClassVar[CapacityClass]
-
 CAPACITY_CLASS_UNSPECIFIED: CapacityClass
 CAPACITY_CLASS_ON_DEMAND: CapacityClass
 CAPACITY_CLASS_SPOT: CapacityClass
 CAPACITY_CLASS_RESERVED: CapacityClass
 
 class Quantities(_message.Message):
-    __slots__ = (
-        "cpu",
-        "memory",
-        "gpu",
-        "gpu_memory",
-        "concurrency",
-        "requests_per_second",
-    )
+    __slots__ = ("cpu", "memory", "gpu", "gpu_memory", "concurrency", "requests_per_second")
     CPU_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     GPU_FIELD_NUMBER: _ClassVar[int]
@@ -39,15 +31,7 @@ class Quantities(_message.Message):
     gpu_memory: str
     concurrency: int
     requests_per_second: float
-    def __init__(
-        self,
-        cpu: _Optional[str] = ...,
-        memory: _Optional[str] = ...,
-        gpu: _Optional[str] = ...,
-        gpu_memory: _Optional[str] = ...,
-        concurrency: _Optional[int] = ...,
-        requests_per_second: _Optional[float] = ...,
-    ) -> None: ...
+    def __init__(self, cpu: _Optional[str] = ..., memory: _Optional[str] = ..., gpu: _Optional[str] = ..., gpu_memory: _Optional[str] = ..., concurrency: _Optional[int] = ..., requests_per_second: _Optional[float] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("per_hour", "per_month")
@@ -55,9 +39,7 @@ class Budget(_message.Message):
     PER_MONTH_FIELD_NUMBER: _ClassVar[int]
     per_hour: str
     per_month: str
-    def __init__(
-        self, per_hour: _Optional[str] = ..., per_month: _Optional[str] = ...
-    ) -> None: ...
+    def __init__(self, per_hour: _Optional[str] = ..., per_month: _Optional[str] = ...) -> None: ...
 
 class Price(_message.Message):
     __slots__ = ("currency", "micros_per_hour")
@@ -65,21 +47,10 @@ class Price(_message.Message):
     MICROS_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
     currency: str
     micros_per_hour: int
-    def __init__(
-        self, currency: _Optional[str] = ..., micros_per_hour: _Optional[int] = ...
-    ) -> None: ...
+    def __init__(self, currency: _Optional[str] = ..., micros_per_hour: _Optional[int] = ...) -> None: ...
 
 class InstanceShape(_message.Message):
-    __slots__ = (
-        "name",
-        "cpu_millicores",
-        "memory_bytes",
-        "gpu_millis",
-        "gpu_memory_bytes",
-        "gpu_architecture",
-        "capacity_class",
-        "price",
-    )
+    __slots__ = ("name", "cpu_millicores", "memory_bytes", "gpu_millis", "gpu_memory_bytes", "gpu_architecture", "capacity_class", "price")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CPU_MILLICORES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -96,14 +67,4 @@ class InstanceShape(_message.Message):
     gpu_architecture: str
     capacity_class: CapacityClass
     price: Price
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        cpu_millicores: _Optional[int] = ...,
-        memory_bytes: _Optional[int] = ...,
-        gpu_millis: _Optional[int] = ...,
-        gpu_memory_bytes: _Optional[int] = ...,
-        gpu_architecture: _Optional[str] = ...,
-        capacity_class: _Optional[_Union[CapacityClass, str]] = ...,
-        price: _Optional[_Union[Price, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., cpu_millicores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu_millis: _Optional[int] = ..., gpu_memory_bytes: _Optional[int] = ..., gpu_architecture: _Optional[str] = ..., capacity_class: _Optional[_Union[CapacityClass, str]] = ..., price: _Optional[_Union[Price, _Mapping]] = ...) -> None: ...

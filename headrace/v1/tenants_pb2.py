@@ -4,15 +4,18 @@
 # source: headrace/v1/tenants.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "headrace/v1/tenants.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'headrace/v1/tenants.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -24,55 +27,43 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headrace.v1 import resources_pb2 as headrace_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x19headrace/v1/tenants.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto"G\n\x10SetTenantRequest\x12\x31\n\x06tenant\x18\x01 \x01(\x0b\x32\x17.headrace.v1.TenantSpecB\x00R\x06tenant:\x00"D\n\x11SetTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.headrace.v1.TenantB\x00R\x06tenant:\x00"*\n\x10GetTenantRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name:\x00"D\n\x11GetTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.headrace.v1.TenantB\x00R\x06tenant:\x00"\x16\n\x12ListTenantsRequest:\x00"H\n\x13ListTenantsResponse\x12/\n\x07tenants\x18\x01 \x03(\x0b\x32\x13.headrace.v1.TenantB\x00R\x07tenants:\x00"-\n\x13\x44\x65leteTenantRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name:\x00"\x18\n\x14\x44\x65leteTenantResponse:\x00"\x94\x03\n\nTenantSpec\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x33\n\x07nominal\x18\x02 \x01(\x0b\x32\x17.headrace.v1.QuantitiesB\x00R\x07nominal\x12\x42\n\x0f\x62orrowing_limit\x18\x03 \x01(\x0b\x32\x17.headrace.v1.QuantitiesB\x00R\x0e\x62orrowingLimit\x12>\n\rlending_limit\x18\x04 \x01(\x0b\x32\x17.headrace.v1.QuantitiesB\x00R\x0clendingLimit\x12-\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x13.headrace.v1.BudgetB\x00R\x06\x62udget\x12\x18\n\x06\x63ohort\x18\x06 \x01(\tB\x00R\x06\x63ohort\x12\x1d\n\x06weight\x18\x07 \x01(\x01\x42\x00H\x00R\x06weight\x88\x01\x01\x12@\n\rbudget_action\x18\x08 \x01(\x0e\x32\x19.headrace.v1.BudgetActionB\x00R\x0c\x62udgetAction:\x00\x42\x0b\n\x07_weight\x12\x00"\xa6\x01\n\x06Tenant\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12-\n\x04spec\x18\x02 \x01(\x0b\x32\x17.headrace.v1.TenantSpecB\x00R\x04spec\x12;\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\tcreatedAt\x12\x18\n\x06models\x18\x04 \x03(\tB\x00R\x06models:\x00*`\n\x0c\x42udgetAction\x12\x1d\n\x19\x42UDGET_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42UDGET_ACTION_REFUSE\x10\x01\x12\x17\n\x13\x42UDGET_ACTION_QUEUE\x10\x02\x32\xc6\x03\n\rTenantService\x12u\n\tSetTenant\x12\x1d.headrace.v1.SetTenantRequest\x1a\x1e.headrace.v1.SetTenantResponse")\x82\xd3\xe4\x93\x02#\x1a\x19/v1/tenants/{tenant.name}:\x06tenant\x12\x66\n\tGetTenant\x12\x1d.headrace.v1.GetTenantRequest\x1a\x1e.headrace.v1.GetTenantResponse"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/tenants/{name}\x12\x65\n\x0bListTenants\x12\x1f.headrace.v1.ListTenantsRequest\x1a .headrace.v1.ListTenantsResponse"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12o\n\x0c\x44\x65leteTenant\x12 .headrace.v1.DeleteTenantRequest\x1a!.headrace.v1.DeleteTenantResponse"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/tenants/{name}b\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/tenants.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto\"G\n\x10SetTenantRequest\x12\x31\n\x06tenant\x18\x01 \x01(\x0b\x32\x17.headrace.v1.TenantSpecB\x00R\x06tenant:\x00\"D\n\x11SetTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.headrace.v1.TenantB\x00R\x06tenant:\x00\"*\n\x10GetTenantRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name:\x00\"D\n\x11GetTenantResponse\x12-\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.headrace.v1.TenantB\x00R\x06tenant:\x00\"\x16\n\x12ListTenantsRequest:\x00\"H\n\x13ListTenantsResponse\x12/\n\x07tenants\x18\x01 \x03(\x0b\x32\x13.headrace.v1.TenantB\x00R\x07tenants:\x00\"-\n\x13\x44\x65leteTenantRequest\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name:\x00\"\x18\n\x14\x44\x65leteTenantResponse:\x00\"\x94\x03\n\nTenantSpec\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x33\n\x07nominal\x18\x02 \x01(\x0b\x32\x17.headrace.v1.QuantitiesB\x00R\x07nominal\x12\x42\n\x0f\x62orrowing_limit\x18\x03 \x01(\x0b\x32\x17.headrace.v1.QuantitiesB\x00R\x0e\x62orrowingLimit\x12>\n\rlending_limit\x18\x04 \x01(\x0b\x32\x17.headrace.v1.QuantitiesB\x00R\x0clendingLimit\x12-\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x13.headrace.v1.BudgetB\x00R\x06\x62udget\x12\x18\n\x06\x63ohort\x18\x06 \x01(\tB\x00R\x06\x63ohort\x12\x1d\n\x06weight\x18\x07 \x01(\x01\x42\x00H\x00R\x06weight\x88\x01\x01\x12@\n\rbudget_action\x18\x08 \x01(\x0e\x32\x19.headrace.v1.BudgetActionB\x00R\x0c\x62udgetAction:\x00\x42\x0b\n\x07_weight\x12\x00\"\xa6\x01\n\x06Tenant\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12-\n\x04spec\x18\x02 \x01(\x0b\x32\x17.headrace.v1.TenantSpecB\x00R\x04spec\x12;\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\tcreatedAt\x12\x18\n\x06models\x18\x04 \x03(\tB\x00R\x06models:\x00*`\n\x0c\x42udgetAction\x12\x1d\n\x19\x42UDGET_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42UDGET_ACTION_REFUSE\x10\x01\x12\x17\n\x13\x42UDGET_ACTION_QUEUE\x10\x02\x32\xc6\x03\n\rTenantService\x12u\n\tSetTenant\x12\x1d.headrace.v1.SetTenantRequest\x1a\x1e.headrace.v1.SetTenantResponse\")\x82\xd3\xe4\x93\x02#\x1a\x19/v1/tenants/{tenant.name}:\x06tenant\x12\x66\n\tGetTenant\x12\x1d.headrace.v1.GetTenantRequest\x1a\x1e.headrace.v1.GetTenantResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/tenants/{name}\x12\x65\n\x0bListTenants\x12\x1f.headrace.v1.ListTenantsRequest\x1a .headrace.v1.ListTenantsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12o\n\x0c\x44\x65leteTenant\x12 .headrace.v1.DeleteTenantRequest\x1a!.headrace.v1.DeleteTenantResponse\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/tenants/{name}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "headrace.v1.tenants_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.tenants_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_TENANTSERVICE"].methods_by_name["SetTenant"]._loaded_options = None
-    _globals["_TENANTSERVICE"].methods_by_name[
-        "SetTenant"
-    ]._serialized_options = (
-        b"\202\323\344\223\002#\032\031/v1/tenants/{tenant.name}:\006tenant"
-    )
-    _globals["_TENANTSERVICE"].methods_by_name["GetTenant"]._loaded_options = None
-    _globals["_TENANTSERVICE"].methods_by_name[
-        "GetTenant"
-    ]._serialized_options = b"\202\323\344\223\002\024\022\022/v1/tenants/{name}"
-    _globals["_TENANTSERVICE"].methods_by_name["ListTenants"]._loaded_options = None
-    _globals["_TENANTSERVICE"].methods_by_name[
-        "ListTenants"
-    ]._serialized_options = b"\202\323\344\223\002\r\022\013/v1/tenants"
-    _globals["_TENANTSERVICE"].methods_by_name["DeleteTenant"]._loaded_options = None
-    _globals["_TENANTSERVICE"].methods_by_name[
-        "DeleteTenant"
-    ]._serialized_options = b"\202\323\344\223\002\024*\022/v1/tenants/{name}"
-    _globals["_BUDGETACTION"]._serialized_start = 1138
-    _globals["_BUDGETACTION"]._serialized_end = 1234
-    _globals["_SETTENANTREQUEST"]._serialized_start = 134
-    _globals["_SETTENANTREQUEST"]._serialized_end = 205
-    _globals["_SETTENANTRESPONSE"]._serialized_start = 207
-    _globals["_SETTENANTRESPONSE"]._serialized_end = 275
-    _globals["_GETTENANTREQUEST"]._serialized_start = 277
-    _globals["_GETTENANTREQUEST"]._serialized_end = 319
-    _globals["_GETTENANTRESPONSE"]._serialized_start = 321
-    _globals["_GETTENANTRESPONSE"]._serialized_end = 389
-    _globals["_LISTTENANTSREQUEST"]._serialized_start = 391
-    _globals["_LISTTENANTSREQUEST"]._serialized_end = 413
-    _globals["_LISTTENANTSRESPONSE"]._serialized_start = 415
-    _globals["_LISTTENANTSRESPONSE"]._serialized_end = 487
-    _globals["_DELETETENANTREQUEST"]._serialized_start = 489
-    _globals["_DELETETENANTREQUEST"]._serialized_end = 534
-    _globals["_DELETETENANTRESPONSE"]._serialized_start = 536
-    _globals["_DELETETENANTRESPONSE"]._serialized_end = 560
-    _globals["_TENANTSPEC"]._serialized_start = 563
-    _globals["_TENANTSPEC"]._serialized_end = 967
-    _globals["_TENANT"]._serialized_start = 970
-    _globals["_TENANT"]._serialized_end = 1136
-    _globals["_TENANTSERVICE"]._serialized_start = 1237
-    _globals["_TENANTSERVICE"]._serialized_end = 1691
+  DESCRIPTOR._loaded_options = None
+  _globals['_TENANTSERVICE'].methods_by_name['SetTenant']._loaded_options = None
+  _globals['_TENANTSERVICE'].methods_by_name['SetTenant']._serialized_options = b'\202\323\344\223\002#\032\031/v1/tenants/{tenant.name}:\006tenant'
+  _globals['_TENANTSERVICE'].methods_by_name['GetTenant']._loaded_options = None
+  _globals['_TENANTSERVICE'].methods_by_name['GetTenant']._serialized_options = b'\202\323\344\223\002\024\022\022/v1/tenants/{name}'
+  _globals['_TENANTSERVICE'].methods_by_name['ListTenants']._loaded_options = None
+  _globals['_TENANTSERVICE'].methods_by_name['ListTenants']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/tenants'
+  _globals['_TENANTSERVICE'].methods_by_name['DeleteTenant']._loaded_options = None
+  _globals['_TENANTSERVICE'].methods_by_name['DeleteTenant']._serialized_options = b'\202\323\344\223\002\024*\022/v1/tenants/{name}'
+  _globals['_BUDGETACTION']._serialized_start=1138
+  _globals['_BUDGETACTION']._serialized_end=1234
+  _globals['_SETTENANTREQUEST']._serialized_start=134
+  _globals['_SETTENANTREQUEST']._serialized_end=205
+  _globals['_SETTENANTRESPONSE']._serialized_start=207
+  _globals['_SETTENANTRESPONSE']._serialized_end=275
+  _globals['_GETTENANTREQUEST']._serialized_start=277
+  _globals['_GETTENANTREQUEST']._serialized_end=319
+  _globals['_GETTENANTRESPONSE']._serialized_start=321
+  _globals['_GETTENANTRESPONSE']._serialized_end=389
+  _globals['_LISTTENANTSREQUEST']._serialized_start=391
+  _globals['_LISTTENANTSREQUEST']._serialized_end=413
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=415
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=487
+  _globals['_DELETETENANTREQUEST']._serialized_start=489
+  _globals['_DELETETENANTREQUEST']._serialized_end=534
+  _globals['_DELETETENANTRESPONSE']._serialized_start=536
+  _globals['_DELETETENANTRESPONSE']._serialized_end=560
+  _globals['_TENANTSPEC']._serialized_start=563
+  _globals['_TENANTSPEC']._serialized_end=967
+  _globals['_TENANT']._serialized_start=970
+  _globals['_TENANT']._serialized_end=1136
+  _globals['_TENANTSERVICE']._serialized_start=1237
+  _globals['_TENANTSERVICE']._serialized_end=1691
 # @@protoc_insertion_point(module_scope)

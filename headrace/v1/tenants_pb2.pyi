@@ -17,7 +17,6 @@ class BudgetAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUDGET_ACTION_UNSPECIFIED: _ClassVar[BudgetAction]
     BUDGET_ACTION_REFUSE: _ClassVar[BudgetAction]
     BUDGET_ACTION_QUEUE: _ClassVar[BudgetAction]
-
 BUDGET_ACTION_UNSPECIFIED: BudgetAction
 BUDGET_ACTION_REFUSE: BudgetAction
 BUDGET_ACTION_QUEUE: BudgetAction
@@ -26,9 +25,7 @@ class SetTenantRequest(_message.Message):
     __slots__ = ("tenant",)
     TENANT_FIELD_NUMBER: _ClassVar[int]
     tenant: TenantSpec
-    def __init__(
-        self, tenant: _Optional[_Union[TenantSpec, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, tenant: _Optional[_Union[TenantSpec, _Mapping]] = ...) -> None: ...
 
 class SetTenantResponse(_message.Message):
     __slots__ = ("tenant",)
@@ -56,9 +53,7 @@ class ListTenantsResponse(_message.Message):
     __slots__ = ("tenants",)
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     tenants: _containers.RepeatedCompositeFieldContainer[Tenant]
-    def __init__(
-        self, tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ...) -> None: ...
 
 class DeleteTenantRequest(_message.Message):
     __slots__ = ("name",)
@@ -71,16 +66,7 @@ class DeleteTenantResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class TenantSpec(_message.Message):
-    __slots__ = (
-        "name",
-        "nominal",
-        "borrowing_limit",
-        "lending_limit",
-        "budget",
-        "cohort",
-        "weight",
-        "budget_action",
-    )
+    __slots__ = ("name", "nominal", "borrowing_limit", "lending_limit", "budget", "cohort", "weight", "budget_action")
     NAME_FIELD_NUMBER: _ClassVar[int]
     NOMINAL_FIELD_NUMBER: _ClassVar[int]
     BORROWING_LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -97,17 +83,7 @@ class TenantSpec(_message.Message):
     cohort: str
     weight: float
     budget_action: BudgetAction
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        nominal: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ...,
-        borrowing_limit: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ...,
-        lending_limit: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ...,
-        budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ...,
-        cohort: _Optional[str] = ...,
-        weight: _Optional[float] = ...,
-        budget_action: _Optional[_Union[BudgetAction, str]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., nominal: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., borrowing_limit: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., lending_limit: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ..., cohort: _Optional[str] = ..., weight: _Optional[float] = ..., budget_action: _Optional[_Union[BudgetAction, str]] = ...) -> None: ...
 
 class Tenant(_message.Message):
     __slots__ = ("name", "spec", "created_at", "models")
@@ -119,12 +95,4 @@ class Tenant(_message.Message):
     spec: TenantSpec
     created_at: _timestamp_pb2.Timestamp
     models: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        spec: _Optional[_Union[TenantSpec, _Mapping]] = ...,
-        created_at: _Optional[
-            _Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]
-        ] = ...,
-        models: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[TenantSpec, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., models: _Optional[_Iterable[str]] = ...) -> None: ...

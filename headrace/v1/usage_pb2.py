@@ -4,15 +4,18 @@
 # source: headrace/v1/usage.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "headrace/v1/usage.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'headrace/v1/usage.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -24,25 +27,21 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headrace.v1 import resources_pb2 as headrace_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x17headrace/v1/usage.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto"a\n\x0fGetUsageRequest\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x00R\x06tenant\x12\x32\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x05since:\x00"A\n\x10GetUsageResponse\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x15.headrace.v1.UsageRowB\x00R\x04rows:\x00"\xa1\x03\n\x08UsageRow\x12\x30\n\x04hour\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x04hour\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12\x16\n\x05model\x18\x03 \x01(\tB\x00R\x05model\x12\x16\n\x05shape\x18\x04 \x01(\tB\x00R\x05shape\x12\x43\n\x0e\x63\x61pacity_class\x18\x05 \x01(\x0e\x32\x1a.headrace.v1.CapacityClassB\x00R\rcapacityClass\x12+\n\x10instance_seconds\x18\x06 \x01(\x01\x42\x00R\x0finstanceSeconds\x12#\n\x0c\x62usy_seconds\x18\x07 \x01(\x01\x42\x00R\x0b\x62usySeconds\x12\x1c\n\x08requests\x18\x08 \x01(\x04\x42\x00R\x08requests\x12!\n\x0b\x63old_starts\x18\t \x01(\x04\x42\x00R\ncoldStarts\x12!\n\x0b\x63ost_micros\x18\n \x01(\x03\x42\x00R\ncostMicros\x12\x1c\n\x08\x63urrency\x18\x0b \x01(\tB\x00R\x08\x63urrency:\x00\x32j\n\x0cUsageService\x12Z\n\x08GetUsage\x12\x1c.headrace.v1.GetUsageRequest\x1a\x1d.headrace.v1.GetUsageResponse"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usageb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/usage.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto\"a\n\x0fGetUsageRequest\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x00R\x06tenant\x12\x32\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x05since:\x00\"A\n\x10GetUsageResponse\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x15.headrace.v1.UsageRowB\x00R\x04rows:\x00\"\xa1\x03\n\x08UsageRow\x12\x30\n\x04hour\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x04hour\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12\x16\n\x05model\x18\x03 \x01(\tB\x00R\x05model\x12\x16\n\x05shape\x18\x04 \x01(\tB\x00R\x05shape\x12\x43\n\x0e\x63\x61pacity_class\x18\x05 \x01(\x0e\x32\x1a.headrace.v1.CapacityClassB\x00R\rcapacityClass\x12+\n\x10instance_seconds\x18\x06 \x01(\x01\x42\x00R\x0finstanceSeconds\x12#\n\x0c\x62usy_seconds\x18\x07 \x01(\x01\x42\x00R\x0b\x62usySeconds\x12\x1c\n\x08requests\x18\x08 \x01(\x04\x42\x00R\x08requests\x12!\n\x0b\x63old_starts\x18\t \x01(\x04\x42\x00R\ncoldStarts\x12!\n\x0b\x63ost_micros\x18\n \x01(\x03\x42\x00R\ncostMicros\x12\x1c\n\x08\x63urrency\x18\x0b \x01(\tB\x00R\x08\x63urrency:\x00\x32j\n\x0cUsageService\x12Z\n\x08GetUsage\x12\x1c.headrace.v1.GetUsageRequest\x1a\x1d.headrace.v1.GetUsageResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "headrace.v1.usage_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_USAGESERVICE"].methods_by_name["GetUsage"]._loaded_options = None
-    _globals["_USAGESERVICE"].methods_by_name[
-        "GetUsage"
-    ]._serialized_options = b"\202\323\344\223\002\013\022\t/v1/usage"
-    _globals["_GETUSAGEREQUEST"]._serialized_start = 132
-    _globals["_GETUSAGEREQUEST"]._serialized_end = 229
-    _globals["_GETUSAGERESPONSE"]._serialized_start = 231
-    _globals["_GETUSAGERESPONSE"]._serialized_end = 296
-    _globals["_USAGEROW"]._serialized_start = 299
-    _globals["_USAGEROW"]._serialized_end = 716
-    _globals["_USAGESERVICE"]._serialized_start = 718
-    _globals["_USAGESERVICE"]._serialized_end = 824
+  DESCRIPTOR._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['GetUsage']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['GetUsage']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/usage'
+  _globals['_GETUSAGEREQUEST']._serialized_start=132
+  _globals['_GETUSAGEREQUEST']._serialized_end=229
+  _globals['_GETUSAGERESPONSE']._serialized_start=231
+  _globals['_GETUSAGERESPONSE']._serialized_end=296
+  _globals['_USAGEROW']._serialized_start=299
+  _globals['_USAGEROW']._serialized_end=716
+  _globals['_USAGESERVICE']._serialized_start=718
+  _globals['_USAGESERVICE']._serialized_end=824
 # @@protoc_insertion_point(module_scope)

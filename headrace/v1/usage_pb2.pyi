@@ -17,36 +17,16 @@ class GetUsageRequest(_message.Message):
     SINCE_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     since: _timestamp_pb2.Timestamp
-    def __init__(
-        self,
-        tenant: _Optional[str] = ...,
-        since: _Optional[
-            _Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]
-        ] = ...,
-    ) -> None: ...
+    def __init__(self, tenant: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class GetUsageResponse(_message.Message):
     __slots__ = ("rows",)
     ROWS_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[UsageRow]
-    def __init__(
-        self, rows: _Optional[_Iterable[_Union[UsageRow, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, rows: _Optional[_Iterable[_Union[UsageRow, _Mapping]]] = ...) -> None: ...
 
 class UsageRow(_message.Message):
-    __slots__ = (
-        "hour",
-        "tenant",
-        "model",
-        "shape",
-        "capacity_class",
-        "instance_seconds",
-        "busy_seconds",
-        "requests",
-        "cold_starts",
-        "cost_micros",
-        "currency",
-    )
+    __slots__ = ("hour", "tenant", "model", "shape", "capacity_class", "instance_seconds", "busy_seconds", "requests", "cold_starts", "cost_micros", "currency")
     HOUR_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -69,19 +49,4 @@ class UsageRow(_message.Message):
     cold_starts: int
     cost_micros: int
     currency: str
-    def __init__(
-        self,
-        hour: _Optional[
-            _Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]
-        ] = ...,
-        tenant: _Optional[str] = ...,
-        model: _Optional[str] = ...,
-        shape: _Optional[str] = ...,
-        capacity_class: _Optional[_Union[_resources_pb2.CapacityClass, str]] = ...,
-        instance_seconds: _Optional[float] = ...,
-        busy_seconds: _Optional[float] = ...,
-        requests: _Optional[int] = ...,
-        cold_starts: _Optional[int] = ...,
-        cost_micros: _Optional[int] = ...,
-        currency: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, hour: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., shape: _Optional[str] = ..., capacity_class: _Optional[_Union[_resources_pb2.CapacityClass, str]] = ..., instance_seconds: _Optional[float] = ..., busy_seconds: _Optional[float] = ..., requests: _Optional[int] = ..., cold_starts: _Optional[int] = ..., cost_micros: _Optional[int] = ..., currency: _Optional[str] = ...) -> None: ...

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import grpc.aio
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from headrace.v1 import (
     mesh_pb2_grpc,
     models_pb2,
@@ -30,7 +32,6 @@ from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import FakeClock
 from headrace_common.config import AutoscalerConfig
 from headrace_common.errors import InvalidArgument
-from onnx import TensorProto, helper, numpy_helper
 
 _DATATYPES = {TensorProto.FLOAT: "FP32", TensorProto.INT32: "INT32", TensorProto.INT64: "INT64"}
 
@@ -61,7 +62,7 @@ class FakeFleet:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     refuse: dict[str, Exception] = field(default_factory=dict)
     views: dict[str, ModelView] = field(default_factory=dict)
-    fleet: FleetView = FleetView(epoch=1, started_at=0.0)
+    fleet: FleetView = field(default_factory=lambda: FleetView(epoch=1, started_at=0.0))
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     verified: list[tuple[str, int, str]] = field(default_factory=list)
     discarded: list[tuple[str, int]] = field(default_factory=list)
@@ -197,10 +198,10 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
+def state(tmp_path: Path) -> Path:
     directory = tmp_path / "state"
     directory.mkdir()
-    yield directory
+    return directory
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from headrace_autoscaler.artifacts import ArtifactStore, FileHeader
-from headrace_autoscaler.artifacts.incoming import DISK_RESERVE_BYTES
-from headrace_common.clock import FakeClock
-from headrace_common.errors import FailedPrecondition, HeadraceError, InvalidArgument, LimitExceeded
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace_autoscaler.artifacts import ArtifactStore, FileHeader
+from headrace_autoscaler.artifacts.incoming import DISK_RESERVE_BYTES
 from headrace_autoscaler.artifacts.paths import check_path
+from headrace_common.clock import FakeClock
+from headrace_common.errors import FailedPrecondition, HeadraceError, InvalidArgument, LimitExceeded
 
 Part = FileHeader | bytes
 
@@ -277,5 +277,5 @@ async def test_sources_that_may_not_or_cannot_be_fetched(
 
 async def test_a_scheme_whose_package_is_missing_says_which(store: ArtifactStore) -> None:
     fsspec.register_implementation("lacking", "lacking_package.FileSystem", errtxt="Install lacking_package")
-    with pytest.raises(FailedPrecondition, match="lacking:// needs the package .*Install lacking_package"):
+    with pytest.raises(FailedPrecondition, match=r"lacking:// needs the package .*Install lacking_package"):
         await store.fetch("lacking://bucket/model.onnx", ("lacking",))

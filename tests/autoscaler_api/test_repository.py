@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from headrace.oip import model_config_pb2 as pb
 from headrace_autoscaler.domain import Batching, ModelFile, Signature, TensorSpec
 from headrace_autoscaler.repository import Settings, candidates, parse_config, settings_of, tensor_mismatches
 from headrace_autoscaler.repository.layout import VersionPolicy
 from headrace_common.errors import InvalidArgument
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def files(*paths: str) -> tuple[ModelFile, ...]:
@@ -40,7 +41,12 @@ ALL = VersionPolicy(latest=None)
         (["1/model.fake.json"], None, "", [("1", "1/model.fake.json", "fake", 1)]),
         (["1/model.onnx/model.onnx", "1/model.onnx/w"], None, "", [("1", "1/model.onnx/model.onnx", "onnxruntime", 2)]),
         (["9/model.onnx", "10/model.onnx"], None, "", [("10", "10/model.onnx", "onnxruntime", 1)]),
-        (["labels.txt", "01/model.onnx", "docs/x", "2/model.onnx"], None, "", [("2", "2/model.onnx", "onnxruntime", 1)]),
+        (
+            ["labels.txt", "01/model.onnx", "docs/x", "2/model.onnx"],
+            None,
+            "",
+            [("2", "2/model.onnx", "onnxruntime", 1)],
+        ),
         (["1/m.onnx", "1/model.onnx"], None, "m.onnx", [("1", "1/m.onnx", "onnxruntime", 2)]),
         (
             ["1/model.onnx", "2/model.onnx", "10/model.onnx"],
@@ -227,7 +233,10 @@ def _fields(value: Settings) -> dict[str, object]:
             "not supported: dynamic_batching.default_queue_policy.timeout_action DELAY",
         ),
         ("dynamic_batching { preferred_batch_size: 2 }", r"preferred_batch_size: expected 1 to max_batch_size \(0\)"),
-        ("dynamic_batching { priority_levels: 2 }", r"default_priority_level: expected 1 to priority_levels \(2\), got 0"),
+        (
+            "dynamic_batching { priority_levels: 2 }",
+            r"default_priority_level: expected 1 to priority_levels \(2\), got 0",
+        ),
         ("version_policy { specific { versions: [0] } }", "version_policy.specific: expected versions of at least 1"),
         ("version_policy { specific { } }", "version_policy.specific: expected at least one"),
         ('parameters { key: "x" value { string_value: "1" } }', r"not supported: parameters\['x'\] \(known: inter_op"),
@@ -268,7 +277,7 @@ def test_one_message_lists_all_that_is_wrong() -> None:
     assert str(refused.value) == (
         "config.pbtxt: name: expected 'ocr', which it is deployed as, or none; got 'x'; "
         "not supported: instance_group[0].gpus, optimization, sequence_batching"
-    ) or all(part in str(refused.value) for part in ("name:", "instance_group[0].gpus", "optimization", "sequence_b"))
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ def test_urls(url: str, target: str, tls: bool) -> None:
     assert (address.url, address.target, address.tls) == (url, target, tls)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "http://", "http://h:99999", "http://h/v2", "http://h?x=1"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "ftp://x", "http://", "http://h:99999", "http://h/v2", "http://h?x=1"]
+)
 def test_what_is_no_url_is_named(url: str) -> None:
     with pytest.raises(InvalidArgument, match="expected http://HOST:PORT"):
         parse_address(url)

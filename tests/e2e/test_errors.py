@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import h2.connection
+import h2.events
 import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
@@ -214,17 +216,30 @@ def test_a_truncated_message(mesh: Any, stub: Any) -> None:
 
 
 def test_a_gigabyte_length_prefix_is_refused_at_once(mesh: Any, stub: Any) -> None:
-    """Over a bare HTTP/1.1 connection, where no client library checks the frame first."""
+    """Over a bare HTTP/2 connection that stays open: a client library would check the frame first."""
     host, port = mesh.target.split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
-        head = b"\0" + struct.pack(">I", 1 << 30) + b"x" * 64
-        connection.sendall(
-            b"POST /inference.GRPCInferenceService/ModelInfer HTTP/1.1\r\nhost: mesh\r\nte: trailers\r\n"
-            b"content-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
-            + f"{len(head):x}\r\n".encode()
-            + head
-            + b"\r\n"
-        )
-        answer = connection.recv(65536)
-    assert b"grpc-status: 8" in answer
+        headers = call_without_end(connection, b"\0" + struct.pack(">I", 1 << 30) + b"x" * 64)
+    assert headers[b"grpc-status"] == b"8"
+    assert b"1073741824" in headers[b"grpc-message"]
     assert_serves(mesh, stub)
+
+
+def call_without_end(connection: socket.socket, body: bytes) -> dict[bytes, bytes]:
+    """Sends part of a message and not the end of the stream; returns all headers that come back."""
+    http = h2.connection.H2Connection()
+    http.initiate_connection()
+    path = "/inference.GRPCInferenceService/ModelInfer"
+    pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", "mesh"), (":path", path)]
+    http.send_headers(1, [*pseudo, ("content-type", "application/grpc"), ("te", "trailers")])
+    http.send_data(1, body)
+    headers: dict[bytes, bytes] = {}
+    while True:
+        connection.sendall(http.data_to_send())
+        received = connection.recv(65536)
+        assert received, f"the connection ended after {headers}"
+        for event in http.receive_data(received):
+            if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
+                headers.update((bytes(key), bytes(value)) for key, value in event.headers)
+            if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+                return headers

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +145,10 @@ def test_files_in_and_out(mesh: Any, tmp_path: Path) -> None:
 
 
 def test_metrics_cover_the_router(mesh: Any) -> None:
-    import re
-    import urllib.request
-
     line = next(line for line in mesh.log if "metrics" in line and "http" in line)
     url = re.search(r"http://[0-9.]+:[0-9]+/metrics", line)
     assert url
+    mesh.cli("infer", "add", "-i", "x=[[1,2,3,4]]")
     text = urllib.request.urlopen(url[0], timeout=10).read().decode()
     assert re.search(r'headrace_requests_total\{[^}]*model="add"', text)
     assert 'process="router-0"' in text

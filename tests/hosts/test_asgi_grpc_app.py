@@ -246,7 +246,8 @@ async def test_servicer_that_swallows_its_cancellation_cannot_answer_late() -> N
     assert answered.status[0] is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_stopping_the_server_tells_the_client_and_stops() -> None:
+@pytest.mark.parametrize("make", [host, hot], ids=["servicer", "hot route"])
+async def test_stopping_the_server_tells_the_client_and_stops(make: Callable[[Any], GrpcAsgiApp]) -> None:
     started = asyncio.Event()
 
     async def wait(_request: bytes, _context: Any) -> bytes:
@@ -255,7 +256,7 @@ async def test_stopping_the_server_tells_the_client_and_stops() -> None:
         return b""
 
     connection = Connection(frame(b"a"))
-    task = asyncio.ensure_future(serve(host(wait), connection))
+    task = asyncio.ensure_future(serve(make(wait), connection))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -101,6 +102,18 @@ def test_envoy_accepts_the_configuration() -> None:
         )
     assert done.returncode == 0, done.stderr
     assert "OK" in done.stdout
+
+
+def test_envoy_logs_json_lines() -> None:
+    with tempfile.TemporaryDirectory(prefix="hr-") as directory:
+        configuration = Path(directory) / "envoy.yaml"
+        configuration.write_text('admin: "no such \\"thing\\""')
+        done = subprocess.run(envoy_arguments(configuration), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    # Envoy repeats why it cannot start in plain text.
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith('{"ts"')]
+    assert {line["level"] for line in lines} == {"critical"}
+    assert all({"ts", "event", "error"} <= set(line) for line in lines)
 
 
 @pytest.mark.parametrize(

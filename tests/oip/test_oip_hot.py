@@ -233,6 +233,23 @@ async def test_both_paths_agree_on_damaged_messages(at: int, insert: bytes, drop
     await _both(RIGHT[:at] + insert + RIGHT[at + drop :])
 
 
+@pytest.mark.parametrize(
+    "insert",
+    [
+        pytest.param(b"\x1a\x01a\x1a\x02bc", id="two ids"),
+        pytest.param(b"\x1a\x01\xff", id="an id that is not UTF-8"),
+        pytest.param(b"\x0a\x01m\x0a\x01m", id="the model twice"),
+        pytest.param(b"\xa2\x06\x01z", id="an unknown field"),
+        pytest.param(b"\x1a\x81\x80\x80\x80\x00a", id="a length in five groups"),
+    ],
+)
+async def test_both_paths_agree_on_the_unusual(insert: bytes) -> None:
+    await _both(insert + RIGHT)
+    at = RIGHT.index(b"\x3a")
+    await _both(RIGHT[:at] + insert + RIGHT[at:])
+    await _both(RIGHT + insert)
+
+
 @given(st.binary(max_size=80))
 @settings(max_examples=200)
 async def test_both_paths_agree_on_random_bytes(body: bytes) -> None:

@@ -125,7 +125,7 @@ class ScriptedRunner(runner_pb2_grpc.RunnerServiceServicer):
 
     async def start(self) -> ScriptedRunner:
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
-        runner_pb2_grpc.add_RunnerServiceServicer_to_server(self, self._server)
+        runner_pb2_grpc.add_RunnerServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         self._server.add_insecure_port(self.target)
         await self._server.start()
         return self
@@ -194,7 +194,7 @@ class ScriptedControl(control_pb2_grpc.ControlServiceServicer):
 
     async def start(self) -> ScriptedControl:
         self._server = grpc.aio.server()
-        control_pb2_grpc.add_ControlServiceServicer_to_server(self, self._server)
+        control_pb2_grpc.add_ControlServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         self._server.add_insecure_port(self.target)
         await self._server.start()
         return self
@@ -264,14 +264,19 @@ class Bench:
     runners: list[ScriptedRunner]
 
     async def add_runner(self, instance_id: str, script: Script = echo, **changes: Any) -> ScriptedRunner:
-        """A runner, placed in the next state; it stands once the plane has attached."""
+        """A runner, placed in the next state; the plane has its slots when this returns."""
         slots = changes.pop("slots", 2)
         runner = await ScriptedRunner(f"unix:{self.directory}/{instance_id}", script, slots).start()
         self.runners.append(runner)
         self.control.full.placements.append(placement(instance_id, runner.target, **changes))
         self.control.send(placements=[placement(instance_id, runner.target, **changes)])
-        await until(lambda: bool(runner.attached))
+        await until(lambda: self.serves(instance_id))
         return runner
+
+    def serves(self, instance_id: str) -> bool:
+        return any(
+            health.instance_id == instance_id and health.connected for health in self.plane.demand().message.runners
+        )
 
     def request(self, value: float = 1.0, rows: int = 1, **changes: Any) -> InferenceRequest:
         data = struct.pack("<2f", value, value) * rows
@@ -286,9 +291,10 @@ class Bench:
 
 async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Waits for what other tasks bring about; fails if they do not."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.002)
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not come about"
+        await asyncio.sleep(0.002)
 
 
 @pytest.fixture

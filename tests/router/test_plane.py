@@ -198,7 +198,9 @@ async def test_a_draining_runner_answers_what_it_has_and_gets_no_more(
 
 
 @pytest.mark.parametrize("how", ["marked draining", "removed"])
-async def test_a_placement_that_ends_is_left_politely(start_bench: StartBench, eventually: Eventually, how: str) -> None:
+async def test_a_placement_that_ends_is_left_politely(
+    start_bench: StartBench, eventually: Eventually, how: str
+) -> None:
     bench = await start_bench()
     runner = await bench.add_runner("r1")
     runner.gate.clear()
@@ -298,7 +300,7 @@ async def test_a_removed_model_is_not_found_by_who_waits(start_bench: StartBench
 
 async def test_a_start_that_takes_too_long_is_said_to(start_bench: StartBench) -> None:
     bench = await start_bench(start_timeout_s=0.05)
-    with pytest.raises(errors.Unavailable, match="no instance has become ready within 0.05 s"):
+    with pytest.raises(errors.Unavailable, match=r"no instance has become ready within 0\.05 s"):
         await bench.infer()
 
 
@@ -333,7 +335,7 @@ async def test_config_may_ask_to_linger_for_a_bigger_batch(start_bench: StartBen
     batching = control_pb2.BatchingPolicy(max_queue_delay_us=50_000, preferred_batch_sizes=[4])
     bench = await start_bench(model={"batching": batching})
     runner = await bench.add_runner("r1")
-    tasks = []
+    tasks: list[asyncio.Task[Any]] = []
     for n in range(4):
         tasks.append(asyncio.create_task(bench.infer(float(n))))
         await asyncio.sleep(0)

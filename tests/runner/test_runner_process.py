@@ -136,6 +136,7 @@ async def test_a_load_outlives_the_caller_that_asked_for_it(runner: RunnerProces
 
 
 async def test_another_model_is_refused_for_life(shared: RunnerProcess, models: Path, refused: Refused) -> None:
+    fake_model(models)
     error = await refused(shared.stub.Load(load_request(models, instance_id="i-2", tenant="other")))
     assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert "holds instance i-1" in error.details()

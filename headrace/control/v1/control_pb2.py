@@ -4,15 +4,18 @@
 # source: headrace/control/v1/control.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "headrace/control/v1/control.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'headrace/control/v1/control.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -24,57 +27,53 @@ from headrace.v1 import models_pb2 as headrace_dot_v1_dot_models__pb2
 from headrace.v1 import resources_pb2 as headrace_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n!headrace/control/v1/control.proto\x12\x13headrace.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18headrace/v1/models.proto\x1a\x1bheadrace/v1/resources.proto"\xbe\x01\n\x0bSyncRequest\x12\x34\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.headrace.control.v1.HelloB\x00H\x00R\x05hello\x12=\n\x06\x64\x65mand\x18\x02 \x01(\x0b\x32!.headrace.control.v1.DemandReportB\x00H\x00R\x06\x64\x65mand\x12+\n\x0f\x61pplied_version\x18\x03 \x01(\x04\x42\x00H\x00R\x0e\x61ppliedVersion:\x00\x42\x0b\n\x07message\x12\x00"|\n\x05Hello\x12\x1d\n\trouter_id\x18\x01 \x01(\tB\x00R\x08routerId\x12+\n\x10software_version\x18\x02 \x01(\tB\x00R\x0fsoftwareVersion\x12%\n\rhighest_epoch\x18\x03 \x01(\x04\x42\x00R\x0chighestEpoch:\x00"d\n\x0cSyncResponse\x12\x16\n\x05\x65poch\x18\x01 \x01(\x04\x42\x00R\x05\x65poch\x12:\n\x06update\x18\x02 \x01(\x0b\x32 .headrace.control.v1.StateUpdateB\x00R\x06update:\x00"\xfc\x02\n\x0bStateUpdate\x12\x1a\n\x07version\x18\x01 \x01(\x04\x42\x00R\x07version\x12\x14\n\x04\x66ull\x18\x02 \x01(\x08\x42\x00R\x04\x66ull\x12\x39\n\x06models\x18\x03 \x03(\x0b\x32\x1f.headrace.control.v1.ModelEntryB\x00R\x06models\x12\'\n\x0eremoved_models\x18\x04 \x03(\tB\x00R\rremovedModels\x12@\n\nplacements\x18\x05 \x03(\x0b\x32\x1e.headrace.control.v1.PlacementB\x00R\nplacements\x12/\n\x12removed_placements\x18\x06 \x03(\tB\x00R\x11removedPlacements\x12\x39\n\x06leases\x18\x07 \x03(\x0b\x32\x1f.headrace.control.v1.QuotaLeaseB\x00R\x06leases\x12\'\n\x0eremoved_leases\x18\x08 \x03(\tB\x00R\rremovedLeases:\x00"\xf8\x01\n\nModelEntry\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12!\n\x0bshared_with\x18\x03 \x03(\tB\x00R\nsharedWith\x12=\n\trevisions\x18\x04 \x03(\x0b\x32\x1d.headrace.control.v1.RevisionB\x00R\trevisions\x12-\n\x03slo\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x03slo\x12\'\n\x0eresponse_cache\x18\x06 \x01(\x08\x42\x00R\rresponseCache:\x00"\xab\x03\n\x08Revision\x12\x1c\n\x08revision\x18\x01 \x01(\x03\x42\x00R\x08revision\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version\x12\x1a\n\x07\x63urrent\x18\x03 \x01(\x08\x42\x00R\x07\x63urrent\x12\x1c\n\x08retiring\x18\x04 \x01(\x08\x42\x00R\x08retiring\x12\x36\n\tsignature\x18\x05 \x01(\x0b\x32\x16.headrace.v1.SignatureB\x00R\tsignature\x12&\n\x0emax_batch_size\x18\x06 \x01(\x05\x42\x00R\x0cmaxBatchSize\x12\x41\n\x08\x62\x61tching\x18\x07 \x01(\x0b\x32#.headrace.control.v1.BatchingPolicyB\x00R\x08\x62\x61tching\x12#\n\x0cmodel_config\x18\x08 \x01(\x0c\x42\x00R\x0bmodelConfig\x12\x1c\n\x08platform\x18\t \x01(\tB\x00R\x08platform\x12\'\n\x0e\x62locked_reason\x18\n \x01(\tB\x00R\rblockedReason\x12\x1a\n\x07loading\x18\x0b \x01(\x08\x42\x00R\x07loading:\x00"\xc6\x02\n\x0e\x42\x61tchingPolicy\x12\x34\n\x15preferred_batch_sizes\x18\x01 \x03(\x05\x42\x00R\x13preferredBatchSizes\x12-\n\x12max_queue_delay_us\x18\x02 \x01(\x04\x42\x00R\x0fmaxQueueDelayUs\x12)\n\x0fpriority_levels\x18\x03 \x01(\rB\x00R\x0epriorityLevels\x12\x36\n\x16\x64\x65\x66\x61ult_priority_level\x18\x04 \x01(\rB\x00R\x14\x64\x65\x66\x61ultPriorityLevel\x12&\n\x0emax_queue_size\x18\x05 \x01(\rB\x00R\x0cmaxQueueSize\x12.\n\x12\x64\x65\x66\x61ult_timeout_us\x18\x06 \x01(\x04\x42\x00R\x10\x64\x65\x66\x61ultTimeoutUs\x12\x12\n\x03pad\x18\x07 \x01(\x08\x42\x00R\x03pad:\x00"\xeb\x03\n\tPlacement\x12!\n\x0binstance_id\x18\x01 \x01(\tB\x00R\ninstanceId\x12\x16\n\x05model\x18\x02 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x03 \x01(\x03\x42\x00R\x08revision\x12\x18\n\x06target\x18\x04 \x01(\tB\x00R\x06target\x12;\n\x05state\x18\x05 \x01(\x0e\x32#.headrace.control.v1.PlacementStateB\x00R\x05state\x12\x32\n\x05shape\x18\x06 \x01(\x0b\x32\x1a.headrace.v1.InstanceShapeB\x00R\x05shape\x12\x33\n\x06\x64\x65\x63ide\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06\x64\x65\x63ide\x12\x31\n\x05place\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05place\x12N\n\nprofile_us\x18\t \x03(\x0b\x32-.headrace.control.v1.Placement.ProfileUsEntryB\x00R\tprofileUs\x1a@\n\x0eProfileUsEntry\x12\x12\n\x03key\x18\x01 \x01(\rB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\x04\x42\x00R\x05value:\x02\x38\x01:\x00"\xc6\x02\n\nQuotaLease\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x00R\x06tenant\x12\x16\n\x05model\x18\x02 \x01(\tB\x00R\x05model\x12:\n\x06limits\x18\x03 \x01(\x0b\x32 .headrace.control.v1.QuotaLimitsB\x00R\x06limits\x12\x38\n\x05\x66loor\x18\x04 \x01(\x0b\x32 .headrace.control.v1.QuotaLimitsB\x00R\x05\x66loor\x12-\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x03ttl\x12\x45\n\x0c\x62udget_state\x18\x06 \x01(\x0e\x32 .headrace.control.v1.BudgetStateB\x00R\x0b\x62udgetState\x12\x18\n\x06weight\x18\x07 \x01(\x01\x42\x00R\x06weight:\x00"\x92\x02\n\x0bQuotaLimits\x12\'\n\x0b\x63oncurrency\x18\x01 \x01(\x03\x42\x00H\x00R\x0b\x63oncurrency\x88\x01\x01\x12\x35\n\x13requests_per_second\x18\x02 \x01(\x01\x42\x00H\x01R\x11requestsPerSecond\x88\x01\x01\x12(\n\x0cqueue_length\x18\x03 \x01(\x03\x42\x00H\x02R\x0bqueueLength\x88\x01\x01\x12&\n\x0bqueue_bytes\x18\x04 \x01(\x03\x42\x00H\x03R\nqueueBytes\x88\x01\x01:\x00\x42\x10\n\x0c_concurrency\x12\x00\x42\x18\n\x14_requests_per_second\x12\x00\x42\x11\n\r_queue_length\x12\x00\x42\x10\n\x0c_queue_bytes\x12\x00"\xa0\x02\n\x0c\x44\x65mandReport\x12\x33\n\x06period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06period\x12\x37\n\x07\x64\x65mands\x18\x02 \x03(\x0b\x32\x1b.headrace.control.v1.DemandB\x00R\x07\x64\x65mands\x12G\n\x0b\x63old_starts\x18\x03 \x03(\x0b\x32$.headrace.control.v1.ColdStartReportB\x00R\ncoldStarts\x12=\n\x07runners\x18\x04 \x03(\x0b\x32!.headrace.control.v1.RunnerHealthB\x00R\x07runners\x12\x18\n\x06urgent\x18\x05 \x01(\x08\x42\x00R\x06urgent:\x00"\xa9\x05\n\x06\x44\x65mand\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x00R\x06tenant\x12\x16\n\x05model\x18\x02 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x03 \x01(\x03\x42\x00R\x08revision\x12\x1c\n\x08\x61rrivals\x18\x04 \x01(\x04\x42\x00R\x08\x61rrivals\x12\x14\n\x04rows\x18\x05 \x01(\x04\x42\x00R\x04rows\x12\x18\n\x06queued\x18\x06 \x01(\x04\x42\x00R\x06queued\x12\x1d\n\tin_flight\x18\x07 \x01(\x04\x42\x00R\x08inFlight\x12\x1e\n\tcompleted\x18\x08 \x01(\x04\x42\x00R\tcompleted\x12\x18\n\x06\x66\x61iled\x18\t \x01(\x04\x42\x00R\x06\x66\x61iled\x12(\n\x0fservice_time_us\x18\n \x01(\x04\x42\x00R\rserviceTimeUs\x12$\n\rqueue_time_us\x18\x0b \x01(\x04\x42\x00R\x0bqueueTimeUs\x12\x1f\n\nwithin_slo\x18\x0c \x01(\x04\x42\x00R\twithinSlo\x12G\n\x08refusals\x18\r \x03(\x0b\x32).headrace.control.v1.Demand.RefusalsEntryB\x00R\x08refusals\x12&\n\x0eoldest_wait_us\x18\x0e \x01(\x04\x42\x00R\x0coldestWaitUs\x12\x1a\n\x07\x62undles\x18\x0f \x01(\x04\x42\x00R\x07\x62undles\x12!\n\x0binput_bytes\x18\x10 \x01(\x04\x42\x00R\ninputBytes\x12#\n\x0coutput_bytes\x18\x11 \x01(\x04\x42\x00R\x0boutputBytes\x12\x1f\n\ncache_hits\x18\x12 \x01(\x04\x42\x00R\tcacheHits\x1a?\n\rRefusalsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\x04\x42\x00R\x05value:\x02\x38\x01:\x00"\xc1\x02\n\x0f\x43oldStartReport\x12!\n\x0binstance_id\x18\x01 \x01(\tB\x00R\ninstanceId\x12\x16\n\x05model\x18\x02 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x03 \x01(\x03\x42\x00R\x08revision\x12/\n\x04load\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04load\x12/\n\x04warm\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04warm\x12>\n\x0c\x66irst_answer\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x0b\x66irstAnswer\x12\x31\n\x05total\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05total:\x00"\xc7\x01\n\x0cRunnerHealth\x12!\n\x0binstance_id\x18\x01 \x01(\tB\x00R\ninstanceId\x12\x1e\n\tconnected\x18\x02 \x01(\x08\x42\x00R\tconnected\x12\x1a\n\x07\x62undles\x18\x03 \x01(\x04\x42\x00R\x07\x62undles\x12\x31\n\x14mean_service_time_us\x18\x04 \x01(\x04\x42\x00R\x11meanServiceTimeUs\x12#\n\x0clost_bundles\x18\x05 \x01(\x04\x42\x00R\x0blostBundles:\x00*\x87\x01\n\x0ePlacementState\x12\x1f\n\x1bPLACEMENT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PLACEMENT_STATE_LOADING\x10\x01\x12\x19\n\x15PLACEMENT_STATE_READY\x10\x02\x12\x1c\n\x18PLACEMENT_STATE_DRAINING\x10\x03*\xa3\x01\n\x0b\x42udgetState\x12\x1c\n\x18\x42UDGET_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42UDGET_STATE_WITHIN\x10\x01\x12\x18\n\x14\x42UDGET_STATE_WARNING\x10\x02\x12!\n\x1d\x42UDGET_STATE_EXHAUSTED_REFUSE\x10\x03\x12 \n\x1c\x42UDGET_STATE_EXHAUSTED_QUEUE\x10\x04\x32\x61\n\x0e\x43ontrolService\x12O\n\x04Sync\x12 .headrace.control.v1.SyncRequest\x1a!.headrace.control.v1.SyncResponse(\x01\x30\x01\x62\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/control/v1/control.proto\x12\x13headrace.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18headrace/v1/models.proto\x1a\x1bheadrace/v1/resources.proto\"\xbe\x01\n\x0bSyncRequest\x12\x34\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.headrace.control.v1.HelloB\x00H\x00R\x05hello\x12=\n\x06\x64\x65mand\x18\x02 \x01(\x0b\x32!.headrace.control.v1.DemandReportB\x00H\x00R\x06\x64\x65mand\x12+\n\x0f\x61pplied_version\x18\x03 \x01(\x04\x42\x00H\x00R\x0e\x61ppliedVersion:\x00\x42\x0b\n\x07message\x12\x00\"|\n\x05Hello\x12\x1d\n\trouter_id\x18\x01 \x01(\tB\x00R\x08routerId\x12+\n\x10software_version\x18\x02 \x01(\tB\x00R\x0fsoftwareVersion\x12%\n\rhighest_epoch\x18\x03 \x01(\x04\x42\x00R\x0chighestEpoch:\x00\"d\n\x0cSyncResponse\x12\x16\n\x05\x65poch\x18\x01 \x01(\x04\x42\x00R\x05\x65poch\x12:\n\x06update\x18\x02 \x01(\x0b\x32 .headrace.control.v1.StateUpdateB\x00R\x06update:\x00\"\xfc\x02\n\x0bStateUpdate\x12\x1a\n\x07version\x18\x01 \x01(\x04\x42\x00R\x07version\x12\x14\n\x04\x66ull\x18\x02 \x01(\x08\x42\x00R\x04\x66ull\x12\x39\n\x06models\x18\x03 \x03(\x0b\x32\x1f.headrace.control.v1.ModelEntryB\x00R\x06models\x12\'\n\x0eremoved_models\x18\x04 \x03(\tB\x00R\rremovedModels\x12@\n\nplacements\x18\x05 \x03(\x0b\x32\x1e.headrace.control.v1.PlacementB\x00R\nplacements\x12/\n\x12removed_placements\x18\x06 \x03(\tB\x00R\x11removedPlacements\x12\x39\n\x06leases\x18\x07 \x03(\x0b\x32\x1f.headrace.control.v1.QuotaLeaseB\x00R\x06leases\x12\'\n\x0eremoved_leases\x18\x08 \x03(\tB\x00R\rremovedLeases:\x00\"\xf8\x01\n\nModelEntry\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12!\n\x0bshared_with\x18\x03 \x03(\tB\x00R\nsharedWith\x12=\n\trevisions\x18\x04 \x03(\x0b\x32\x1d.headrace.control.v1.RevisionB\x00R\trevisions\x12-\n\x03slo\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x03slo\x12\'\n\x0eresponse_cache\x18\x06 \x01(\x08\x42\x00R\rresponseCache:\x00\"\xab\x03\n\x08Revision\x12\x1c\n\x08revision\x18\x01 \x01(\x03\x42\x00R\x08revision\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version\x12\x1a\n\x07\x63urrent\x18\x03 \x01(\x08\x42\x00R\x07\x63urrent\x12\x1c\n\x08retiring\x18\x04 \x01(\x08\x42\x00R\x08retiring\x12\x36\n\tsignature\x18\x05 \x01(\x0b\x32\x16.headrace.v1.SignatureB\x00R\tsignature\x12&\n\x0emax_batch_size\x18\x06 \x01(\x05\x42\x00R\x0cmaxBatchSize\x12\x41\n\x08\x62\x61tching\x18\x07 \x01(\x0b\x32#.headrace.control.v1.BatchingPolicyB\x00R\x08\x62\x61tching\x12#\n\x0cmodel_config\x18\x08 \x01(\x0c\x42\x00R\x0bmodelConfig\x12\x1c\n\x08platform\x18\t \x01(\tB\x00R\x08platform\x12\'\n\x0e\x62locked_reason\x18\n \x01(\tB\x00R\rblockedReason\x12\x1a\n\x07loading\x18\x0b \x01(\x08\x42\x00R\x07loading:\x00\"\xc6\x02\n\x0e\x42\x61tchingPolicy\x12\x34\n\x15preferred_batch_sizes\x18\x01 \x03(\x05\x42\x00R\x13preferredBatchSizes\x12-\n\x12max_queue_delay_us\x18\x02 \x01(\x04\x42\x00R\x0fmaxQueueDelayUs\x12)\n\x0fpriority_levels\x18\x03 \x01(\rB\x00R\x0epriorityLevels\x12\x36\n\x16\x64\x65\x66\x61ult_priority_level\x18\x04 \x01(\rB\x00R\x14\x64\x65\x66\x61ultPriorityLevel\x12&\n\x0emax_queue_size\x18\x05 \x01(\rB\x00R\x0cmaxQueueSize\x12.\n\x12\x64\x65\x66\x61ult_timeout_us\x18\x06 \x01(\x04\x42\x00R\x10\x64\x65\x66\x61ultTimeoutUs\x12\x12\n\x03pad\x18\x07 \x01(\x08\x42\x00R\x03pad:\x00\"\xeb\x03\n\tPlacement\x12!\n\x0binstance_id\x18\x01 \x01(\tB\x00R\ninstanceId\x12\x16\n\x05model\x18\x02 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x03 \x01(\x03\x42\x00R\x08revision\x12\x18\n\x06target\x18\x04 \x01(\tB\x00R\x06target\x12;\n\x05state\x18\x05 \x01(\x0e\x32#.headrace.control.v1.PlacementStateB\x00R\x05state\x12\x32\n\x05shape\x18\x06 \x01(\x0b\x32\x1a.headrace.v1.InstanceShapeB\x00R\x05shape\x12\x33\n\x06\x64\x65\x63ide\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06\x64\x65\x63ide\x12\x31\n\x05place\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05place\x12N\n\nprofile_us\x18\t \x03(\x0b\x32-.headrace.control.v1.Placement.ProfileUsEntryB\x00R\tprofileUs\x1a@\n\x0eProfileUsEntry\x12\x12\n\x03key\x18\x01 \x01(\rB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\x04\x42\x00R\x05value:\x02\x38\x01:\x00\"\xc6\x02\n\nQuotaLease\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x00R\x06tenant\x12\x16\n\x05model\x18\x02 \x01(\tB\x00R\x05model\x12:\n\x06limits\x18\x03 \x01(\x0b\x32 .headrace.control.v1.QuotaLimitsB\x00R\x06limits\x12\x38\n\x05\x66loor\x18\x04 \x01(\x0b\x32 .headrace.control.v1.QuotaLimitsB\x00R\x05\x66loor\x12-\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x03ttl\x12\x45\n\x0c\x62udget_state\x18\x06 \x01(\x0e\x32 .headrace.control.v1.BudgetStateB\x00R\x0b\x62udgetState\x12\x18\n\x06weight\x18\x07 \x01(\x01\x42\x00R\x06weight:\x00\"\x92\x02\n\x0bQuotaLimits\x12\'\n\x0b\x63oncurrency\x18\x01 \x01(\x03\x42\x00H\x00R\x0b\x63oncurrency\x88\x01\x01\x12\x35\n\x13requests_per_second\x18\x02 \x01(\x01\x42\x00H\x01R\x11requestsPerSecond\x88\x01\x01\x12(\n\x0cqueue_length\x18\x03 \x01(\x03\x42\x00H\x02R\x0bqueueLength\x88\x01\x01\x12&\n\x0bqueue_bytes\x18\x04 \x01(\x03\x42\x00H\x03R\nqueueBytes\x88\x01\x01:\x00\x42\x10\n\x0c_concurrency\x12\x00\x42\x18\n\x14_requests_per_second\x12\x00\x42\x11\n\r_queue_length\x12\x00\x42\x10\n\x0c_queue_bytes\x12\x00\"\xa0\x02\n\x0c\x44\x65mandReport\x12\x33\n\x06period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06period\x12\x37\n\x07\x64\x65mands\x18\x02 \x03(\x0b\x32\x1b.headrace.control.v1.DemandB\x00R\x07\x64\x65mands\x12G\n\x0b\x63old_starts\x18\x03 \x03(\x0b\x32$.headrace.control.v1.ColdStartReportB\x00R\ncoldStarts\x12=\n\x07runners\x18\x04 \x03(\x0b\x32!.headrace.control.v1.RunnerHealthB\x00R\x07runners\x12\x18\n\x06urgent\x18\x05 \x01(\x08\x42\x00R\x06urgent:\x00\"\xa9\x05\n\x06\x44\x65mand\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x00R\x06tenant\x12\x16\n\x05model\x18\x02 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x03 \x01(\x03\x42\x00R\x08revision\x12\x1c\n\x08\x61rrivals\x18\x04 \x01(\x04\x42\x00R\x08\x61rrivals\x12\x14\n\x04rows\x18\x05 \x01(\x04\x42\x00R\x04rows\x12\x18\n\x06queued\x18\x06 \x01(\x04\x42\x00R\x06queued\x12\x1d\n\tin_flight\x18\x07 \x01(\x04\x42\x00R\x08inFlight\x12\x1e\n\tcompleted\x18\x08 \x01(\x04\x42\x00R\tcompleted\x12\x18\n\x06\x66\x61iled\x18\t \x01(\x04\x42\x00R\x06\x66\x61iled\x12(\n\x0fservice_time_us\x18\n \x01(\x04\x42\x00R\rserviceTimeUs\x12$\n\rqueue_time_us\x18\x0b \x01(\x04\x42\x00R\x0bqueueTimeUs\x12\x1f\n\nwithin_slo\x18\x0c \x01(\x04\x42\x00R\twithinSlo\x12G\n\x08refusals\x18\r \x03(\x0b\x32).headrace.control.v1.Demand.RefusalsEntryB\x00R\x08refusals\x12&\n\x0eoldest_wait_us\x18\x0e \x01(\x04\x42\x00R\x0coldestWaitUs\x12\x1a\n\x07\x62undles\x18\x0f \x01(\x04\x42\x00R\x07\x62undles\x12!\n\x0binput_bytes\x18\x10 \x01(\x04\x42\x00R\ninputBytes\x12#\n\x0coutput_bytes\x18\x11 \x01(\x04\x42\x00R\x0boutputBytes\x12\x1f\n\ncache_hits\x18\x12 \x01(\x04\x42\x00R\tcacheHits\x1a?\n\rRefusalsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\x04\x42\x00R\x05value:\x02\x38\x01:\x00\"\xc1\x02\n\x0f\x43oldStartReport\x12!\n\x0binstance_id\x18\x01 \x01(\tB\x00R\ninstanceId\x12\x16\n\x05model\x18\x02 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x03 \x01(\x03\x42\x00R\x08revision\x12/\n\x04load\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04load\x12/\n\x04warm\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04warm\x12>\n\x0c\x66irst_answer\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x0b\x66irstAnswer\x12\x31\n\x05total\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05total:\x00\"\xc7\x01\n\x0cRunnerHealth\x12!\n\x0binstance_id\x18\x01 \x01(\tB\x00R\ninstanceId\x12\x1e\n\tconnected\x18\x02 \x01(\x08\x42\x00R\tconnected\x12\x1a\n\x07\x62undles\x18\x03 \x01(\x04\x42\x00R\x07\x62undles\x12\x31\n\x14mean_service_time_us\x18\x04 \x01(\x04\x42\x00R\x11meanServiceTimeUs\x12#\n\x0clost_bundles\x18\x05 \x01(\x04\x42\x00R\x0blostBundles:\x00*\x87\x01\n\x0ePlacementState\x12\x1f\n\x1bPLACEMENT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PLACEMENT_STATE_LOADING\x10\x01\x12\x19\n\x15PLACEMENT_STATE_READY\x10\x02\x12\x1c\n\x18PLACEMENT_STATE_DRAINING\x10\x03*\xa3\x01\n\x0b\x42udgetState\x12\x1c\n\x18\x42UDGET_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42UDGET_STATE_WITHIN\x10\x01\x12\x18\n\x14\x42UDGET_STATE_WARNING\x10\x02\x12!\n\x1d\x42UDGET_STATE_EXHAUSTED_REFUSE\x10\x03\x12 \n\x1c\x42UDGET_STATE_EXHAUSTED_QUEUE\x10\x04\x32\x61\n\x0e\x43ontrolService\x12O\n\x04Sync\x12 .headrace.control.v1.SyncRequest\x1a!.headrace.control.v1.SyncResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(
-    DESCRIPTOR, "headrace.control.v1.control_pb2", _globals
-)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.control.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_PLACEMENT_PROFILEUSENTRY"]._loaded_options = None
-    _globals["_PLACEMENT_PROFILEUSENTRY"]._serialized_options = b"8\001"
-    _globals["_DEMAND_REFUSALSENTRY"]._loaded_options = None
-    _globals["_DEMAND_REFUSALSENTRY"]._serialized_options = b"8\001"
-    _globals["_PLACEMENTSTATE"]._serialized_start = 4561
-    _globals["_PLACEMENTSTATE"]._serialized_end = 4696
-    _globals["_BUDGETSTATE"]._serialized_start = 4699
-    _globals["_BUDGETSTATE"]._serialized_end = 4862
-    _globals["_SYNCREQUEST"]._serialized_start = 146
-    _globals["_SYNCREQUEST"]._serialized_end = 336
-    _globals["_HELLO"]._serialized_start = 338
-    _globals["_HELLO"]._serialized_end = 462
-    _globals["_SYNCRESPONSE"]._serialized_start = 464
-    _globals["_SYNCRESPONSE"]._serialized_end = 564
-    _globals["_STATEUPDATE"]._serialized_start = 567
-    _globals["_STATEUPDATE"]._serialized_end = 947
-    _globals["_MODELENTRY"]._serialized_start = 950
-    _globals["_MODELENTRY"]._serialized_end = 1198
-    _globals["_REVISION"]._serialized_start = 1201
-    _globals["_REVISION"]._serialized_end = 1628
-    _globals["_BATCHINGPOLICY"]._serialized_start = 1631
-    _globals["_BATCHINGPOLICY"]._serialized_end = 1957
-    _globals["_PLACEMENT"]._serialized_start = 1960
-    _globals["_PLACEMENT"]._serialized_end = 2451
-    _globals["_PLACEMENT_PROFILEUSENTRY"]._serialized_start = 2385
-    _globals["_PLACEMENT_PROFILEUSENTRY"]._serialized_end = 2449
-    _globals["_QUOTALEASE"]._serialized_start = 2454
-    _globals["_QUOTALEASE"]._serialized_end = 2780
-    _globals["_QUOTALIMITS"]._serialized_start = 2783
-    _globals["_QUOTALIMITS"]._serialized_end = 3057
-    _globals["_DEMANDREPORT"]._serialized_start = 3060
-    _globals["_DEMANDREPORT"]._serialized_end = 3348
-    _globals["_DEMAND"]._serialized_start = 3351
-    _globals["_DEMAND"]._serialized_end = 4032
-    _globals["_DEMAND_REFUSALSENTRY"]._serialized_start = 3967
-    _globals["_DEMAND_REFUSALSENTRY"]._serialized_end = 4030
-    _globals["_COLDSTARTREPORT"]._serialized_start = 4035
-    _globals["_COLDSTARTREPORT"]._serialized_end = 4356
-    _globals["_RUNNERHEALTH"]._serialized_start = 4359
-    _globals["_RUNNERHEALTH"]._serialized_end = 4558
-    _globals["_CONTROLSERVICE"]._serialized_start = 4864
-    _globals["_CONTROLSERVICE"]._serialized_end = 4961
+  DESCRIPTOR._loaded_options = None
+  _globals['_PLACEMENT_PROFILEUSENTRY']._loaded_options = None
+  _globals['_PLACEMENT_PROFILEUSENTRY']._serialized_options = b'8\001'
+  _globals['_DEMAND_REFUSALSENTRY']._loaded_options = None
+  _globals['_DEMAND_REFUSALSENTRY']._serialized_options = b'8\001'
+  _globals['_PLACEMENTSTATE']._serialized_start=4561
+  _globals['_PLACEMENTSTATE']._serialized_end=4696
+  _globals['_BUDGETSTATE']._serialized_start=4699
+  _globals['_BUDGETSTATE']._serialized_end=4862
+  _globals['_SYNCREQUEST']._serialized_start=146
+  _globals['_SYNCREQUEST']._serialized_end=336
+  _globals['_HELLO']._serialized_start=338
+  _globals['_HELLO']._serialized_end=462
+  _globals['_SYNCRESPONSE']._serialized_start=464
+  _globals['_SYNCRESPONSE']._serialized_end=564
+  _globals['_STATEUPDATE']._serialized_start=567
+  _globals['_STATEUPDATE']._serialized_end=947
+  _globals['_MODELENTRY']._serialized_start=950
+  _globals['_MODELENTRY']._serialized_end=1198
+  _globals['_REVISION']._serialized_start=1201
+  _globals['_REVISION']._serialized_end=1628
+  _globals['_BATCHINGPOLICY']._serialized_start=1631
+  _globals['_BATCHINGPOLICY']._serialized_end=1957
+  _globals['_PLACEMENT']._serialized_start=1960
+  _globals['_PLACEMENT']._serialized_end=2451
+  _globals['_PLACEMENT_PROFILEUSENTRY']._serialized_start=2385
+  _globals['_PLACEMENT_PROFILEUSENTRY']._serialized_end=2449
+  _globals['_QUOTALEASE']._serialized_start=2454
+  _globals['_QUOTALEASE']._serialized_end=2780
+  _globals['_QUOTALIMITS']._serialized_start=2783
+  _globals['_QUOTALIMITS']._serialized_end=3057
+  _globals['_DEMANDREPORT']._serialized_start=3060
+  _globals['_DEMANDREPORT']._serialized_end=3348
+  _globals['_DEMAND']._serialized_start=3351
+  _globals['_DEMAND']._serialized_end=4032
+  _globals['_DEMAND_REFUSALSENTRY']._serialized_start=3967
+  _globals['_DEMAND_REFUSALSENTRY']._serialized_end=4030
+  _globals['_COLDSTARTREPORT']._serialized_start=4035
+  _globals['_COLDSTARTREPORT']._serialized_end=4356
+  _globals['_RUNNERHEALTH']._serialized_start=4359
+  _globals['_RUNNERHEALTH']._serialized_end=4558
+  _globals['_CONTROLSERVICE']._serialized_start=4864
+  _globals['_CONTROLSERVICE']._serialized_end=4961
 # @@protoc_insertion_point(module_scope)

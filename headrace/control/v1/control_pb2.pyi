@@ -26,7 +26,6 @@ class BudgetState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUDGET_STATE_WARNING: _ClassVar[BudgetState]
     BUDGET_STATE_EXHAUSTED_REFUSE: _ClassVar[BudgetState]
     BUDGET_STATE_EXHAUSTED_QUEUE: _ClassVar[BudgetState]
-
 PLACEMENT_STATE_UNSPECIFIED: PlacementState
 PLACEMENT_STATE_LOADING: PlacementState
 PLACEMENT_STATE_READY: PlacementState
@@ -45,12 +44,7 @@ class SyncRequest(_message.Message):
     hello: Hello
     demand: DemandReport
     applied_version: int
-    def __init__(
-        self,
-        hello: _Optional[_Union[Hello, _Mapping]] = ...,
-        demand: _Optional[_Union[DemandReport, _Mapping]] = ...,
-        applied_version: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., demand: _Optional[_Union[DemandReport, _Mapping]] = ..., applied_version: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("router_id", "software_version", "highest_epoch")
@@ -60,12 +54,7 @@ class Hello(_message.Message):
     router_id: str
     software_version: str
     highest_epoch: int
-    def __init__(
-        self,
-        router_id: _Optional[str] = ...,
-        software_version: _Optional[str] = ...,
-        highest_epoch: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, router_id: _Optional[str] = ..., software_version: _Optional[str] = ..., highest_epoch: _Optional[int] = ...) -> None: ...
 
 class SyncResponse(_message.Message):
     __slots__ = ("epoch", "update")
@@ -73,23 +62,10 @@ class SyncResponse(_message.Message):
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     update: StateUpdate
-    def __init__(
-        self,
-        epoch: _Optional[int] = ...,
-        update: _Optional[_Union[StateUpdate, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, epoch: _Optional[int] = ..., update: _Optional[_Union[StateUpdate, _Mapping]] = ...) -> None: ...
 
 class StateUpdate(_message.Message):
-    __slots__ = (
-        "version",
-        "full",
-        "models",
-        "removed_models",
-        "placements",
-        "removed_placements",
-        "leases",
-        "removed_leases",
-    )
+    __slots__ = ("version", "full", "models", "removed_models", "placements", "removed_placements", "leases", "removed_leases")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
@@ -106,17 +82,7 @@ class StateUpdate(_message.Message):
     removed_placements: _containers.RepeatedScalarFieldContainer[str]
     leases: _containers.RepeatedCompositeFieldContainer[QuotaLease]
     removed_leases: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        version: _Optional[int] = ...,
-        full: bool = ...,
-        models: _Optional[_Iterable[_Union[ModelEntry, _Mapping]]] = ...,
-        removed_models: _Optional[_Iterable[str]] = ...,
-        placements: _Optional[_Iterable[_Union[Placement, _Mapping]]] = ...,
-        removed_placements: _Optional[_Iterable[str]] = ...,
-        leases: _Optional[_Iterable[_Union[QuotaLease, _Mapping]]] = ...,
-        removed_leases: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., full: bool = ..., models: _Optional[_Iterable[_Union[ModelEntry, _Mapping]]] = ..., removed_models: _Optional[_Iterable[str]] = ..., placements: _Optional[_Iterable[_Union[Placement, _Mapping]]] = ..., removed_placements: _Optional[_Iterable[str]] = ..., leases: _Optional[_Iterable[_Union[QuotaLease, _Mapping]]] = ..., removed_leases: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelEntry(_message.Message):
     __slots__ = ("name", "tenant", "shared_with", "revisions", "slo", "response_cache")
@@ -132,32 +98,10 @@ class ModelEntry(_message.Message):
     revisions: _containers.RepeatedCompositeFieldContainer[Revision]
     slo: _duration_pb2.Duration
     response_cache: bool
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        tenant: _Optional[str] = ...,
-        shared_with: _Optional[_Iterable[str]] = ...,
-        revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ...,
-        slo: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        response_cache: bool = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., shared_with: _Optional[_Iterable[str]] = ..., revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., response_cache: bool = ...) -> None: ...
 
 class Revision(_message.Message):
-    __slots__ = (
-        "revision",
-        "version",
-        "current",
-        "retiring",
-        "signature",
-        "max_batch_size",
-        "batching",
-        "model_config",
-        "platform",
-        "blocked_reason",
-        "loading",
-    )
+    __slots__ = ("revision", "version", "current", "retiring", "signature", "max_batch_size", "batching", "model_config", "platform", "blocked_reason", "loading")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
@@ -180,31 +124,10 @@ class Revision(_message.Message):
     platform: str
     blocked_reason: str
     loading: bool
-    def __init__(
-        self,
-        revision: _Optional[int] = ...,
-        version: _Optional[str] = ...,
-        current: bool = ...,
-        retiring: bool = ...,
-        signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ...,
-        max_batch_size: _Optional[int] = ...,
-        batching: _Optional[_Union[BatchingPolicy, _Mapping]] = ...,
-        model_config: _Optional[bytes] = ...,
-        platform: _Optional[str] = ...,
-        blocked_reason: _Optional[str] = ...,
-        loading: bool = ...,
-    ) -> None: ...
+    def __init__(self, revision: _Optional[int] = ..., version: _Optional[str] = ..., current: bool = ..., retiring: bool = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[_Union[BatchingPolicy, _Mapping]] = ..., model_config: _Optional[bytes] = ..., platform: _Optional[str] = ..., blocked_reason: _Optional[str] = ..., loading: bool = ...) -> None: ...
 
 class BatchingPolicy(_message.Message):
-    __slots__ = (
-        "preferred_batch_sizes",
-        "max_queue_delay_us",
-        "priority_levels",
-        "default_priority_level",
-        "max_queue_size",
-        "default_timeout_us",
-        "pad",
-    )
+    __slots__ = ("preferred_batch_sizes", "max_queue_delay_us", "priority_levels", "default_priority_level", "max_queue_size", "default_timeout_us", "pad")
     PREFERRED_BATCH_SIZES_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_DELAY_US_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_LEVELS_FIELD_NUMBER: _ClassVar[int]
@@ -219,39 +142,17 @@ class BatchingPolicy(_message.Message):
     max_queue_size: int
     default_timeout_us: int
     pad: bool
-    def __init__(
-        self,
-        preferred_batch_sizes: _Optional[_Iterable[int]] = ...,
-        max_queue_delay_us: _Optional[int] = ...,
-        priority_levels: _Optional[int] = ...,
-        default_priority_level: _Optional[int] = ...,
-        max_queue_size: _Optional[int] = ...,
-        default_timeout_us: _Optional[int] = ...,
-        pad: bool = ...,
-    ) -> None: ...
+    def __init__(self, preferred_batch_sizes: _Optional[_Iterable[int]] = ..., max_queue_delay_us: _Optional[int] = ..., priority_levels: _Optional[int] = ..., default_priority_level: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., default_timeout_us: _Optional[int] = ..., pad: bool = ...) -> None: ...
 
 class Placement(_message.Message):
-    __slots__ = (
-        "instance_id",
-        "model",
-        "revision",
-        "target",
-        "state",
-        "shape",
-        "decide",
-        "place",
-        "profile_us",
-    )
+    __slots__ = ("instance_id", "model", "revision", "target", "state", "shape", "decide", "place", "profile_us")
     class ProfileUsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: int
         value: int
-        def __init__(
-            self, key: _Optional[int] = ..., value: _Optional[int] = ...
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -270,22 +171,7 @@ class Placement(_message.Message):
     decide: _duration_pb2.Duration
     place: _duration_pb2.Duration
     profile_us: _containers.ScalarMap[int, int]
-    def __init__(
-        self,
-        instance_id: _Optional[str] = ...,
-        model: _Optional[str] = ...,
-        revision: _Optional[int] = ...,
-        target: _Optional[str] = ...,
-        state: _Optional[_Union[PlacementState, str]] = ...,
-        shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ...,
-        decide: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        place: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        profile_us: _Optional[_Mapping[int, int]] = ...,
-    ) -> None: ...
+    def __init__(self, instance_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., target: _Optional[str] = ..., state: _Optional[_Union[PlacementState, str]] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., decide: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., place: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., profile_us: _Optional[_Mapping[int, int]] = ...) -> None: ...
 
 class QuotaLease(_message.Message):
     __slots__ = ("tenant", "model", "limits", "floor", "ttl", "budget_state", "weight")
@@ -303,18 +189,7 @@ class QuotaLease(_message.Message):
     ttl: _duration_pb2.Duration
     budget_state: BudgetState
     weight: float
-    def __init__(
-        self,
-        tenant: _Optional[str] = ...,
-        model: _Optional[str] = ...,
-        limits: _Optional[_Union[QuotaLimits, _Mapping]] = ...,
-        floor: _Optional[_Union[QuotaLimits, _Mapping]] = ...,
-        ttl: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        budget_state: _Optional[_Union[BudgetState, str]] = ...,
-        weight: _Optional[float] = ...,
-    ) -> None: ...
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., limits: _Optional[_Union[QuotaLimits, _Mapping]] = ..., floor: _Optional[_Union[QuotaLimits, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget_state: _Optional[_Union[BudgetState, str]] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class QuotaLimits(_message.Message):
     __slots__ = ("concurrency", "requests_per_second", "queue_length", "queue_bytes")
@@ -326,13 +201,7 @@ class QuotaLimits(_message.Message):
     requests_per_second: float
     queue_length: int
     queue_bytes: int
-    def __init__(
-        self,
-        concurrency: _Optional[int] = ...,
-        requests_per_second: _Optional[float] = ...,
-        queue_length: _Optional[int] = ...,
-        queue_bytes: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, concurrency: _Optional[int] = ..., requests_per_second: _Optional[float] = ..., queue_length: _Optional[int] = ..., queue_bytes: _Optional[int] = ...) -> None: ...
 
 class DemandReport(_message.Message):
     __slots__ = ("period", "demands", "cold_starts", "runners", "urgent")
@@ -346,48 +215,17 @@ class DemandReport(_message.Message):
     cold_starts: _containers.RepeatedCompositeFieldContainer[ColdStartReport]
     runners: _containers.RepeatedCompositeFieldContainer[RunnerHealth]
     urgent: bool
-    def __init__(
-        self,
-        period: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        demands: _Optional[_Iterable[_Union[Demand, _Mapping]]] = ...,
-        cold_starts: _Optional[_Iterable[_Union[ColdStartReport, _Mapping]]] = ...,
-        runners: _Optional[_Iterable[_Union[RunnerHealth, _Mapping]]] = ...,
-        urgent: bool = ...,
-    ) -> None: ...
+    def __init__(self, period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., demands: _Optional[_Iterable[_Union[Demand, _Mapping]]] = ..., cold_starts: _Optional[_Iterable[_Union[ColdStartReport, _Mapping]]] = ..., runners: _Optional[_Iterable[_Union[RunnerHealth, _Mapping]]] = ..., urgent: bool = ...) -> None: ...
 
 class Demand(_message.Message):
-    __slots__ = (
-        "tenant",
-        "model",
-        "revision",
-        "arrivals",
-        "rows",
-        "queued",
-        "in_flight",
-        "completed",
-        "failed",
-        "service_time_us",
-        "queue_time_us",
-        "within_slo",
-        "refusals",
-        "oldest_wait_us",
-        "bundles",
-        "input_bytes",
-        "output_bytes",
-        "cache_hits",
-    )
+    __slots__ = ("tenant", "model", "revision", "arrivals", "rows", "queued", "in_flight", "completed", "failed", "service_time_us", "queue_time_us", "within_slo", "refusals", "oldest_wait_us", "bundles", "input_bytes", "output_bytes", "cache_hits")
     class RefusalsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: int
-        def __init__(
-            self, key: _Optional[str] = ..., value: _Optional[int] = ...
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     TENANT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -424,38 +262,10 @@ class Demand(_message.Message):
     input_bytes: int
     output_bytes: int
     cache_hits: int
-    def __init__(
-        self,
-        tenant: _Optional[str] = ...,
-        model: _Optional[str] = ...,
-        revision: _Optional[int] = ...,
-        arrivals: _Optional[int] = ...,
-        rows: _Optional[int] = ...,
-        queued: _Optional[int] = ...,
-        in_flight: _Optional[int] = ...,
-        completed: _Optional[int] = ...,
-        failed: _Optional[int] = ...,
-        service_time_us: _Optional[int] = ...,
-        queue_time_us: _Optional[int] = ...,
-        within_slo: _Optional[int] = ...,
-        refusals: _Optional[_Mapping[str, int]] = ...,
-        oldest_wait_us: _Optional[int] = ...,
-        bundles: _Optional[int] = ...,
-        input_bytes: _Optional[int] = ...,
-        output_bytes: _Optional[int] = ...,
-        cache_hits: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., arrivals: _Optional[int] = ..., rows: _Optional[int] = ..., queued: _Optional[int] = ..., in_flight: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., service_time_us: _Optional[int] = ..., queue_time_us: _Optional[int] = ..., within_slo: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., oldest_wait_us: _Optional[int] = ..., bundles: _Optional[int] = ..., input_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., cache_hits: _Optional[int] = ...) -> None: ...
 
 class ColdStartReport(_message.Message):
-    __slots__ = (
-        "instance_id",
-        "model",
-        "revision",
-        "load",
-        "warm",
-        "first_answer",
-        "total",
-    )
+    __slots__ = ("instance_id", "model", "revision", "load", "warm", "first_answer", "total")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -470,33 +280,10 @@ class ColdStartReport(_message.Message):
     warm: _duration_pb2.Duration
     first_answer: _duration_pb2.Duration
     total: _duration_pb2.Duration
-    def __init__(
-        self,
-        instance_id: _Optional[str] = ...,
-        model: _Optional[str] = ...,
-        revision: _Optional[int] = ...,
-        load: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        warm: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        first_answer: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        total: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-    ) -> None: ...
+    def __init__(self, instance_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., load: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., warm: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., first_answer: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RunnerHealth(_message.Message):
-    __slots__ = (
-        "instance_id",
-        "connected",
-        "bundles",
-        "mean_service_time_us",
-        "lost_bundles",
-    )
+    __slots__ = ("instance_id", "connected", "bundles", "mean_service_time_us", "lost_bundles")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
@@ -507,11 +294,4 @@ class RunnerHealth(_message.Message):
     bundles: int
     mean_service_time_us: int
     lost_bundles: int
-    def __init__(
-        self,
-        instance_id: _Optional[str] = ...,
-        connected: bool = ...,
-        bundles: _Optional[int] = ...,
-        mean_service_time_us: _Optional[int] = ...,
-        lost_bundles: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, instance_id: _Optional[str] = ..., connected: bool = ..., bundles: _Optional[int] = ..., mean_service_time_us: _Optional[int] = ..., lost_bundles: _Optional[int] = ...) -> None: ...

@@ -4,40 +4,41 @@
 # source: headrace/control/v1/process.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "headrace/control/v1/process.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'headrace/control/v1/process.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n!headrace/control/v1/process.proto\x12\x13headrace.control.v1"\x18\n\x14ScrapeMetricsRequest:\x00"/\n\x15ScrapeMetricsResponse\x12\x14\n\x04text\x18\x01 \x01(\x0c\x42\x00R\x04text:\x00"1\n\x0c\x44rainRequest\x12\x1f\n\ntimeout_ms\x18\x01 \x01(\x04\x42\x00R\ttimeoutMs:\x00"1\n\rDrainResponse\x12\x1e\n\tabandoned\x18\x01 \x01(\x04\x42\x00R\tabandoned:\x00\x32\xc8\x01\n\x0eProcessService\x12\x66\n\rScrapeMetrics\x12).headrace.control.v1.ScrapeMetricsRequest\x1a*.headrace.control.v1.ScrapeMetricsResponse\x12N\n\x05\x44rain\x12!.headrace.control.v1.DrainRequest\x1a".headrace.control.v1.DrainResponseb\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/control/v1/process.proto\x12\x13headrace.control.v1\"\x18\n\x14ScrapeMetricsRequest:\x00\"/\n\x15ScrapeMetricsResponse\x12\x14\n\x04text\x18\x01 \x01(\x0c\x42\x00R\x04text:\x00\"1\n\x0c\x44rainRequest\x12\x1f\n\ntimeout_ms\x18\x01 \x01(\x04\x42\x00R\ttimeoutMs:\x00\"1\n\rDrainResponse\x12\x1e\n\tabandoned\x18\x01 \x01(\x04\x42\x00R\tabandoned:\x00\x32\xc8\x01\n\x0eProcessService\x12\x66\n\rScrapeMetrics\x12).headrace.control.v1.ScrapeMetricsRequest\x1a*.headrace.control.v1.ScrapeMetricsResponse\x12N\n\x05\x44rain\x12!.headrace.control.v1.DrainRequest\x1a\".headrace.control.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(
-    DESCRIPTOR, "headrace.control.v1.process_pb2", _globals
-)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.control.v1.process_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_SCRAPEMETRICSREQUEST"]._serialized_start = 58
-    _globals["_SCRAPEMETRICSREQUEST"]._serialized_end = 82
-    _globals["_SCRAPEMETRICSRESPONSE"]._serialized_start = 84
-    _globals["_SCRAPEMETRICSRESPONSE"]._serialized_end = 131
-    _globals["_DRAINREQUEST"]._serialized_start = 133
-    _globals["_DRAINREQUEST"]._serialized_end = 182
-    _globals["_DRAINRESPONSE"]._serialized_start = 184
-    _globals["_DRAINRESPONSE"]._serialized_end = 233
-    _globals["_PROCESSSERVICE"]._serialized_start = 236
-    _globals["_PROCESSSERVICE"]._serialized_end = 436
+  DESCRIPTOR._loaded_options = None
+  _globals['_SCRAPEMETRICSREQUEST']._serialized_start=58
+  _globals['_SCRAPEMETRICSREQUEST']._serialized_end=82
+  _globals['_SCRAPEMETRICSRESPONSE']._serialized_start=84
+  _globals['_SCRAPEMETRICSRESPONSE']._serialized_end=131
+  _globals['_DRAINREQUEST']._serialized_start=133
+  _globals['_DRAINREQUEST']._serialized_end=182
+  _globals['_DRAINRESPONSE']._serialized_start=184
+  _globals['_DRAINRESPONSE']._serialized_end=233
+  _globals['_PROCESSSERVICE']._serialized_start=236
+  _globals['_PROCESSSERVICE']._serialized_end=436
 # @@protoc_insertion_point(module_scope)

@@ -4,15 +4,18 @@
 # source: headrace/runner/v1/runner.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "headrace/runner/v1/runner.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'headrace/runner/v1/runner.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -24,93 +27,89 @@ from headrace.v1 import models_pb2 as headrace_dot_v1_dot_models__pb2
 from headrace.v1 import resources_pb2 as headrace_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x1fheadrace/runner/v1/runner.proto\x12\x12headrace.runner.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18headrace/v1/models.proto\x1a\x1bheadrace/v1/resources.proto"\x14\n\x10GetStatusRequest:\x00"Q\n\x11GetStatusResponse\x12:\n\x06status\x18\x01 \x01(\x0b\x32 .headrace.runner.v1.RunnerStatusB\x00R\x06status:\x00"\x16\n\x12WatchStatusRequest:\x00"S\n\x13WatchStatusResponse\x12:\n\x06status\x18\x01 \x01(\x0b\x32 .headrace.runner.v1.RunnerStatusB\x00R\x06status:\x00"\xe5\x03\n\x0cRunnerStatus\x12\x1d\n\trunner_id\x18\x01 \x01(\tB\x00R\x08runnerId\x12\x12\n\x03pid\x18\x02 \x01(\x03\x42\x00R\x03pid\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32\x1f.headrace.runner.v1.RunnerStateB\x00R\x05state\x12\x16\n\x05\x65poch\x18\x04 \x01(\x04\x42\x00R\x05\x65poch\x12!\n\x0binstance_id\x18\x05 \x01(\tB\x00R\ninstanceId\x12\x18\n\x06tenant\x18\x06 \x01(\tB\x00R\x06tenant\x12\x16\n\x05model\x18\x07 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x08 \x01(\x03\x42\x00R\x08revision\x12\x1a\n\x07version\x18\t \x01(\tB\x00R\x07version\x12\x32\n\x05shape\x18\n \x01(\x0b\x32\x1a.headrace.v1.InstanceShapeB\x00R\x05shape\x12-\n\x03\x61ge\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x03\x61ge\x12\'\n\x0eresident_bytes\x18\x0c \x01(\x04\x42\x00R\rresidentBytes\x12\x1a\n\x07\x65ngines\x18\r \x03(\tB\x00R\x07\x65ngines\x12\x18\n\x06reason\x18\x0e \x01(\tB\x00R\x06reason:\x00"^\n\tModelFile\x12\x14\n\x04path\x18\x01 \x01(\tB\x00R\x04path\x12\x18\n\x06sha256\x18\x02 \x01(\tB\x00R\x06sha256\x12\x1f\n\nsize_bytes\x18\x03 \x01(\x04\x42\x00R\tsizeBytes:\x00"\xf9\x05\n\x0bLoadRequest\x12\x16\n\x05\x65poch\x18\x01 \x01(\x04\x42\x00R\x05\x65poch\x12!\n\x0binstance_id\x18\x02 \x01(\tB\x00R\ninstanceId\x12\x18\n\x06tenant\x18\x03 \x01(\tB\x00R\x06tenant\x12\x16\n\x05model\x18\x04 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x05 \x01(\x03\x42\x00R\x08revision\x12\x1a\n\x07version\x18\x06 \x01(\tB\x00R\x07version\x12\x1e\n\tdirectory\x18\x07 \x01(\tB\x00R\tdirectory\x12\x35\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x1d.headrace.runner.v1.ModelFileB\x00R\x05\x66iles\x12!\n\x0b\x65ntry_point\x18\t \x01(\tB\x00R\nentryPoint\x12\x18\n\x06\x65ngine\x18\n \x01(\tB\x00R\x06\x65ngine\x12[\n\x0e\x65ngine_options\x18\x0b \x03(\x0b\x32\x32.headrace.runner.v1.LoadRequest.EngineOptionsEntryB\x00R\rengineOptions\x12\x32\n\x05shape\x18\x0c \x01(\x0b\x32\x1a.headrace.v1.InstanceShapeB\x00R\x05shape\x12\x36\n\tsignature\x18\r \x01(\x0b\x32\x16.headrace.v1.SignatureB\x00R\tsignature\x12&\n\x0emax_batch_size\x18\x0e \x01(\x05\x42\x00R\x0cmaxBatchSize\x12\x16\n\x05slots\x18\x0f \x01(\x05\x42\x00R\x05slots\x12:\n\x06warmup\x18\x10 \x03(\x0b\x32 .headrace.runner.v1.WarmupSampleB\x00R\x06warmup\x12"\n\x0btraceparent\x18\x11 \x01(\tB\x00R\x0btraceparent\x1a\x44\n\x12\x45ngineOptionsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01:\x00"}\n\x0cWarmupSample\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1f\n\nbatch_size\x18\x02 \x01(\x05\x42\x00R\tbatchSize\x12\x34\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.headrace.runner.v1.TensorB\x00R\x06inputs:\x00"\x8b\x04\n\x0cLoadResponse\x12\x36\n\tsignature\x18\x01 \x01(\x0b\x32\x16.headrace.v1.SignatureB\x00R\tsignature\x12&\n\x0emax_batch_size\x18\x02 \x01(\x05\x42\x00R\x0cmaxBatchSize\x12\x1c\n\x08\x62\x61tching\x18\x03 \x01(\tB\x00R\x08\x62\x61tching\x12\x1c\n\x08platform\x18\x04 \x01(\tB\x00R\x08platform\x12\x46\n\x06phases\x18\x05 \x03(\x0b\x32,.headrace.runner.v1.LoadResponse.PhasesEntryB\x00R\x06phases\x12\'\n\x0eresident_bytes\x18\x06 \x01(\x04\x42\x00R\rresidentBytes\x12P\n\nprofile_us\x18\x07 \x03(\x0b\x32/.headrace.runner.v1.LoadResponse.ProfileUsEntryB\x00R\tprofileUs\x1aX\n\x0bPhasesEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05value:\x02\x38\x01\x1a@\n\x0eProfileUsEntry\x12\x12\n\x03key\x18\x01 \x01(\rB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\x04\x42\x00R\x05value:\x02\x38\x01:\x00"v\n\rUnloadRequest\x12\x16\n\x05\x65poch\x18\x01 \x01(\x04\x42\x00R\x05\x65poch\x12\x31\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05grace\x12\x18\n\x06reason\x18\x03 \x01(\tB\x00R\x06reason:\x00"\x12\n\x0eUnloadResponse:\x00"\x88\x02\n\x0e\x45xecuteRequest\x12\x36\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x1a.headrace.runner.v1.AttachB\x00H\x00R\x06\x61ttach\x12\x36\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1a.headrace.runner.v1.BundleB\x00H\x00R\x06\x62undle\x12\x39\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1f.headrace.runner.v1.BundleChunkB\x00H\x00R\x05\x63hunk\x12<\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32 .headrace.runner.v1.CancelBundleB\x00H\x00R\x06\x63\x61ncel:\x00\x42\x0b\n\x07message\x12\x00"\x90\x02\n\x0f\x45xecuteResponse\x12\x37\n\x05grant\x18\x01 \x01(\x0b\x32\x1d.headrace.runner.v1.SlotGrantB\x00H\x00R\x05grant\x12<\n\x06result\x18\x02 \x01(\x0b\x32 .headrace.runner.v1.BundleResultB\x00H\x00R\x06result\x12\x39\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1f.headrace.runner.v1.BundleChunkB\x00H\x00R\x05\x63hunk\x12<\n\x08\x64raining\x18\x04 \x01(\x0b\x32\x1c.headrace.runner.v1.DrainingB\x00H\x00R\x08\x64raining:\x00\x42\x0b\n\x07message\x12\x00"\xa9\x01\n\x06\x41ttach\x12\x1d\n\trouter_id\x18\x01 \x01(\tB\x00R\x08routerId\x12!\n\x0binstance_id\x18\x02 \x01(\tB\x00R\ninstanceId\x12\x16\n\x05model\x18\x03 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x04 \x01(\x03\x42\x00R\x08revision\x12%\n\rshared_memory\x18\x05 \x01(\tB\x00R\x0csharedMemory:\x00"\x87\x01\n\tSlotGrant\x12\x16\n\x05slots\x18\x01 \x01(\rB\x00R\x05slots\x12/\n\x04load\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04load\x12/\n\x04warm\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04warm:\x00"&\n\x08\x44raining\x12\x18\n\x06reason\x18\x01 \x01(\tB\x00R\x06reason:\x00"/\n\x0c\x43\x61ncelBundle\x12\x1d\n\tbundle_id\x18\x01 \x01(\x04\x42\x00R\x08\x62undleId:\x00"\x9c\x04\n\x06\x42undle\x12\x1d\n\tbundle_id\x18\x01 \x01(\x04\x42\x00R\x08\x62undleId\x12\x14\n\x04rows\x18\x02 \x03(\rB\x00R\x04rows\x12\x34\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.headrace.runner.v1.TensorB\x00R\x06inputs\x12\x1a\n\x07outputs\x18\x04 \x03(\tB\x00R\x07outputs\x12R\n\x0ctraceparents\x18\x05 \x03(\x0b\x32,.headrace.runner.v1.Bundle.TraceparentsEntryB\x00R\x0ctraceparents\x12"\n\x0ctime_left_us\x18\x06 \x01(\x04\x42\x00R\ntimeLeftUs\x12\x1a\n\x07\x61ttempt\x18\x07 \x01(\rB\x00R\x07\x61ttempt\x12I\n\tsequences\x18\x08 \x03(\x0b\x32).headrace.runner.v1.Bundle.SequencesEntryB\x00R\tsequences\x1a\x43\n\x11TraceparentsEntry\x12\x12\n\x03key\x18\x01 \x01(\rB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01\x1a\x65\n\x0eSequencesEntry\x12\x12\n\x03key\x18\x01 \x01(\rB\x00R\x03key\x12;\n\x05value\x18\x02 \x01(\x0b\x32#.headrace.runner.v1.SequenceControlB\x00R\x05value:\x02\x38\x01:\x00"b\n\x0fSequenceControl\x12!\n\x0bsequence_id\x18\x01 \x01(\tB\x00R\nsequenceId\x12\x16\n\x05start\x18\x02 \x01(\x08\x42\x00R\x05start\x12\x12\n\x03\x65nd\x18\x03 \x01(\x08\x42\x00R\x03\x65nd:\x00"\x85\x02\n\x06Tensor\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x00R\x08\x64\x61tatype\x12\x16\n\x05shape\x18\x03 \x03(\x03\x42\x00R\x05shape\x12\x16\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x42\x00H\x00R\x04\x64\x61ta\x12\x42\n\x06region\x18\x05 \x01(\x0b\x32&.headrace.runner.v1.SharedMemoryRegionB\x00H\x00R\x06region\x12\'\n\rchunked_bytes\x18\x06 \x01(\x04\x42\x00H\x00R\x0c\x63hunkedBytes\x12\x1b\n\x08row_ends\x18\x07 \x03(\x04\x42\x00R\x07rowEnds:\x00\x42\x0b\n\x07\x63ontent\x12\x00"Q\n\x12SharedMemoryRegion\x12\x18\n\x06offset\x18\x01 \x01(\x04\x42\x00R\x06offset\x12\x1f\n\nsize_bytes\x18\x02 \x01(\x04\x42\x00R\tsizeBytes:\x00"\x83\x01\n\x0b\x42undleChunk\x12\x1d\n\tbundle_id\x18\x01 \x01(\x04\x42\x00R\x08\x62undleId\x12#\n\x0ctensor_index\x18\x02 \x01(\rB\x00R\x0btensorIndex\x12\x18\n\x06offset\x18\x03 \x01(\x04\x42\x00R\x06offset\x12\x14\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x42\x00R\x04\x64\x61ta:\x00"\xdc\x01\n\x0c\x42undleResult\x12\x1d\n\tbundle_id\x18\x01 \x01(\x04\x42\x00R\x08\x62undleId\x12\x36\n\x07outputs\x18\x02 \x03(\x0b\x32\x1a.headrace.runner.v1.TensorB\x00R\x07outputs\x12\x37\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1f.headrace.runner.v1.BundleErrorB\x00R\x05\x65rror\x12\x19\n\x07wait_us\x18\x04 \x01(\x04\x42\x00R\x06waitUs\x12\x1f\n\ncompute_us\x18\x05 \x01(\x04\x42\x00R\tcomputeUs:\x00"d\n\x0b\x42undleError\x12\x39\n\x04\x63ode\x18\x01 \x01(\x0e\x32#.headrace.runner.v1.BundleErrorCodeB\x00R\x04\x63ode\x12\x18\n\x06\x64\x65tail\x18\x02 \x01(\tB\x00R\x06\x64\x65tail:\x00"\x13\n\x0fGetStatsRequest:\x00"\xa7\x02\n\x10GetStatsResponse\x12\x1a\n\x07\x62undles\x18\x01 \x01(\x04\x42\x00R\x07\x62undles\x12\x14\n\x04rows\x18\x02 \x01(\x04\x42\x00R\x04rows\x12\'\n\x0e\x66\x61iled_bundles\x18\x03 \x01(\x04\x42\x00R\rfailedBundles\x12\x1f\n\ncompute_us\x18\x04 \x01(\x04\x42\x00R\tcomputeUs\x12\x19\n\x07wait_us\x18\x05 \x01(\x04\x42\x00R\x06waitUs\x12\'\n\x0eresident_bytes\x18\x06 \x01(\x04\x42\x00R\rresidentBytes\x12\x33\n\x06uptime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06uptime\x12\x1c\n\x08requests\x18\x08 \x01(\x04\x42\x00R\x08requests:\x00*\xc4\x01\n\x0bRunnerState\x12\x1c\n\x18RUNNER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15RUNNER_STATE_STARTING\x10\x01\x12\x18\n\x14RUNNER_STATE_STANDBY\x10\x02\x12\x18\n\x14RUNNER_STATE_LOADING\x10\x03\x12\x16\n\x12RUNNER_STATE_READY\x10\x04\x12\x19\n\x15RUNNER_STATE_DRAINING\x10\x05\x12\x15\n\x11RUNNER_STATE_GONE\x10\x06*\xe5\x01\n\x0f\x42undleErrorCode\x12!\n\x1d\x42UNDLE_ERROR_CODE_UNSPECIFIED\x10\x00\x12#\n\x1f\x42UNDLE_ERROR_CODE_INVALID_INPUT\x10\x01\x12#\n\x1f\x42UNDLE_ERROR_CODE_ENGINE_FAILED\x10\x02\x12#\n\x1f\x42UNDLE_ERROR_CODE_OUT_OF_MEMORY\x10\x03\x12\x1d\n\x19\x42UNDLE_ERROR_CODE_DROPPED\x10\x04\x12!\n\x1d\x42UNDLE_ERROR_CODE_WRONG_MODEL\x10\x05\x32\x96\x04\n\rRunnerService\x12X\n\tGetStatus\x12$.headrace.runner.v1.GetStatusRequest\x1a%.headrace.runner.v1.GetStatusResponse\x12`\n\x0bWatchStatus\x12&.headrace.runner.v1.WatchStatusRequest\x1a\'.headrace.runner.v1.WatchStatusResponse0\x01\x12I\n\x04Load\x12\x1f.headrace.runner.v1.LoadRequest\x1a .headrace.runner.v1.LoadResponse\x12O\n\x06Unload\x12!.headrace.runner.v1.UnloadRequest\x1a".headrace.runner.v1.UnloadResponse\x12V\n\x07\x45xecute\x12".headrace.runner.v1.ExecuteRequest\x1a#.headrace.runner.v1.ExecuteResponse(\x01\x30\x01\x12U\n\x08GetStats\x12#.headrace.runner.v1.GetStatsRequest\x1a$.headrace.runner.v1.GetStatsResponseb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/runner/v1/runner.proto\x12\x12headrace.runner.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18headrace/v1/models.proto\x1a\x1bheadrace/v1/resources.proto\"\x14\n\x10GetStatusRequest:\x00\"Q\n\x11GetStatusResponse\x12:\n\x06status\x18\x01 \x01(\x0b\x32 .headrace.runner.v1.RunnerStatusB\x00R\x06status:\x00\"\x16\n\x12WatchStatusRequest:\x00\"S\n\x13WatchStatusResponse\x12:\n\x06status\x18\x01 \x01(\x0b\x32 .headrace.runner.v1.RunnerStatusB\x00R\x06status:\x00\"\xe5\x03\n\x0cRunnerStatus\x12\x1d\n\trunner_id\x18\x01 \x01(\tB\x00R\x08runnerId\x12\x12\n\x03pid\x18\x02 \x01(\x03\x42\x00R\x03pid\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32\x1f.headrace.runner.v1.RunnerStateB\x00R\x05state\x12\x16\n\x05\x65poch\x18\x04 \x01(\x04\x42\x00R\x05\x65poch\x12!\n\x0binstance_id\x18\x05 \x01(\tB\x00R\ninstanceId\x12\x18\n\x06tenant\x18\x06 \x01(\tB\x00R\x06tenant\x12\x16\n\x05model\x18\x07 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x08 \x01(\x03\x42\x00R\x08revision\x12\x1a\n\x07version\x18\t \x01(\tB\x00R\x07version\x12\x32\n\x05shape\x18\n \x01(\x0b\x32\x1a.headrace.v1.InstanceShapeB\x00R\x05shape\x12-\n\x03\x61ge\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x03\x61ge\x12\'\n\x0eresident_bytes\x18\x0c \x01(\x04\x42\x00R\rresidentBytes\x12\x1a\n\x07\x65ngines\x18\r \x03(\tB\x00R\x07\x65ngines\x12\x18\n\x06reason\x18\x0e \x01(\tB\x00R\x06reason:\x00\"^\n\tModelFile\x12\x14\n\x04path\x18\x01 \x01(\tB\x00R\x04path\x12\x18\n\x06sha256\x18\x02 \x01(\tB\x00R\x06sha256\x12\x1f\n\nsize_bytes\x18\x03 \x01(\x04\x42\x00R\tsizeBytes:\x00\"\xf9\x05\n\x0bLoadRequest\x12\x16\n\x05\x65poch\x18\x01 \x01(\x04\x42\x00R\x05\x65poch\x12!\n\x0binstance_id\x18\x02 \x01(\tB\x00R\ninstanceId\x12\x18\n\x06tenant\x18\x03 \x01(\tB\x00R\x06tenant\x12\x16\n\x05model\x18\x04 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x05 \x01(\x03\x42\x00R\x08revision\x12\x1a\n\x07version\x18\x06 \x01(\tB\x00R\x07version\x12\x1e\n\tdirectory\x18\x07 \x01(\tB\x00R\tdirectory\x12\x35\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x1d.headrace.runner.v1.ModelFileB\x00R\x05\x66iles\x12!\n\x0b\x65ntry_point\x18\t \x01(\tB\x00R\nentryPoint\x12\x18\n\x06\x65ngine\x18\n \x01(\tB\x00R\x06\x65ngine\x12[\n\x0e\x65ngine_options\x18\x0b \x03(\x0b\x32\x32.headrace.runner.v1.LoadRequest.EngineOptionsEntryB\x00R\rengineOptions\x12\x32\n\x05shape\x18\x0c \x01(\x0b\x32\x1a.headrace.v1.InstanceShapeB\x00R\x05shape\x12\x36\n\tsignature\x18\r \x01(\x0b\x32\x16.headrace.v1.SignatureB\x00R\tsignature\x12&\n\x0emax_batch_size\x18\x0e \x01(\x05\x42\x00R\x0cmaxBatchSize\x12\x16\n\x05slots\x18\x0f \x01(\x05\x42\x00R\x05slots\x12:\n\x06warmup\x18\x10 \x03(\x0b\x32 .headrace.runner.v1.WarmupSampleB\x00R\x06warmup\x12\"\n\x0btraceparent\x18\x11 \x01(\tB\x00R\x0btraceparent\x1a\x44\n\x12\x45ngineOptionsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01:\x00\"}\n\x0cWarmupSample\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1f\n\nbatch_size\x18\x02 \x01(\x05\x42\x00R\tbatchSize\x12\x34\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.headrace.runner.v1.TensorB\x00R\x06inputs:\x00\"\x8b\x04\n\x0cLoadResponse\x12\x36\n\tsignature\x18\x01 \x01(\x0b\x32\x16.headrace.v1.SignatureB\x00R\tsignature\x12&\n\x0emax_batch_size\x18\x02 \x01(\x05\x42\x00R\x0cmaxBatchSize\x12\x1c\n\x08\x62\x61tching\x18\x03 \x01(\tB\x00R\x08\x62\x61tching\x12\x1c\n\x08platform\x18\x04 \x01(\tB\x00R\x08platform\x12\x46\n\x06phases\x18\x05 \x03(\x0b\x32,.headrace.runner.v1.LoadResponse.PhasesEntryB\x00R\x06phases\x12\'\n\x0eresident_bytes\x18\x06 \x01(\x04\x42\x00R\rresidentBytes\x12P\n\nprofile_us\x18\x07 \x03(\x0b\x32/.headrace.runner.v1.LoadResponse.ProfileUsEntryB\x00R\tprofileUs\x1aX\n\x0bPhasesEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05value:\x02\x38\x01\x1a@\n\x0eProfileUsEntry\x12\x12\n\x03key\x18\x01 \x01(\rB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\x04\x42\x00R\x05value:\x02\x38\x01:\x00\"v\n\rUnloadRequest\x12\x16\n\x05\x65poch\x18\x01 \x01(\x04\x42\x00R\x05\x65poch\x12\x31\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x05grace\x12\x18\n\x06reason\x18\x03 \x01(\tB\x00R\x06reason:\x00\"\x12\n\x0eUnloadResponse:\x00\"\x88\x02\n\x0e\x45xecuteRequest\x12\x36\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x1a.headrace.runner.v1.AttachB\x00H\x00R\x06\x61ttach\x12\x36\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1a.headrace.runner.v1.BundleB\x00H\x00R\x06\x62undle\x12\x39\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1f.headrace.runner.v1.BundleChunkB\x00H\x00R\x05\x63hunk\x12<\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32 .headrace.runner.v1.CancelBundleB\x00H\x00R\x06\x63\x61ncel:\x00\x42\x0b\n\x07message\x12\x00\"\x90\x02\n\x0f\x45xecuteResponse\x12\x37\n\x05grant\x18\x01 \x01(\x0b\x32\x1d.headrace.runner.v1.SlotGrantB\x00H\x00R\x05grant\x12<\n\x06result\x18\x02 \x01(\x0b\x32 .headrace.runner.v1.BundleResultB\x00H\x00R\x06result\x12\x39\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1f.headrace.runner.v1.BundleChunkB\x00H\x00R\x05\x63hunk\x12<\n\x08\x64raining\x18\x04 \x01(\x0b\x32\x1c.headrace.runner.v1.DrainingB\x00H\x00R\x08\x64raining:\x00\x42\x0b\n\x07message\x12\x00\"\xa9\x01\n\x06\x41ttach\x12\x1d\n\trouter_id\x18\x01 \x01(\tB\x00R\x08routerId\x12!\n\x0binstance_id\x18\x02 \x01(\tB\x00R\ninstanceId\x12\x16\n\x05model\x18\x03 \x01(\tB\x00R\x05model\x12\x1c\n\x08revision\x18\x04 \x01(\x03\x42\x00R\x08revision\x12%\n\rshared_memory\x18\x05 \x01(\tB\x00R\x0csharedMemory:\x00\"\x87\x01\n\tSlotGrant\x12\x16\n\x05slots\x18\x01 \x01(\rB\x00R\x05slots\x12/\n\x04load\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04load\x12/\n\x04warm\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x04warm:\x00\"&\n\x08\x44raining\x12\x18\n\x06reason\x18\x01 \x01(\tB\x00R\x06reason:\x00\"/\n\x0c\x43\x61ncelBundle\x12\x1d\n\tbundle_id\x18\x01 \x01(\x04\x42\x00R\x08\x62undleId:\x00\"\x9c\x04\n\x06\x42undle\x12\x1d\n\tbundle_id\x18\x01 \x01(\x04\x42\x00R\x08\x62undleId\x12\x14\n\x04rows\x18\x02 \x03(\rB\x00R\x04rows\x12\x34\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.headrace.runner.v1.TensorB\x00R\x06inputs\x12\x1a\n\x07outputs\x18\x04 \x03(\tB\x00R\x07outputs\x12R\n\x0ctraceparents\x18\x05 \x03(\x0b\x32,.headrace.runner.v1.Bundle.TraceparentsEntryB\x00R\x0ctraceparents\x12\"\n\x0ctime_left_us\x18\x06 \x01(\x04\x42\x00R\ntimeLeftUs\x12\x1a\n\x07\x61ttempt\x18\x07 \x01(\rB\x00R\x07\x61ttempt\x12I\n\tsequences\x18\x08 \x03(\x0b\x32).headrace.runner.v1.Bundle.SequencesEntryB\x00R\tsequences\x1a\x43\n\x11TraceparentsEntry\x12\x12\n\x03key\x18\x01 \x01(\rB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\tB\x00R\x05value:\x02\x38\x01\x1a\x65\n\x0eSequencesEntry\x12\x12\n\x03key\x18\x01 \x01(\rB\x00R\x03key\x12;\n\x05value\x18\x02 \x01(\x0b\x32#.headrace.runner.v1.SequenceControlB\x00R\x05value:\x02\x38\x01:\x00\"b\n\x0fSequenceControl\x12!\n\x0bsequence_id\x18\x01 \x01(\tB\x00R\nsequenceId\x12\x16\n\x05start\x18\x02 \x01(\x08\x42\x00R\x05start\x12\x12\n\x03\x65nd\x18\x03 \x01(\x08\x42\x00R\x03\x65nd:\x00\"\x85\x02\n\x06Tensor\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1c\n\x08\x64\x61tatype\x18\x02 \x01(\tB\x00R\x08\x64\x61tatype\x12\x16\n\x05shape\x18\x03 \x03(\x03\x42\x00R\x05shape\x12\x16\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x42\x00H\x00R\x04\x64\x61ta\x12\x42\n\x06region\x18\x05 \x01(\x0b\x32&.headrace.runner.v1.SharedMemoryRegionB\x00H\x00R\x06region\x12\'\n\rchunked_bytes\x18\x06 \x01(\x04\x42\x00H\x00R\x0c\x63hunkedBytes\x12\x1b\n\x08row_ends\x18\x07 \x03(\x04\x42\x00R\x07rowEnds:\x00\x42\x0b\n\x07\x63ontent\x12\x00\"Q\n\x12SharedMemoryRegion\x12\x18\n\x06offset\x18\x01 \x01(\x04\x42\x00R\x06offset\x12\x1f\n\nsize_bytes\x18\x02 \x01(\x04\x42\x00R\tsizeBytes:\x00\"\x83\x01\n\x0b\x42undleChunk\x12\x1d\n\tbundle_id\x18\x01 \x01(\x04\x42\x00R\x08\x62undleId\x12#\n\x0ctensor_index\x18\x02 \x01(\rB\x00R\x0btensorIndex\x12\x18\n\x06offset\x18\x03 \x01(\x04\x42\x00R\x06offset\x12\x14\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x42\x00R\x04\x64\x61ta:\x00\"\xdc\x01\n\x0c\x42undleResult\x12\x1d\n\tbundle_id\x18\x01 \x01(\x04\x42\x00R\x08\x62undleId\x12\x36\n\x07outputs\x18\x02 \x03(\x0b\x32\x1a.headrace.runner.v1.TensorB\x00R\x07outputs\x12\x37\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1f.headrace.runner.v1.BundleErrorB\x00R\x05\x65rror\x12\x19\n\x07wait_us\x18\x04 \x01(\x04\x42\x00R\x06waitUs\x12\x1f\n\ncompute_us\x18\x05 \x01(\x04\x42\x00R\tcomputeUs:\x00\"d\n\x0b\x42undleError\x12\x39\n\x04\x63ode\x18\x01 \x01(\x0e\x32#.headrace.runner.v1.BundleErrorCodeB\x00R\x04\x63ode\x12\x18\n\x06\x64\x65tail\x18\x02 \x01(\tB\x00R\x06\x64\x65tail:\x00\"\x13\n\x0fGetStatsRequest:\x00\"\xa7\x02\n\x10GetStatsResponse\x12\x1a\n\x07\x62undles\x18\x01 \x01(\x04\x42\x00R\x07\x62undles\x12\x14\n\x04rows\x18\x02 \x01(\x04\x42\x00R\x04rows\x12\'\n\x0e\x66\x61iled_bundles\x18\x03 \x01(\x04\x42\x00R\rfailedBundles\x12\x1f\n\ncompute_us\x18\x04 \x01(\x04\x42\x00R\tcomputeUs\x12\x19\n\x07wait_us\x18\x05 \x01(\x04\x42\x00R\x06waitUs\x12\'\n\x0eresident_bytes\x18\x06 \x01(\x04\x42\x00R\rresidentBytes\x12\x33\n\x06uptime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06uptime\x12\x1c\n\x08requests\x18\x08 \x01(\x04\x42\x00R\x08requests:\x00*\xc4\x01\n\x0bRunnerState\x12\x1c\n\x18RUNNER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15RUNNER_STATE_STARTING\x10\x01\x12\x18\n\x14RUNNER_STATE_STANDBY\x10\x02\x12\x18\n\x14RUNNER_STATE_LOADING\x10\x03\x12\x16\n\x12RUNNER_STATE_READY\x10\x04\x12\x19\n\x15RUNNER_STATE_DRAINING\x10\x05\x12\x15\n\x11RUNNER_STATE_GONE\x10\x06*\xe5\x01\n\x0f\x42undleErrorCode\x12!\n\x1d\x42UNDLE_ERROR_CODE_UNSPECIFIED\x10\x00\x12#\n\x1f\x42UNDLE_ERROR_CODE_INVALID_INPUT\x10\x01\x12#\n\x1f\x42UNDLE_ERROR_CODE_ENGINE_FAILED\x10\x02\x12#\n\x1f\x42UNDLE_ERROR_CODE_OUT_OF_MEMORY\x10\x03\x12\x1d\n\x19\x42UNDLE_ERROR_CODE_DROPPED\x10\x04\x12!\n\x1d\x42UNDLE_ERROR_CODE_WRONG_MODEL\x10\x05\x32\x96\x04\n\rRunnerService\x12X\n\tGetStatus\x12$.headrace.runner.v1.GetStatusRequest\x1a%.headrace.runner.v1.GetStatusResponse\x12`\n\x0bWatchStatus\x12&.headrace.runner.v1.WatchStatusRequest\x1a\'.headrace.runner.v1.WatchStatusResponse0\x01\x12I\n\x04Load\x12\x1f.headrace.runner.v1.LoadRequest\x1a .headrace.runner.v1.LoadResponse\x12O\n\x06Unload\x12!.headrace.runner.v1.UnloadRequest\x1a\".headrace.runner.v1.UnloadResponse\x12V\n\x07\x45xecute\x12\".headrace.runner.v1.ExecuteRequest\x1a#.headrace.runner.v1.ExecuteResponse(\x01\x30\x01\x12U\n\x08GetStats\x12#.headrace.runner.v1.GetStatsRequest\x1a$.headrace.runner.v1.GetStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(
-    DESCRIPTOR, "headrace.runner.v1.runner_pb2", _globals
-)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.runner.v1.runner_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_LOADREQUEST_ENGINEOPTIONSENTRY"]._loaded_options = None
-    _globals["_LOADREQUEST_ENGINEOPTIONSENTRY"]._serialized_options = b"8\001"
-    _globals["_LOADRESPONSE_PHASESENTRY"]._loaded_options = None
-    _globals["_LOADRESPONSE_PHASESENTRY"]._serialized_options = b"8\001"
-    _globals["_LOADRESPONSE_PROFILEUSENTRY"]._loaded_options = None
-    _globals["_LOADRESPONSE_PROFILEUSENTRY"]._serialized_options = b"8\001"
-    _globals["_BUNDLE_TRACEPARENTSENTRY"]._loaded_options = None
-    _globals["_BUNDLE_TRACEPARENTSENTRY"]._serialized_options = b"8\001"
-    _globals["_BUNDLE_SEQUENCESENTRY"]._loaded_options = None
-    _globals["_BUNDLE_SEQUENCESENTRY"]._serialized_options = b"8\001"
-    _globals["_RUNNERSTATE"]._serialized_start = 5207
-    _globals["_RUNNERSTATE"]._serialized_end = 5403
-    _globals["_BUNDLEERRORCODE"]._serialized_start = 5406
-    _globals["_BUNDLEERRORCODE"]._serialized_end = 5635
-    _globals["_GETSTATUSREQUEST"]._serialized_start = 142
-    _globals["_GETSTATUSREQUEST"]._serialized_end = 162
-    _globals["_GETSTATUSRESPONSE"]._serialized_start = 164
-    _globals["_GETSTATUSRESPONSE"]._serialized_end = 245
-    _globals["_WATCHSTATUSREQUEST"]._serialized_start = 247
-    _globals["_WATCHSTATUSREQUEST"]._serialized_end = 269
-    _globals["_WATCHSTATUSRESPONSE"]._serialized_start = 271
-    _globals["_WATCHSTATUSRESPONSE"]._serialized_end = 354
-    _globals["_RUNNERSTATUS"]._serialized_start = 357
-    _globals["_RUNNERSTATUS"]._serialized_end = 842
-    _globals["_MODELFILE"]._serialized_start = 844
-    _globals["_MODELFILE"]._serialized_end = 938
-    _globals["_LOADREQUEST"]._serialized_start = 941
-    _globals["_LOADREQUEST"]._serialized_end = 1702
-    _globals["_LOADREQUEST_ENGINEOPTIONSENTRY"]._serialized_start = 1632
-    _globals["_LOADREQUEST_ENGINEOPTIONSENTRY"]._serialized_end = 1700
-    _globals["_WARMUPSAMPLE"]._serialized_start = 1704
-    _globals["_WARMUPSAMPLE"]._serialized_end = 1829
-    _globals["_LOADRESPONSE"]._serialized_start = 1832
-    _globals["_LOADRESPONSE"]._serialized_end = 2355
-    _globals["_LOADRESPONSE_PHASESENTRY"]._serialized_start = 2199
-    _globals["_LOADRESPONSE_PHASESENTRY"]._serialized_end = 2287
-    _globals["_LOADRESPONSE_PROFILEUSENTRY"]._serialized_start = 2289
-    _globals["_LOADRESPONSE_PROFILEUSENTRY"]._serialized_end = 2353
-    _globals["_UNLOADREQUEST"]._serialized_start = 2357
-    _globals["_UNLOADREQUEST"]._serialized_end = 2475
-    _globals["_UNLOADRESPONSE"]._serialized_start = 2477
-    _globals["_UNLOADRESPONSE"]._serialized_end = 2495
-    _globals["_EXECUTEREQUEST"]._serialized_start = 2498
-    _globals["_EXECUTEREQUEST"]._serialized_end = 2762
-    _globals["_EXECUTERESPONSE"]._serialized_start = 2765
-    _globals["_EXECUTERESPONSE"]._serialized_end = 3037
-    _globals["_ATTACH"]._serialized_start = 3040
-    _globals["_ATTACH"]._serialized_end = 3209
-    _globals["_SLOTGRANT"]._serialized_start = 3212
-    _globals["_SLOTGRANT"]._serialized_end = 3347
-    _globals["_DRAINING"]._serialized_start = 3349
-    _globals["_DRAINING"]._serialized_end = 3387
-    _globals["_CANCELBUNDLE"]._serialized_start = 3389
-    _globals["_CANCELBUNDLE"]._serialized_end = 3436
-    _globals["_BUNDLE"]._serialized_start = 3439
-    _globals["_BUNDLE"]._serialized_end = 3979
-    _globals["_BUNDLE_TRACEPARENTSENTRY"]._serialized_start = 3807
-    _globals["_BUNDLE_TRACEPARENTSENTRY"]._serialized_end = 3874
-    _globals["_BUNDLE_SEQUENCESENTRY"]._serialized_start = 3876
-    _globals["_BUNDLE_SEQUENCESENTRY"]._serialized_end = 3977
-    _globals["_SEQUENCECONTROL"]._serialized_start = 3981
-    _globals["_SEQUENCECONTROL"]._serialized_end = 4079
-    _globals["_TENSOR"]._serialized_start = 4082
-    _globals["_TENSOR"]._serialized_end = 4343
-    _globals["_SHAREDMEMORYREGION"]._serialized_start = 4345
-    _globals["_SHAREDMEMORYREGION"]._serialized_end = 4426
-    _globals["_BUNDLECHUNK"]._serialized_start = 4429
-    _globals["_BUNDLECHUNK"]._serialized_end = 4560
-    _globals["_BUNDLERESULT"]._serialized_start = 4563
-    _globals["_BUNDLERESULT"]._serialized_end = 4783
-    _globals["_BUNDLEERROR"]._serialized_start = 4785
-    _globals["_BUNDLEERROR"]._serialized_end = 4885
-    _globals["_GETSTATSREQUEST"]._serialized_start = 4887
-    _globals["_GETSTATSREQUEST"]._serialized_end = 4906
-    _globals["_GETSTATSRESPONSE"]._serialized_start = 4909
-    _globals["_GETSTATSRESPONSE"]._serialized_end = 5204
-    _globals["_RUNNERSERVICE"]._serialized_start = 5638
-    _globals["_RUNNERSERVICE"]._serialized_end = 6172
+  DESCRIPTOR._loaded_options = None
+  _globals['_LOADREQUEST_ENGINEOPTIONSENTRY']._loaded_options = None
+  _globals['_LOADREQUEST_ENGINEOPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_LOADRESPONSE_PHASESENTRY']._loaded_options = None
+  _globals['_LOADRESPONSE_PHASESENTRY']._serialized_options = b'8\001'
+  _globals['_LOADRESPONSE_PROFILEUSENTRY']._loaded_options = None
+  _globals['_LOADRESPONSE_PROFILEUSENTRY']._serialized_options = b'8\001'
+  _globals['_BUNDLE_TRACEPARENTSENTRY']._loaded_options = None
+  _globals['_BUNDLE_TRACEPARENTSENTRY']._serialized_options = b'8\001'
+  _globals['_BUNDLE_SEQUENCESENTRY']._loaded_options = None
+  _globals['_BUNDLE_SEQUENCESENTRY']._serialized_options = b'8\001'
+  _globals['_RUNNERSTATE']._serialized_start=5207
+  _globals['_RUNNERSTATE']._serialized_end=5403
+  _globals['_BUNDLEERRORCODE']._serialized_start=5406
+  _globals['_BUNDLEERRORCODE']._serialized_end=5635
+  _globals['_GETSTATUSREQUEST']._serialized_start=142
+  _globals['_GETSTATUSREQUEST']._serialized_end=162
+  _globals['_GETSTATUSRESPONSE']._serialized_start=164
+  _globals['_GETSTATUSRESPONSE']._serialized_end=245
+  _globals['_WATCHSTATUSREQUEST']._serialized_start=247
+  _globals['_WATCHSTATUSREQUEST']._serialized_end=269
+  _globals['_WATCHSTATUSRESPONSE']._serialized_start=271
+  _globals['_WATCHSTATUSRESPONSE']._serialized_end=354
+  _globals['_RUNNERSTATUS']._serialized_start=357
+  _globals['_RUNNERSTATUS']._serialized_end=842
+  _globals['_MODELFILE']._serialized_start=844
+  _globals['_MODELFILE']._serialized_end=938
+  _globals['_LOADREQUEST']._serialized_start=941
+  _globals['_LOADREQUEST']._serialized_end=1702
+  _globals['_LOADREQUEST_ENGINEOPTIONSENTRY']._serialized_start=1632
+  _globals['_LOADREQUEST_ENGINEOPTIONSENTRY']._serialized_end=1700
+  _globals['_WARMUPSAMPLE']._serialized_start=1704
+  _globals['_WARMUPSAMPLE']._serialized_end=1829
+  _globals['_LOADRESPONSE']._serialized_start=1832
+  _globals['_LOADRESPONSE']._serialized_end=2355
+  _globals['_LOADRESPONSE_PHASESENTRY']._serialized_start=2199
+  _globals['_LOADRESPONSE_PHASESENTRY']._serialized_end=2287
+  _globals['_LOADRESPONSE_PROFILEUSENTRY']._serialized_start=2289
+  _globals['_LOADRESPONSE_PROFILEUSENTRY']._serialized_end=2353
+  _globals['_UNLOADREQUEST']._serialized_start=2357
+  _globals['_UNLOADREQUEST']._serialized_end=2475
+  _globals['_UNLOADRESPONSE']._serialized_start=2477
+  _globals['_UNLOADRESPONSE']._serialized_end=2495
+  _globals['_EXECUTEREQUEST']._serialized_start=2498
+  _globals['_EXECUTEREQUEST']._serialized_end=2762
+  _globals['_EXECUTERESPONSE']._serialized_start=2765
+  _globals['_EXECUTERESPONSE']._serialized_end=3037
+  _globals['_ATTACH']._serialized_start=3040
+  _globals['_ATTACH']._serialized_end=3209
+  _globals['_SLOTGRANT']._serialized_start=3212
+  _globals['_SLOTGRANT']._serialized_end=3347
+  _globals['_DRAINING']._serialized_start=3349
+  _globals['_DRAINING']._serialized_end=3387
+  _globals['_CANCELBUNDLE']._serialized_start=3389
+  _globals['_CANCELBUNDLE']._serialized_end=3436
+  _globals['_BUNDLE']._serialized_start=3439
+  _globals['_BUNDLE']._serialized_end=3979
+  _globals['_BUNDLE_TRACEPARENTSENTRY']._serialized_start=3807
+  _globals['_BUNDLE_TRACEPARENTSENTRY']._serialized_end=3874
+  _globals['_BUNDLE_SEQUENCESENTRY']._serialized_start=3876
+  _globals['_BUNDLE_SEQUENCESENTRY']._serialized_end=3977
+  _globals['_SEQUENCECONTROL']._serialized_start=3981
+  _globals['_SEQUENCECONTROL']._serialized_end=4079
+  _globals['_TENSOR']._serialized_start=4082
+  _globals['_TENSOR']._serialized_end=4343
+  _globals['_SHAREDMEMORYREGION']._serialized_start=4345
+  _globals['_SHAREDMEMORYREGION']._serialized_end=4426
+  _globals['_BUNDLECHUNK']._serialized_start=4429
+  _globals['_BUNDLECHUNK']._serialized_end=4560
+  _globals['_BUNDLERESULT']._serialized_start=4563
+  _globals['_BUNDLERESULT']._serialized_end=4783
+  _globals['_BUNDLEERROR']._serialized_start=4785
+  _globals['_BUNDLEERROR']._serialized_end=4885
+  _globals['_GETSTATSREQUEST']._serialized_start=4887
+  _globals['_GETSTATSREQUEST']._serialized_end=4906
+  _globals['_GETSTATSRESPONSE']._serialized_start=4909
+  _globals['_GETSTATSRESPONSE']._serialized_end=5204
+  _globals['_RUNNERSERVICE']._serialized_start=5638
+  _globals['_RUNNERSERVICE']._serialized_end=6172
 # @@protoc_insertion_point(module_scope)

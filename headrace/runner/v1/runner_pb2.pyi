@@ -30,7 +30,6 @@ class BundleErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUNDLE_ERROR_CODE_OUT_OF_MEMORY: _ClassVar[BundleErrorCode]
     BUNDLE_ERROR_CODE_DROPPED: _ClassVar[BundleErrorCode]
     BUNDLE_ERROR_CODE_WRONG_MODEL: _ClassVar[BundleErrorCode]
-
 RUNNER_STATE_UNSPECIFIED: RunnerState
 RUNNER_STATE_STARTING: RunnerState
 RUNNER_STATE_STANDBY: RunnerState
@@ -53,9 +52,7 @@ class GetStatusResponse(_message.Message):
     __slots__ = ("status",)
     STATUS_FIELD_NUMBER: _ClassVar[int]
     status: RunnerStatus
-    def __init__(
-        self, status: _Optional[_Union[RunnerStatus, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, status: _Optional[_Union[RunnerStatus, _Mapping]] = ...) -> None: ...
 
 class WatchStatusRequest(_message.Message):
     __slots__ = ()
@@ -65,27 +62,10 @@ class WatchStatusResponse(_message.Message):
     __slots__ = ("status",)
     STATUS_FIELD_NUMBER: _ClassVar[int]
     status: RunnerStatus
-    def __init__(
-        self, status: _Optional[_Union[RunnerStatus, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, status: _Optional[_Union[RunnerStatus, _Mapping]] = ...) -> None: ...
 
 class RunnerStatus(_message.Message):
-    __slots__ = (
-        "runner_id",
-        "pid",
-        "state",
-        "epoch",
-        "instance_id",
-        "tenant",
-        "model",
-        "revision",
-        "version",
-        "shape",
-        "age",
-        "resident_bytes",
-        "engines",
-        "reason",
-    )
+    __slots__ = ("runner_id", "pid", "state", "epoch", "instance_id", "tenant", "model", "revision", "version", "shape", "age", "resident_bytes", "engines", "reason")
     RUNNER_ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -114,25 +94,7 @@ class RunnerStatus(_message.Message):
     resident_bytes: int
     engines: _containers.RepeatedScalarFieldContainer[str]
     reason: str
-    def __init__(
-        self,
-        runner_id: _Optional[str] = ...,
-        pid: _Optional[int] = ...,
-        state: _Optional[_Union[RunnerState, str]] = ...,
-        epoch: _Optional[int] = ...,
-        instance_id: _Optional[str] = ...,
-        tenant: _Optional[str] = ...,
-        model: _Optional[str] = ...,
-        revision: _Optional[int] = ...,
-        version: _Optional[str] = ...,
-        shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ...,
-        age: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        resident_bytes: _Optional[int] = ...,
-        engines: _Optional[_Iterable[str]] = ...,
-        reason: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, runner_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[RunnerState, str]] = ..., epoch: _Optional[int] = ..., instance_id: _Optional[str] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resident_bytes: _Optional[int] = ..., engines: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ModelFile(_message.Message):
     __slots__ = ("path", "sha256", "size_bytes")
@@ -142,43 +104,17 @@ class ModelFile(_message.Message):
     path: str
     sha256: str
     size_bytes: int
-    def __init__(
-        self,
-        path: _Optional[str] = ...,
-        sha256: _Optional[str] = ...,
-        size_bytes: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, path: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
-    __slots__ = (
-        "epoch",
-        "instance_id",
-        "tenant",
-        "model",
-        "revision",
-        "version",
-        "directory",
-        "files",
-        "entry_point",
-        "engine",
-        "engine_options",
-        "shape",
-        "signature",
-        "max_batch_size",
-        "slots",
-        "warmup",
-        "traceparent",
-    )
+    __slots__ = ("epoch", "instance_id", "tenant", "model", "revision", "version", "directory", "files", "entry_point", "engine", "engine_options", "shape", "signature", "max_batch_size", "slots", "warmup", "traceparent")
     class EngineOptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: str
-        def __init__(
-            self, key: _Optional[str] = ..., value: _Optional[str] = ...
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
@@ -213,26 +149,7 @@ class LoadRequest(_message.Message):
     slots: int
     warmup: _containers.RepeatedCompositeFieldContainer[WarmupSample]
     traceparent: str
-    def __init__(
-        self,
-        epoch: _Optional[int] = ...,
-        instance_id: _Optional[str] = ...,
-        tenant: _Optional[str] = ...,
-        model: _Optional[str] = ...,
-        revision: _Optional[int] = ...,
-        version: _Optional[str] = ...,
-        directory: _Optional[str] = ...,
-        files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ...,
-        entry_point: _Optional[str] = ...,
-        engine: _Optional[str] = ...,
-        engine_options: _Optional[_Mapping[str, str]] = ...,
-        shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ...,
-        signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ...,
-        max_batch_size: _Optional[int] = ...,
-        slots: _Optional[int] = ...,
-        warmup: _Optional[_Iterable[_Union[WarmupSample, _Mapping]]] = ...,
-        traceparent: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, epoch: _Optional[int] = ..., instance_id: _Optional[str] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., directory: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., entry_point: _Optional[str] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., slots: _Optional[int] = ..., warmup: _Optional[_Iterable[_Union[WarmupSample, _Mapping]]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class WarmupSample(_message.Message):
     __slots__ = ("name", "batch_size", "inputs")
@@ -242,47 +159,24 @@ class WarmupSample(_message.Message):
     name: str
     batch_size: int
     inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        batch_size: _Optional[int] = ...,
-        inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., batch_size: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class LoadResponse(_message.Message):
-    __slots__ = (
-        "signature",
-        "max_batch_size",
-        "batching",
-        "platform",
-        "phases",
-        "resident_bytes",
-        "profile_us",
-    )
+    __slots__ = ("signature", "max_batch_size", "batching", "platform", "phases", "resident_bytes", "profile_us")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _duration_pb2.Duration
-        def __init__(
-            self,
-            key: _Optional[str] = ...,
-            value: _Optional[
-                _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-            ] = ...,
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
     class ProfileUsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: int
         value: int
-        def __init__(
-            self, key: _Optional[int] = ..., value: _Optional[int] = ...
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
@@ -297,16 +191,7 @@ class LoadResponse(_message.Message):
     phases: _containers.MessageMap[str, _duration_pb2.Duration]
     resident_bytes: int
     profile_us: _containers.ScalarMap[int, int]
-    def __init__(
-        self,
-        signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ...,
-        max_batch_size: _Optional[int] = ...,
-        batching: _Optional[str] = ...,
-        platform: _Optional[str] = ...,
-        phases: _Optional[_Mapping[str, _duration_pb2.Duration]] = ...,
-        resident_bytes: _Optional[int] = ...,
-        profile_us: _Optional[_Mapping[int, int]] = ...,
-    ) -> None: ...
+    def __init__(self, signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[str] = ..., platform: _Optional[str] = ..., phases: _Optional[_Mapping[str, _duration_pb2.Duration]] = ..., resident_bytes: _Optional[int] = ..., profile_us: _Optional[_Mapping[int, int]] = ...) -> None: ...
 
 class UnloadRequest(_message.Message):
     __slots__ = ("epoch", "grace", "reason")
@@ -316,14 +201,7 @@ class UnloadRequest(_message.Message):
     epoch: int
     grace: _duration_pb2.Duration
     reason: str
-    def __init__(
-        self,
-        epoch: _Optional[int] = ...,
-        grace: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        reason: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, epoch: _Optional[int] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class UnloadResponse(_message.Message):
     __slots__ = ()
@@ -339,13 +217,7 @@ class ExecuteRequest(_message.Message):
     bundle: Bundle
     chunk: BundleChunk
     cancel: CancelBundle
-    def __init__(
-        self,
-        attach: _Optional[_Union[Attach, _Mapping]] = ...,
-        bundle: _Optional[_Union[Bundle, _Mapping]] = ...,
-        chunk: _Optional[_Union[BundleChunk, _Mapping]] = ...,
-        cancel: _Optional[_Union[CancelBundle, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, attach: _Optional[_Union[Attach, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., chunk: _Optional[_Union[BundleChunk, _Mapping]] = ..., cancel: _Optional[_Union[CancelBundle, _Mapping]] = ...) -> None: ...
 
 class ExecuteResponse(_message.Message):
     __slots__ = ("grant", "result", "chunk", "draining")
@@ -357,13 +229,7 @@ class ExecuteResponse(_message.Message):
     result: BundleResult
     chunk: BundleChunk
     draining: Draining
-    def __init__(
-        self,
-        grant: _Optional[_Union[SlotGrant, _Mapping]] = ...,
-        result: _Optional[_Union[BundleResult, _Mapping]] = ...,
-        chunk: _Optional[_Union[BundleChunk, _Mapping]] = ...,
-        draining: _Optional[_Union[Draining, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, grant: _Optional[_Union[SlotGrant, _Mapping]] = ..., result: _Optional[_Union[BundleResult, _Mapping]] = ..., chunk: _Optional[_Union[BundleChunk, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ...) -> None: ...
 
 class Attach(_message.Message):
     __slots__ = ("router_id", "instance_id", "model", "revision", "shared_memory")
@@ -377,14 +243,7 @@ class Attach(_message.Message):
     model: str
     revision: int
     shared_memory: str
-    def __init__(
-        self,
-        router_id: _Optional[str] = ...,
-        instance_id: _Optional[str] = ...,
-        model: _Optional[str] = ...,
-        revision: _Optional[int] = ...,
-        shared_memory: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, router_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., shared_memory: _Optional[str] = ...) -> None: ...
 
 class SlotGrant(_message.Message):
     __slots__ = ("slots", "load", "warm")
@@ -394,16 +253,7 @@ class SlotGrant(_message.Message):
     slots: int
     load: _duration_pb2.Duration
     warm: _duration_pb2.Duration
-    def __init__(
-        self,
-        slots: _Optional[int] = ...,
-        load: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        warm: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-    ) -> None: ...
+    def __init__(self, slots: _Optional[int] = ..., load: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., warm: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Draining(_message.Message):
     __slots__ = ("reason",)
@@ -418,38 +268,21 @@ class CancelBundle(_message.Message):
     def __init__(self, bundle_id: _Optional[int] = ...) -> None: ...
 
 class Bundle(_message.Message):
-    __slots__ = (
-        "bundle_id",
-        "rows",
-        "inputs",
-        "outputs",
-        "traceparents",
-        "time_left_us",
-        "attempt",
-        "sequences",
-    )
+    __slots__ = ("bundle_id", "rows", "inputs", "outputs", "traceparents", "time_left_us", "attempt", "sequences")
     class TraceparentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: int
         value: str
-        def __init__(
-            self, key: _Optional[int] = ..., value: _Optional[str] = ...
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
     class SequencesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: int
         value: SequenceControl
-        def __init__(
-            self,
-            key: _Optional[int] = ...,
-            value: _Optional[_Union[SequenceControl, _Mapping]] = ...,
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[SequenceControl, _Mapping]] = ...) -> None: ...
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -466,17 +299,7 @@ class Bundle(_message.Message):
     time_left_us: int
     attempt: int
     sequences: _containers.MessageMap[int, SequenceControl]
-    def __init__(
-        self,
-        bundle_id: _Optional[int] = ...,
-        rows: _Optional[_Iterable[int]] = ...,
-        inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...,
-        outputs: _Optional[_Iterable[str]] = ...,
-        traceparents: _Optional[_Mapping[int, str]] = ...,
-        time_left_us: _Optional[int] = ...,
-        attempt: _Optional[int] = ...,
-        sequences: _Optional[_Mapping[int, SequenceControl]] = ...,
-    ) -> None: ...
+    def __init__(self, bundle_id: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., traceparents: _Optional[_Mapping[int, str]] = ..., time_left_us: _Optional[int] = ..., attempt: _Optional[int] = ..., sequences: _Optional[_Mapping[int, SequenceControl]] = ...) -> None: ...
 
 class SequenceControl(_message.Message):
     __slots__ = ("sequence_id", "start", "end")
@@ -486,20 +309,10 @@ class SequenceControl(_message.Message):
     sequence_id: str
     start: bool
     end: bool
-    def __init__(
-        self, sequence_id: _Optional[str] = ..., start: bool = ..., end: bool = ...
-    ) -> None: ...
+    def __init__(self, sequence_id: _Optional[str] = ..., start: bool = ..., end: bool = ...) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = (
-        "name",
-        "datatype",
-        "shape",
-        "data",
-        "region",
-        "chunked_bytes",
-        "row_ends",
-    )
+    __slots__ = ("name", "datatype", "shape", "data", "region", "chunked_bytes", "row_ends")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DATATYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
@@ -514,16 +327,7 @@ class Tensor(_message.Message):
     region: SharedMemoryRegion
     chunked_bytes: int
     row_ends: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        datatype: _Optional[str] = ...,
-        shape: _Optional[_Iterable[int]] = ...,
-        data: _Optional[bytes] = ...,
-        region: _Optional[_Union[SharedMemoryRegion, _Mapping]] = ...,
-        chunked_bytes: _Optional[int] = ...,
-        row_ends: _Optional[_Iterable[int]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ..., region: _Optional[_Union[SharedMemoryRegion, _Mapping]] = ..., chunked_bytes: _Optional[int] = ..., row_ends: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SharedMemoryRegion(_message.Message):
     __slots__ = ("offset", "size_bytes")
@@ -531,9 +335,7 @@ class SharedMemoryRegion(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     offset: int
     size_bytes: int
-    def __init__(
-        self, offset: _Optional[int] = ..., size_bytes: _Optional[int] = ...
-    ) -> None: ...
+    def __init__(self, offset: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class BundleChunk(_message.Message):
     __slots__ = ("bundle_id", "tensor_index", "offset", "data")
@@ -545,13 +347,7 @@ class BundleChunk(_message.Message):
     tensor_index: int
     offset: int
     data: bytes
-    def __init__(
-        self,
-        bundle_id: _Optional[int] = ...,
-        tensor_index: _Optional[int] = ...,
-        offset: _Optional[int] = ...,
-        data: _Optional[bytes] = ...,
-    ) -> None: ...
+    def __init__(self, bundle_id: _Optional[int] = ..., tensor_index: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class BundleResult(_message.Message):
     __slots__ = ("bundle_id", "outputs", "error", "wait_us", "compute_us")
@@ -565,14 +361,7 @@ class BundleResult(_message.Message):
     error: BundleError
     wait_us: int
     compute_us: int
-    def __init__(
-        self,
-        bundle_id: _Optional[int] = ...,
-        outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...,
-        error: _Optional[_Union[BundleError, _Mapping]] = ...,
-        wait_us: _Optional[int] = ...,
-        compute_us: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, bundle_id: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., error: _Optional[_Union[BundleError, _Mapping]] = ..., wait_us: _Optional[int] = ..., compute_us: _Optional[int] = ...) -> None: ...
 
 class BundleError(_message.Message):
     __slots__ = ("code", "detail")
@@ -580,27 +369,14 @@ class BundleError(_message.Message):
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     code: BundleErrorCode
     detail: str
-    def __init__(
-        self,
-        code: _Optional[_Union[BundleErrorCode, str]] = ...,
-        detail: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, code: _Optional[_Union[BundleErrorCode, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class GetStatsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = (
-        "bundles",
-        "rows",
-        "failed_bundles",
-        "compute_us",
-        "wait_us",
-        "resident_bytes",
-        "uptime",
-        "requests",
-    )
+    __slots__ = ("bundles", "rows", "failed_bundles", "compute_us", "wait_us", "resident_bytes", "uptime", "requests")
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     FAILED_BUNDLES_FIELD_NUMBER: _ClassVar[int]
@@ -617,16 +393,4 @@ class GetStatsResponse(_message.Message):
     resident_bytes: int
     uptime: _duration_pb2.Duration
     requests: int
-    def __init__(
-        self,
-        bundles: _Optional[int] = ...,
-        rows: _Optional[int] = ...,
-        failed_bundles: _Optional[int] = ...,
-        compute_us: _Optional[int] = ...,
-        wait_us: _Optional[int] = ...,
-        resident_bytes: _Optional[int] = ...,
-        uptime: _Optional[
-            _Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]
-        ] = ...,
-        requests: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, bundles: _Optional[int] = ..., rows: _Optional[int] = ..., failed_bundles: _Optional[int] = ..., compute_us: _Optional[int] = ..., wait_us: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., requests: _Optional[int] = ...) -> None: ...

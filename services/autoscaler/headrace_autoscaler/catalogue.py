@@ -218,8 +218,9 @@ class StoredCatalogue:
         return committed()
 
     def _revise(self, model: str, change: Callable[[tuple[Revision, ...]], Iterable[Revision]]) -> None:
-        found = self._models[model]
-        self._models[model] = replace(found, revisions=tuple(change(found.revisions)))
+        found = self._models.get(model)
+        if found is not None:  # Gone meanwhile: the same revision was removed twice at once.
+            self._models[model] = replace(found, revisions=tuple(change(found.revisions)))
 
     async def _clear_interrupted(self) -> None:
         for model in self.models():

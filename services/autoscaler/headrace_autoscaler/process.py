@@ -105,6 +105,7 @@ class Autoscaler:
             fleet=fleet,
             clock=self._clock,
             logs_dir=context.logs_dir,
+            currency=config.currency,
         )
         await fleet.start()
         deploys.start()

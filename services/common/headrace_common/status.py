@@ -78,7 +78,8 @@ def _details(code: grpc.StatusCode, error: errors.HeadraceError) -> bytes | None
     if not parts:
         return None
     status = status_pb2.Status(code=code.value[0], message=error.message, details=parts)
-    return status.SerializeToString()
+    serialized: bytes = status.SerializeToString()
+    return serialized
 
 
 def _pack(

@@ -68,6 +68,9 @@ def split_outputs(outputs: Sequence[runner_pb2.Tensor], bundle: Bundle, entry: R
         MalformedResult: rows, sizes or names are not those of the bundle.
     """
     items = bundle.items
+    if len(outputs) > 1:
+        place = {spec.name: index for index, spec in enumerate(entry.outputs)}
+        outputs = sorted(outputs, key=lambda tensor: place.get(tensor.name, len(place)))
     answers: list[list[TensorData]] = [[] for _ in items]
     for tensor in outputs:
         name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)

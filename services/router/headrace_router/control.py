@@ -83,7 +83,7 @@ class ControlClient:
         except grpc.aio.AioRpcError as error:
             if self.connected:
                 _log.warning("autoscaler lost; serving goes on", reason=f"{error.code().name}: {error.details()}")
-        except Exception:
+        except Exception:  # noqa: BLE001 - the next stream is tried, whatever ended this one
             _log.exception("control stream failed")
         finally:
             was_connected, self.connected = self.connected, False

@@ -71,7 +71,7 @@ def _demand(account: Account, totals: Totals, outcomes: dict[str, int]) -> contr
 def _health(runner: Runner) -> control_pb2.RunnerHealth:
     return control_pb2.RunnerHealth(
         instance_id=runner.placement.instance_id,
-        connected=runner.connected,
+        connected=runner.serving,
         bundles=runner.bundles,
         mean_service_time_us=int(runner.recent_s * 1e6),
         lost_bundles=runner.lost_bundles,

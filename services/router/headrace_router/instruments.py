@@ -1,4 +1,4 @@
-"""The router's metrics: readings of what the plane counts anyway. docs/metrics.md lists them."""
+"""The router's metrics: readings of what the plane counts anyway."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def register(telemetry: Telemetry, plane: Plane, clock: Clock) -> None:
     readings = _Readings(plane, clock)
     for name, description, unit, read in _TOTALS:
         telemetry.observe(name, description, unit, readings.of_totals(read))
-    telemetry.observe(
-        "headrace_in_hand_requests", "Admitted, not answered.", "", lambda: [(plane.in_hand, {})], "gauge"
-    )
+    telemetry.observe("headrace_in_hand_requests", "Not yet answered.", "", lambda: [(plane.in_hand, {})], "gauge")
     telemetry.observe(
         "headrace_autoscaler_connected",
         "1 while there is a stream to an autoscaler.",

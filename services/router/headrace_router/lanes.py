@@ -9,14 +9,15 @@ from typing import Protocol
 from headrace.runner.v1 import runner_pb2
 from headrace_common import errors
 from headrace_common.clock import Clock
-from headrace_router.bundles import MalformedResult, split_outputs
+from headrace_router.books import Books, cold_start, expired, failure
+from headrace_router.bundles import split_outputs
 from headrace_router.core import dispatch
 from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.batching import BatchLimits, Bundle, cut, group_of, has_one_group, waiting_suspect
 from headrace_router.core.latency import LatencyModel
 from headrace_router.core.queue import Queue
 from headrace_router.core.waiting import Stage, Waiting
-from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry, TensorData
+from headrace_router.domain import InferenceRequest, RevisionEntry, TensorData
 from headrace_router.incidents import Incidents
 from headrace_router.measures import ColdStart, Measures
 from headrace_router.runners import Runner, Sent
@@ -55,7 +56,6 @@ class Lane:
         self.entry = entry
         self.queue = Queue(entry.batching.priority_levels, entry.batching.default_priority_level or 1)
         self.latency = LatencyModel()
-        self.statistics = RevisionStatistics()
         self.accounts: dict[str, Account] = {}
         self.runners: dict[str, Runner] = {}
         self.held: list[Waiting] = []
@@ -68,19 +68,21 @@ class Lane:
         self._clock = clock
         self._now = clock.monotonic
         self._user = user
-        self._measures = measures
+        self._books = Books(clock, measures)
         self._incidents = Incidents(entry.model, entry.revision)
         self._loop = asyncio.get_running_loop()
         self._one_group = not entry.batchable or has_one_group(entry)
         self._flush_due = False
         self._linger: asyncio.TimerHandle | None = None
 
+    @property
+    def statistics(self) -> RevisionStatistics:
+        return self._books.statistics
+
     def set_entry(self, entry: RevisionEntry) -> None:
         """The catalogue describes the revision anew: its signature came, or it is blocked."""
         self.entry = entry
         self._one_group = not entry.batchable or has_one_group(entry)
-
-    # --- in ---
 
     def enter(self, request: InferenceRequest, account: Account, now: float, *, hold: bool) -> Waiting:
         """Takes an admitted request in hand. Its answer comes by `Waiting.answer`."""
@@ -99,9 +101,12 @@ class Lane:
             self.queue.push(item)
             self.schedule()
         if self.without_since is not None and self.asked_at is None:
-            self.asked_at = now
-            self._user.first_demand(self)
+            self._ask(now)
         return item
+
+    def _ask(self, now: float) -> None:
+        self.asked_at = now
+        self._user.first_demand(self)
 
     def release_held(self, may_go: Callable[[Waiting], bool]) -> None:
         """Queues what was held, as far as its budget is there again."""
@@ -111,8 +116,6 @@ class Lane:
             if may_go(item):
                 self.queue.push(item)
         self.schedule()
-
-    # --- to the runners ---
 
     def schedule(self) -> None:
         """One flush per round of the event loop: what arrives together goes together."""
@@ -154,7 +157,7 @@ class Lane:
             item.account.in_flight += 1
         try:
             runner.send(bundle, now)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - its requests get an answer, and the queue goes on
             self._incidents.log("bundle cannot be sent", repr(error))
             for item in bundle.items:
                 self.fail(item, errors.EngineFailed(repr(error)), "engine_failed")
@@ -168,8 +171,6 @@ class Lane:
         if self._linger is not None:
             self._linger.cancel()
         self._linger = self._loop.call_later(max(0.0, when - now), self.schedule)
-
-    # --- from the runners ---
 
     def add_runner(self, runner: Runner) -> None:
         self.runners[runner.placement.instance_id] = runner
@@ -188,6 +189,8 @@ class Lane:
                 self.without_since = self.asked_at = None
         elif self.without_since is None:
             self.without_since = self._now()
+            if self.queue.count:
+                self._ask(self.without_since)
         if self.queue.count:
             self.schedule()
 
@@ -197,59 +200,28 @@ class Lane:
         else:
             try:
                 outputs = split_outputs(result.outputs, sent.bundle, self.entry)
-            except MalformedResult as error:
-                self._bundle_failed(runner, sent.bundle, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever a runner sends, its requests get an answer
+                self._bundle_failed(runner, sent.bundle, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, repr(error))
             else:
-                self._answer(sent, outputs, result.compute_us / 1e6)
-                if runner.start_unreported:
-                    runner.start_unreported = False
-                    self._user.cold_start_done(self._cold_start(runner))
+                self._answer(runner, sent, outputs, result.compute_us / 1e6)
         if self.queue.count:
             self.schedule()
 
-    def _answer(self, sent: Sent, outputs: list[list[TensorData]], compute_s: float) -> None:
+    def _answer(self, runner: Runner, sent: Sent, outputs: list[list[TensorData]], compute_s: float) -> None:
         bundle = sent.bundle
-        now, sent_at, slo_s = self._now(), sent.at, self.entry.slo_s
-        self.latency.observe(bundle.rows, compute_s, now)
-        per_row_s = compute_s / bundle.rows
-        answered, request_s, queue_s = 0, 0.0, 0.0
-        for item, tensors in zip(bundle.items, outputs, strict=True):
-            answer, account = item.answer, item.account
-            if answer.done():
-                continue
-            waited_s, took_s = sent_at - item.arrived, now - item.arrived
-            item.stage = Stage.DONE
-            account.in_flight -= 1
-            account.tenant_limit.in_hand -= 1
-            account.model_limit.in_hand -= 1
-            totals = account.totals
-            totals.completed += 1
-            totals.service_s += per_row_s * item.rows
-            totals.queue_s += waited_s
-            if slo_s is None or took_s <= slo_s:
-                totals.within_slo += 1
-            for tensor in tensors:
-                totals.output_bytes += len(tensor.data)
-            answer.set_result(InferenceResult(tensors, waited_s, compute_s))
-            answered += 1
-            request_s += took_s
-            queue_s += waited_s
-        self._book(bundle, answered, request_s, queue_s, compute_s)
-
-    def _book(self, bundle: Bundle, answered: int, request_s: float, queue_s: float, compute_s: float) -> None:
-        bundle.items[0].account.totals.bundles += 1
-        statistics = self.statistics
-        statistics.add_bundle(answered, bundle.rows, request_s, queue_s, compute_s)
-        statistics.last_inference_unix_ms = int(self._clock.wall() * 1e3)
+        self.latency.observe(bundle.rows, compute_s, self._now())
+        answered = self._books.answer(bundle, sent.at, outputs, compute_s, self.entry.slo_s)
         if answered:
-            self._measures.bundle(bundle.rows, answered, queue_s / answered, compute_s)
             self._left(answered)
+        if runner.start_unreported:
+            runner.start_unreported = False
+            self._user.cold_start_done(cold_start(runner, self._now()))
 
     def _bundle_failed(self, runner: Runner, bundle: Bundle, code: int, detail: str) -> None:
         """A poison request must not fail its batch-mates: the bundle is taken apart until it is alone."""
         if code == _Code.BUNDLE_ERROR_CODE_DROPPED:
             self._expire(bundle)
-        items = self._wanted(bundle)
+        items = _wanted(bundle)
         if not items:
             return
         if code != _Code.BUNDLE_ERROR_CODE_DROPPED:
@@ -266,18 +238,15 @@ class Lane:
     def _expire(self, bundle: Bundle) -> None:
         """The runner found a deadline passed; its clock may be a little ahead of ours."""
         horizon = self._now() + CLOCK_SLACK_S
-        for item in self._wanted(bundle):
+        for item in _wanted(bundle):
             if item.deadline <= horizon:
                 self.fail(item, expired(item), "deadline")
 
     def bundles_lost(self, runner: Runner, lost: list[Sent]) -> None:
         for sent in lost:
-            retry = dispatch.after_loss(self._wanted(sent.bundle), self._limits.max_attempts)
+            retry = dispatch.after_loss(_wanted(sent.bundle), self._limits.max_attempts)
             self._retry(retry, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, "its runner was lost each time that it was sent")
         self.runner_changed(runner)
-
-    def _wanted(self, bundle: Bundle) -> list[Waiting]:
-        return [item for item in bundle.items if not item.answer.done()]
 
     def _retry(self, retry: dispatch.Retry, code: int, detail: str) -> None:
         for items in retry.bundles:
@@ -288,14 +257,12 @@ class Lane:
                 account.queued_bytes += item.size_bytes
             self.queue.put_back(items)
         for item in retry.failed:
-            error, outcome = _failure(code, detail, self.entry.model)
+            error, outcome = failure(code, detail, self.entry.model)
             self._incidents.log("request failed", detail, tenant=item.tenant, attempts=item.attempts)
             self.fail(item, error, outcome)
 
-    # --- out ---
-
     def fail(self, item: Waiting, error: errors.HeadraceError, outcome: str) -> None:
-        """Answers a request in hand with an error, wherever it is. Once."""
+        """Answers a request in hand with an error, wherever it is; once."""
         if item.stage is Stage.DONE:
             return
         if item.stage is Stage.SENT:
@@ -308,16 +275,7 @@ class Lane:
 
     def _fail(self, item: Waiting, error: errors.HeadraceError, outcome: str) -> None:
         """Answers a request that nothing counts any more."""
-        item.stage = Stage.DONE
-        account = item.account
-        account.tenant_limit.in_hand -= 1
-        account.model_limit.in_hand -= 1
-        account.totals.failed += 1
-        account.count(outcome)
-        self.statistics.failures += 1
-        self.statistics.failure_ns += int((self._now() - item.arrived) * 1e9)
-        if not item.answer.done():
-            item.answer.set_exception(error)
+        self._books.fail(item, error, outcome)
         self._left(1)
 
     def _left(self, count: int) -> None:
@@ -341,33 +299,6 @@ class Lane:
         for item in list(self.waiting()):
             self.fail(item, error(), outcome)
 
-    def _cold_start(self, runner: Runner) -> ColdStart:
-        now = self._now()
-        ready_at = now if runner.ready_at is None else runner.ready_at
-        began_at = runner.began_at
-        parts_s = runner.placement.deciding_s + runner.load_s + runner.warm_s + now - ready_at
-        return ColdStart(
-            runner.placement.instance_id,
-            self.entry.model,
-            self.entry.revision,
-            load_s=runner.load_s,
-            warm_s=runner.warm_s,
-            first_answer_s=now - ready_at,
-            total_s=parts_s if began_at is None else now - began_at,
-        )
 
-
-def expired(item: Waiting) -> errors.DeadlineExceeded:
-    model = item.request.revision.model
-    return errors.DeadlineExceeded(f"model {model!r}: the request's deadline passed, or could not be met any more")
-
-
-def _failure(code: int, detail: str, model: str) -> tuple[errors.HeadraceError, str]:
-    if code == _Code.BUNDLE_ERROR_CODE_INVALID_INPUT:
-        return errors.InvalidArgument(f"model {model!r}: its engine refused the input; check values and shapes"), (
-            "invalid_input"
-        )
-    if code == _Code.BUNDLE_ERROR_CODE_OUT_OF_MEMORY:
-        text = f"model {model!r}: its engine has not the memory for this request now; retry later or send less at once"
-        return errors.QueueFull(text, retry_after_s=1.0), "out_of_memory"
-    return errors.EngineFailed(detail), "engine_failed"
+def _wanted(bundle: Bundle) -> list[Waiting]:
+    return [item for item in bundle.items if not item.answer.done()]

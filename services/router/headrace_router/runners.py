@@ -124,6 +124,11 @@ class Runner:
         return self._granted and not (self._draining or self._leaving or self._rejected)
 
     @property
+    def serving(self) -> bool:
+        """There is a stream on which it has granted slots."""
+        return self._granted
+
+    @property
     def outstanding_bundles(self) -> int:
         return len(self.outstanding)
 
@@ -181,7 +186,7 @@ class Runner:
             await self._stream(execute)
         except grpc.aio.AioRpcError as error:
             self._log_break(f"{error.code().name}: {error.details()}")
-        except Exception:
+        except Exception:  # noqa: BLE001 - the next stream is tried, whatever ended this one
             _log.exception("runner stream failed", instance=self.placement.instance_id)
         finally:
             granted = self._granted

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from headrace_common import errors
+from headrace_router.books import expired
 from headrace_router.core.waiting import Stage, Waiting
-from headrace_router.lanes import Lane, expired
+from headrace_router.lanes import Lane
 
 
 def sweep_lane(lane: Lane, now: float, period_s: float, start_timeout_s: float) -> None:

@@ -20,4 +20,5 @@ def timestamp(seconds: float) -> Timestamp:
 
 
 def seconds(value: Duration | Timestamp) -> float:
-    return value.seconds + value.nanos / _NANOS
+    # One division of integers: the float nearest to the true value, so that a shown time reads back equal.
+    return (value.seconds * _NANOS + value.nanos) / _NANOS

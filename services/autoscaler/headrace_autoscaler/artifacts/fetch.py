@@ -53,7 +53,7 @@ def fetch_files(url: str, incoming: Incoming) -> None:
             f"source: fetching {urlsplit(url).scheme}:// needs the package {error.name} where the mesh runs: "
             f"{' '.join(str(error).split())}"
         ) from error
-    except Exception as error:  # noqa: BLE001 - every backend of fsspec has exceptions of its own
+    except Exception as error:  # Every backend of fsspec has exceptions of its own.
         reason = " ".join(str(error).split())
         if query := urlsplit(url).query:
             reason = reason.replace(query, "...")

@@ -212,7 +212,8 @@ class RunnerFleet:
     async def _reconcile_forever(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._parts.config.decision_period_s)
+                async with asyncio.timeout(self._parts.config.decision_period_s):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 self._reconciler.reconcile()

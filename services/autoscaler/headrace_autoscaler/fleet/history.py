@@ -27,7 +27,7 @@ class StartFromZero:
     decided_at: float
     decide_s: float
     place_s: float = 0.0
-    from_standby: bool = False
+    from_standby: bool = True
 
 
 class History:
@@ -53,8 +53,12 @@ class History:
 
     def demand_at_zero(self, key: Key, wall: float, now: float, waited_s: float) -> None:
         """Requests wait and nothing runs: a cold start begins, unless it has begun already."""
-        if key not in self._pending:
+        pending = self._pending.get(key)
+        if pending is None:
             self._pending[key] = StartFromZero(wall - waited_s, now, waited_s)
+        else:
+            # A pass has gone by without a runner to place it on.
+            self._pending[key] = replace(pending, from_standby=False)
 
     def demand_gone(self, key: Key) -> None:
         self._pending.pop(key, None)
@@ -64,8 +68,7 @@ class History:
         pending = self._pending.pop(key, None)
         if pending is None:
             return None
-        place_s = now - pending.decided_at
-        start = replace(pending, place_s=place_s, from_standby=place_s == 0.0)
+        start = replace(pending, place_s=now - pending.decided_at)
         self._placed[runner] = (key, start)
         return start
 

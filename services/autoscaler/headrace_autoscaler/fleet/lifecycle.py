@@ -72,9 +72,10 @@ class Lifecycle:
         runners = [self._enter(started.runner_id, started) for started in found]
         for runner in runners:
             self._tasks.start(self._follow(runner), f"runner {runner.id}")
-        heard = asyncio.gather(*(runner.seen.wait() for runner in runners))
         with suppress(TimeoutError):
-            await asyncio.wait_for(heard, patience_s)
+            async with asyncio.timeout(patience_s):
+                for runner in runners:
+                    await runner.seen.wait()
 
     def start(self, reason: str) -> None:
         runner = self._enter(f"runner-{secrets.token_hex(4)}")

@@ -68,9 +68,7 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
         self.pid = next(machine.pids)
         self.socket = machine.runtime_dir / f"{runner_id}.sock"
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._server = grpc.aio.server()
-        runner_pb2_grpc.add_RunnerServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
-        self._server.add_insecure_port(f"unix:{self.socket}")
+        self._server: grpc.aio.Server | None = None
         self._born = time.monotonic()
         self._status = runner_pb2.RunnerStatus(
             runner_id=runner_id, pid=self.pid, state=_STATES.RUNNER_STATE_STANDBY, engines=["fake"]
@@ -79,12 +77,18 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
         self._exiting: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
+        self._server = grpc.aio.server()
+        runner_pb2_grpc.add_RunnerServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        self._server.add_insecure_port(f"unix:{self.socket}")
         await self._server.start()
 
     async def die(self, how: str) -> None:
         """As a process does: streams break, the socket stays behind."""
         if self._machine.runners.pop(self._id, None) is not None:
-            await self._server.stop(grace=None)
+            # Let go of it here: a server that is collected after its loop has closed complains.
+            server, self._server = self._server, None
+            if server is not None:
+                await server.stop(grace=None)
             self.socket.unlink(missing_ok=True)
             self.exited.set_result(how)
 

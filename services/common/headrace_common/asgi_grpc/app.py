@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Self
 
 import grpc
 
-from headrace_common.asgi_grpc.call import END_OK, START, Call, ClientGone, Receive, Scope, Send, status_trailers
+from headrace_common.asgi_grpc.call import Call, ClientGone, Receive, Scope, Send, status_trailers
 from headrace_common.asgi_grpc.metadata import encode_metadata
-from headrace_common.asgi_grpc.serve import serve
+from headrace_common.asgi_grpc.serve import STOPPING, serve
 from headrace_common.asgi_grpc.sweep import DisconnectSweep
 from headrace_common.grpc_server import log_failure
 
@@ -20,7 +20,6 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 BytesHandler = Callable[[bytes, Call], Awaitable[bytes]]
 
 _MIB = 1 << 20
-_GRPC = "application/grpc"
 
 
 class _HandlerCallDetails(NamedTuple):
@@ -90,7 +89,7 @@ class GrpcAsgiApp:
         call = Call(scope, receive, send, self._max_message_bytes)
         handler = self._bytes.get(call.path)
         try:
-            if not _is_grpc(call):
+            if not call.is_grpc:
                 await (self._other or _refuse_media_type)(scope, receive, call.send)
             elif handler is not None:
                 await self._serve_bytes(call, handler)
@@ -119,8 +118,10 @@ class GrpcAsgiApp:
             body = await call.read_one()
             self._sweep.add(call)
             reply = await handler(body, call)
-        except ClientGone:
-            return
+        except asyncio.CancelledError:
+            with contextlib.suppress(ClientGone):
+                await call.end(grpc.StatusCode.UNAVAILABLE, STOPPING, [])
+            raise
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             if not call.gone:
                 wire = log_failure(call.path, error)
@@ -128,14 +129,7 @@ class GrpcAsgiApp:
             return
         finally:
             self._sweep.discard(call)
-        if call.response_encoding:
-            await call.start([])
-            await call.write(reply)
-            await call.end(grpc.StatusCode.OK, "", [])
-            return
-        await call.send(START)
-        await call.send({"type": "http.response.body", "body": b"\0" + len(reply).to_bytes(4) + reply})
-        await call.send(END_OK)
+        await call.reply(reply)
 
     def _find(self, call: Call) -> Any:
         if not call.internal and call.path.startswith(self._internal):
@@ -146,11 +140,6 @@ class GrpcAsgiApp:
         details = _HandlerCallDetails(call.path, ())
         found = (generic.service(details) for generic in self._generic)
         return next((handler for handler in found if handler is not None), None)
-
-
-def _is_grpc(call: Call) -> bool:
-    content_type = call.header("content-type")
-    return content_type is not None and (content_type == _GRPC or content_type.startswith((f"{_GRPC}+", f"{_GRPC};")))
 
 
 async def _refuse_media_type(_scope: Scope, _receive: Receive, send: Send) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from headrace_common.asgi_grpc.framing import Deframer, frame
+from headrace_common.asgi_grpc.framing import PREFIX_BYTES, Deframer, frame
 from headrace_common.asgi_grpc.metadata import (
     Headers,
     Metadatum,
@@ -25,7 +25,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-CONTENT_TYPE = (b"content-type", b"application/grpc")
+_GRPC = b"application/grpc"
+CONTENT_TYPE = (b"content-type", _GRPC)
 _ACCEPTS = (b"grpc-accept-encoding", ",".join(ENCODINGS).encode())
 START: Event = {
     "type": "http.response.start",
@@ -93,9 +94,15 @@ class Call:
         timeout = self._headers.get(b"grpc-timeout")
         if timeout is not None:
             self.deadline = time.monotonic() + parse_timeout(timeout)
-        encoding = self.header("grpc-encoding")
-        if encoding is not None and encoding != "identity" and self.accepts(encoding):
-            self.response_encoding = encoding
+        encoding = self._headers.get(b"grpc-encoding")
+        if encoding is not None and encoding != b"identity" and self.accepts(encoding.decode("latin-1")):
+            self.response_encoding = encoding.decode("latin-1")
+
+    @property
+    def is_grpc(self) -> bool:
+        """By its content type."""
+        content_type = self._headers.get(b"content-type", b"")
+        return content_type == _GRPC or content_type.startswith((_GRPC + b"+", _GRPC + b";"))
 
     def header(self, name: str) -> str | None:
         """A header's value; the last one where it came more than once. `name` in lower case."""
@@ -147,7 +154,9 @@ class Call:
             ClientGone: it left before it had sent all.
             InvalidArgument, LimitExceeded, Unimplemented: see `Deframer.feed`.
         """
-        event = await self._receive()
+        return self._messages_of(await self._receive())
+
+    def _messages_of(self, event: Event) -> list[bytes]:
         if event["type"] == "http.disconnect":
             self.mark_gone()
             raise ClientGone("the client has gone")
@@ -161,18 +170,52 @@ class Call:
 
     async def read_one(self) -> bytes:
         """The only message of a unary request. Raises as `read_messages` does."""
-        messages: list[bytes] = []
-        while not self.half_closed:
+        event = await self._receive()
+        whole = self._whole_message(event)
+        if whole is not None:
+            return whole
+        messages = self._messages_of(event)
+        while not self.half_closed and len(messages) <= 1:
             messages += await self.read_messages()
-            if len(messages) > 1:
-                break
         if len(messages) != 1:
             raise InvalidArgument(f"{self.path} takes exactly one message; {len(messages) or 'none'} came")
         return messages[0]
 
+    def _whole_message(self, event: Event) -> bytes | None:
+        """The common case, without a deframer: all in one event, not compressed."""
+        body: bytes = event.get("body", b"")
+        size = len(body) - PREFIX_BYTES
+        if (
+            size < 0
+            or body[0]
+            or event.get("more_body", False)
+            or int.from_bytes(body[1:PREFIX_BYTES]) != size
+            or size > self._limit
+        ):
+            return None
+        self.half_closed = True
+        return body[PREFIX_BYTES:]
+
     async def send(self, event: Event) -> None:
         try:
             await self._send(event)
+        except Exception as error:
+            self.mark_gone()
+            raise ClientGone("the client has gone") from error
+
+    async def reply(self, message: bytes) -> None:
+        """The whole answer to a unary call that went well."""
+        if self.response_encoding:
+            await self.start([])
+            await self.write(message)
+            await self.end(grpc.StatusCode.OK, "", [])
+            return
+        self.started = True
+        send = self._send
+        try:
+            await send(START)
+            await send({"type": "http.response.body", "body": b"\0" + len(message).to_bytes(4) + message})
+            await send(END_OK)
         except Exception as error:
             self.mark_gone()
             raise ClientGone("the client has gone") from error

@@ -16,6 +16,8 @@ from headrace_common.asgi_grpc.requests import Requests
 from headrace_common.errors import DeadlineExceeded, Unavailable
 from headrace_common.grpc_server import decoder, log_failure
 
+STOPPING = "the server is stopping"
+
 
 class _Interrupt:
     """Cancels the task that serves a call when its deadline passes or its client goes.
@@ -113,7 +115,7 @@ async def _conclude(
         error = DeadlineExceeded("the deadline passed before the call was answered")
     stopping = isinstance(error, asyncio.CancelledError)
     if stopping:
-        error = Unavailable("the server is stopping")
+        error = Unavailable(STOPPING)
     with contextlib.suppress(ClientGone):
         if error is None or isinstance(error, grpc.aio.AbortError):
             await context.finish()

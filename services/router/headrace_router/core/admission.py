@@ -196,7 +196,8 @@ class QueueBound:
 
 
 def _burst(rate: float) -> float:
-    return max(1.0, rate * BURST_S)
+    """At least one request at once, unless the rate is zero: that is none at all."""
+    return max(1.0, rate * BURST_S) if rate > 0 else 0.0
 
 
 def _queue_refusal(

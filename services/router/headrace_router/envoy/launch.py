@@ -22,6 +22,9 @@ CONTEXT_VARIABLE = "HEADRACE_CONTEXT"
 # waited for the requests in hand.
 _DRAIN_TIME_S = 1
 
+# One JSON object a line, as all processes log; %j is the message, escaped.
+_LOG_FORMAT = '{"ts":"%Y-%m-%dT%T.%e%z","level":"%l","event":"envoy","error":"%j"}'
+
 
 def launch(context: ProcessContext, context_file: Path) -> None:
     """Writes Envoy's configuration and becomes Envoy. Does not return.
@@ -53,6 +56,8 @@ def envoy_arguments(configuration: Path) -> list[str]:
         "immediate",
         "--log-level",
         "error",
+        "--log-format",
+        _LOG_FORMAT,
     ]
 
 

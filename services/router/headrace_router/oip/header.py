@@ -33,7 +33,7 @@ class SplitRequest:
 def split(body: bytes) -> SplitRequest | None:
     """The parts of `body`; None for whatever is unusual or broken, which is for the parser to judge.
 
-    Usual is: known fields only, raw_input_contents last, at most one id, a short header.
+    Usual is: known fields only, raw_input_contents last, a short header.
     """
     try:
         return _split(body)
@@ -48,8 +48,7 @@ def _split(body: bytes) -> SplitRequest | None:
     while at < end and (tag := body[at]) != _RAW:
         size, start = _length(body, at + 1)
         if tag == _ID:
-            if id_to:
-                return None
+            # Of several ids the last counts; the others stay in the header, where they do no harm.
             id_from, id_to, request_id = at, start + size, body[start : start + size]
         elif tag not in _KEPT:
             return None

@@ -1,0 +1,205 @@
+"""The autoscaler as a process, with real runners: serve, be killed, come back, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from headrace.control.v1 import control_pb2, control_pb2_grpc, process_pb2, process_pb2_grpc
+from headrace.v1 import mesh_pb2, mesh_pb2_grpc, models_pb2, models_pb2_grpc, usage_pb2, usage_pb2_grpc
+from headrace_common.config import AutoscalerConfig, MeshConfig, ProcessContext, RunnerConfig
+
+DEADLINE_S = 30.0
+MODEL = json.dumps(
+    {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
+    }
+).encode()
+
+
+class Process:
+    """One autoscaler process at a time, over one state directory."""
+
+    def __init__(self, context: ProcessContext) -> None:
+        self.context = context
+        self.file = context.runtime_dir / "autoscaler.json"
+        context.save(self.file)
+        self.child: asyncio.subprocess.Process | None = None
+        self.channel: grpc.aio.Channel | None = None
+
+    async def start(self) -> float:
+        """Seconds until it served."""
+        begun = time.monotonic()
+        command = (sys.executable, "-m", "headrace_autoscaler", "--context", str(self.file))
+        self.child = await asyncio.create_subprocess_exec(*command)
+        options = (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50),
+                   ("grpc.min_reconnect_backoff_ms", 20), ("grpc.use_local_subchannel_pool", 1))  # fmt: skip
+        self.channel = grpc.aio.insecure_channel(self.context.autoscaler_target, options=options)
+        health = health_pb2_grpc.HealthStub(self.channel)
+        await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=DEADLINE_S)
+        return time.monotonic() - begun
+
+    async def end(self, number: signal.Signals) -> int:
+        assert self.child is not None
+        self.child.send_signal(number)
+        async with asyncio.timeout(DEADLINE_S):
+            code = await self.child.wait()
+        if self.channel is not None:
+            await self.channel.close()
+        return code
+
+    async def deploy(self, name: str, idle_s: int) -> models_pb2.Model:
+        async def parts() -> AsyncIterator[models_pb2.UploadArtifactRequest]:
+            header = models_pb2.UploadArtifactRequest.FileHeader(
+                path="model.fake.json", size_bytes=len(MODEL), sha256=hashlib.sha256(MODEL).hexdigest()
+            )
+            yield models_pb2.UploadArtifactRequest(file=header)
+            yield models_pb2.UploadArtifactRequest(chunk=MODEL)
+
+        stub = models_pb2_grpc.ModelServiceStub(self.channel)
+        artifact = (await stub.UploadArtifact(parts())).artifact
+        spec = models_pb2.ModelSpec(
+            name=name, artifact=artifact, engine="fake", idle_timeout=duration_pb2.Duration(seconds=idle_s)
+        )
+        return (await stub.DeployModel(models_pb2.DeployModelRequest(model=spec, wait=True), timeout=DEADLINE_S)).model
+
+    async def model(self, name: str) -> models_pb2.Model:
+        stub = models_pb2_grpc.ModelServiceStub(self.channel)
+        return (await stub.GetModel(models_pb2.GetModelRequest(name=name))).model
+
+    async def status(self) -> mesh_pb2.GetStatusResponse:
+        return await mesh_pb2_grpc.MeshServiceStub(self.channel).GetStatus(mesh_pb2.GetStatusRequest())
+
+    async def until_standby(self) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not any(each.state == "standby" for each in (await self.status()).standby):
+                await asyncio.sleep(0.05)  # GetStatus is asked again: there is nothing to subscribe to.
+
+    def runners(self) -> list[str]:
+        return sorted(path.name for path in self.context.runtime_dir.glob("runner-*"))
+
+
+class Router:
+    """Applies every update, reports what it is told to report."""
+
+    def __init__(self, channel: grpc.aio.Channel | None) -> None:
+        self.call = control_pb2_grpc.ControlServiceStub(channel).Sync()
+        self.placements: dict[str, control_pb2.Placement] = {}
+        self.seen: list[control_pb2.Placement] = []
+        self.epoch = 0
+        self._changed = asyncio.Condition()
+
+    async def run(self) -> None:
+        await self.call.write(control_pb2.SyncRequest(hello=control_pb2.Hello(router_id="router-0")))
+        async for response in self.call:
+            async with self._changed:
+                self.epoch = response.epoch
+                for placement in response.update.placements:
+                    self.placements[placement.instance_id] = placement
+                    self.seen.append(placement)
+                for gone in response.update.removed_placements:
+                    self.placements.pop(gone, None)
+                self._changed.notify_all()
+            await self.call.write(control_pb2.SyncRequest(applied_version=response.update.version))
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(DEADLINE_S), self._changed:
+            await self._changed.wait_for(condition)
+
+    async def report(self, **demand: int) -> None:
+        entry = control_pb2.Demand(tenant="default", model="m", revision=1, **demand)
+        report = control_pb2.DemandReport(demands=[entry], urgent=bool(demand.get("queued")))
+        await self.call.write(control_pb2.SyncRequest(demand=report))
+
+
+@pytest.fixture
+async def process(runtime_dir: Path) -> AsyncIterator[Process]:
+    state = runtime_dir / "state"
+    state.mkdir()
+    mesh = MeshConfig(
+        autoscaler=AutoscalerConfig(decision_period_s=0.1, drain_timeout_s=5.0),
+        runner=RunnerConfig(allow_fake_engine=True),
+    )
+    process = Process(ProcessContext(process="autoscaler", state_dir=state, runtime_dir=runtime_dir, mesh=mesh))
+    yield process
+    if process.child is not None and process.child.returncode is None:
+        await process.end(signal.SIGTERM)
+
+
+async def test_it_serves_scales_to_zero_and_back_and_stops_clean(process: Process) -> None:
+    await process.start()
+    model = await process.deploy("m", idle_s=1)
+    assert [each.version for each in model.versions] == ["1"]
+    router = Router(process.channel)
+    running = asyncio.create_task(router.run())
+    await router.until(lambda: router.placements)
+    await router.until(lambda: not router.placements)
+    assert [each.state for each in router.seen][-1] == control_pb2.PLACEMENT_STATE_DRAINING
+
+    await router.report(queued=1, arrivals=1, oldest_wait_us=3000)
+    await router.until(lambda: [p for p in router.placements.values() if p.state == control_pb2.PLACEMENT_STATE_READY])
+    [placement] = router.placements.values()
+    assert placement.decide.ToNanoseconds() >= 3_000_000
+    model = await process.model("m")
+    assert (model.cold_starts.count, model.cold_starts.recent[0].from_standby) == (1, True)
+    assert [each.state for each in model.instances] == ["ready"]
+    text = await process_pb2_grpc.ProcessServiceStub(process.channel).ScrapeMetrics(process_pb2.ScrapeMetricsRequest())
+    assert b"headrace_instances{" in text.text
+
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert await process.end(signal.SIGTERM) == 0
+    assert process.runners() == []
+    assert not process.context.socket.exists()
+
+
+async def test_killed_it_comes_back_with_everything_it_knew(process: Process) -> None:
+    await process.start()
+    await process.deploy("m", idle_s=600)
+    await process.until_standby()
+    before, status = await process.model("m"), await process.status()
+    assert await process.end(signal.SIGKILL) == -signal.SIGKILL
+    os.kill(before.instances[0].pid, 0)
+
+    await process.start()
+    after, status_after = await process.model("m"), await process.status()
+    assert [each.pid for each in after.instances] == [each.pid for each in before.instances]
+    assert [each.pid for each in status_after.standby] == [each.pid for each in status.standby]
+    assert status_after.epoch == status.epoch + 1
+    router = Router(process.channel)
+    running = asyncio.create_task(router.run())
+    await router.until(lambda: router.placements)
+    assert (router.epoch, [p.state for p in router.placements.values()]) == (
+        status_after.epoch, [control_pb2.PLACEMENT_STATE_READY],
+    )  # fmt: skip
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert await process.end(signal.SIGTERM) == 0
+    assert process.runners() == []
+
+
+async def test_a_replaced_one_ends_and_leaves_the_runners(process: Process) -> None:
+    await process.start()
+    await process.until_standby()
+    call = control_pb2_grpc.ControlServiceStub(process.channel).Sync()
+    await call.write(control_pb2.SyncRequest(hello=control_pb2.Hello(router_id="router-0", highest_epoch=99)))
+    assert process.child is not None
+    async with asyncio.timeout(DEADLINE_S):
+        assert await process.child.wait() == 1
+    assert len([name for name in process.runners() if name.endswith(".sock")]) == 1
+    await process.start()
+    usage = await usage_pb2_grpc.UsageServiceStub(process.channel).GetUsage(usage_pb2.GetUsageRequest())
+    assert [row.tenant for row in usage.rows] == ["operator"]

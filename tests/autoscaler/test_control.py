@@ -1,0 +1,307 @@
+"""ControlService.Sync, with a real client on a unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import pytest
+
+from headrace.control.v1 import control_pb2, control_pb2_grpc
+from headrace_autoscaler.control.board import Board
+from headrace_autoscaler.control.server import ControlServicer
+from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.domain import (
+    Limits,
+    Loaded,
+    Model,
+    ModelFile,
+    ModelSpec,
+    Resources,
+    Revision,
+    RevisionState,
+    Signature,
+    Tenant,
+    TensorSpec,
+)
+from headrace_autoscaler.fleet.announcements import PlacementNotice
+from headrace_autoscaler.fleet.reports import Report
+from headrace_common.clock import FakeClock
+from headrace_common.grpc_server import new_server
+
+EPOCH = 5
+DEADLINE_S = 10.0
+LOADED = Loaded(Signature((TensorSpec("x", "FP32", (-1, 4)),), (), True), 16, "batchable: probed", "onnxruntime")
+PLACED = PlacementNotice("runner-1", "m", 1, "unix:/r/runner-1.sock", "loading", Resources(), 0.01, 0.002, ((1, 900),))
+
+
+def model_of(name: str = "m", *states: RevisionState, spec: ModelSpec | None = None) -> Model:
+    revisions = tuple(
+        Revision(
+            name, number, "1", state, "artifact", (ModelFile("f", "a" * 64, 1),), "f", "onnxruntime",
+            loaded=None if state is RevisionState.LOADING else LOADED,
+        )
+        for number, state in enumerate(states or (RevisionState.SERVING,), start=1)
+    )  # fmt: skip
+    return Model(spec or ModelSpec(name), 0.0, revisions)
+
+
+@dataclass
+class Heard:
+    """`control.Routers` that remembers."""
+
+    connected: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+
+    def router_connected(self, router: str) -> None:
+        self.connected.append(router)
+
+    def router_gone(self, router: str) -> None:
+        self.gone.append(router)
+
+    def report(self, report: Report) -> None:
+        self.reports.append(report)
+
+
+class Router:
+    """A router's end of the stream."""
+
+    def __init__(self, stub: control_pb2_grpc.ControlServiceStub, name: str, highest_epoch: int = 0) -> None:
+        self.call = stub.Sync()
+        self._hello = control_pb2.SyncRequest(
+            hello=control_pb2.Hello(router_id=name, software_version="1", highest_epoch=highest_epoch)
+        )
+
+    async def greet(self) -> control_pb2.SyncResponse:
+        await self.call.write(self._hello)
+        return await self.next()
+
+    async def next(self) -> control_pb2.SyncResponse:
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.call.read()
+
+    async def applied(self, version: int) -> None:
+        await self.call.write(control_pb2.SyncRequest(applied_version=version))
+
+    async def report(self, *demands: control_pb2.Demand, urgent: bool = False) -> None:
+        await self.call.write(control_pb2.SyncRequest(demand=control_pb2.DemandReport(demands=demands, urgent=urgent)))
+
+
+@dataclass
+class Mesh:
+    board: Board
+    heard: Heard
+    clock: FakeClock
+    stub: control_pb2_grpc.ControlServiceStub
+    replaced: asyncio.Event
+
+    def announce(
+        self,
+        *models: Model,
+        blocked: dict[tuple[str, int], str] | None = None,
+        placements: tuple[PlacementNotice, ...] = (),
+        tenants: tuple[Tenant, ...] = (),
+    ) -> int:
+        return self.board.announce(models, blocked or {}, placements, tenants)
+
+
+@pytest.fixture
+async def open_mesh(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
+    closing: list[Callable[[], object]] = []
+
+    async def open_one(processes: int = 1) -> Mesh:
+        clock, heard, replaced = FakeClock(), Heard(), asyncio.Event()
+        board = Board(LocalPrices(42_500, "USD"), processes, clock)
+        servicer = ControlServicer(EPOCH, board, heard, replaced.set)
+        server = new_server()
+        control_pb2_grpc.add_ControlServiceServicer_to_server(servicer, server)
+        target = f"unix:{runtime_dir / 'autoscaler.sock'}"
+        server.add_insecure_port(target)
+        await server.start()
+        channel = grpc.aio.insecure_channel(target)
+        closing.extend((channel.close, servicer.close, lambda: server.stop(0)))
+        return Mesh(board, heard, clock, control_pb2_grpc.ControlServiceStub(channel), replaced)
+
+    yield open_one
+    for close in closing:
+        await close()  # type: ignore[misc]
+
+
+async def test_the_first_answer_is_everything_then_deltas_rise_by_one(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh()
+    mesh.announce(model_of(), placements=(PLACED,))
+    router = Router(mesh.stub, "router-0")
+    first = await router.greet()
+    assert (first.epoch, first.update.full, first.update.version) == (EPOCH, True, 1)
+    [entry] = first.update.models
+    [revision] = entry.revisions
+    assert (entry.name, entry.tenant, revision.current, revision.max_batch_size) == ("m", "default", True, 16)
+    assert (revision.signature.inputs[0].name, revision.platform) == ("x", "onnxruntime")
+    [placed] = first.update.placements
+    assert placed.state == control_pb2.PLACEMENT_STATE_LOADING
+    assert (placed.decide.ToMilliseconds(), placed.place.ToMilliseconds(), placed.profile_us[1]) == (10, 2, 900)
+    assert mesh.heard.connected == ["router-0"]
+
+    ready = PlacementNotice("runner-1", "m", 1, "unix:/r/runner-1.sock", "ready", Resources())
+    mesh.announce(model_of(), placements=(ready,))
+    second = (await router.next()).update
+    assert (second.full, second.version, len(second.models)) == (False, 2, 0)
+    assert [each.state for each in second.placements] == [control_pb2.PLACEMENT_STATE_READY]
+
+    mesh.announce()
+    third = (await router.next()).update
+    assert (third.version, third.removed_models, third.removed_placements) == (3, ["m"], ["runner-1"])
+
+
+async def test_nothing_new_sends_nothing(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh()
+    before = mesh.announce(model_of(), placements=(PLACED,))
+    router = Router(mesh.stub, "router-0")
+    await router.greet()
+    assert mesh.announce(model_of(), placements=(PLACED,)) == before
+    mesh.announce(model_of(), blocked={("m", 1): "no room"}, placements=(PLACED,))
+    update = (await router.next()).update
+    assert update.version == 2
+    assert update.models[0].revisions[0].blocked_reason == "no room"
+
+
+async def test_a_revision_in_its_first_load_is_named_only_alone(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh()
+    loading, serving = RevisionState.LOADING, RevisionState.SERVING
+    mesh.announce(model_of("a", loading), model_of("b", serving, loading))
+    update = (await Router(mesh.stub, "router-0").greet()).update
+    revisions = {entry.name: [(each.revision, each.loading) for each in entry.revisions] for entry in update.models}
+    assert revisions == {"a": [(1, True)], "b": [(1, False)]}
+
+
+async def test_changes_that_were_not_sent_yet_are_one_update(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh()
+    mesh.announce()
+    session = mesh.board.open("router-slow")
+    mesh.board.update_for(session)
+    for state in ("loading", "ready", "draining"):
+        mesh.announce(model_of(), placements=(PlacementNotice("runner-1", "m", 1, "unix:/r", state, Resources()),))
+    update = mesh.board.update_for(session)
+    assert [each.state for each in update.placements] == [control_pb2.PLACEMENT_STATE_DRAINING]
+    assert update.version == 2
+
+
+async def test_reports_are_handed_on(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh()
+    mesh.announce()
+    router = Router(mesh.stub, "router-0")
+    await router.greet()
+    demand = control_pb2.Demand(
+        tenant="acme", model="m", revision=1, arrivals=4, rows=8, queued=2, in_flight=1, completed=1, bundles=1,
+        service_time_us=900, oldest_wait_us=1500, refusals={"concurrency": 2, "budget": 1},
+    )  # fmt: skip
+    await router.report(demand, urgent=True)
+    async with asyncio.timeout(DEADLINE_S):
+        while not mesh.heard.reports:  # noqa: ASYNC110 - crosses a real socket
+            await asyncio.sleep(0.002)
+    [report] = mesh.heard.reports
+    [entry] = report.entries
+    assert (report.router, report.urgent, entry.tenant, entry.key) == ("router-0", True, "acme", ("m", 1))
+    assert (entry.counts.arrivals, entry.counts.rows, entry.counts.service_time_us) == (4, 8, 900)
+    assert (entry.level.queued, entry.level.in_flight, entry.level.oldest_wait_s) == (2, 1, 0.0015)
+    assert entry.refused == 3
+
+
+async def test_a_router_has_heard_once_it_applied_and_reported_after_that(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh()
+    mesh.announce()
+    router = Router(mesh.stub, "router-0")
+    await router.greet()
+    mark = mesh.announce(model_of("m", RevisionState.RETIRING))
+    version = (await router.next()).update.version
+
+    async def heard(reports: int) -> bool:
+        async with asyncio.timeout(DEADLINE_S):
+            while len(mesh.heard.reports) < reports:  # noqa: ASYNC110 - crosses a real socket
+                await asyncio.sleep(0.002)
+        await asyncio.sleep(0)
+        return mesh.board.heard_since(mark)
+
+    await router.report()
+    assert not await heard(1)
+    await router.applied(version)
+    await router.report(urgent=True)
+    assert not await heard(2)
+    await router.report()
+    assert await heard(3)
+
+
+async def test_a_router_that_is_missing_is_waited_for_but_not_for_ever(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh(processes=2)
+    mark = mesh.announce(model_of("m", RevisionState.RETIRING))
+    assert not mesh.board.heard_since(mark)
+    mesh.clock.advance(10.5)
+    assert mesh.board.heard_since(mark)
+
+
+async def test_a_lower_epoch_than_a_router_has_obeyed_ends_us(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh()
+    router = Router(mesh.stub, "router-0", highest_epoch=EPOCH + 1)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await router.greet()
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert mesh.replaced.is_set()
+    assert mesh.heard.connected == []
+
+
+async def test_a_stream_without_hello_is_refused(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh()
+    call = mesh.stub.Sync()
+    await call.write(control_pb2.SyncRequest(applied_version=1))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call.read()
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not mesh.replaced.is_set()
+
+
+async def test_a_router_that_leaves_is_gone_unless_it_is_back_already(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh()
+    mesh.announce()
+    old, new = Router(mesh.stub, "router-0"), Router(mesh.stub, "router-0")
+    await old.greet()
+    await new.greet()
+    old.call.cancel()
+    new_update = asyncio.create_task(new.next())
+    mesh.announce(model_of())
+    assert (await new_update).update.models[0].name == "m"
+    assert mesh.heard.gone == []
+    await new.call.done_writing()
+    async with asyncio.timeout(DEADLINE_S):
+        while mesh.heard.gone != ["router-0"]:  # noqa: ASYNC110 - crosses a real socket
+            await asyncio.sleep(0.002)
+
+
+async def test_leases_divide_limits_and_follow_them(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh(processes=2)
+    spec = ModelSpec("m", tenant="acme", limits=Limits(requests_per_second=10.0))
+    acme = Tenant("acme", Limits(concurrency=5), weight=2.0)
+    mesh.announce(model_of(spec=spec), tenants=(acme, Tenant("free")))
+    first, second = Router(mesh.stub, "router-0"), Router(mesh.stub, "router-1")
+    first_leases = {(each.tenant, each.model): each for each in (await first.greet()).update.leases}
+    second_leases = {(each.tenant, each.model): each for each in (await second.greet()).update.leases}
+    assert set(first_leases) == {("default", ""), ("acme", ""), ("free", ""), ("acme", "m")}
+    assert [each["acme", ""].limits.concurrency for each in (first_leases, second_leases)] == [3, 2]
+    lease = first_leases["acme", ""]
+    assert (lease.floor.concurrency, lease.ttl.seconds, lease.weight) == (2, 10, 2.0)
+    assert not lease.limits.HasField("requests_per_second")
+    assert first_leases["acme", "m"].limits.requests_per_second == 5.0
+    free = first_leases["free", ""]
+    assert not free.limits.HasField("concurrency")
+    assert (free.ttl.ToMilliseconds(), free.weight) == (0, 1.0)
+    assert free.budget_state == control_pb2.BUDGET_STATE_WITHIN
+
+    await first.next()  # The other router's arrival.
+    mesh.board.refresh_leases()
+    renewed = (await first.next()).update
+    assert sorted((each.tenant, each.model) for each in renewed.leases) == [("acme", ""), ("acme", "m")]
+    mesh.announce(model_of(spec=spec), tenants=(acme,))
+    assert (await first.next()).update.removed_leases == ["free"]

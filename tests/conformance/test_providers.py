@@ -1,0 +1,163 @@
+"""Every instance provider does the same: the fake one, and processes of this machine with the real runner."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
+from headrace_autoscaler.providers.base import InstanceProvider, StartFailed
+from headrace_autoscaler.providers.fake import FakeMachine, FakeProvider
+from headrace_autoscaler.providers.local import LocalProvider
+from headrace_common.config import ProcessContext
+
+START_S = 20.0
+
+
+@dataclass
+class Setting:
+    """`open` gives another provider over the same machine, as a restarted autoscaler would have."""
+
+    runtime_dir: Path
+    open: Callable[[], InstanceProvider]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="hr-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(params=["fake", "local"])
+async def setting(request: pytest.FixtureRequest, directory: Path) -> AsyncIterator[Setting]:
+    if request.param == "fake":
+        machine = FakeMachine(directory)
+        opened = Setting(directory, lambda: FakeProvider(machine))
+    else:
+        context = ProcessContext(process="autoscaler", state_dir=directory, runtime_dir=directory)
+        opened = Setting(directory, lambda: LocalProvider(context))
+    yield opened
+    last = opened.open()
+    for runner in await last.list():
+        await last.kill(runner.runner_id)
+    await last.close()
+
+
+def _leftovers(directory: Path) -> list[str]:
+    return [each.name for each in directory.glob("runner-*")]
+
+
+async def standby(target: str) -> runner_pb2.RunnerStatus:
+    """The runner's status, once it stands by."""
+    async with asyncio.timeout(START_S), grpc.aio.insecure_channel(target) as channel:
+        stub = runner_pb2_grpc.RunnerServiceStub(channel)
+        async for message in stub.WatchStatus(runner_pb2.WatchStatusRequest(), wait_for_ready=True):
+            if message.status.state == runner_pb2.RUNNER_STATE_STANDBY:
+                return message.status
+    raise AssertionError("the stream ended before the runner stood by")
+
+
+async def test_a_started_runner_stands_by_at_its_target(setting: Setting) -> None:
+    provider = setting.open()
+    started = await provider.start("runner-a")
+    status = await standby(started.target)
+    assert (started.runner_id, started.pid) == ("runner-a", status.pid)
+    assert started.target == f"unix:{setting.runtime_dir / 'runner-a.sock'}"
+
+
+async def test_a_killed_runner_is_gone_when_kill_answers(setting: Setting) -> None:
+    provider = setting.open()
+    started = await provider.start("runner-a")
+    await standby(started.target)
+    exited = asyncio.create_task(provider.wait_exit("runner-a"))
+    await asyncio.sleep(0)
+    await provider.kill("runner-a")
+    assert await exited == "killed by SIGKILL"
+    assert await provider.list() == ()
+    assert _leftovers(setting.runtime_dir) == []
+
+
+async def test_killing_what_is_not_there_is_no_error(setting: Setting) -> None:
+    provider = setting.open()
+    await provider.kill("runner-never")
+    assert await provider.wait_exit("runner-never") == "not running"
+
+
+async def test_a_runner_that_unloads_ends_by_itself(setting: Setting) -> None:
+    provider = setting.open()
+    started = await provider.start("runner-a")
+    await standby(started.target)
+    exited = asyncio.create_task(provider.wait_exit("runner-a"))
+    async with grpc.aio.insecure_channel(started.target) as channel:
+        await runner_pb2_grpc.RunnerServiceStub(channel).Unload(runner_pb2.UnloadRequest(epoch=1))
+    async with asyncio.timeout(START_S):
+        assert await exited == "exit status 0"
+    assert await provider.list() == ()
+
+
+async def test_another_provider_finds_and_owns_what_runs(setting: Setting) -> None:
+    first = setting.open()
+    started = [await first.start("runner-a"), await first.start("runner-b")]
+    for each in started:
+        await standby(each.target)
+    await first.close()
+    second = setting.open()
+    assert list(await second.list()) == started
+    exited = asyncio.create_task(second.wait_exit("runner-a"))
+    await second.kill("runner-a")
+    await exited
+    assert [each.runner_id for each in await second.list()] == ["runner-b"]
+    await standby(started[1].target)
+
+
+async def test_a_socket_that_nobody_listens_on_is_removed(directory: Path) -> None:
+    context = ProcessContext(process="autoscaler", state_dir=directory, runtime_dir=directory)
+    server = await asyncio.start_unix_server(lambda _reader, _writer: None, directory / "runner-old.sock")
+    server.close()
+    await server.wait_closed()
+    assert (directory / "runner-old.sock").exists()
+    assert await LocalProvider(context).list() == ()
+    assert not (directory / "runner-old.sock").exists()
+
+
+async def test_local_runners_stay_in_our_process_group_and_log_to_a_file(directory: Path) -> None:
+    context = ProcessContext(process="autoscaler", state_dir=directory, runtime_dir=directory)
+    provider = LocalProvider(context)
+    started = await provider.start("runner-a")
+    try:
+        await standby(started.target)
+        assert os.getpgid(started.pid) == os.getpgid(os.getpid())
+        assert '"process":"runner-a"' in (directory / "logs" / "runners.log").read_text()
+    finally:
+        await provider.kill("runner-a")
+
+
+async def test_an_adopted_process_that_dies_is_noticed(directory: Path) -> None:
+    context = ProcessContext(process="autoscaler", state_dir=directory, runtime_dir=directory)
+    first, second = LocalProvider(context), LocalProvider(context)
+    started = await first.start("runner-a")
+    await standby(started.target)
+    await second.list()
+    os.kill(started.pid, signal.SIGKILL)
+    async with asyncio.timeout(START_S):
+        assert await second.wait_exit("runner-a") == "ended"
+        await first.wait_exit("runner-a")
+    await second.close()
+
+
+async def test_a_process_that_cannot_be_started_says_why(directory: Path) -> None:
+    context = ProcessContext(process="autoscaler", state_dir=directory, runtime_dir=directory)
+    provider = LocalProvider(context, command=(str(directory / "nothing-here"),))
+    with pytest.raises(StartFailed, match="nothing-here"):
+        await provider.start("runner-a")
+    assert _leftovers(directory) == []

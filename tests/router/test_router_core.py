@@ -1,0 +1,369 @@
+"""Batching, latency, admission and dispatch: tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace_router.core import dispatch
+from headrace_router.core.admission import Budget, Lease, Limiter, Limits, QueueBound, Queued
+from headrace_router.core.batching import BatchLimits, Decision, cut, group_of, has_one_group
+from headrace_router.core.latency import STALE_S, LatencyModel
+from headrace_router.core.queue import Queue
+from headrace_router.core.waiting import Waiting
+from headrace_router.domain import Batching, InferenceRequest, RevisionEntry, TensorSpec
+
+Make = Callable[..., Waiting]
+LIMITS = BatchLimits(max_bundle_bytes=1 << 20, max_attempts=3)
+
+
+def trained(base_s: float, per_row_s: float, now: float = 0.0) -> LatencyModel:
+    model = LatencyModel()
+    for rows in (1, 2, 4, 8, 1, 2, 4, 8):
+        model.observe(rows, base_s + per_row_s * rows, now)
+    return model
+
+
+def cut_from(
+    items: list[Waiting],
+    entry: RevisionEntry,
+    now: float = 0.0,
+    latency: LatencyModel | None = None,
+    limits: BatchLimits = LIMITS,
+) -> Decision:
+    queue = Queue()
+    for item in items:
+        queue.push(item)
+    return cut(queue, entry, now, latency or LatencyModel(), limits)
+
+
+# --- batching ---
+
+
+@pytest.mark.parametrize(
+    ("rows", "taken"),
+    [([1] * 20, 8), ([3, 3, 3], 2), ([8, 1], 1), ([1], 1), ([5, 4, 1], 1)],
+    ids=[
+        "at most the maximum batch",
+        "rows count, not requests",
+        "a full request goes alone",
+        "one goes at once",
+        "order is kept: nothing overtakes what does not fit",
+    ],
+)
+def test_a_bundle_ends_at_the_maximum_batch(
+    make_waiting: Make, entry: RevisionEntry, rows: list[int], taken: int
+) -> None:
+    items = [make_waiting(rows=count) for count in rows]
+    decision = cut_from(items, entry)
+    assert decision.bundle is not None
+    assert decision.bundle.items == items[:taken]
+    assert decision.bundle.rows == sum(rows[:taken])
+
+
+def test_a_bundle_ends_at_its_bytes_but_holds_one_request_at_least(make_waiting: Make, entry: RevisionEntry) -> None:
+    for max_bytes, taken in ((8 * 3, 3), (1, 1)):
+        decision = cut_from([make_waiting() for _ in range(6)], entry, limits=BatchLimits(max_bytes, 3))
+        assert decision.bundle is not None
+        assert len(decision.bundle.items) == taken
+
+
+def test_a_bundle_ends_where_it_would_miss_the_earliest_deadline(make_waiting: Make, entry: RevisionEntry) -> None:
+    items = [make_waiting(deadline=0.0455), *(make_waiting(deadline=9.0) for _ in range(7))]
+    decision = cut_from(items, entry, latency=trained(0.005, 0.010))
+    assert decision.bundle is not None
+    assert len(decision.bundle.items) == 4
+    assert decision.bundle.deadline == 0.0455
+    assert not decision.expired
+
+
+def test_what_cannot_be_met_even_alone_is_dropped_before_it_costs(make_waiting: Make, entry: RevisionEntry) -> None:
+    hopeless, passed, fine = make_waiting(deadline=1.010), make_waiting(deadline=0.9), make_waiting(deadline=2.0)
+    decision = cut_from([hopeless, passed, fine], entry, now=1.0, latency=trained(0.02, 0.001, now=1.0))
+    assert decision.bundle is not None
+    assert decision.bundle.items == [fine]
+    assert set(decision.expired) == {hopeless, passed}
+
+
+def test_without_knowledge_only_passed_deadlines_are_dropped(make_waiting: Make, entry: RevisionEntry) -> None:
+    tight, passed = make_waiting(deadline=1.0001), make_waiting(deadline=1.0)
+    stale = trained(5.0, 5.0, now=1.0 - 2 * STALE_S)
+    for latency in (LatencyModel(), stale):
+        decision = cut_from([tight, passed], entry, now=1.0, latency=latency)
+        assert decision.bundle is not None
+        assert (decision.bundle.items, decision.expired) == ([tight], [passed])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "outputs"),
+    [((("y",), ("z",)), ("y", "z")), ((("y",), ()), ()), (((), ()), ()), ((("y",), ("y",)), ("y",))],
+    ids=["union", "somebody wants all", "all want all", "the same"],
+)
+def test_outputs_are_what_anybody_wants(
+    make_waiting: Make, entry: RevisionEntry, wanted: tuple[tuple[str, ...], ...], outputs: tuple[str, ...]
+) -> None:
+    decision = cut_from([make_waiting(outputs=names) for names in wanted], entry)
+    assert decision.bundle is not None
+    assert decision.bundle.outputs == outputs
+
+
+@pytest.mark.parametrize(
+    ("waiting", "now", "expected"),
+    [(1, 0.0, "wait"), (4, 0.0, 4), (5, 0.0, 4), (8, 0.0, 8), (1, 0.1, 1), (3, 0.1, 3)],
+    ids=[
+        "waits for the delay",
+        "a preferred size goes at once",
+        "the largest preferred size that is full",
+        "the maximum goes at once",
+        "after the delay what there is",
+        "after the delay no size is preferred",
+    ],
+)
+def test_config_may_linger(
+    make_waiting: Make, entry: RevisionEntry, waiting: int, now: float, expected: int | str
+) -> None:
+    lingering = replace(entry, batching=Batching(preferred_batch_sizes=(4,), max_queue_delay_s=0.1))
+    decision = cut_from([make_waiting() for _ in range(waiting)], lingering, now=now)
+    if expected == "wait":
+        assert (decision.bundle, decision.wait_until) == (None, 0.1)
+    else:
+        assert decision.bundle is not None
+        assert len(decision.bundle.items) == expected
+
+
+def test_nothing_lingers_into_its_deadline(make_waiting: Make, entry: RevisionEntry) -> None:
+    lingering = replace(entry, batching=Batching(max_queue_delay_s=0.1))
+    decision = cut_from([make_waiting(deadline=0.09)], lingering)
+    assert decision.bundle is not None
+
+
+def test_groups_tell_inputs_datatypes_and_shapes_apart(
+    entry: RevisionEntry, make_request: Callable[..., InferenceRequest]
+) -> None:
+    assert group_of(make_request(rows=1)) == group_of(make_request(rows=5))
+    other = make_request()
+    other.inputs[0].shape = (1, 3)
+    assert group_of(make_request()) != group_of(other)
+    assert has_one_group(entry)
+    free = TensorSpec("x", "FP32", (-1, -1))
+    maybe = TensorSpec("z", "FP32", (-1, 2), optional=True)
+    assert not any(has_one_group(replace(entry, inputs=(*entry.inputs, spec))) for spec in (free, maybe))
+
+
+# --- latency ---
+
+
+def test_the_line_is_found_and_unknown_before() -> None:
+    assert LatencyModel().predict(4, 0.0) is None
+    model = trained(0.004, 0.001)
+    assert model.predict(16, 0.0) == pytest.approx(0.020, rel=0.01)
+    assert model.predict(16, 2 * STALE_S) is None
+
+
+def test_one_stall_does_not_bend_the_line_and_a_lasting_change_does() -> None:
+    model = trained(0.010, 0.0)
+    model.observe(4, 10.0, 0.0)
+    assert model.predict(4, 0.0) == pytest.approx(0.010, rel=0.2)
+    for _ in range(300):
+        model.observe(4, 0.100, 0.0)
+    assert model.predict(4, 0.0) == pytest.approx(0.100, rel=0.1)
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.floats(1e-6, 10.0)), min_size=6, max_size=80))
+def test_predictions_are_never_negative_and_never_fall_with_rows(seen: list[tuple[int, float]]) -> None:
+    model = LatencyModel()
+    for rows, seconds in seen:
+        model.observe(rows, seconds, 0.0)
+    predictions = [model.predict(rows, 0.0) for rows in (1, 2, 8, 64)]
+    known = [value for value in predictions if value is not None]
+    assert known == sorted(known)
+    assert all(value >= 0 for value in known)
+
+
+# --- admission ---
+
+
+def leased(limits: Limits, now: float = 0.0, **changes: object) -> Limiter:
+    limiter = Limiter("tenant:t")
+    limiter.set_lease(replace(Lease(limits), **changes), now)  # type: ignore[arg-type]
+    return limiter
+
+
+def refused(limiter: Limiter, now: float = 0.0, size: int = 10, queued: tuple[Queued, ...] = ()) -> str | None:
+    refusal = limiter.refusal(now, size, queued, 0.2)
+    return refusal.dimension if refusal else None
+
+
+@pytest.mark.parametrize(
+    ("limiter", "queued", "dimension", "retry_after_s"),
+    [
+        (Limiter("tenant:t"), (), None, None),
+        (leased(Limits()), (), None, None),
+        (leased(Limits(concurrency=0)), (), "concurrency", None),
+        (leased(Limits(requests_per_second=0.0)), (), "requests_per_second", None),
+        (leased(Limits(queue_length=2)), (Queued(1, 1), Queued(1, 1)), "queue_length", 0.2),
+        (leased(Limits(queue_bytes=15)), (Queued(1, 6),), "queue_bytes", 0.2),
+        (leased(Limits(queue_bytes=9)), (), "queue_bytes", None),
+        (leased(Limits(), budget=Budget.REFUSE), (), "budget", None),
+        (leased(Limits(), budget=Budget.QUEUE), (), None, None),
+    ],
+    ids=[
+        "no lease, no limit",
+        "an empty lease limits nothing",
+        "no concurrency at all: time does not help",
+        "a rate of zero is none at all: time does not help",
+        "queue length over all its models",
+        "queue bytes, with the request's own",
+        "a request that never fits: time does not help",
+        "a spent budget refuses",
+        "a spent budget may only hold",
+    ],
+)
+def test_refusals(
+    limiter: Limiter, queued: tuple[Queued, ...], dimension: str | None, retry_after_s: float | None
+) -> None:
+    refusal = limiter.refusal(0.0, 10, queued, 0.2)
+    assert (refusal.dimension if refusal else None) == dimension
+    assert (refusal.retry_after_s if refusal else None) == retry_after_s
+
+
+def test_concurrency_counts_what_is_in_hand() -> None:
+    limiter = leased(Limits(concurrency=2))
+    limiter.enter()
+    assert refused(limiter) is None
+    limiter.enter()
+    refusal = limiter.refusal(0.0, 1, (), 0.2)
+    assert refusal is not None
+    error = refusal.error(limiter.subject)
+    assert (error.dimension, error.subject, error.retry_after_s) == ("concurrency", "tenant:t", 0.2)
+    limiter.in_hand -= 1
+    assert refused(limiter) is None
+
+
+def test_the_retry_advice_of_a_rate_is_when_the_next_token_comes() -> None:
+    limiter = leased(Limits(requests_per_second=4.0))
+    for _ in range(4):
+        assert refused(limiter) is None
+        limiter.enter()
+    refusal = limiter.refusal(0.1, 1, (), None)
+    assert refusal is not None
+    assert refusal.retry_after_s == pytest.approx(0.15)
+    assert refused(limiter, 0.2499) == "requests_per_second"
+    assert refused(limiter, 0.2501) is None
+
+
+def test_a_renewed_lease_does_not_refill_the_bucket() -> None:
+    limiter = leased(Limits(requests_per_second=2.0))
+    for _ in range(2):
+        limiter.enter()
+    limiter.set_lease(Lease(Limits(requests_per_second=2.0)), 0.1)
+    assert refused(limiter, 0.1) == "requests_per_second"
+
+
+def test_an_expired_lease_falls_to_its_floor_and_keeps_what_the_floor_leaves_open() -> None:
+    limits, floor = Limits(concurrency=10, queue_length=3), Limits(concurrency=1)
+    limiter = leased(limits, floor=floor, ttl_s=5.0)
+    limiter.enter()
+    assert refused(limiter, 4.9) is None
+    assert refused(limiter, 5.0) == "concurrency"
+    limiter.in_hand = 0
+    assert refused(limiter, 6.0, queued=(Queued(3, 0),)) == "queue_length"
+    limiter.set_lease(Lease(limits, floor, 5.0), 6.0)
+    limiter.enter()
+    assert refused(limiter, 6.1) is None
+
+
+@given(
+    st.floats(0.5, 50.0),
+    st.lists(st.floats(0.0, 1.0), min_size=1, max_size=200),
+)
+def test_a_rate_is_never_exceeded(rate: float, gaps: list[float]) -> None:
+    limiter = leased(Limits(requests_per_second=rate))
+    now, admitted = 0.0, 0
+    for gap in gaps:
+        now += gap
+        if refused(limiter, now) is None:
+            limiter.enter()
+            admitted += 1
+    assert admitted <= max(1.0, rate) + rate * now + 1e-6
+
+
+def test_the_queue_of_a_model_is_bounded_and_an_empty_one_takes_any_request() -> None:
+    bound = QueueBound(2, 100)
+    assert bound.refusal("m", 0, 1000, None) is None
+    assert bound.refusal("m", 1, 100, None) is None
+    for length, size in ((2, 10), (1, 101)):
+        full = bound.refusal("m", length, size, 0.5)
+        assert full is not None
+        assert full.retry_after_s >= 0.5
+
+
+# --- dispatch ---
+
+
+@dataclass
+class Slots:
+    free_slots: int = 2
+    outstanding_bundles: int = 0
+    accepting: bool = True
+    solo: bool = False
+    recent_s: float = 0.0
+
+
+@pytest.mark.parametrize(
+    ("runners", "chosen"),
+    [
+        ([], None),
+        ([Slots(free_slots=0)], None),
+        ([Slots(accepting=False)], None),
+        ([Slots(solo=True)], None),
+        ([Slots(1, 1), Slots(2, 0)], 1),
+        ([Slots(recent_s=0.2), Slots(recent_s=0.1)], 1),
+    ],
+    ids=["nobody", "no free slot", "draining", "it executes a suspect", "least in hand", "then the quickest"],
+)
+def test_choice_of_a_runner(runners: list[Slots], chosen: int | None) -> None:
+    assert dispatch.choose(runners) is (None if chosen is None else runners[chosen])
+
+
+def test_a_runner_that_is_being_emptied_for_a_suspect_gets_nothing_else() -> None:
+    busy, idle = Slots(1, 1), Slots(0, 2)
+    assert dispatch.choose_for_suspect([busy, idle]) is busy
+    assert dispatch.choose([busy, idle], reserved=busy) is None
+
+
+def test_a_lost_bundle_is_halved_then_taken_apart_then_fails(make_waiting: Make) -> None:
+    items = [make_waiting() for _ in range(5)]
+    first = dispatch.after_loss(items, 3)
+    assert (list(map(len, first.bundles)), first.failed) == ([3, 2], [])
+    second = dispatch.after_loss(first.bundles[0], 3)
+    assert second.bundles == [[item] for item in items[:3]]
+    assert all(dispatch.is_suspect(item, 3) for item in items[:3])
+    third = dispatch.after_loss(second.bundles[0], 3)
+    assert (third.bundles, third.failed) == ([], [items[0]])
+
+
+def test_with_one_attempt_a_loss_is_the_end(make_waiting: Make) -> None:
+    items = [make_waiting(), make_waiting()]
+    assert dispatch.after_loss(items, 1) == dispatch.Retry([], items)
+
+
+@given(st.integers(1, 200), st.data())
+def test_halving_finds_every_culprit_and_only_culprits(make_waiting: Make, count: int, data: st.DataObject) -> None:
+    items = [make_waiting() for _ in range(count)]
+    culprits = {id(item) for item in items if data.draw(st.booleans())}
+    bundles, failed, answered = [items], [], []
+    while bundles:
+        bundle = bundles.pop()
+        if any(id(item) in culprits for item in bundle):
+            retry = dispatch.after_error(bundle)
+            bundles += retry.bundles
+            failed += retry.failed
+        else:
+            answered += bundle
+    assert {id(item) for item in failed} == culprits
+    assert len(failed) + len(answered) == count
