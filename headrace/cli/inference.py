@@ -51,7 +51,7 @@ def infer(
     if npz is not None:
         _save(npz, outputs)
     else:
-        print_json({"outputs": {key: _plain(key, array) for key, array in outputs.items()}})
+        print_json({"outputs": {key: _plain(key, array) for key, array in outputs.items()}}, indent=None)
 
 
 def _npz_path(output: str) -> Path | None:

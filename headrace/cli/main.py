@@ -49,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=None if arguments is None else list(arguments), prog_name="headrace", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has seen enough. The interpreter flushes once more at exit.
+        # Whoever read our output has seen enough: quietly 1, as Typer has it where a command is still
+        # printing. The interpreter flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return 1
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 - the outermost frame; no traceback ever reaches a user

@@ -76,7 +76,7 @@ def _convert(name: str, value: Any, datatype: str) -> Tensor:
         return encode(name, _text_array(name, value))
     array = _number_array(name, value, datatype)
     if datatype == "BF16":
-        return encode(name, array.astype(np.float32), "BF16")
+        return encode(name, _fit(name, array, np.dtype(np.float32), datatype), "BF16")
     target = DATATYPES.get(datatype)
     if target is None:
         raise InvalidArgument(f"input {name!r}: the model wants {datatype}, which this command line cannot make")
@@ -103,11 +103,12 @@ def _number_array(name: str, value: Any, datatype: str) -> Array:
 
 
 def _fit(name: str, array: Array, target: np.dtype[Any], datatype: str) -> Array:
-    if target.kind == "f":
-        return array.astype(target)
     with np.errstate(invalid="ignore", over="ignore"):
         converted = array.astype(target)
-    exact = np.isin(array, (0, 1)) if target.kind == "b" else _same_values(array, converted)
+    if target.kind == "f":
+        exact = np.isfinite(converted) | ~np.isfinite(array)
+    else:
+        exact = np.isin(array, (0, 1)) if target.kind == "b" else _same_values(array, converted)
     if not np.all(exact):
         offender = array[~exact].flat[0]
         raise InvalidArgument(f"input {name!r}: the model wants {datatype}, which cannot hold {offender}")

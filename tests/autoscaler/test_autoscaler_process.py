@@ -85,8 +85,8 @@ class Process:
 
     async def until_standby(self) -> None:
         async with asyncio.timeout(DEADLINE_S):
-            while not any(each.state == "standby" for each in (await self.status()).standby):
-                await asyncio.sleep(0.05)  # GetStatus is asked again: there is nothing to subscribe to.
+            while not any(each.state == "standby" for each in (await self.status()).standby):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
 
     def runners(self) -> list[str]:
         return sorted(path.name for path in self.context.runtime_dir.glob("runner-*"))
@@ -101,6 +101,7 @@ class Router:
         self.seen: list[control_pb2.Placement] = []
         self.epoch = 0
         self._changed = asyncio.Condition()
+        self._writing = asyncio.Lock()
 
     async def run(self) -> None:
         await self.call.write(control_pb2.SyncRequest(hello=control_pb2.Hello(router_id="router-0")))
@@ -113,7 +114,7 @@ class Router:
                 for gone in response.update.removed_placements:
                     self.placements.pop(gone, None)
                 self._changed.notify_all()
-            await self.call.write(control_pb2.SyncRequest(applied_version=response.update.version))
+            await self._write(control_pb2.SyncRequest(applied_version=response.update.version))
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(DEADLINE_S), self._changed:
@@ -122,7 +123,12 @@ class Router:
     async def report(self, **demand: int) -> None:
         entry = control_pb2.Demand(tenant="default", model="m", revision=1, **demand)
         report = control_pb2.DemandReport(demands=[entry], urgent=bool(demand.get("queued")))
-        await self.call.write(control_pb2.SyncRequest(demand=report))
+        await self._write(control_pb2.SyncRequest(demand=report))
+
+    async def _write(self, request: control_pb2.SyncRequest) -> None:
+        """One at a time: gRPC refuses a write that begins before the last one ended."""
+        async with self._writing:
+            await self.call.write(request)
 
 
 @pytest.fixture

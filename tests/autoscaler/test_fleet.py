@@ -265,6 +265,24 @@ async def test_a_successor_adopts_what_runs_and_restarts_nothing(open_world: Ope
         await successor.fleet.close()
 
 
+async def test_a_successor_keeps_every_instance_until_it_has_watched_for_a_window(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m", min_instances=3), revision_of("m"))
+    world.fleet.catalogue_changed()
+    await world.until(lambda: len(world.instances("m")) == 3)
+    world.catalogue.put(ModelSpec("m", idle_timeout_s=600), revision_of("m"))
+    await world.fleet.close()
+    successor = await world.successor()
+    try:
+        successor.pass_time(5)
+        await successor.until(lambda: successor.fleet.view("m").decisions)
+        assert len(successor.instances("m")) == 3
+        successor.pass_time(6)
+        await successor.until(lambda: len(successor.fleet.view("m").instances) == 1)
+    finally:
+        await successor.fleet.close()
+
+
 async def test_a_successor_unloads_what_was_deleted_meanwhile(open_world: OpenWorld) -> None:
     world = await with_standby(open_world)
     world.catalogue.put(ModelSpec("m", min_instances=1), revision_of("m"))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace_autoscaler.core.planner import (
+from headrace_autoscaler.core.planner import plan
+from headrace_autoscaler.core.plans import (
     DrainInstance,
     Holding,
     LoadOnStandby,
@@ -17,7 +18,6 @@ from headrace_autoscaler.core.planner import (
     StartStandby,
     StopStandby,
     Want,
-    plan,
 )
 from headrace_autoscaler.domain import Limits, Resources
 

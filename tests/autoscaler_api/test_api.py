@@ -19,6 +19,7 @@ from headrace.v1 import mesh_pb2, models_pb2, resources_pb2, tenants_pb2, usage_
 from headrace_autoscaler.api.convert_quantities import budget_pb, exact_bytes, limits_of, quantities_pb
 from headrace_autoscaler.api.convert_specs import deploy_request, model_spec_pb
 from headrace_autoscaler.api.convert_time import duration, seconds, timestamp
+from headrace_autoscaler.api.log_files import LogFiles
 from headrace_autoscaler.domain import (
     ColdStart,
     DecisionRecord,
@@ -431,3 +432,25 @@ async def test_following_tells_what_is_added_until_the_client_goes(api: Any, log
     (logs / "a.log").write_bytes(log_line(8, "rotated"))
     assert await following() == "rotated"
     stream.cancel()
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1, 2])
+def test_a_line_that_a_block_cuts_is_never_taken_for_a_line(tmp_path: Path, beyond: int) -> None:
+    lines = [log_line(0, f"{i:06}", padding="x" * 20) for i in range(3000)]
+    count = (1 << 16) // len(lines[0]) + beyond  # As many as a block of 64 KiB holds, and one or two more.
+    (tmp_path / "a.log").write_bytes(b"".join(lines))
+    found = [orjson.loads(line)["event"] for line in LogFiles(tmp_path).newest(count)]
+    assert found == [f"{i:06}" for i in range(3000 - count, 3000)]
+
+
+def test_a_line_is_told_once_it_is_complete(tmp_path: Path) -> None:
+    files, path = LogFiles(tmp_path), tmp_path / "a.log"
+    assert files.newest(10) == []
+    told = []
+    for piece in (log_line(1, "one")[:20], log_line(1, "one")[20:] + log_line(2, "two")[:9], log_line(2, "two")[9:]):
+        with path.open("ab") as file:
+            file.write(piece)
+        told.append([orjson.loads(line)["event"] for line in files.added()])
+    assert told == [[], ["one"], ["two"]]
+    path.write_bytes(log_line(3, "anew"))
+    assert [orjson.loads(line)["event"] for line in files.added()] == ["anew"]

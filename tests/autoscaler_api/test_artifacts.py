@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -169,6 +170,24 @@ async def test_a_cancelled_upload_is_cleaned_up(store: ArtifactStore) -> None:
     await begun.wait()
     assert left_behind(store) != []
     task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list((store.directory / ".incoming").iterdir()) == []
+
+
+async def test_a_cancelled_upload_waits_for_the_disk_to_let_go(tmp_path: Path) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow_disk(_: Path) -> int:
+        asked.set()
+        answer.wait(10)
+        return 1 << 40
+
+    store = ArtifactStore(tmp_path / "artifacts", 1000, free_bytes=slow_disk)
+    task = asyncio.create_task(store.receive(stream(header("1/model.onnx", b"abc"), b"abc")))
+    assert await asyncio.to_thread(asked.wait, 10)
+    task.cancel()
+    asyncio.get_running_loop().call_soon(answer.set)
     with pytest.raises(asyncio.CancelledError):
         await task
     assert list((store.directory / ".incoming").iterdir()) == []

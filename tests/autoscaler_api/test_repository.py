@@ -239,7 +239,7 @@ def _fields(value: Settings) -> dict[str, object]:
         ),
         ("version_policy { specific { versions: [0] } }", "version_policy.specific: expected versions of at least 1"),
         ("version_policy { specific { } }", "version_policy.specific: expected at least one"),
-        ('parameters { key: "x" value { string_value: "1" } }', r"not supported: parameters\['x'\] \(known: inter_op"),
+        ('parameters { key: "x" value { string_value: "1" } }', r"not supported: parameters\['x'\] \(known: intra_op"),
         ('default_model_filename: "model.plan"', "default_model_filename: expected a name that ends in .onnx"),
         ('metric_tags { key: "a" value: "b" }', "not supported: metric_tags"),
         (

@@ -1,6 +1,7 @@
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +24,25 @@ def _load(path: Path) -> Any:
 def mesh() -> Iterator[Any]:
     with _load(Path(__file__).parents[1] / "client" / "scripted_mesh.py").scripted_mesh() as running:
         yield running
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(mesh: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs the command line in this process, against the scripted mesh."""
+    from headrace.cli.main import main
+
+    monkeypatch.setenv("HEADRACE_URL", mesh.url)
+
+    def run_it(*arguments: str) -> Done:
+        code = main(arguments)
+        printed = capsys.readouterr()
+        return Done(code, printed.out, printed.err)
+
+    return run_it

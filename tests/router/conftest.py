@@ -125,7 +125,7 @@ class ScriptedRunner(runner_pb2_grpc.RunnerServiceServicer):
 
     async def start(self) -> ScriptedRunner:
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
-        runner_pb2_grpc.add_RunnerServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        runner_pb2_grpc.add_RunnerServiceServicer_to_server(self, self._server)
         self._server.add_insecure_port(self.target)
         await self._server.start()
         return self
@@ -194,7 +194,7 @@ class ScriptedControl(control_pb2_grpc.ControlServiceServicer):
 
     async def start(self) -> ScriptedControl:
         self._server = grpc.aio.server()
-        control_pb2_grpc.add_ControlServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        control_pb2_grpc.add_ControlServiceServicer_to_server(self, self._server)
         self._server.add_insecure_port(self.target)
         await self._server.start()
         return self

@@ -187,9 +187,10 @@ async def test_a_draining_runner_answers_what_it_has_and_gets_no_more(
     await eventually(lambda: len(old.bundles) == 1)
     new = await bench.add_runner("r2")
     old.drain()
-    assert await asyncio.gather(*(bench.infer(2.0) for _ in range(5))) == [[2.0, 2.0]] * 5
+    await eventually(lambda: bench.plane.counters().runner_slots == {"m": (2, 1)})
+    assert await asyncio.gather(*(bench.infer(2.0) for _ in range(50))) == [[2.0, 2.0]] * 50
     assert not old.half_closed.is_set()
-    assert len(new.bundles) > 0
+    assert sum(sum(bundle.rows) for bundle in new.bundles) == 50
     old.gate.set()
     assert await first == [1.0, 1.0]
     await asyncio.wait_for(old.half_closed.wait(), 5)
@@ -251,14 +252,16 @@ async def test_a_cancelled_caller_withdraws_and_spares_its_mates(
     with pytest.raises(asyncio.CancelledError):
         await queued
     assert bench.plane.in_hand == 0
+    assert [(use.queued, use.in_flight) for use in bench.plane.counters().uses] == [(0, 0)]
     runner = await bench.add_runner("r1")
     runner.gate.clear()
     sent = [asyncio.create_task(bench.infer(float(n))) for n in range(3)]
     await eventually(lambda: len(runner.bundles) == 1)
     sent[1].cancel()
     await eventually(lambda: bench.plane.in_hand == 2)
+    assert [(use.queued, use.in_flight) for use in bench.plane.counters().uses] == [(0, 2)]
     runner.gate.set()
-    assert await asyncio.gather(sent[0], sent[2]) == [[0.0, 0.0], [2.0, 2.0]]
+    assert [await sent[0], await sent[2]] == [[0.0, 0.0], [2.0, 2.0]]
     assert len(runner.bundles[0].rows) == 3
 
 

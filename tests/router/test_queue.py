@@ -159,6 +159,15 @@ def test_withdrawn_requests_leave_nothing_behind(make_waiting: Make) -> None:
     assert drain(queue) == [items[999]]
 
 
+def test_the_next_group_is_that_of_the_earliest_deadline_still_there(make_waiting: Make) -> None:
+    queue = Queue()
+    first, later = make_waiting(group="a", deadline=1.0), make_waiting(group="a", deadline=9.0)
+    between = make_waiting(group="b", deadline=5.0)
+    for item in (first, later, between):
+        queue.push(item)
+    assert drain(queue) == [first, between, later]
+
+
 def test_survey_counts_one_group_and_stops_when_there_is_enough(make_waiting: Make) -> None:
     queue = Queue()
     for now, group, rows in ((3.0, "a", 2), (1.0, "a", 1), (0.0, "b", 1)):

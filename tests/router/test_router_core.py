@@ -330,10 +330,30 @@ def test_choice_of_a_runner(runners: list[Slots], chosen: int | None) -> None:
     assert dispatch.choose(runners) is (None if chosen is None else runners[chosen])
 
 
-def test_a_runner_that_is_being_emptied_for_a_suspect_gets_nothing_else() -> None:
-    busy, idle = Slots(1, 1), Slots(0, 2)
-    assert dispatch.choose_for_suspect([busy, idle]) is busy
-    assert dispatch.choose([busy, idle], reserved=busy) is None
+@pytest.mark.parametrize(
+    ("runners", "picked", "suspect"),
+    [
+        ([Slots(2, 0), Slots(1, 1)], 0, True),
+        ([Slots(1, 1)], None, False),
+        ([Slots(1, 1), Slots(1, 2)], 1, False),
+        ([Slots(1, 1, solo=True), Slots(1, 1), Slots(1, 3)], 2, False),
+        ([Slots(accepting=False)], None, False),
+    ],
+    ids=[
+        "an idle runner takes it alone",
+        "the only runner is emptied for it first",
+        "others go on meanwhile",
+        "one suspect per runner",
+        "a draining runner is no help",
+    ],
+)
+def test_a_suspect_bundle_is_executed_alone_on_its_runner(
+    runners: list[Slots], picked: int | None, suspect: bool
+) -> None:
+    expected = None if picked is None else runners[picked]
+    runner, is_suspect = dispatch.pick(runners, suspect_waits=True)
+    assert runner is expected
+    assert is_suspect is suspect
 
 
 def test_a_lost_bundle_is_halved_then_taken_apart_then_fails(make_waiting: Make) -> None:

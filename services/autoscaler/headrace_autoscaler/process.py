@@ -96,7 +96,7 @@ class Autoscaler:
         server = new_server(_MAX_MESSAGE_BYTES)
         health = add_health(server)
         add_process_service(server, telemetry.scrape, lambda _timeout_s: _stop_serving(health))
-        control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)  # type: ignore[no-untyped-call]
+        control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
         api.register(
             server,
             catalogue=catalogue,

@@ -70,7 +70,7 @@ def add_process_service(
             (None: for ever); returns how many requests it gave up on.
     """
     servicer = _ProcessServicer(scrape, drain)
-    process_pb2_grpc.add_ProcessServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    process_pb2_grpc.add_ProcessServiceServicer_to_server(servicer, server)
 
 
 class _ProcessServicer(process_pb2_grpc.ProcessServiceServicer):

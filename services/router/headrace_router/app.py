@@ -56,7 +56,7 @@ class Router:
             other=RestApp(catalogue, self.plane, clock, limits),
         )
         servicer = InferenceServicer(catalogue, self.plane, clock)
-        inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self.serve)  # type: ignore[no-untyped-call]
+        inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self.serve)
         self.serve.register_unary_bytes(_MODEL_INFER, self._infer)
         add_router_health(self.serve, self._health)
         add_reflection(self.serve, _SERVICES)

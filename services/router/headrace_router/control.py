@@ -65,7 +65,7 @@ class ControlClient:
         """Until cancelled."""
         backoff_s = FIRST_BACKOFF_S
         async with grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS) as channel:
-            stub = control_pb2_grpc.ControlServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub = control_pb2_grpc.ControlServiceStub(channel)
             while True:
                 had_state = await self._attempt(stub)
                 backoff_s = FIRST_BACKOFF_S if had_state else min(backoff_s * 2, LONGEST_BACKOFF_S)

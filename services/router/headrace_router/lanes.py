@@ -128,7 +128,8 @@ class Lane:
         self._flush_due = False
         now = self._now()
         while self.queue.count:
-            runner, suspect = self._choose()
+            suspect_waits = waiting_suspect(self.queue, self._limits.max_attempts)
+            runner, suspect = dispatch.pick(self.runners.values(), suspect_waits=suspect_waits)
             if runner is None:
                 return
             decision = cut(self.queue, self.entry, now, self.latency, self._limits, suspect=suspect)
@@ -140,16 +141,6 @@ class Lane:
                     self._flush_at(decision.wait_until, now)
                 return
             self._send(runner, decision.bundle, now)
-
-    def _choose(self) -> tuple[Runner | None, bool]:
-        """The runner for the next bundle, and whether that may be a suspect one."""
-        runners = self.runners.values()
-        if not waiting_suspect(self.queue, self._limits.max_attempts):
-            return dispatch.choose(runners), False
-        reserved = dispatch.choose_for_suspect(runners)
-        if reserved is not None and not reserved.outstanding and reserved.free_slots:
-            return reserved, True
-        return dispatch.choose(runners, reserved), False
 
     def _send(self, runner: Runner, bundle: Bundle, now: float) -> None:
         for item in bundle.items:

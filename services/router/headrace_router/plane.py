@@ -141,7 +141,7 @@ class Plane:
         for (model, _), lane in list(self._lanes.items()):
             free, outstanding = slots.get(model, (0, 0))
             for runner in list(lane.runners.values()):
-                free += runner.free_slots
+                free += runner.free_slots if runner.accepting else 0
                 outstanding += len(runner.outstanding)
             slots[model] = (free, outstanding)
         return Counters(self._limits.uses(), self.measures, slots)

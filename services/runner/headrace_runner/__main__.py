@@ -78,7 +78,7 @@ async def _serve(context: ProcessContext) -> bool:
 async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path) -> None:
     server = new_server()
     health = add_health(server)
-    runner_pb2_grpc.add_RunnerServiceServicer_to_server(RunnerServicer(runner), server)  # type: ignore[no-untyped-call]
+    runner_pb2_grpc.add_RunnerServiceServicer_to_server(RunnerServicer(runner), server)
     add_process_service(server, telemetry.scrape, runner.drain)
     server.add_insecure_port(f"unix:{socket}")
     await server.start()

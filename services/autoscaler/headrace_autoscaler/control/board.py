@@ -9,7 +9,7 @@ from headrace.control.v1 import control_pb2
 from headrace_autoscaler.control import messages
 from headrace_autoscaler.control.session import Session
 from headrace_autoscaler.core.leases import divide
-from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.domain import Limits, Model, Tenant
 from headrace_autoscaler.fleet.announcements import PlacementNotice

@@ -10,7 +10,7 @@ from headrace.control.v1 import control_pb2
 from headrace.v1 import models_pb2
 from headrace_autoscaler.core.demand import Counts, Level
 from headrace_autoscaler.core.leases import Share
-from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.domain import Batching, Model, Revision, RevisionState
 from headrace_autoscaler.fleet.announcements import PlacementNotice

@@ -8,12 +8,23 @@ first to make room.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from headrace_autoscaler.core.plans import (
+    Action,
+    DrainInstance,
+    Holding,
+    Key,
+    LoadOnStandby,
+    Plan,
+    Snapshot,
+    StartStandby,
+    StopStandby,
+    Want,
+)
 from headrace_autoscaler.core.room import (
     NOTHING,
     Shortage,
+    Usage,
     add,
     machine_refusal,
     model_refusal,
@@ -22,129 +33,6 @@ from headrace_autoscaler.core.room import (
     tenant_refusal,
 )
 from headrace_autoscaler.domain import Limits, Resources
-
-Key = tuple[str, int]
-"""Model and revision."""
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """How many instances one revision should have.
-
-    Attributes:
-        limits: the model's own, inside its tenant's.
-        spare: its instances may be taken where room is short.
-        idle_s: the longest idle is taken first.
-        retiring: replaced; what it holds goes soon, and is not held against its tenant's other models.
-        paused: nothing is started for it now; it will be soon (a load has failed).
-        held_back: not empty: nothing is started for it now, for this reason (its load keeps failing).
-    """
-
-    model: str
-    revision: int
-    tenant: str
-    resources: Resources
-    desired: int
-    limits: Limits = field(default_factory=Limits)
-    spare: bool = False
-    idle_s: float = 0.0
-    retiring: bool = False
-    paused: bool = False
-    held_back: str = ""
-
-    @property
-    def key(self) -> Key:
-        return (self.model, self.revision)
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """An instance as the plan sees it. `id` is the runner's."""
-
-    id: str
-    model: str
-    revision: int
-    tenant: str
-    resources: Resources
-    ready: bool
-    draining: bool
-    started_at: float
-
-    @property
-    def key(self) -> Key:
-        return (self.model, self.revision)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything a plan depends on.
-
-    Attributes:
-        protected: revisions whose instances are kept although nobody wants them yet (being verified).
-        verifications: revisions that wait for a runner to be verified on; outside the limits.
-        standby: runners without a model, oldest first.
-        starting: runners on their way to standby.
-        standby_target: runners that are kept standing by.
-        start_limit: runners that may be starting at one time.
-        start_refusal: not empty: no runner can be started now, for this reason.
-        capacity: what the machine may promise.
-        limits: nominal limits by tenant.
-    """
-
-    wants: tuple[Want, ...]
-    holdings: tuple[Holding, ...]
-    standby: tuple[str, ...]
-    starting: int
-    standby_target: int
-    capacity: Limits
-    start_limit: int = 4
-    start_refusal: str = ""
-    limits: Mapping[str, Limits] = field(default_factory=dict)
-    verifications: tuple[Key, ...] = ()
-    protected: frozenset[Key] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class LoadOnStandby:
-    runner: str
-    model: str
-    revision: int
-    reason: str
-    verification: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StartStandby:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DrainInstance:
-    runner: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class StopStandby:
-    runner: str
-    reason: str
-
-
-Action = LoadOnStandby | StartStandby | DrainInstance | StopStandby
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do, in order.
-
-    Attributes:
-        blocked: revisions that are wanted, have no instance and cannot get one: why.
-        bound: what keeps a revision below its desired number; a superset of `blocked`.
-    """
-
-    actions: tuple[Action, ...]
-    blocked: Mapping[Key, str]
-    bound: Mapping[Key, str]
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -162,12 +50,12 @@ class _Planning:
         self._standby = deque(snapshot.standby)
         self._waiting = 0
         self._live: dict[Key, list[Holding]] = {}
-        self._used = _Usage()
-        self._freeing = _Usage()
+        self._used = Usage()
+        self._freeing = Usage()
         for holding in snapshot.holdings:
-            self._used.book(holding)
+            self._used.add(holding.tenant, holding.model, holding.resources)
             if holding.draining:
-                self._freeing.book(holding)
+                self._freeing.add(holding.tenant, holding.model, holding.resources)
             else:
                 self._live.setdefault(holding.key, []).append(holding)
         self._drained: set[str] = set()
@@ -235,7 +123,7 @@ class _Planning:
     def _drain(self, holding: Holding, reason: str) -> None:
         if holding.id not in self._drained:
             self._drained.add(holding.id)
-            self._freeing.book(holding)
+            self._freeing.add(holding.tenant, holding.model, holding.resources)
             self._actions.append(DrainInstance(holding.id, reason))
 
     def _verify(self, key: Key) -> None:
@@ -339,20 +227,3 @@ def _refusal(scope: str, want: Want, short: Shortage) -> str:
     if scope == "model":
         return model_refusal(want.model, short)
     return tenant_refusal(want.tenant, want.model, short) if scope == "tenant" else machine_refusal(want.model, short)
-
-
-class _Usage:
-    """Sums of what is held: in all, by tenant, by model."""
-
-    def __init__(self) -> None:
-        self.total = NOTHING
-        self.tenants: dict[str, Resources] = {}
-        self.models: dict[str, Resources] = {}
-
-    def book(self, holding: Holding) -> None:
-        self.add(holding.tenant, holding.model, holding.resources)
-
-    def add(self, tenant: str, model: str, resources: Resources) -> None:
-        self.total = add(self.total, resources)
-        self.tenants[tenant] = add(self.tenants.get(tenant, NOTHING), resources)
-        self.models[model] = add(self.models.get(model, NOTHING), resources)

@@ -103,3 +103,17 @@ def machine_refusal(model: str, short: Shortage) -> str:
 
 def short_amount(dimension: str, value: int) -> str:
     return format_millis(value) if dimension in ("cpu_millicores", "gpu_millis") else format_bytes(value)
+
+
+class Usage:
+    """Sums of what is held: in all, by tenant, by model."""
+
+    def __init__(self) -> None:
+        self.total = NOTHING
+        self.tenants: dict[str, Resources] = {}
+        self.models: dict[str, Resources] = {}
+
+    def add(self, tenant: str, model: str, resources: Resources) -> None:
+        self.total = add(self.total, resources)
+        self.tenants[tenant] = add(self.tenants.get(tenant, NOTHING), resources)
+        self.models[model] = add(self.models.get(model, NOTHING), resources)

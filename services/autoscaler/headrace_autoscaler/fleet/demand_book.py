@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from headrace_autoscaler.core.decider import Peak
 from headrace_autoscaler.core.demand import Counts, DemandWindow, Level
-from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.fleet.reports import Report
 
 

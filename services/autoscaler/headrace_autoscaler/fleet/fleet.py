@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 
 from headrace_autoscaler.core.decider import Policy
-from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.domain import (
     FleetView,
@@ -109,6 +110,7 @@ class RunnerFleet:
 
     async def start(self) -> None:
         await self._lifecycle.adopt(_ADOPTION_PATIENCE_S)
+        self._trust_what_runs()
         self._reconciler.reconcile()
         self._tasks.start(self._reconcile_forever(), "reconcile")
         self._tasks.start(self._keep_books(), "books")
@@ -150,7 +152,9 @@ class RunnerFleet:
         found = self._parts.catalogue.model(model)
         queued, in_flight, requests = self._demand.sums(model)
         return ModelView(
-            instances=tuple(runner.view() for runner in self.registry.of_model(model)),
+            instances=tuple(
+                runner.view() for runner in self.registry.of_model(model) if runner.state is not RunnerState.GONE
+            ),
             cold_start_count=self.history.cold_start_count(model),
             cold_starts=self.history.cold_starts(model),
             decisions=self.history.decisions(model),
@@ -208,6 +212,12 @@ class RunnerFleet:
     def _unload(self, key: Key, reason: str) -> None:
         for runner in self.registry.holding(key):
             self._lifecycle.drain(runner, reason)
+
+    def _trust_what_runs(self) -> None:
+        """Whoever was before us had reasons for these instances: they stay until a whole window has said less."""
+        held = Counter(runner.assignment.key for runner in self.registry if runner.assignment is not None)
+        for key, count in held.items():
+            self._demand.peak(key).add(count, self._parts.clock.monotonic())
 
     async def _reconcile_forever(self) -> None:
         while True:

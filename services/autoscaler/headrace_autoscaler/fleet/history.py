@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.domain import ColdStart, DecisionRecord
 
 _DECISIONS = 64

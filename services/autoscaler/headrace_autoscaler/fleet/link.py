@@ -49,7 +49,7 @@ class RunnerLink:
 
     def __init__(self, target: str) -> None:
         self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        self._stub = runner_pb2_grpc.RunnerServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._stub = runner_pb2_grpc.RunnerServiceStub(self._channel)
 
     async def watch(self) -> AsyncIterator[RunnerReport]:
         """What it says of itself, now and at every change; ends when the stream breaks."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from headrace_autoscaler.core.backoff import Failures
 from headrace_autoscaler.core.decider import Decision, Policy, RevisionStatus, decide
-from headrace_autoscaler.core.planner import Holding, Key, Want
+from headrace_autoscaler.core.plans import Holding, Key, Want
 from headrace_autoscaler.domain import Model, Revision, RevisionState
 from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.runners import Registry, Runner, RunnerState

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headrace.v1 import resources_pb2
 from headrace_autoscaler.core.backoff import Failures
-from headrace_autoscaler.core.planner import Key, LoadOnStandby
+from headrace_autoscaler.core.plans import Key, LoadOnStandby
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.domain import Model, ModelSpec, Resources, Revision
 from headrace_autoscaler.fleet.books import Books

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headrace_autoscaler.core.decider import Policy
-from headrace_autoscaler.core.planner import (
+from headrace_autoscaler.core.planner import plan
+from headrace_autoscaler.core.plans import (
     Action,
     DrainInstance,
     Key,
@@ -15,7 +16,6 @@ from headrace_autoscaler.core.planner import (
     Snapshot,
     StartStandby,
     StopStandby,
-    plan,
 )
 from headrace_autoscaler.domain import DecisionRecord, Limits, Model, Revision
 from headrace_autoscaler.fleet.announcements import Announcements, PlacementNotice

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from headrace_autoscaler.core.demand import Counts, Level
-from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.core.plans import Key
 
 
 @dataclass(frozen=True, slots=True)

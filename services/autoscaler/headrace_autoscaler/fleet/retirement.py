@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.fleet.announcements import Announcements
 from headrace_autoscaler.fleet.observation import Judged
 from headrace_autoscaler.fleet.tasks import TaskSet

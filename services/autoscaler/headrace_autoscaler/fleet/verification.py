@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.domain import Loaded, ModelSpec, Revision
 from headrace_autoscaler.fleet.link import LoadAnswer, LoadRefused
 from headrace_autoscaler.fleet.runners import Runner

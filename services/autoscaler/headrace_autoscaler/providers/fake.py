@@ -78,7 +78,7 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
 
     async def serve(self) -> None:
         self._server = grpc.aio.server()
-        runner_pb2_grpc.add_RunnerServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        runner_pb2_grpc.add_RunnerServiceServicer_to_server(self, self._server)
         self._server.add_insecure_port(f"unix:{self.socket}")
         await self._server.start()
 

@@ -25,10 +25,7 @@ NO_BATCHING = Batching()
 _PLATFORMS = {"": "", "onnxruntime_onnx": "onnxruntime", "fake": "fake"}
 _BACKENDS = {"": "", "onnxruntime": "onnxruntime", "fake": "fake"}
 _KINDS = dict(zip(pb.ModelInstanceGroup.Kind.values(), pb.ModelInstanceGroup.Kind.keys(), strict=True))
-_PARAMETERS = {
-    "intra_op_thread_count": "intra_op_threads",
-    "inter_op_thread_count": "inter_op_threads",
-}
+_PARAMETERS = {"intra_op_thread_count": "intra_op_threads"}
 """Parameters of Triton's ONNX Runtime backend that are options of our engine under another name."""
 
 

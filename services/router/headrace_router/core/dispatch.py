@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -45,6 +45,19 @@ class Retry:
 
     bundles: list[list[Waiting]]
     failed: list[Waiting]
+
+
+def pick(runners: Collection[R], *, suspect_waits: bool) -> tuple[R | None, bool]:
+    """The runner for the next bundle (None: nobody is free), and whether that is to be the suspect one.
+
+    A suspect bundle goes to a runner that holds nothing; until there is one, a runner is emptied for it.
+    """
+    if not suspect_waits:
+        return choose(runners), False
+    reserved = choose_for_suspect(runners)
+    if reserved is not None and not reserved.outstanding_bundles and reserved.free_slots:
+        return reserved, True
+    return choose(runners, reserved), False
 
 
 def choose(runners: Iterable[R], reserved: R | None = None) -> R | None:

@@ -1,0 +1,131 @@
+"""What a plan is made of: what is wanted, what there is, and what is to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headrace_autoscaler.domain import Limits, Resources
+
+Key = tuple[str, int]
+"""Model and revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """How many instances one revision should have.
+
+    Attributes:
+        limits: the model's own, inside its tenant's.
+        spare: its instances may be taken where room is short.
+        idle_s: the longest idle is taken first.
+        retiring: replaced; what it holds goes soon, and is not held against its tenant's other models.
+        paused: nothing is started for it now; it will be soon (a load has failed).
+        held_back: not empty: nothing is started for it now, for this reason (its load keeps failing).
+    """
+
+    model: str
+    revision: int
+    tenant: str
+    resources: Resources
+    desired: int
+    limits: Limits = field(default_factory=Limits)
+    spare: bool = False
+    idle_s: float = 0.0
+    retiring: bool = False
+    paused: bool = False
+    held_back: str = ""
+
+    @property
+    def key(self) -> Key:
+        return (self.model, self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """An instance as the plan sees it. `id` is the runner's."""
+
+    id: str
+    model: str
+    revision: int
+    tenant: str
+    resources: Resources
+    ready: bool
+    draining: bool
+    started_at: float
+
+    @property
+    def key(self) -> Key:
+        return (self.model, self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a plan depends on.
+
+    Attributes:
+        protected: revisions whose instances are kept although nobody wants them yet (being verified).
+        verifications: revisions that wait for a runner to be verified on; outside the limits.
+        standby: runners without a model, oldest first.
+        starting: runners on their way to standby.
+        standby_target: runners that are kept standing by.
+        start_limit: runners that may be starting at one time.
+        start_refusal: not empty: no runner can be started now, for this reason.
+        capacity: what the machine may promise.
+        limits: nominal limits by tenant.
+    """
+
+    wants: tuple[Want, ...]
+    holdings: tuple[Holding, ...]
+    standby: tuple[str, ...]
+    starting: int
+    standby_target: int
+    capacity: Limits
+    start_limit: int = 4
+    start_refusal: str = ""
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    verifications: tuple[Key, ...] = ()
+    protected: frozenset[Key] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOnStandby:
+    runner: str
+    model: str
+    revision: int
+    reason: str
+    verification: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartStandby:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainInstance:
+    runner: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopStandby:
+    runner: str
+    reason: str
+
+
+Action = LoadOnStandby | StartStandby | DrainInstance | StopStandby
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, in order.
+
+    Attributes:
+        blocked: revisions that are wanted, have no instance and cannot get one: why.
+        bound: what keeps a revision below its desired number; a superset of `blocked`.
+    """
+
+    actions: tuple[Action, ...]
+    blocked: Mapping[Key, str]
+    bound: Mapping[Key, str]

@@ -1,0 +1,279 @@
+"""deploy, list, describe, delete, apply: what is sent, what is printed, what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headrace import errors
+from headrace.client import methods
+from headrace.v1 import models_pb2, tenants_pb2
+
+Run = Callable[..., Any]
+
+MODEL = models_pb2.Model(
+    name="iris",
+    tenant="acme",
+    state=models_pb2.MODEL_STATE_READY,
+    min_instances=1,
+    versions=[
+        {
+            "version": "2",
+            "revision": 5,
+            "state": models_pb2.VERSION_STATE_SERVING,
+            "batching": "batchable: two rows answered as two single ones",
+            "max_batch_size": 64,
+            "engine": "onnxruntime",
+            "signature": {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]},
+        }
+    ],
+    instances=[{"id": "i1", "state": "draining", "version": "2", "pid": 7}],
+    cold_starts={
+        "count": 3,
+        "recent": [{"decide": {"nanos": 1_500_000}, "load": {"nanos": 20_000_000}, "from_standby": True}],
+    },
+    decisions=[{"current": 0, "desired": 1, "reason": "a request waits", "inputs": {"queued": 1.0}}],
+    last_failure={"reason": "bad opset", "at": {"seconds": 1}},
+)
+
+
+@pytest.fixture
+def deployable(mesh: Any, tmp_path: Path) -> str:
+    mesh.on(methods.UPLOAD, models_pb2.UploadArtifactResponse(artifact="sha256:abc"), "stream_unary")
+    mesh.on(methods.DEPLOY, lambda request: models_pb2.DeployModelResponse(model=MODEL))
+    source = tmp_path / "m.fake.json"
+    source.write_text("{}")
+    return str(source)
+
+
+def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployable: str) -> None:
+    flags = (
+        "--name iris --tenant acme --min-instances 1 --max-instances 4 --idle-timeout 90s --slo 100ms --max-batch 8 "
+        "--cpu 500m --memory 2Gi --gpu 0.5 --gpu-memory 1Gi --concurrency 7 --rps 2.5 --budget 1.50/h "
+        "--budget 200/month --engine fake --share-with b --share-with c --response-cache --wait"
+    )
+    done = run("deploy", deployable, *flags.split())
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "deployed iris version 2 for tenant acme: ready\n"
+    [request] = mesh.requests(methods.DEPLOY)
+    assert request.wait
+    assert mesh.seen[methods.DEPLOY.path][0].metadata["x-headrace-tenant"] == "acme"
+    assert request.model == models_pb2.ModelSpec(
+        name="iris",
+        tenant="acme",
+        artifact="sha256:abc",
+        min_instances=1,
+        max_instances=4,
+        idle_timeout={"seconds": 90},
+        slo={"nanos": 100_000_000},
+        max_batch_size=8,
+        resources={"cpu": "500m", "memory": "2Gi", "gpu": "0.5", "gpu_memory": "1Gi"},
+        limits={"concurrency": 7, "requests_per_second": 2.5},
+        budget={"per_hour": "1.50", "per_month": "200"},
+        engine="fake",
+        shared_with=["b", "c"],
+        response_cache=True,
+    )
+
+
+def test_deploy_without_flags_leaves_defaults_to_the_mesh(mesh: Any, run: Run, deployable: str) -> None:
+    assert run("deploy", deployable, "--name", "iris").code == 0
+    [request] = mesh.requests(methods.DEPLOY)
+    assert not request.wait
+    assert request.model == models_pb2.ModelSpec(name="iris", tenant="default", artifact="sha256:abc")
+
+
+def test_a_url_is_passed_on(mesh: Any, run: Run, deployable: str) -> None:
+    assert run("deploy", "s3://bucket/m.onnx", "--name", "iris").code == 0
+    assert mesh.requests(methods.DEPLOY)[0].model.source == "s3://bucket/m.onnx"
+    assert not mesh.requests(methods.UPLOAD)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--memory", "1GiB"], "--memory: expected bytes like 4Gi"),
+        (["--cpu", "fast"], "--cpu: expected a count like 2"),
+        (["--slo", "100"], "--slo: expected a duration like 100ms"),
+        (["--budget", "5/day"], "--budget: expected an amount per time"),
+        (["--budget", "1/h", "--budget", "2/h"], "--budget: per hour is given twice"),
+        (["--max-instances", "0"], "--max-instances"),
+        (["--min-instances", "x"], "--min-instances"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(
+    mesh: Any, run: Run, deployable: str, flags: list[str], expected: str
+) -> None:
+    done = run("deploy", deployable, "--name", "iris", *flags)
+    assert done.code == 2
+    assert expected in done.err
+    assert done.err.count("\n") == 1
+    assert not mesh.seen
+
+
+def test_a_source_that_is_not_there_is_exit_code_2(mesh: Any, run: Run) -> None:
+    done = run("deploy", "gone.onnx", "--name", "iris")
+    assert done.code == 2
+    assert done.err.startswith("headrace: gone.onnx: no such file or directory; expected an .onnx file")
+    assert not mesh.seen
+
+
+def test_what_the_mesh_refuses_is_exit_code_1(mesh: Any, run: Run, deployable: str) -> None:
+    mesh.on(methods.DEPLOY, errors.InvalidArgument("onnxruntime: opset 99 is not supported"))
+    done = run("deploy", deployable, "--name", "iris", "--wait")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "headrace: onnxruntime: opset 99 is not supported\n"
+
+
+def test_describe_as_json_has_what_programs_need(mesh: Any, run: Run) -> None:
+    mesh.on(methods.GET_MODEL, models_pb2.GetModelResponse(model=MODEL))
+    shown = json.loads(run("describe", "iris", "--json").out)
+    assert (shown["name"], shown["tenant"], shown["state"]) == ("iris", "acme", "ready")
+    assert (shown["min_instances"], shown["max_instances"]) == (1, None)
+    assert shown["versions"][0]["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4], "optional": False}]
+    assert shown["instances"][0]["state"] == "draining"
+    assert shown["cold_starts"]["count"] == 3
+    recent = shown["cold_starts"]["recent"][0]
+    assert (recent["decide_ms"], recent["load_ms"], recent["from_standby"]) == (1.5, 20.0, True)
+    assert shown["decisions"][0]["reason"] == "a request waits"
+    assert shown["batching"].startswith("batchable")
+    assert shown["last_failure"] == {"at": "1970-01-01T00:00:01Z", "reason": "bad opset"}
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [
+        (models_pb2.MODEL_STATE_IDLE, "idle"),
+        (models_pb2.MODEL_STATE_STARTING, "starting"),
+        (models_pb2.MODEL_STATE_LOADING, "loading"),
+        (models_pb2.MODEL_STATE_BLOCKED, "blocked"),
+        (models_pb2.MODEL_STATE_DELETING, "deleting"),
+    ],
+)
+def test_states_are_words(mesh: Any, run: Run, state: models_pb2.ModelState, word: str) -> None:
+    mesh.on(methods.GET_MODEL, models_pb2.GetModelResponse(model={"state": state, "max_instances": 3}))
+    shown = json.loads(run("describe", "iris", "--json").out)
+    assert (shown["state"], shown["max_instances"], shown["last_failure"]) == (word, 3, None)
+
+
+def test_describe_for_people_says_the_same(mesh: Any, run: Run) -> None:
+    mesh.on(methods.GET_MODEL, models_pb2.GetModelResponse(model=MODEL))
+    out = run("describe", "iris").out
+    for part in ("acme", "1 (min 1, max by quota)", "batchable: two rows", "bad opset", "a request waits", "[-1, 4]"):
+        assert part in out
+
+
+def test_list_is_plain_and_stable_without_a_terminal(mesh: Any, run: Run) -> None:
+    blocked = models_pb2.Model(name="b", tenant="default", state=models_pb2.MODEL_STATE_BLOCKED, reason="no memory")
+    mesh.on(methods.LIST_MODELS, models_pb2.ListModelsResponse(models=[MODEL, blocked]))
+    assert run("list").out.splitlines() == [
+        "NAME  TENANT   STATE    VERSIONS  INSTANCES  MIN  MAX  REASON",
+        "iris  acme     ready    2         1          1    -    -",
+        "b     default  blocked  -         0          0    -    no memory",
+    ]
+
+
+def test_delete_and_not_found(mesh: Any, run: Run) -> None:
+    mesh.on(methods.DELETE_MODEL, [models_pb2.DeleteModelResponse(), errors.NotFound("there is no model 'iris'")])
+    assert run("delete", "iris").out == "deleted iris\n"
+    done = run("delete", "iris")
+    assert (done.code, done.err) == (1, "headrace: there is no model 'iris'\n")
+
+
+def write_yaml(path: Path, *documents: Any) -> str:
+    path.write_text(yaml.safe_dump_all(documents))
+    return str(path)
+
+
+def test_apply_sets_tenants_first_and_uploads_paths_beside_the_file(
+    mesh: Any, run: Run, deployable: str, tmp_path: Path
+) -> None:
+    order: list[str] = []
+    mesh.on(
+        methods.SET_TENANT,
+        lambda request: order.append("tenant") or tenants_pb2.SetTenantResponse(tenant={"name": "a"}),
+    )
+    mesh.on(methods.DEPLOY, lambda request: order.append("model") or models_pb2.DeployModelResponse(model=MODEL))
+    model = {
+        "name": "iris",
+        "tenant": "a",
+        "source": "m.fake.json",
+        "slo": "100ms",
+        "idle_timeout": "5m",
+        "resources": {"cpu": 2, "memory": "1Gi"},
+        "engine_options": {"intra_op_threads": 1},
+    }
+    tenant = {"name": "a", "nominal": {"cpu": 4, "concurrency": 10}, "budget": {"per_hour": 1.5}}
+    file = write_yaml(tmp_path / "mesh.yaml", {"model": model}, None, {"tenant": tenant})
+    done = run("apply", "-f", file)
+    assert done.code == 0, done.err
+    assert order == ["tenant", "model"]
+    [deploy] = mesh.requests(methods.DEPLOY)
+    assert deploy.model == models_pb2.ModelSpec(
+        name="iris",
+        tenant="a",
+        artifact="sha256:abc",
+        slo={"nanos": 100_000_000},
+        idle_timeout={"seconds": 300},
+        resources={"cpu": "2", "memory": "1Gi"},
+        engine_options={"intra_op_threads": "1"},
+    )
+    [set_tenant] = mesh.requests(methods.SET_TENANT)
+    assert set_tenant.tenant == tenants_pb2.TenantSpec(
+        name="a", nominal={"cpu": "4", "concurrency": 10}, budget={"per_hour": "1.5"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"model": {"name": "m", "replicas": 3}}, "replicas"),
+        ({"modle": {"name": "m"}}, "modle"),
+        ({"model": {"name": "m", "min_instances": "many"}}, "min_instances"),
+        ({"model": {"name": "m", "slo": "soon"}}, "slo: expected a duration"),
+        ({"model": {"source": "m.fake.json"}}, "model.name is missing"),
+        ({"model": {"name": "m"}, "tenant": {"name": "t"}}, "document 2"),
+        ({}, "exactly one of `model:` and `tenant:`"),
+        ([1], "expected `model:` or `tenant:`; got list"),
+        ({"model": {"name": "m", "source": "gone.onnx"}}, "gone.onnx: no such file"),
+    ],
+)
+def test_a_wrong_document_is_named_and_nothing_is_applied(
+    mesh: Any, run: Run, tmp_path: Path, document: Any, expected: str
+) -> None:
+    file = write_yaml(tmp_path / "mesh.yaml", {"tenant": {"name": "first"}}, document)
+    done = run("apply", "-f", file)
+    assert done.code == 2
+    assert expected in done.err
+    assert done.err.count("\n") == 1
+    assert not mesh.seen
+
+
+@pytest.mark.parametrize("text", ["a: [", "", "---\n---\n"])
+def test_a_file_without_documents_is_refused(run: Run, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(text)
+    done = run("apply", "-f", str(file))
+    assert done.code == 2
+    assert str(file) in done.err
+
+
+def test_flags_and_yaml_are_one_schema(mesh: Any, run: Run, deployable: str, tmp_path: Path) -> None:
+    flags = ["--name", "iris", "--slo", "250ms", "--cpu", "2", "--rps", "10", "--budget", "3/h", "--max-batch", "4"]
+    run("deploy", deployable, *flags)
+    document = {
+        "name": "iris",
+        "tenant": "default",
+        "source": deployable,
+        "slo": "250ms",
+        "resources": {"cpu": 2},
+        "limits": {"requests_per_second": 10},
+        "budget": {"per_hour": 3},
+        "max_batch_size": 4,
+    }
+    run("apply", "-f", write_yaml(tmp_path / "mesh.yaml", {"model": document}))
+    by_flags, by_yaml = mesh.requests(methods.DEPLOY)
+    assert by_flags == by_yaml
