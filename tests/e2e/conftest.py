@@ -208,6 +208,7 @@ def fresh_mesh(state_root: Path, request: pytest.FixtureRequest) -> Iterator[Cal
     for one in started:
         with contextlib.suppress(subprocess.TimeoutExpired):
             one.stop(signal.SIGTERM)
+    for one in started:
         for pid, _ in processes_of(one.state):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -98,7 +98,7 @@ def log_failure(method: str, error: BaseException) -> WireStatus:
     return wire
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Ends calls whose servicer raised with the status that `wire_status` gives the error."""
 
     async def intercept_service(

@@ -18,7 +18,7 @@ NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class RouterHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+class RouterHealth(health_pb2_grpc.HealthServicer):
     """ "" and the names of services: SERVING once the catalogue has arrived, until the drain begins.
 
     Another name is a model's: SERVING while an inference would be accepted, at zero instances too. A

@@ -15,7 +15,7 @@ _Pairs = Iterable[tuple[str, str | bytes]]
 _COMPRESSIONS = {grpc.Compression.Gzip: "gzip", grpc.Compression.Deflate: "deflate"}
 
 
-class AsgiServicerContext(grpc.aio.ServicerContext):  # type: ignore[misc]
+class AsgiServicerContext(grpc.aio.ServicerContext):
     """What servicer methods get; the same calls mean the same as on a `grpc.aio` server."""
 
     def __init__(self, call: Call, requests: Requests, serialise: Callable[[Any], bytes] | None) -> None:
