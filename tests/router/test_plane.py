@@ -89,6 +89,7 @@ async def test_a_killed_runner_costs_nobody_an_answer(start_bench: StartBench, e
     await first.stop()
     answers = await asyncio.gather(*tasks)
     assert [set(answer) for answer in answers] == [{float(n)} for n in range(30)]
+    assert [(use.queued, use.in_flight) for use in bench.plane.counters().uses] == [(0, 0)]
 
 
 async def test_a_broken_stream_is_made_anew(start_bench: StartBench, eventually: Eventually) -> None:

@@ -27,9 +27,7 @@ class SystemClock:
 class FakeClock:
     """A clock that stands until a test advances it."""
 
-    def __init__(
-        self, monotonic: float = 1000.0, wall: float = 1_750_000_000.0
-    ) -> None:
+    def __init__(self, monotonic: float = 1000.0, wall: float = 1_750_000_000.0) -> None:
         self._monotonic = monotonic
         self._wall = wall
 

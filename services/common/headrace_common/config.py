@@ -24,62 +24,36 @@ class _Section(BaseModel):
 class RouterConfig(_Section):
     """What a router process obeys. Sizes in bytes, times in seconds."""
 
-    processes: int = Field(
-        1, ge=1, le=64, description="Router processes on one port; about one core each."
-    )
-    max_request_bytes: int = Field(
-        64 * MIB, ge=1024, description="Largest request, inflated."
-    )
-    max_queue_length: int = Field(
-        10_000, ge=1, description="Requests that may wait per model and router."
-    )
-    max_queue_bytes: int = Field(
-        512 * MIB, ge=MIB, description="Bytes that may wait per model and router."
-    )
-    max_bundle_bytes: int = Field(
-        16 * MIB, ge=1024, description="A bundle is cut before it grows past this."
-    )
+    processes: int = Field(1, ge=1, le=64, description="Router processes on one port; about one core each.")
+    max_request_bytes: int = Field(64 * MIB, ge=1024, description="Largest request, inflated.")
+    max_queue_length: int = Field(10_000, ge=1, description="Requests that may wait per model and router.")
+    max_queue_bytes: int = Field(512 * MIB, ge=MIB, description="Bytes that may wait per model and router.")
+    max_bundle_bytes: int = Field(16 * MIB, ge=1024, description="A bundle is cut before it grows past this.")
     max_attempts: int = Field(
         3,
         ge=1,
         le=10,
         description="Sendings of a request before it is called a poison pill.",
     )
-    start_timeout_s: float = Field(
-        30.0, gt=0, description="A request waits this long for a first instance."
-    )
-    demand_period_s: float = Field(
-        0.25, gt=0, le=10, description="Between demand reports."
-    )
+    start_timeout_s: float = Field(30.0, gt=0, description="A request waits this long for a first instance.")
+    demand_period_s: float = Field(0.25, gt=0, le=10, description="Between demand reports.")
     sweep_period_s: float = Field(
         0.1,
         gt=0,
         le=10,
         description="Between looks for expired and abandoned requests.",
     )
-    drain_timeout_s: float = Field(
-        30.0, ge=0, description="Requests in hand get this long at a stop."
-    )
-    trace_sample_ratio: float = Field(
-        0.0, ge=0, le=1, description="Share of traces begun here; callers' flags count."
-    )
+    drain_timeout_s: float = Field(30.0, ge=0, description="Requests in hand get this long at a stop.")
+    trace_sample_ratio: float = Field(0.0, ge=0, le=1, description="Share of traces begun here; callers' flags count.")
 
 
 class AutoscalerConfig(_Section):
     """What the autoscaler obeys."""
 
-    standby: int = Field(
-        1, ge=0, le=1024, description="Runners kept started, without a model."
-    )
-    decision_period_s: float = Field(
-        0.5, gt=0, le=60, description="Between decisions when nothing is urgent."
-    )
-    window_s: float = Field(
-        10.0, gt=0, le=3600, description="Demand is averaged over this."
-    )
-    target_utilisation: float = Field(
-        0.7, gt=0, le=1, description="Busy share of an instance that is aimed at."
-    )
+    standby: int = Field(1, ge=0, le=1024, description="Runners kept started, without a model.")
+    decision_period_s: float = Field(0.5, gt=0, le=60, description="Between decisions when nothing is urgent.")
+    window_s: float = Field(10.0, gt=0, le=3600, description="Demand is averaged over this.")
+    target_utilisation: float = Field(0.7, gt=0, le=1, description="Busy share of an instance that is aimed at.")
     cpu_overcommit: float = Field(
         4.0,
         gt=0,
@@ -92,59 +66,37 @@ class AutoscalerConfig(_Section):
         le=10,
         description="Share of the machine's memory that may be promised.",
     )
-    load_timeout_s: float = Field(
-        120.0, gt=0, description="A load that takes longer has failed."
-    )
-    drain_timeout_s: float = Field(
-        30.0, ge=0, description="An instance that stops gets this long to answer."
-    )
+    load_timeout_s: float = Field(120.0, gt=0, description="A load that takes longer has failed.")
+    drain_timeout_s: float = Field(30.0, ge=0, description="An instance that stops gets this long to answer.")
     artifact_ttl_s: float = Field(
         3600.0,
         gt=0,
         description="An uploaded artifact without a model lives this long.",
     )
-    database_url: str = Field(
-        "", description="SQLAlchemy URL; empty: SQLite in the state directory."
-    )
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state directory.")
     source_schemes: tuple[Literal["s3", "gs", "https"], ...] = Field(
         (),
         description="URL schemes that a deploy may name for the autoscaler to fetch.",
     )
-    max_artifact_bytes: int = Field(
-        16 * 1024 * MIB, ge=MIB, description="Largest artifact."
-    )
-    price_per_cpu_hour: str = Field(
-        "0.0425", description="Money per CPU and hour of the local machine."
-    )
+    max_artifact_bytes: int = Field(16 * 1024 * MIB, ge=MIB, description="Largest artifact.")
+    price_per_cpu_hour: str = Field("0.0425", description="Money per CPU and hour of the local machine.")
     currency: str = Field("USD", description="Currency of every price.")
 
 
 class RunnerConfig(_Section):
     """What a runner obeys."""
 
-    slots: int = Field(
-        2, ge=1, le=64, description="Bundles a router may have at one runner."
-    )
-    max_batch_size: int = Field(
-        64, ge=1, le=65536, description="For a batchable model that names no maximum."
-    )
-    allow_fake_engine: bool = Field(
-        False, description="Serve models of the fake engine (tests, benchmarks)."
-    )
+    slots: int = Field(2, ge=1, le=64, description="Bundles a router may have at one runner.")
+    max_batch_size: int = Field(64, ge=1, le=65536, description="For a batchable model that names no maximum.")
+    allow_fake_engine: bool = Field(False, description="Serve models of the fake engine (tests, benchmarks).")
 
 
 class TelemetryConfig(_Section):
     """Where metrics, traces and logs go."""
 
-    metrics_listen: str = Field(
-        "127.0.0.1:9464", description="Loopback address of /metrics."
-    )
-    otlp_endpoint: str = Field(
-        "", description="OTLP/gRPC endpoint for metrics and traces; empty: none."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log line."
-    )
+    metrics_listen: str = Field("127.0.0.1:9464", description="Loopback address of /metrics.")
+    otlp_endpoint: str = Field("", description="OTLP/gRPC endpoint for metrics and traces; empty: none.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
 
 
 class MeshConfig(_Section):
@@ -205,9 +157,7 @@ def load_mesh_config(path: Path) -> MeshConfig:
         data = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise InvalidArgument(
-            f"configuration {path}: cannot be read: {reason}"
-        ) from None
+        raise InvalidArgument(f"configuration {path}: cannot be read: {reason}") from None
     return parse_mesh_config({} if data is None else data, f"configuration {path}")
 
 
@@ -215,9 +165,7 @@ def parse_mesh_config(data: Any, what: str) -> MeshConfig:
     try:
         return MeshConfig.model_validate(data)
     except ValidationError as error:
-        raise InvalidArgument(
-            "; ".join(f"{what}: {_line(detail)}" for detail in error.errors())
-        ) from None
+        raise InvalidArgument("; ".join(f"{what}: {_line(detail)}" for detail in error.errors())) from None
 
 
 def _line(detail: Any) -> str:

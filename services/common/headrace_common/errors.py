@@ -48,9 +48,7 @@ class QuotaExceeded(HeadraceError):
         retry_after_s: when a retry can succeed; None where time alone does not help.
     """
 
-    def __init__(
-        self, message: str, *, subject: str, dimension: str, retry_after_s: float | None
-    ) -> None:
+    def __init__(self, message: str, *, subject: str, dimension: str, retry_after_s: float | None) -> None:
         super().__init__(message)
         self.subject = subject
         self.dimension = dimension
@@ -85,9 +83,7 @@ class EngineFailed(HeadraceError):
     """The engine failed on this input. The client sees generic text; `detail` is for the log."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__(
-            "the model's engine failed on this request; the service's log has the details"
-        )
+        super().__init__("the model's engine failed on this request; the service's log has the details")
         self.detail = detail
 
 

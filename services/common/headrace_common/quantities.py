@@ -40,30 +40,22 @@ def parse_millis(text: str, what: str) -> int:
     """ "2", "0.5" or "500m" to thousandths: of a CPU, of a GPU."""
     match = _MILLIS.fullmatch(text)
     if not match:
-        raise InvalidArgument(
-            f"{what}: expected a count like 2, 0.5 or 500m; got {text!r}"
-        )
-    return _bounded(
-        Decimal(match[1]) if match[1] else Decimal(match[2]) * 1000, text, what
-    )
+        raise InvalidArgument(f"{what}: expected a count like 2, 0.5 or 500m; got {text!r}")
+    return _bounded(Decimal(match[1]) if match[1] else Decimal(match[2]) * 1000, text, what)
 
 
 def parse_bytes(text: str, what: str) -> int:
     """ "4Gi", "500M" or "1073741824" to bytes."""
     match = _BYTES.fullmatch(text)
     if not match:
-        raise InvalidArgument(
-            f"{what}: expected bytes like 4Gi, 500M or 1073741824; got {text!r}"
-        )
+        raise InvalidArgument(f"{what}: expected bytes like 4Gi, 500M or 1073741824; got {text!r}")
     return _bounded(Decimal(match[1]) * _SUFFIXES[match[2] or ""], text, what)
 
 
 def parse_micros(text: str, what: str) -> int:
     """Money: "1.50" to micro-units."""
     if not _MONEY.fullmatch(text):
-        raise InvalidArgument(
-            f"{what}: expected an amount like 1.50, at most 6 decimals; got {text!r}"
-        )
+        raise InvalidArgument(f"{what}: expected an amount like 1.50, at most 6 decimals; got {text!r}")
     return _bounded(Decimal(text) * 10**6, text, what)
 
 
@@ -71,9 +63,7 @@ def parse_seconds(text: str, what: str) -> float:
     """ "100ms", "60s", "5m" or "1h" to seconds."""
     match = _DURATION.fullmatch(text)
     if not match:
-        raise InvalidArgument(
-            f"{what}: expected a duration like 100ms, 60s, 5m or 1h; got {text!r}"
-        )
+        raise InvalidArgument(f"{what}: expected a duration like 100ms, 60s, 5m or 1h; got {text!r}")
     return float(Decimal(match[1]) * _SECONDS[match[2]])
 
 
@@ -93,9 +83,7 @@ def format_millis(millis: int) -> str:
 
 def _bounded(value: Decimal, text: str, what: str) -> int:
     if value != value.to_integral_value():
-        raise InvalidArgument(
-            f"{what}: {text!r} is not a whole number of its smallest unit"
-        )
+        raise InvalidArgument(f"{what}: {text!r} is not a whole number of its smallest unit")
     if value > MAX:
         raise InvalidArgument(f"{what}: {text!r} is over the largest amount, {MAX}")
     return int(value)

@@ -56,9 +56,7 @@ def wire_status(error: BaseException) -> WireStatus:
     for kind in type(error).__mro__:
         if kind in _CODES and isinstance(error, errors.HeadraceError):
             code, http_status = _CODES[kind]
-            return WireStatus(
-                code, error.message, _details(code, error), http_status, _headers(error)
-            )
+            return WireStatus(code, error.message, _details(code, error), http_status, _headers(error))
     return WireStatus(grpc.StatusCode.INTERNAL, GENERIC, None, 500)
 
 
@@ -67,9 +65,7 @@ def _details(code: grpc.StatusCode, error: errors.HeadraceError) -> bytes | None
     parts: list[any_pb2.Any] = []
     if isinstance(error, errors.QuotaExceeded):
         failure = error_details_pb2.QuotaFailure()
-        failure.violations.add(
-            subject=error.subject, description=f"{error.dimension}: {error.message}"
-        )
+        failure.violations.add(subject=error.subject, description=f"{error.dimension}: {error.message}")
         parts.append(_pack(failure))
     if retry_after_s is not None:
         delay = duration_pb2.Duration()

@@ -17,21 +17,15 @@ def validate(message: Message) -> None:
     rules = _rules(message.DESCRIPTOR.file.name, message.DESCRIPTOR.full_name)
     if rules is None:
         return
-    violations = protovalidate.collect_violations(
-        rules.from_binary(message.SerializeToString())
-    )
+    violations = protovalidate.collect_violations(rules.from_binary(message.SerializeToString()))
     if violations:
-        raise InvalidArgument(
-            "; ".join(_describe(violation) for violation in violations)
-        )
+        raise InvalidArgument("; ".join(_describe(violation) for violation in violations))
 
 
 @cache
 def _rules(file: str, full_name: str) -> Any:
     """The message's class in the validator's runtime; None for a file without rules."""
-    module_name = (
-        "headrace_common.rules." + file.removesuffix(".proto").replace("/", ".") + "_pb"
-    )
+    module_name = "headrace_common.rules." + file.removesuffix(".proto").replace("/", ".") + "_pb"
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError:

@@ -122,8 +122,10 @@ class ControlClient:
     async def _report(self, call: Any, writes: asyncio.Lock) -> None:
         """Every period, and at once when urgent. A report counts as sent once it has been written."""
         while True:
+            # Not wait_for: on Python 3.11 it can swallow the cancellation that ends this task.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._urgent.wait(), self._period_s)
+                async with asyncio.timeout(self._period_s):
+                    await self._urgent.wait()
             urgent = self._urgent.is_set()
             self._urgent.clear()
             report = self._user.demand()

@@ -174,7 +174,8 @@ class Runner:
                     return
                 backoff_s = FIRST_BACKOFF_S if had_slots else min(backoff_s * 2, LONGEST_BACKOFF_S)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), backoff_s)
+                    async with asyncio.timeout(backoff_s):
+                        await self._wake.wait()
 
     def lane_left(self) -> None:
         """`run` has ended."""
