@@ -99,13 +99,12 @@ async def test_a_new_revision_is_checked_anew(
         await hot.infer_bytes(body, "default")
 
 
-async def test_only_sampled_traces_are_carried(hot: HotInference, plane: Any, make_add_request: MakeRequest) -> None:
+async def test_the_trace_and_the_way_to_ask_for_the_caller_are_carried(hot: HotInference, plane: Any, make_add_request: MakeRequest) -> None:
     body = make_add_request().SerializeToString()
-    for flags, kept in (("00", False), ("01", True)):
-        trace = f"00-{'a' * 32}-{'b' * 16}-{flags}"
-        await hot.infer_bytes(body, "default", traceparent=trace, is_gone=lambda: True)
-        assert plane.requests[-1].traceparent == (trace if kept else "")
-        assert plane.requests[-1].is_gone()
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    await hot.infer_bytes(body, "default", traceparent=trace, is_gone=lambda: True)
+    assert plane.requests[-1].traceparent == trace
+    assert plane.requests[-1].is_gone()
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from opentelemetry.trace import SpanKind, StatusCode
-
 from headrace.oip import inference_pb2_grpc
 from headrace.v1 import mesh_pb2, models_pb2, tenants_pb2, usage_pb2
 from headrace_common.asgi_grpc import Call, GrpcAsgiApp, serve_lifespan
@@ -19,7 +17,7 @@ from headrace_common.grpc_server import add_process_service
 from headrace_common.identity import TENANT_KEY, tenant_of
 from headrace_common.logs import configure_logging, get_logger
 from headrace_common.reflection import add_reflection
-from headrace_common.telemetry import Telemetry, traceparent_of
+from headrace_common.telemetry import Telemetry
 from headrace_router import instruments
 from headrace_router.envoy.launch import CONTEXT_VARIABLE
 from headrace_router.health import RouterHealth, add_router_health
@@ -27,6 +25,7 @@ from headrace_router.oip.hot import HotInference
 from headrace_router.oip.rest import RestApp
 from headrace_router.oip.servicer import InferenceServicer
 from headrace_router.plane import Plane
+from headrace_router.traces import TracedPlane
 
 INFERENCE = "inference.GRPCInferenceService"
 _MODEL_INFER = f"/{INFERENCE}/ModelInfer"
@@ -36,7 +35,6 @@ _API = tuple(
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 _SERVICES = (INFERENCE, "grpc.health.v1.Health", *_API)
-_SPAN_ATTRIBUTES = {"rpc.system": "grpc", "rpc.service": INFERENCE, "rpc.method": "ModelInfer"}
 
 
 class Router:
@@ -45,17 +43,16 @@ class Router:
     def __init__(self, context: ProcessContext, telemetry: Telemetry, clock: Clock) -> None:
         limits = context.mesh.router
         self.plane = Plane(context, clock)
-        self._telemetry = telemetry
-        catalogue = self.plane.catalogue
+        catalogue, plane = self.plane.catalogue, TracedPlane(self.plane, telemetry)
         self._health = RouterHealth(catalogue, _SERVICES)
-        self._hot = HotInference(catalogue, self.plane, clock)
+        self._hot = HotInference(catalogue, plane, clock)
         self.serve = GrpcAsgiApp(
             limits.max_request_bytes,
             internal_services=["headrace.control.v1.ProcessService"],
             sweep_period_s=limits.sweep_period_s,
-            other=RestApp(catalogue, self.plane, clock, limits),
+            other=RestApp(catalogue, plane, clock, limits),
         )
-        servicer = InferenceServicer(catalogue, self.plane, clock)
+        servicer = InferenceServicer(catalogue, plane, clock)
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self.serve)
         self.serve.register_unary_bytes(_MODEL_INFER, self._infer)
         add_router_health(self.serve, self._health)
@@ -81,23 +78,9 @@ class Router:
         return abandoned
 
     async def _infer(self, body: bytes, call: Call) -> bytes:
-        traceparent = call.header("traceparent") or ""
-        if self._telemetry.wants_span(traceparent):
-            return await self._infer_traced(body, call, traceparent)
         tenant = tenant_of(call.header(TENANT_KEY))
+        traceparent = call.header("traceparent") or ""
         return await self._hot.infer_bytes(body, tenant, call.time_left_s, traceparent, call.is_gone)
-
-    async def _infer_traced(self, body: bytes, call: Call, traceparent: str) -> bytes:
-        span = self._telemetry.start_span(_MODEL_INFER[1:], traceparent, SpanKind.SERVER, _SPAN_ATTRIBUTES)
-        try:
-            tenant = tenant_of(call.header(TENANT_KEY))
-            span.set_attribute("headrace.tenant", tenant)
-            return await self._hot.infer_bytes(body, tenant, call.time_left_s, traceparent_of(span), call.is_gone)
-        except BaseException as error:
-            span.set_status(StatusCode.ERROR, type(error).__name__)
-            raise
-        finally:
-            span.end()
 
 
 _router: Router | None = None

@@ -89,7 +89,7 @@ class InferenceRequest:
         rows: size of the batch dimension; 1 for a model that is not batchable.
         deadline: monotonic seconds; None: the caller set none.
         priority: 1 is the most urgent; 0: the model's default.
-        traceparent: W3C, only if the caller's trace is sampled; empty otherwise.
+        traceparent: W3C, as the caller sent it; the plane behind `traces` gets sampled ones only.
         arrived: monotonic seconds.
         is_gone: asks the transport whether the caller has gone away.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry
@@ -41,7 +42,7 @@ class Catalogue(Protocol):
 class DataPlane(Protocol):
     """Admission, queue, bundles, runners."""
 
-    async def infer(self, request: InferenceRequest) -> InferenceResult:
+    def infer(self, request: InferenceRequest) -> Awaitable[InferenceResult]:
         """Admits, queues, executes.
 
         Cancelling the call withdraws the request.

@@ -8,7 +8,6 @@ from typing import Any
 
 from headrace_common.errors import InvalidArgument
 from headrace_common.identity import TENANT_KEY, tenant_of
-from headrace_common.telemetry import sampled
 
 TRACEPARENT_KEY = "traceparent"
 TIMEOUT_KEY = "headrace-timeout-ms"
@@ -23,7 +22,7 @@ class Caller:
     Attributes:
         tenant: as `headrace_common.identity` says.
         time_left_s: until the transport's deadline; None: it has none.
-        traceparent: W3C, only if sampled; empty otherwise.
+        traceparent: W3C, as it came; "" without one.
         is_gone: asks the transport whether the caller has gone away.
     """
 
@@ -39,7 +38,7 @@ def caller_of_context(context: Any) -> Caller:
     return Caller(
         tenant_of(metadata.get(TENANT_KEY)),
         context.time_remaining(),
-        kept_trace(metadata.get(TRACEPARENT_KEY, "")),
+        metadata.get(TRACEPARENT_KEY, ""),
         getattr(context, "cancelled", None),
     )
 
@@ -54,13 +53,8 @@ def caller_of_headers(headers: Mapping[str, str]) -> Caller:
     return Caller(
         tenant_of(headers.get(TENANT_KEY)),
         _timeout_s(headers.get(TIMEOUT_KEY)),
-        kept_trace(headers.get(TRACEPARENT_KEY, "")),
+        headers.get(TRACEPARENT_KEY, ""),
     )
-
-
-def kept_trace(traceparent: str) -> str:
-    """The traceparent if its trace is sampled, else ""."""
-    return traceparent if traceparent and sampled(traceparent) else ""
 
 
 def deadline(now: float, time_left_s: float | None, timeout_s: float | None) -> float | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from headrace_common.clock import Clock
 from headrace_router.domain import InferenceRequest, RevisionEntry, TensorData
-from headrace_router.oip.caller import Caller, deadline, kept_trace
+from headrace_router.oip.caller import Caller, deadline
 from headrace_router.oip.decode import decode_infer, layout_of, parse_infer, plain_parameters
 from headrace_router.oip.header import split
 from headrace_router.oip.parameters import read_settings
@@ -76,7 +76,7 @@ class HotInference:
         Raises:
             HeadraceError: as `Catalogue.resolve`, `decode_infer` and `DataPlane.infer` do.
         """
-        request, request_id = self._decode(body, Caller(tenant, time_left_s, kept_trace(traceparent), is_gone))
+        request, request_id = self._decode(body, Caller(tenant, time_left_s, traceparent, is_gone))
         result = await self._plane.infer(request)
         return self._template(request.revision).encode(request_id, result.outputs)
 

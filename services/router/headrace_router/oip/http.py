@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -96,7 +96,7 @@ def preferred_encoding(accepted: str) -> str:
     return ""
 
 
-async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive, look_every_s: float) -> T:
+async def unless_gone(work: Awaitable[T], receive: Receive, look_every_s: float) -> T:
     """Awaits `work`; cancels it when the client goes away.
 
     Some hosts' `receive` waits for the disconnect; others' answers at once and must be asked again.
