@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def test_from_zero_and_back_with_the_cold_start_told(mesh: Any, models: Path, eventually: Any) -> None:
@@ -144,14 +147,33 @@ def test_files_in_and_out(mesh: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["y"], np.full((3, 4), 2, np.float32))
 
 
-def test_metrics_cover_the_router(mesh: Any) -> None:
+def scraped(mesh: Any) -> str:
     line = next(line for line in mesh.log if "metrics" in line and "http" in line)
     url = re.search(r"http://[0-9.]+:[0-9]+/metrics", line)
     assert url
+    text: str = urllib.request.urlopen(url[0], timeout=10).read().decode()
+    return text
+
+
+def test_metrics_cover_every_process(mesh: Any) -> None:
     mesh.cli("infer", "add", "-i", "x=[[1,2,3,4]]")
-    text = urllib.request.urlopen(url[0], timeout=10).read().decode()
-    assert re.search(r'headrace_requests_total\{[^}]*model="add"', text)
-    assert 'process="router-0"' in text
+    text = scraped(mesh)
+    assert re.search(r'headrace_requests_total\{[^}]*model="add"[^}]*outcome="ok"', text)
+    for process in ("router-0", "autoscaler", "runner-"):
+        assert f'process="{process}' in text
+
+
+def test_dashboard_and_alerts_use_metrics_that_exist(mesh: Any) -> None:
+    mesh.cli("infer", "add", "-i", "x=[[1,2,3,4]]")
+    served = set(re.findall(r"^# TYPE (headrace_\w+)", scraped(mesh), re.MULTILINE))
+    served |= {f"{name}_{part}" for name in served for part in ("bucket", "sum", "count")}
+    dashboard = json.loads((DEPLOY / "grafana/headrace.json").read_text())
+    alerts = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    expressions += [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    used = {name for expression in expressions for name in re.findall(r"headrace_\w+", expression)}
+    assert len(used) > 10
+    assert used <= served
 
 
 @pytest.mark.parametrize(
