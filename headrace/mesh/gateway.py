@@ -1,8 +1,8 @@
 """/metrics of the whole mesh on one loopback listener.
 
 Each scrape asks every process over its unix socket, in parallel, and merges the families by name;
-the label `process` says whose a sample is. A process that does not answer within a second is left
-out, and its `headrace_process_up` is 0.
+the label `process` says whose a sample is. A process that does not answer within five seconds is
+left out, and its `headrace_process_up` is 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from headrace.client import methods
 from headrace.control.v1 import process_pb2
 from headrace.mesh.listening import ListenAddress
 
-SCRAPE_TIMEOUT_S = 1.0
+# A process with thousands of models takes seconds over its text; a dead one refuses at once. Prometheus waits for ten.
+SCRAPE_TIMEOUT_S = 5.0
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),

@@ -67,7 +67,9 @@ class Supervisor:
         """Until a signal says stop, or the mesh failed; returns why it failed, or ""."""
         loop = asyncio.get_running_loop()
         for number in _STOP_SIGNALS:
-            loop.add_signal_handler(number, self._on_signal, number)
+            # Under nohup a hang-up is ignored, and stays so.
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._on_signal, number)
         adopt_orphans()
         self._runtime = make_runtime_dir()
         pipe_read, pipe_write = os.pipe()

@@ -19,6 +19,12 @@ def test_the_part_of_a_router_that_is_not_there_is_not_lent() -> None:
     assert divide(Limits(concurrency=4), ("router-0",), 2)["router-0"].concurrency == 2
 
 
+def test_what_does_not_divide_evenly_stays_with_a_router_that_is_away() -> None:
+    alone = divide(Limits(concurrency=5), ("router-1",), 2)
+    assert alone["router-1"].concurrency == 2, "router-0 may still be using its three"
+    assert list(alone) == ["router-1"]
+
+
 def test_no_limit_stays_none() -> None:
     share = divide(Limits(), ("router-0",), 1)["router-0"]
     assert not share.limited
@@ -39,5 +45,5 @@ def test_shares_never_exceed_the_limit_and_floors_never_exceed_shares(
     assert sum(share.concurrency or 0 for share in shares) <= concurrency
     assert sum(share.requests_per_second or 0 for share in shares) <= rate * (1 + 1e-9)
     assert all((share.floor_concurrency or 0) <= (share.concurrency or 0) for share in shares)
-    if len(connected) >= processes:
+    if {f"router-{number}" for number in range(processes)} <= connected:
         assert sum(share.concurrency or 0 for share in shares) == concurrency

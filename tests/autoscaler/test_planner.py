@@ -94,7 +94,13 @@ def test_surplus_goes_newest_first_and_never_one_that_loads() -> None:
             ),
         )
     )
-    assert drains(decided) == ["new", "old"]
+    assert drains(decided) == ["new"], "the old one answers until the other has loaded"
+
+
+def test_one_that_loads_does_not_stand_in_for_the_one_that_is_ready() -> None:
+    holdings = (held("ready", "m", started_at=1.0), held("loading", "m", started_at=2.0, ready=False))
+    assert drains(plan(snapshot(wants=(want("m", 1),), holdings=holdings))) == []
+    assert drains(plan(snapshot(wants=(want("m", 0),), holdings=holdings))) == ["ready"]
 
 
 def test_an_instance_of_nothing_known_is_drained_unless_it_is_being_verified() -> None:

@@ -54,12 +54,13 @@ class FakeFleet:
     """`ports.Fleet` without processes: reads signatures with onnx, loads nothing.
 
     Attributes:
-        gate: verification waits while it is cleared.
+        gate, discard_gate: verification, or giving up, waits while it is cleared.
         refuse: model version -> what verification raises.
     """
 
     artifacts: Path
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    discard_gate: asyncio.Event = field(default_factory=asyncio.Event)
     refuse: dict[str, Exception] = field(default_factory=dict)
     views: dict[str, ModelView] = field(default_factory=dict)
     fleet: FleetView = field(default_factory=lambda: FleetView(epoch=1, started_at=0.0))
@@ -71,6 +72,7 @@ class FakeFleet:
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.discard_gate.set()
 
     async def verify(self, spec: ModelSpec, revision: Revision) -> Loaded:
         self.verified.append((revision.model, revision.revision, revision.version))
@@ -83,6 +85,7 @@ class FakeFleet:
 
     async def discard(self, model: str, revision: int) -> None:
         self.discarded.append((model, revision))
+        await self.discard_gate.wait()
 
     def catalogue_changed(self) -> None:
         self.changes += 1

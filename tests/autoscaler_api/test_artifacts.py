@@ -298,3 +298,10 @@ async def test_a_scheme_whose_package_is_missing_says_which(store: ArtifactStore
     fsspec.register_implementation("lacking", "lacking_package.FileSystem", errtxt="Install lacking_package")
     with pytest.raises(FailedPrecondition, match=r"lacking:// needs the package .*Install lacking_package"):
         await store.fetch("lacking://bucket/model.onnx", ("lacking",))
+
+
+async def test_the_same_files_from_two_uploaders_at_once_are_one_artifact(store: ArtifactStore) -> None:
+    for round_ in range(20):
+        content = f"round {round_}".encode()
+        received = await asyncio.gather(*(store.receive(parts({"model.onnx": content})) for _ in range(6)))
+        assert len({artifact.name for artifact in received}) == 1

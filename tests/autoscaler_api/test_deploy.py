@@ -113,6 +113,18 @@ async def test_a_corrupt_model_fails_with_the_engine_reason_and_leaves_nothing(a
     assert told == f"there is no model 'bad': its last deploy failed at 2025-06-15T15:06:40Z: {reason}"
 
 
+async def test_a_tenant_that_was_set_during_a_failing_deploy_stays(api: Any, onnx_model: OnnxModel) -> None:
+    api.fleet.gate.clear()
+    api.fleet.refuse["1"] = Unavailable("no runner")
+    deploy = asyncio.create_task(api.deploy("m", {"m.onnx": onnx_model()}, tenant="acme"))
+    await api.fleet.verifying.acquire()
+    spec = tenants_pb2.TenantSpec(name="acme", nominal=resources_pb2.Quantities(cpu="2"))
+    await api.tenants.SetTenant(tenants_pb2.SetTenantRequest(tenant=spec))
+    api.fleet.gate.set()
+    assert (await refused(deploy))[0] is Code.UNAVAILABLE
+    assert api.catalogue.tenant("acme").nominal.cpu_millicores == 2000
+
+
 async def test_no_runner_is_told_as_unavailable(api: Any, onnx_model: OnnxModel) -> None:
     api.fleet.refuse["1"] = Unavailable("no runner: the machine's memory is promised")
     code, reason = await refused(api.deploy("m", {"m.onnx": onnx_model()}))
@@ -438,6 +450,23 @@ async def test_deleting_during_the_first_load_stops_it(api: Any, onnx_model: Onn
     assert (await refused(api.describe("m")))[1] == "there is no model 'm'", "no failure is kept of what is not wanted"
     assert api.fleet.discarded == [("m", 1)]
     assert api.stored_artifacts() == set()
+
+
+async def test_deleting_twice_during_a_load_leaves_nothing(api: Any, onnx_model: OnnxModel) -> None:
+    before = traces(api)
+    api.fleet.gate.clear()
+    api.fleet.discard_gate.clear()
+    deploy = asyncio.create_task(api.deploy("m", {"m.onnx": onnx_model()}))
+    await api.fleet.verifying.acquire()
+    deletes = [asyncio.create_task(api.deploys.delete("m"))]
+    while not api.fleet.discarded:  # noqa: ASYNC110 - what the first delete stopped is being undone
+        await asyncio.sleep(0.002)
+    deletes.append(asyncio.create_task(api.deploys.delete("m")))
+    await asyncio.sleep(0)
+    api.fleet.discard_gate.set()
+    await asyncio.gather(*deletes)
+    assert (await refused(deploy))[0] is Code.FAILED_PRECONDITION
+    assert traces(api) == before
 
 
 async def test_deleting_nothing_is_not_found(api: Any) -> None:

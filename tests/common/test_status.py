@@ -5,7 +5,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from headrace_common import errors
-from headrace_common.status import GENERIC, wire_status
+from headrace_common.asgi_grpc.metadata import encode_message, encode_value
+from headrace_common.status import DETAILS_KEY, GENERIC, wire_status
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,13 @@ def test_a_quota_refusal_names_whose_limit_and_when_to_retry() -> None:
     assert failure.violations[0].description.startswith("concurrency")
     assert retry.retry_delay.ToMilliseconds() == 1250
     assert dict(wire.http_headers) == {"retry-after": "2"}
+
+
+def test_a_message_of_any_length_fits_into_what_clients_take_as_trailers() -> None:
+    text = "there is no model '" + "näme" * 50_000
+    error = errors.QuotaExceeded(text, subject="tenant:a", dimension="concurrency", retry_after_s=1)
+    status = wire_status(error)
+    assert status.details is not None
+    assert len(encode_message(status.message)) + len(encode_value(DETAILS_KEY, status.details)) < 8192 - 512
+    assert status.message.startswith("there is no model 'näme")
+    assert status.message.endswith("...")

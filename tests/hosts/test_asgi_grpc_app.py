@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -317,3 +318,50 @@ async def test_time_left_counts_down() -> None:
 
     answered = await serve(hot(time_left), Connection(frame(b""), headers=((b"grpc-timeout", b"10S"),)))
     assert answered.status[0] is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "stream_unary"])
+async def test_a_chunk_full_of_bombs_is_not_inflated_at_once(kind: str) -> None:
+    bombs = [frame(b"\0" * MIB, "gzip")] * 64
+
+    async def first(request: Any, _context: Any) -> bytes:
+        async for message in request:
+            return str(len(message)).encode()
+        return b""
+
+    app = host(first if kind == "stream_unary" else echo, kind)
+    tracemalloc.start()
+    try:
+        answered = await serve(app, Connection(b"".join(bombs), headers=GZIP))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(b"".join(bombs)) < MIB
+    assert peak < 8 * MIB
+    if kind == "stream_unary":
+        assert answered.body == frame(str(MIB).encode())
+    else:
+        assert answered.status[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_deadline_ends_a_call_whose_request_never_arrives_whole(app: GrpcAsgiApp) -> None:
+    class Dripping(Connection):
+        async def receive(self) -> dict[str, Any]:
+            if not self._chunks:
+                await asyncio.Event().wait()
+            return {"type": "http.request", "body": self._chunks.pop(0), "more_body": True}
+
+    timeout = (b"grpc-timeout", b"20m")
+    for chunks in ([], [frame(b"hello")[:7]]):
+        async with app, asyncio.timeout(5):
+            answered = await serve(app, Dripping(*chunks, headers=(timeout,)))
+        assert answered.status[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_call_ends_with_a_status_even_if_its_trailers_cannot_be_sent() -> None:
+    async def odd(request: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata((("naïve", "value"),))
+        return request
+
+    answered = await serve(host(odd), Connection(frame(b"a")))
+    assert answered.status[0] is grpc.StatusCode.INTERNAL

@@ -109,10 +109,12 @@ def start_up(short_dir: Path) -> Iterator[Callable[..., RunningMesh]]:
     """Starts a mesh of stand-ins; whatever the test does to it, nothing of it is left afterwards."""
     started: list[RunningMesh] = []
 
-    def start(ready_timeout_s: float = 25, routers: int = 1, standby: int = 1, **environment: str) -> RunningMesh:
+    def start(
+        ready_timeout_s: float = 25, routers: int = 1, standby: int = 1, under: str = "", **environment: str
+    ) -> RunningMesh:
         with (short_dir / "stderr").open("w") as stderr:
             process = subprocess.Popen(
-                [sys.executable, str(UP), str(short_dir / "state"), str(ready_timeout_s), str(routers), str(standby)],
+                [*under.split(), sys.executable, str(UP), str(short_dir / "state"), str(ready_timeout_s), str(routers), str(standby)],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,

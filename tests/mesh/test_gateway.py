@@ -97,9 +97,9 @@ def runtime(short_dir: Path) -> Iterator[Path]:
         yield short_dir
 
 
-def test_who_does_not_answer_is_left_out_after_a_second(runtime: Path) -> None:
+def test_who_does_not_answer_in_time_is_left_out(runtime: Path) -> None:
     began = time.monotonic()
-    scrapes = {scrape.process: scrape.text for scrape in scrape_processes(runtime)}
+    scrapes = {scrape.process: scrape.text for scrape in scrape_processes(runtime, timeout_s=1)}
     assert scrapes == {"router-0": "# TYPE a gauge\na 1\n", "dead": None, "hung": None}
     assert time.monotonic() - began < 3
 

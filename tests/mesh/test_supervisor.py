@@ -150,3 +150,25 @@ def test_a_service_that_says_nothing_fails_the_start_with_the_reason(start_up: S
 def test_without_standby_none_is_waited_for(start_up: Start) -> None:
     mesh = start_up(standby=0)
     mesh.until_ready()
+
+
+def test_under_nohup_a_hang_up_changes_nothing(start_up: Start) -> None:
+    mesh = start_up(under="nohup")
+    mesh.until_ready()
+    mesh.process.send_signal(signal.SIGHUP)
+    os.kill(mesh.pid_of("router-0"), signal.SIGKILL)
+    mesh.eventually(lambda: len(mesh.log("process started")) == 3, "the router to be started again")
+    assert not mesh.log("stopping")
+
+
+def test_a_reader_of_its_log_that_leaves_does_not_stop_it(start_up: Start) -> None:
+    mesh = start_up(log_reader="head -n 5")
+    mesh.until_ready()
+    mesh.eventually(lambda: len(mesh.stderr.splitlines()) == 5, "the reader to have seen enough")
+    metrics, router = mesh.metrics(), mesh.pid_of("router-0")
+    assert 'headrace_process_restarts_total{process="router-0"} 0.0' in metrics
+    os.kill(router, signal.SIGKILL)
+    restarted = 'headrace_process_restarts_total{process="router-0"} 1.0'
+    mesh.eventually(lambda: restarted in mesh.metrics(), "the router to be started again")
+    mesh.process.send_signal(signal.SIGTERM)
+    assert mesh.exit_code() == 0

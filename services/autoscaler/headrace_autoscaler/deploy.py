@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -173,7 +175,7 @@ class DeployService:
                 return await self._attempt(request, artifact, begun)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - undone, told and recorded
             failure = self._explain(spec.name, error)
-            await self._undo(spec, failure.message, artifact, new_tenant)
+            await _to_its_end(self._undo(spec, failure.message, artifact, new_tenant))
             raise failure from None
 
     async def _attempt(self, request: DeployRequest, artifact: Artifact, begun: asyncio.Future[Model]) -> Model:
@@ -222,7 +224,10 @@ class DeployService:
                 await self._catalogue.remove_revision(name, revision.revision)
         if model is not None and not self._model(name).revisions:
             await self._catalogue.remove_model(name)
-        if new_tenant and not self._catalogue.models_of(spec.tenant):
+        tenant = self._catalogue.tenant(spec.tenant)
+        # One that the operator has set meanwhile is not the deploy's to take back.
+        untouched = tenant is not None and tenant == Tenant(spec.tenant, created_at=tenant.created_at)
+        if new_tenant and untouched and not self._catalogue.models_of(spec.tenant):
             await self._catalogue.remove_tenant(spec.tenant)
         if artifact is not None:
             await self._catalogue.drop_artifacts({artifact.name})
@@ -279,3 +284,13 @@ class DeployService:
             except Exception as error:  # noqa: BLE001 - say, a lost database: the next round may succeed
                 self._log.error("collection failed", error=repr(error))
             await asyncio.sleep(COLLECT_PERIOD_S)
+
+
+async def _to_its_end(work: Coroutine[object, object, None]) -> None:
+    """Finishes it however often the caller is cancelled: a second delete must not cut off what undoes the
+    first one's deploy."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    task.result()

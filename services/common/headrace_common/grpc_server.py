@@ -65,7 +65,8 @@ def add_process_service(
 
     Args:
         server: where to.
-        scrape: this process's metrics in Prometheus text format.
+        scrape: this process's metrics in Prometheus text format; called in a thread, since those of thousands of
+            models take seconds.
         drain: stops taking new work and waits until nothing is in hand, at most the given seconds
             (None: for ever); returns how many requests it gave up on.
     """
@@ -81,7 +82,7 @@ class _ProcessServicer(process_pb2_grpc.ProcessServiceServicer):
     async def ScrapeMetrics(
         self, _request: process_pb2.ScrapeMetricsRequest, _context: Any
     ) -> process_pb2.ScrapeMetricsResponse:
-        return process_pb2.ScrapeMetricsResponse(text=self._scrape())
+        return process_pb2.ScrapeMetricsResponse(text=await asyncio.to_thread(self._scrape))
 
     async def Drain(self, request: process_pb2.DrainRequest, _context: Any) -> process_pb2.DrainResponse:
         timeout_s = request.timeout_ms / 1000 if request.timeout_ms else None

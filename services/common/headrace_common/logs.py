@@ -7,7 +7,10 @@ model, tenant, instance, revision, runner, epoch, reason, error, duration_ms.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from contextlib import suppress
+from typing import TextIO, cast
 
 import orjson
 import structlog
@@ -19,6 +22,18 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+
+
+class _StandardError:
+    """Standard error, line by line, unbuffered. A full disk or a reader that has gone costs the line and nothing else:
+    a call must not fail because nobody can be told of it."""
+
+    def write(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), line.encode(errors="replace"))
+
+    def flush(self) -> None:
+        """There is no buffer."""
 
 
 def configure_logging(process: str, level: str = "info") -> None:
@@ -38,7 +53,7 @@ def configure_logging(process: str, level: str = "info") -> None:
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
     # Libraries that log by the standard library (grpc, alembic) say only what is serious.

@@ -11,6 +11,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 from headrace_common import errors
 
+# A status travels in trailers, its message there up to three times. Clients refuse more than 8 KiB of those
+# (grpc.max_metadata_size) and then see another error in place of ours.
+_MAX_MESSAGE_BYTES = 1536
 GENERIC = "internal error; the service's log has the details"
 DETAILS_KEY = "grpc-status-details-bin"
 
@@ -56,16 +59,25 @@ def wire_status(error: BaseException) -> WireStatus:
     for kind in type(error).__mro__:
         if kind in _CODES and isinstance(error, errors.HeadraceError):
             code, http_status = _CODES[kind]
-            return WireStatus(code, error.message, _details(code, error), http_status, _headers(error))
+            message = _bounded(error.message)
+            return WireStatus(code, message, _details(code, message, error), http_status, _headers(error))
     return WireStatus(grpc.StatusCode.INTERNAL, GENERIC, None, 500)
 
 
-def _details(code: grpc.StatusCode, error: errors.HeadraceError) -> bytes | None:
+def _bounded(message: str) -> str:
+    """A message that repeats what a caller sent, or what an engine said, may be of any length."""
+    data = message.encode(errors="replace")
+    if len(data) <= _MAX_MESSAGE_BYTES:
+        return message
+    return data[:_MAX_MESSAGE_BYTES].decode(errors="ignore") + "..."
+
+
+def _details(code: grpc.StatusCode, message: str, error: errors.HeadraceError) -> bytes | None:
     retry_after_s = getattr(error, "retry_after_s", None)
     parts: list[any_pb2.Any] = []
     if isinstance(error, errors.QuotaExceeded):
         failure = error_details_pb2.QuotaFailure()
-        failure.violations.add(subject=error.subject, description=f"{error.dimension}: {error.message}")
+        failure.violations.add(subject=error.subject, description=f"{error.dimension}: {message}")
         parts.append(_pack(failure))
     if retry_after_s is not None:
         delay = duration_pb2.Duration()
@@ -73,7 +85,7 @@ def _details(code: grpc.StatusCode, error: errors.HeadraceError) -> bytes | None
         parts.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     if not parts:
         return None
-    status = status_pb2.Status(code=code.value[0], message=error.message, details=parts)
+    status = status_pb2.Status(code=code.value[0], message=message, details=parts)
     serialized: bytes = status.SerializeToString()
     return serialized
 

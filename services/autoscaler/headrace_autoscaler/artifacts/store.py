@@ -183,8 +183,12 @@ class ArtifactStore:
     def _settle(self, incoming: Path, artifact: Artifact) -> None:
         final = self._directory / artifact.name
         (incoming / MANIFEST).write_bytes(orjson.dumps([asdict(file) for file in artifact.files]))
-        if not final.is_dir():
+        try:
             os.rename(incoming, final)
+        except OSError:
+            # The same files were there, or came to be while these were written: one copy is enough.
+            if not final.is_dir():
+                raise
         now = self._clock.wall()
         os.utime(final, (now, now))
         _sync_directory(self._directory)

@@ -191,11 +191,11 @@ def _settle(spec: ModelSpec, demand: Demand, status: RevisionStatus, load: _Load
 def _load_reason(load: _Load) -> str:
     if not load.measured:
         return "demand, and no service time is known yet: one instance until it is measured"
-    return (
-        "offered load and backlog over the target utilisation"
-        if load.backlog
-        else ("offered load over the target utilisation")
-    )
+    if load.wanted == 1:
+        return "demand: one instance is enough for it"
+    if load.backlog:
+        return "as many as the offered load and what waits keep busy at the target utilisation"
+    return "as many as the offered load keeps busy at the target utilisation"
 
 
 def _idle_s(demand: Demand, status: RevisionStatus) -> float | None:

@@ -35,10 +35,11 @@ def divide(limits: Limits, routers: Sequence[str], processes: int) -> dict[str, 
 
     Args:
         routers: that are connected.
-        processes: routers that are configured.
+        processes: routers that are configured: "router-0" and on.
     """
-    parts = max(len(routers), processes, 1)
-    return {router: _share(limits, index, parts) for index, router in enumerate(sorted(routers))}
+    # Also of those that are away: what does not divide evenly must not move to whoever is left.
+    known = sorted({*routers, *(f"router-{number}" for number in range(processes))})
+    return {router: _share(limits, index, len(known)) for index, router in enumerate(known) if router in routers}
 
 
 def _share(limits: Limits, index: int, parts: int) -> Share:

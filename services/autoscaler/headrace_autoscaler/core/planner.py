@@ -95,13 +95,14 @@ class _Planning:
 
     def _drain_surplus(self) -> None:
         for want in self._snapshot.wants:
-            surplus = -self._missing(want)
-            if surplus <= 0 or want.key in self._snapshot.protected:
+            if want.key in self._snapshot.protected:
                 continue
-            newest_first = sorted(self._live[want.key], key=lambda holding: -holding.started_at)
-            # One that loads is left to finish: its start is paid for, and demand may be back.
-            for holding in [each for each in newest_first if each.ready][:surplus]:
-                self._drain(holding, f"{len(self._live[want.key])} run, {want.desired} wanted")
+            # One that loads is left to finish: its start is paid for, and demand may be back. Nor does it
+            # stand in for one that is ready: until it is, that one answers.
+            ready = [each for each in self._live.get(want.key, ()) if each.ready]
+            newest_first = sorted(ready, key=lambda holding: -holding.started_at)
+            for holding in newest_first[: max(0, len(ready) - want.desired)]:
+                self._drain(holding, f"{len(ready)} ready, {want.desired} wanted")
 
     def _drain_over_limit(self) -> None:
         """What nobody needs goes at once where its tenant is over its limit."""

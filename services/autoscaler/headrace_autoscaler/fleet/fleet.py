@@ -37,7 +37,7 @@ from headrace_common.clock import Clock
 from headrace_common.config import AutoscalerConfig, ProcessContext
 from headrace_common.logs import get_logger
 
-_FLUSH_PERIOD_S = 1.0
+_HOUSEKEEPING_PERIOD_S = 1.0
 _ADOPTION_PATIENCE_S = 0.7
 
 
@@ -113,7 +113,7 @@ class RunnerFleet:
         self._trust_what_runs()
         self._reconciler.reconcile()
         self._tasks.start(self._reconcile_forever(), "reconcile")
-        self._tasks.start(self._keep_books(), "books")
+        self._tasks.start(self._keep_house(), "housekeeping")
 
     async def shut_down(self) -> None:
         """Stops every instance, in order, and writes the books."""
@@ -230,8 +230,12 @@ class RunnerFleet:
             except Exception as error:  # noqa: BLE001 - the next pass may find another state
                 get_logger().error("reconcile_failed", error=repr(error), exc_info=error)
 
-    async def _keep_books(self) -> None:
+    async def _keep_house(self) -> None:
         while True:
-            await asyncio.sleep(_FLUSH_PERIOD_S)
-            await self._books.flush(self.registry)
-            await self._lifecycle.count_requests()
+            await asyncio.sleep(_HOUSEKEEPING_PERIOD_S)
+            try:
+                await self._lifecycle.adopt_new()
+                await self._books.flush(self.registry)
+                await self._lifecycle.count_requests()
+            except Exception as error:  # noqa: BLE001 - the books must be written as long as anything runs
+                get_logger().error("housekeeping_failed", error=repr(error), exc_info=error)

@@ -21,13 +21,18 @@ class _ModelHistory:
 
 @dataclass(frozen=True, slots=True)
 class StartFromZero:
-    """A cold start under way. Seconds; `decided_at` is monotonic, `at` is wall-clock."""
+    """A cold start under way. Seconds; `decided_at` is monotonic, `at` is wall-clock.
+
+    Attributes:
+        stood_by: runners that stood by when it began.
+    """
 
     at: float
     decided_at: float
     decide_s: float
+    stood_by: frozenset[str]
     place_s: float = 0.0
-    from_standby: bool = True
+    from_standby: bool = False
 
 
 class History:
@@ -51,14 +56,10 @@ class History:
         self._model(model).decisions.append(record)
         return True
 
-    def demand_at_zero(self, key: Key, wall: float, now: float, waited_s: float) -> None:
+    def demand_at_zero(self, key: Key, wall: float, now: float, waited_s: float, stood_by: frozenset[str]) -> None:
         """Requests wait and nothing runs: a cold start begins, unless it has begun already."""
-        pending = self._pending.get(key)
-        if pending is None:
-            self._pending[key] = StartFromZero(wall - waited_s, now, waited_s)
-        else:
-            # A pass has gone by without a runner to place it on.
-            self._pending[key] = replace(pending, from_standby=False)
+        if key not in self._pending:
+            self._pending[key] = StartFromZero(wall - waited_s, now, waited_s, stood_by)
 
     def demand_gone(self, key: Key) -> None:
         self._pending.pop(key, None)
@@ -68,7 +69,7 @@ class History:
         pending = self._pending.pop(key, None)
         if pending is None:
             return None
-        start = replace(pending, place_s=now - pending.decided_at)
+        start = replace(pending, place_s=now - pending.decided_at, from_standby=runner in pending.stood_by)
         self._placed[runner] = (key, start)
         return start
 
@@ -76,7 +77,7 @@ class History:
         """The cold start goes on with another runner."""
         placed = self._placed.pop(runner, None)
         if placed is not None:
-            self._pending.setdefault(placed[0], replace(placed[1], place_s=0.0))
+            self._pending.setdefault(placed[0], placed[1])
 
     def loaded(self, runner: str, load_s: float, warm_s: float) -> Key | None:
         """Counts a cold start as soon as its instance is ready: no router need have seen its end."""
@@ -108,12 +109,11 @@ class History:
                 history.cold_starts[index] = (runner, known)
                 return
 
-    def keep_only(self, models: set[str]) -> None:
-        for model in [model for model in self._models if model not in models]:
-            del self._models[model]
-        for key in [key for key in self._last if key[0] not in models]:
-            del self._last[key]
-            self._pending.pop(key, None)
+    def keep_only(self, keys: set[Key]) -> None:
+        models = {model for model, _ in keys}
+        self._models = {model: history for model, history in self._models.items() if model in models}
+        self._last = {key: said for key, said in self._last.items() if key in keys}
+        self._pending = {key: start for key, start in self._pending.items() if key in keys}
 
     def decisions(self, model: str) -> tuple[DecisionRecord, ...]:
         return tuple(self._models[model].decisions) if model in self._models else ()

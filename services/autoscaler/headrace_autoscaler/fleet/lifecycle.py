@@ -68,14 +68,20 @@ class Lifecycle:
 
     async def adopt(self, patience_s: float) -> None:
         """Takes over the runners that are there, and waits a moment to hear what they hold."""
-        found = await self._provider.list()
-        runners = [self._enter(started.runner_id, started) for started in found]
-        for runner in runners:
-            self._tasks.start(self._follow(runner), f"runner {runner.id}")
+        runners = await self.adopt_new()
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 for runner in runners:
                     await runner.seen.wait()
+
+    async def adopt_new(self) -> list[Runner]:
+        """Takes over those that are not known yet: one that was starting when an earlier autoscaler died
+        shows itself only when it serves."""
+        found = [each for each in await self._provider.list() if self._registry.get(each.runner_id) is None]
+        runners = [self._enter(started.runner_id, started) for started in found]
+        for runner in runners:
+            self._tasks.start(self._follow(runner), f"runner {runner.id}")
+        return runners
 
     def start(self, reason: str) -> None:
         runner = self._enter(f"runner-{secrets.token_hex(4)}")
@@ -91,16 +97,16 @@ class Lifecycle:
 
     def drain(self, runner: Runner, reason: str) -> None:
         """Lets it answer what it has. One that is not ready yet has nothing to answer."""
-        self._log.info("instance_draining", instance=runner.id, reason=reason, **_labels(runner))
         ready = runner.state is RunnerState.READY
         if runner.advance(RunnerState.DRAINING, self._clock.monotonic()):
+            self._log.info("instance_draining", instance=runner.id, reason=reason, **_labels(runner))
             self._tasks.start(self._unload(runner, reason, ready), f"drain {runner.id}")
 
     def stop(self, runner: Runner, reason: str) -> None:
         """For a runner that holds nothing, or whose time is up."""
         self._log.info("runner_stopping", runner=runner.id, reason=reason)
         runner.advance(RunnerState.GONE, self._clock.monotonic())
-        self._tasks.start(self._provider.kill(runner.id), f"kill {runner.id}")
+        self._tasks.start(self._kill(runner), f"kill {runner.id}")
 
     def sweep(self) -> None:
         """Ends runners that have been on their way for too long."""
@@ -132,7 +138,7 @@ class Lifecycle:
             _, late = await asyncio.wait(waiting, timeout=self._timeouts.drain_s + 1.0)
             for task in late:
                 task.cancel()
-        await asyncio.gather(*(self._provider.kill(runner.id) for runner in self._registry))
+        await asyncio.gather(*(self._kill(runner) for runner in self._registry))
 
     async def close(self) -> None:
         await self._tasks.close()
@@ -142,12 +148,12 @@ class Lifecycle:
     async def count_requests(self) -> None:
         """Asks ready runners how many requests they have executed."""
 
-        async def ask(runner: Runner) -> None:
-            count = await self._links[runner.id].requests()
+        async def ask(runner: Runner, link: RunnerLink) -> None:
+            count = await link.requests()
             runner.requests = runner.requests if count is None else count
 
-        ready = [each for each in self._registry.in_state(RunnerState.READY) if each.id in self._links]
-        await asyncio.gather(*(ask(runner) for runner in ready))
+        ready = self._registry.in_state(RunnerState.READY)
+        await asyncio.gather(*(ask(each, self._links[each.id]) for each in ready if each.id in self._links))
 
     def _enter(self, runner_id: str, started: StartedRunner | None = None) -> Runner:
         now = self._clock.monotonic()
@@ -175,7 +181,7 @@ class Lifecycle:
 
     async def _follow(self, runner: Runner) -> None:
         link = self._links[runner.id] = RunnerLink(runner.target)
-        watching = asyncio.create_task(self._watch(runner, link), name=f"watch {runner.id}")
+        watching = self._tasks.start(self._watch(runner, link), f"watch {runner.id}")
         try:
             ended = await self._provider.wait_exit(runner.id)
         finally:
@@ -190,7 +196,7 @@ class Lifecycle:
             async for report in link.watch():
                 self._books.settle(runner)
                 if runner.hear(report, self._clock.monotonic()):
-                    if report.state >= RunnerState.STANDBY:
+                    if report.state is RunnerState.STANDBY:
                         self.start_failures = Failures()
                     self._log.info("runner_state", runner=runner.id, state=runner.state.label, **_labels(runner))
                     self._changed()
@@ -230,12 +236,16 @@ class Lifecycle:
                 order.shape,
                 self._timeouts.load_s,
             )
-        except (LoadRefused, LoadFailed) as error:
-            self._log.warning("load_failed", instance=runner.id, reason=str(error), **labels)
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for this load must hear of it
+            known = isinstance(error, LoadRefused | LoadFailed)
+            failure = error if known else LoadFailed("an unexpected error, which autoscaler.log has in full")
+            self._log.warning(
+                "load_failed", instance=runner.id, reason=str(failure), exc_info=None if known else error, **labels
+            )
             runner.advance(RunnerState.GONE, self._clock.monotonic())
-            order.failed(runner, error)
+            order.failed(runner, failure)
             self._changed()
-            await self._provider.kill(runner.id)
+            await self._kill(runner)
             return
         runner.loaded = answer.loaded
         runner.resident_bytes = runner.resident_bytes or answer.loaded.resident_bytes
@@ -246,7 +256,14 @@ class Lifecycle:
     async def _unload(self, runner: Runner, reason: str, ready: bool) -> None:
         link = self._links.get(runner.id)
         if not ready or link is None or not await link.unload(self._epoch, self._timeouts.drain_s, reason):
-            await self._provider.kill(runner.id)
+            await self._kill(runner)
+
+    async def _kill(self, runner: Runner) -> None:
+        """A runner refuses what a replaced autoscaler tells it; a signal it could not refuse."""
+        if runner.epoch > self._epoch:
+            self._log.error("runner_not_ours", runner=runner.id, its_epoch=runner.epoch)
+            return
+        await self._provider.kill(runner.id)
 
 
 def _labels(runner: Runner) -> dict[str, str | int]:

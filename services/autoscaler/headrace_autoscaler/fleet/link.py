@@ -87,10 +87,8 @@ class RunnerLink:
                 raise LoadFailed(f"the load took longer than {timeout_s:g} s (autoscaler.load_timeout_s)") from None
             raise LoadFailed(error.details() or error.code().name) from None
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _told_to_stop():
                 raise
-            # Not us: the channel was closed under the call, because the runner is gone.
             raise LoadFailed("the runner died during the load") from None
         phases = {name: each.ToNanoseconds() / 1e9 for name, each in response.phases.items()}
         warm_s = phases.pop("warm", 0.0)
@@ -103,7 +101,7 @@ class RunnerLink:
         request = runner_pb2.UnloadRequest(epoch=epoch, grace=grace, reason=reason)
         try:
             await self._stub.Unload(request, timeout=5.0)
-        except grpc.aio.AioRpcError:
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
             return False
         return True
 
@@ -111,11 +109,22 @@ class RunnerLink:
         """Requests that it has executed; None: it did not answer."""
         try:
             return int((await self._stub.GetStats(runner_pb2.GetStatsRequest(), timeout=1.0)).requests)
-        except grpc.aio.AioRpcError:
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+            return None
+        except asyncio.CancelledError:
+            if _told_to_stop():
+                raise
             return None
 
     async def close(self) -> None:
         await self._channel.close(grace=_LAST_ANSWERS_S)
+
+
+def _told_to_stop() -> bool:
+    """Whether it is us who were cancelled. Otherwise the channel was closed under the call, because the
+    runner is gone."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def load_request(

@@ -61,8 +61,9 @@ class Reconciler:
         models = self.catalogue.models()
         self._follow_catalogue(models)
         judged = judge(models, self.registry, self.demand, self.policy, now, self.retirement.silent)
-        decided = plan(self._snapshot(judged, now))
-        self._note_cold_starts(judged, now)
+        snapshot = self._snapshot(judged, now)
+        decided = plan(snapshot)
+        self._note_cold_starts(judged, now, frozenset(snapshot.standby))
         for action in decided.actions:
             self._apply(action)
         self._blocked = decided.blocked
@@ -82,7 +83,7 @@ class Reconciler:
         self.verifications.release(_served(models))
         self.demand.keep_only(keys)
         self.placing.keep_only(keys)
-        self.history.keep_only({model.spec.name for model in models})
+        self.history.keep_only(keys)
         self._current = {name: key for name, key in self._current.items() if key in keys}
 
     def _follow_current(self, model: Model) -> None:
@@ -112,12 +113,13 @@ class Reconciler:
             protected=self.verifications.protected(),
         )
 
-    def _note_cold_starts(self, judged: list[Judged], now: float) -> None:
+    def _note_cold_starts(self, judged: list[Judged], now: float, stood_by: frozenset[str]) -> None:
         for each in judged:
             inputs = dict(each.decision.inputs)
             waiting = bool(inputs.get("queued") or inputs.get("in_flight"))
             if waiting and each.decision.desired > 0 and each.status.instances == 0:
-                self.history.demand_at_zero(each.key, self.clock.wall(), now, inputs.get("oldest_wait_s", 0.0))
+                waited_s = inputs.get("oldest_wait_s", 0.0)
+                self.history.demand_at_zero(each.key, self.clock.wall(), now, waited_s, stood_by)
             elif each.decision.desired == 0:
                 self.history.demand_gone(each.key)
 

@@ -64,6 +64,7 @@ class Runner:
         loaded: what its load answered; None for one that was adopted.
         cold_start: the start from zero that its load ends, if it does.
         booked_until_us: how far its time is in the books.
+        epoch: the highest fencing epoch that it has obeyed.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Runner:
     loaded: Loaded | None = None
     resident_bytes: int = 0
     requests: int = 0
+    epoch: int = 0
     exit_reason: str = ""
     cold_start: StartFromZero | None = None
     seen: asyncio.Event = field(default_factory=asyncio.Event)
@@ -95,6 +97,7 @@ class Runner:
         first = not self.seen.is_set()
         self.seen.set()
         self.pid = report.pid or self.pid
+        self.epoch = report.epoch
         self.resident_bytes = report.resident_bytes
         if report.reason:
             self.exit_reason = report.reason

@@ -104,6 +104,7 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
                     await self._changed.wait()
 
     async def Load(self, request: runner_pb2.LoadRequest, context: Any) -> runner_pb2.LoadResponse:
+        await self._obey(request.epoch, context)
         self._machine.loads.append(request)
         await self._become(
             state=_STATES.RUNNER_STATE_LOADING,
@@ -134,7 +135,8 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
         response.phases["warm"].FromMilliseconds(10)
         return response
 
-    async def Unload(self, request: runner_pb2.UnloadRequest, _context: Any) -> runner_pb2.UnloadResponse:
+    async def Unload(self, request: runner_pb2.UnloadRequest, context: Any) -> runner_pb2.UnloadResponse:
+        await self._obey(request.epoch, context)
         self._machine.unloads.append(self._id)
         await self._become(state=_STATES.RUNNER_STATE_DRAINING, epoch=request.epoch, reason="unload")
         self._exit_soon("exit status 0")
@@ -142,6 +144,10 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
 
     async def GetStats(self, _request: Any, _context: Any) -> runner_pb2.GetStatsResponse:
         return runner_pb2.GetStatsResponse(resident_bytes=self._status.resident_bytes)
+
+    async def _obey(self, epoch: int, context: Any) -> None:
+        if epoch < self._status.epoch:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"fencing epoch {epoch} is over")
 
     async def _become(self, **fields: Any) -> None:
         status = runner_pb2.RunnerStatus()

@@ -14,6 +14,7 @@ from headrace_common.asgi_grpc.call import Call, ClientGone, Receive, Scope, Sen
 from headrace_common.asgi_grpc.metadata import encode_metadata
 from headrace_common.asgi_grpc.serve import STOPPING, serve
 from headrace_common.asgi_grpc.sweep import DisconnectSweep
+from headrace_common.errors import DeadlineExceeded
 from headrace_common.grpc_server import log_failure
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -98,7 +99,10 @@ class GrpcAsgiApp:
         except ClientGone:
             return  # Nobody is left to be told.
         except Exception as error:  # noqa: BLE001 - what leaves an ASGI application ends the call as a success
-            log_failure(call.path, error)
+            wire = log_failure(call.path, error)
+            if call.is_grpc:  # Such as trailers of a servicer's that are none.
+                with contextlib.suppress(ClientGone):
+                    await call.end(wire.code, wire.message, [])
 
     async def _serve(self, call: Call) -> None:
         handler = self._find(call)
@@ -115,9 +119,8 @@ class GrpcAsgiApp:
     async def _serve_bytes(self, call: Call, handler: BytesHandler) -> None:
         try:
             call.read_headers()
-            body = await call.read_one()
             self._sweep.add(call)
-            reply = await handler(body, call)
+            reply = await handler(await _read_in_time(call), call)
         except asyncio.CancelledError:
             with contextlib.suppress(ClientGone):
                 await call.end(grpc.StatusCode.UNAVAILABLE, STOPPING, [])
@@ -140,6 +143,18 @@ class GrpcAsgiApp:
         details = _HandlerCallDetails(call.path, ())
         found = (generic.service(details) for generic in self._generic)
         return next((handler for handler in found if handler is not None), None)
+
+
+async def _read_in_time(call: Call) -> bytes:
+    """The only message. The sweep watches the deadline: a timer for each call would cost more than reading it."""
+    call.reader = asyncio.current_task()
+    try:
+        return await call.read_one()
+    except asyncio.CancelledError:
+        if not call.late or call.reader is None:
+            raise
+        call.reader.uncancel()
+        raise DeadlineExceeded("the deadline passed before the request had arrived") from None
 
 
 async def _refuse_media_type(_scope: Scope, _receive: Receive, send: Send) -> None:

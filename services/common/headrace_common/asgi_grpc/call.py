@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import grpc
 
-from headrace_common.asgi_grpc.framing import PREFIX_BYTES, Deframer, frame
+from headrace_common.asgi_grpc.framing import PREFIX_BYTES, Deframer, Framed, frame
 from headrace_common.asgi_grpc.metadata import (
     Headers,
     Metadatum,
@@ -50,6 +51,8 @@ class Call:
         deadline: monotonic seconds; None: the caller set none.
         half_closed: the client has sent all it will send.
         gone: the client has gone away, as far as was noticed.
+        reader: reads the request and is cancelled by the sweep when the deadline passes; None: that has a timer.
+        late: the deadline passed before the request had arrived.
         started: the response's headers are sent.
     """
 
@@ -63,8 +66,10 @@ class Call:
         "gone",
         "half_closed",
         "internal",
+        "late",
         "on_gone",
         "path",
+        "reader",
         "response_encoding",
         "scope",
         "started",
@@ -83,6 +88,8 @@ class Call:
         self.deframer: Deframer | None = None
         self.half_closed = False
         self.gone = False
+        self.late = False
+        self.reader: asyncio.Task[Any] | None = None
         self.started = False
         self.swept = False
         self.on_gone: Callable[[], None] | None = None
@@ -137,6 +144,12 @@ class Call:
             if self.on_gone is not None:
                 self.on_gone()
 
+    def stop_reading_if_late(self) -> None:
+        """Cancels the reader once the deadline has passed. Only while the request still arrives."""
+        if self.reader is not None and not self.late and self.time_left_s == 0:
+            self.late = True
+            self.reader.cancel()
+
     async def poll(self) -> None:
         """Looks whether the client is still there. Only after the whole request has been read."""
         try:
@@ -147,25 +160,33 @@ class Call:
         if event["type"] == "http.disconnect":
             self.mark_gone()
 
-    async def read_messages(self) -> list[bytes]:
-        """The messages that complete with the next chunk; [] also where none does, see `half_closed`.
+    async def read_messages(self) -> list[Framed]:
+        """The messages that complete with the next chunk, for `inflated`; [] also where none does, see `half_closed`.
 
         Raises:
             ClientGone: it left before it had sent all.
-            InvalidArgument, LimitExceeded, Unimplemented: see `Deframer.feed`.
+            InvalidArgument, LimitExceeded: see `Deframer.feed`.
         """
         return self._messages_of(await self._receive())
 
-    def _messages_of(self, event: Event) -> list[bytes]:
+    def inflated(self, framed: Framed) -> bytes:
+        """Raises as `Deframer.message` does."""
+        return self._deframer().message(framed)
+
+    def _deframer(self) -> Deframer:
+        if self.deframer is None:
+            self.deframer = Deframer(self.header("grpc-encoding") or "", self._limit)
+        return self.deframer
+
+    def _messages_of(self, event: Event) -> list[Framed]:
         if event["type"] == "http.disconnect":
             self.mark_gone()
             raise ClientGone("the client has gone")
-        if self.deframer is None:
-            self.deframer = Deframer(self.header("grpc-encoding") or "", self._limit)
-        messages = self.deframer.feed(event.get("body", b""))
+        deframer = self._deframer()
+        messages = deframer.feed(event.get("body", b""))
         if not event.get("more_body", False):
             self.half_closed = True
-            self.deframer.finish()
+            deframer.finish()
         return messages
 
     async def read_one(self) -> bytes:
@@ -179,7 +200,7 @@ class Call:
             messages += await self.read_messages()
         if len(messages) != 1:
             raise InvalidArgument(f"{self.path} takes exactly one message; {len(messages) or 'none'} came")
-        return messages[0]
+        return self.inflated(messages[0])
 
     def _whole_message(self, event: Event) -> bytes | None:
         """The common case, without a deframer: all in one event, not compressed."""

@@ -11,9 +11,15 @@ from headrace_common.errors import InvalidArgument, LimitExceeded
 PREFIX_BYTES = 5
 _COMPRESSED = 1
 
+Framed = tuple[int, bytes]
+"""A message's flags and its content as sent; `Deframer.message` inflates it."""
+
 
 class Deframer:
     """Cuts a byte stream, however it is chunked, into messages.
+
+    Messages are inflated one by one, when they are taken: a chunk of some kilobytes holds many that inflate to the
+    limit each.
 
     Attributes:
         encoding: what compressed messages are in (grpc-encoding).
@@ -27,13 +33,13 @@ class Deframer:
         self._buffered = 0
         self._wanted = PREFIX_BYTES
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Messages that are complete with `chunk`, inflated.
+    def feed(self, chunk: bytes) -> list[Framed]:
+        """Messages that are complete with `chunk`, as sent.
 
         Raises:
-            LimitExceeded: a message announces or inflates to more than the limit. It is raised as soon as
-                the length is known: nothing of that message is kept.
-            InvalidArgument: unknown flags, or content that is not what grpc-encoding says.
+            LimitExceeded: a message announces more than the limit. It is raised as soon as the length is known:
+                nothing of that message is kept.
+            InvalidArgument: unknown flags.
         """
         if chunk:
             self._chunks.append(chunk)
@@ -41,13 +47,13 @@ class Deframer:
         if self._buffered < self._wanted:
             return []
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        messages: list[bytes] = []
+        messages: list[Framed] = []
         start = 0
         while len(data) - start >= PREFIX_BYTES:
             end = start + PREFIX_BYTES + self._length(data, start)
             if end > len(data):
                 break
-            messages.append(self._content(data[start], data[start + PREFIX_BYTES : end]))
+            messages.append((data[start], data[start + PREFIX_BYTES : end]))
             start = end
         self._keep(data[start:])
         return messages
@@ -63,6 +69,21 @@ class Deframer:
                 f"the request ended inside a message: {self._buffered} bytes came of at least {self._wanted}"
             )
 
+    def message(self, framed: Framed) -> bytes:
+        """What `feed` gave, inflated.
+
+        Raises:
+            LimitExceeded: it inflates to more than the limit.
+            InvalidArgument: the content is not what grpc-encoding says.
+            Unimplemented: grpc-encoding names a compression that is not offered.
+        """
+        flags, content = framed
+        if not flags:
+            return content
+        if self.encoding in {"", "identity"}:
+            raise InvalidArgument("a message is flagged as compressed and grpc-encoding names no compression")
+        return inflate(self.encoding, content, self.limit)
+
     def _keep(self, rest: bytes) -> None:
         self._chunks = [rest] if rest else []
         self._buffered = len(rest)
@@ -75,13 +96,6 @@ class Deframer:
         if length > self.limit:
             raise LimitExceeded(f"a message of {length} bytes is larger than the {self.limit} that are accepted")
         return length
-
-    def _content(self, flags: int, content: bytes) -> bytes:
-        if not flags:
-            return content
-        if self.encoding in {"", "identity"}:
-            raise InvalidArgument("a message is flagged as compressed and grpc-encoding names no compression")
-        return inflate(self.encoding, content, self.limit)
 
 
 def frame(message: bytes, encoding: str = "") -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from headrace_common.asgi_grpc.call import Call
+from headrace_common.asgi_grpc.framing import Framed
 
 _MAX_WAITING = 8
 """Messages read ahead of the servicer. More would take memory from a client that sends faster than we work."""
@@ -25,7 +26,7 @@ class Requests:
     def __init__(self, call: Call, deserialise: Callable[[bytes], Any]) -> None:
         self._call = call
         self.decode = deserialise
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[Framed] = deque()
         self._failure: Exception | None = None
         self._ended = False
         self._changed = asyncio.Event()
@@ -53,9 +54,9 @@ class Requests:
                 return None
             self._changed.clear()
             await self._changed.wait()
-        message = self._waiting.popleft()
+        framed = self._waiting.popleft()
         self._changed.set()
-        return message
+        return self._call.inflated(framed)
 
     async def read(self) -> Any:
         """The next request, or `grpc.aio.EOF`."""

@@ -1,4 +1,4 @@
-"""Finding out that clients have gone.
+"""Finding out that clients have gone, or will not have sent their request in time.
 
 Once a request has been read, the server tells of a lost client only when it is asked. Asking costs an
 await, so calls shorter than a period are never asked about, and longer ones once per period.
@@ -37,7 +37,9 @@ class DisconnectSweep:
         for call in tuple(self._calls):
             if not call.swept:  # It began in the period that just ended.
                 call.swept = True
-            elif call.half_closed and not call.gone and call in self._calls:
+            elif not call.half_closed:
+                call.stop_reading_if_late()
+            elif not call.gone and call in self._calls:
                 await self._ask(call)
 
     async def _ask(self, call: Call) -> None:

@@ -60,9 +60,15 @@ class PlainHistograms:
         if not metrics or not collected.resource_metrics:
             return collected
         first, *others = collected.resource_metrics
-        scope = ScopeMetrics(scope=self._scope, metrics=metrics, schema_url="")
-        extended = dataclasses.replace(first, scope_metrics=[*first.scope_metrics, scope])
+        extended = dataclasses.replace(first, scope_metrics=self._with(first.scope_metrics, metrics))
         return dataclasses.replace(collected, resource_metrics=[extended, *others])
+
+    def _with(self, scopes: Sequence[ScopeMetrics], metrics: list[Metric]) -> list[ScopeMetrics]:
+        """OTLP's encoder keeps one entry per scope, so ours join those that the SDK has under it."""
+        same = [one for one in scopes if one.scope == self._scope]
+        joined = [metric for one in same for metric in one.metrics]
+        others = [one for one in scopes if one.scope != self._scope]
+        return [*others, ScopeMetrics(scope=self._scope, metrics=[*joined, *metrics], schema_url="")]
 
     def _metric(self, registered: tuple[str, str, str, Callable[[], Iterable[HistogramReading]]]) -> Metric:
         name, description, unit, callback = registered
@@ -76,8 +82,8 @@ class PlainHistograms:
                 sum=reading.total,
                 bucket_counts=tuple(reading.counts),
                 explicit_bounds=tuple(reading.bounds),
-                min=0.0,  # Neither end is kept; these say nothing and are always true.
-                max=float("inf"),
+                min=None,  # type: ignore[arg-type]  # Neither end is kept, and OTLP leaves out what is None.
+                max=None,  # type: ignore[arg-type]
             )
             for reading in snapshot(callback)
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
@@ -40,7 +42,7 @@ _SCOPE = "headrace"
 _INSTANCE = "service.instance.id"
 # Series per metric: one per tenant and model is what we promise to export (10,000 models).
 _SERIES = 100_000
-_SHUTDOWN_MS = 2_000
+_SHUTDOWN_S = 2.0
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -64,6 +66,7 @@ class Telemetry:
         self._registry = registry
         self._plain = plain
         self._traced_share = traced_share
+        self._scraping = threading.Lock()
         self._meter = meters.get_meter(_SCOPE)
         self.tracer = traces.get_tracer(_SCOPE)
 
@@ -141,7 +144,8 @@ class Telemetry:
 
     def scrape(self) -> bytes:
         """All metrics in Prometheus text format. Each series is labelled with the process."""
-        return generate_latest(self._registry)
+        with self._scraping:  # The reader below hands over between collecting and writing in a queue of its own.
+            return generate_latest(self._registry)
 
     def wants_span(self, traceparent: str) -> bool:
         """Whether a span for this call can be kept. Cheap: no parsing where nothing is exported."""
@@ -164,10 +168,14 @@ class Telemetry:
         )
 
     def shutdown(self) -> None:
-        """Exports what is left, for at most two seconds each."""
-        self._traces.force_flush(_SHUTDOWN_MS)
-        self._traces.shutdown()
-        self._meters.shutdown(timeout_millis=_SHUTDOWN_MS)
+        """Exports what is left; gives up after two seconds where no collector answers."""
+        # In threads, because the SDK's own limits do not bound the retries of its exporters.
+        ending = [threading.Thread(target=end, daemon=True) for end in (self._traces.shutdown, self._meters.shutdown)]
+        for thread in ending:
+            thread.start()
+        give_up = time.monotonic() + _SHUTDOWN_S
+        for thread in ending:
+            thread.join(max(0.0, give_up - time.monotonic()))
 
 
 def _prometheus_reader(plain: PlainHistograms, registry: CollectorRegistry) -> MetricReader:

@@ -1,0 +1,138 @@
+"""What the fleet does when something goes wrong between two steps, over fake runners."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
+from headrace_autoscaler.domain import DecisionRecord, Limits, ModelFile, ModelSpec, Revision, RevisionState, Tenant
+from headrace_autoscaler.fleet.history import History
+from headrace_autoscaler.fleet.link import RunnerLink
+from headrace_autoscaler.providers.fake import FakeProvider
+from headrace_common.errors import Unavailable
+
+World = Any
+"""See conftest.py."""
+OpenWorld = Callable[..., Awaitable[World]]
+
+
+def revision_of(model: str, number: int = 1, **fields: Any) -> Revision:
+    files = (ModelFile("model.onnx", "a" * 64, 10),)
+    return Revision(model, number, "1", RevisionState.SERVING, "artifact", files, "model.onnx", "fake", **fields)
+
+
+async def with_standby(open_world: OpenWorld, count: int = 1, **settings: object) -> World:
+    world = await open_world(standby=count, **settings)
+    await world.until(lambda: world.standby() == count)
+    return world
+
+
+async def test_a_runner_that_shows_itself_late_is_adopted(open_world: OpenWorld) -> None:
+    """It was starting when the autoscaler before died: its socket came after the successor had looked."""
+    world = await with_standby(open_world)
+    await FakeProvider(world.machine).start("runner-late")
+    await world.until(lambda: len(world.machine.runners) == 1)
+    assert world.standby() == 1, "one too many: adopted and stopped"
+
+
+async def test_a_cold_start_that_had_to_make_room_still_came_from_the_standby(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.tenant_list.append(Tenant("acme", Limits(cpu_millicores=1000)))
+    world.catalogue.put(ModelSpec("idle", tenant="acme"), revision_of("idle"))
+    world.demand("idle", queued=1)
+    await world.until(lambda: world.instances("idle") and world.standby() == 1)
+    world.demand("idle")
+    world.pass_time(11)
+    world.catalogue.put(ModelSpec("wanted", tenant="acme"), revision_of("wanted"))
+    world.demand("wanted", queued=1, urgent=True)
+    await world.until(lambda: world.fleet.view("wanted").cold_start_count == 1)
+    assert world.machine.unloads, "room was made first"
+    assert world.fleet.view("wanted").cold_starts[0].from_standby
+
+
+async def test_a_load_that_fails_unexpectedly_fails_its_deploy(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    beyond_the_wire = revision_of("m", max_batch_size=1 << 40)
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match=r"model 'm' did not end: an unexpected error, .*log"):
+            await world.fleet.verify(ModelSpec("m"), beyond_the_wire)
+    await world.until(lambda: not world.fleet.view("m").instances and world.standby() == 1)
+
+
+async def test_what_runs_does_not_hide_that_no_runner_can_be_started(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("idle", idle_timeout_s=1), revision_of("idle"))
+    world.machine.start_failure = "no space left"
+    world.demand("idle", queued=1)
+    await world.until(lambda: world.instances("idle"))
+    world.catalogue.put(ModelSpec("m"), revision_of("m"))
+    world.demand("m", queued=1)
+    await world.until(lambda: world.fleet.view("m").blocked_reason or world.pass_time(1))
+    world.machine.may_exit.clear()
+    [instance] = world.instances("idle")
+    await _tell_to_unload(f"unix:{world.machine.runners[instance].socket}")
+    await world.until(lambda: world.instances("idle", "draining"))
+    world.fleet.catalogue_changed()
+    await asyncio.sleep(0)
+    await world.until(lambda: world.fleet.view("m").decisions)
+    assert world.fleet.view("m").blocked_reason == "no space left"
+    world.machine.may_exit.set()
+
+
+async def test_a_runner_that_obeys_a_successor_is_not_killed(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    [(name, runner)] = world.machine.runners.items()
+    async with grpc.aio.insecure_channel(f"unix:{runner.socket}") as channel:
+        stub = runner_pb2_grpc.RunnerServiceStub(channel)
+        await stub.Load(runner_pb2.LoadRequest(epoch=8, instance_id=name, tenant="acme", model="theirs", revision=1))
+    # To us the model is unknown, so we would stop it: it refuses, and is left alone.
+    await world.until(lambda: world.fleet.view("theirs").instances)
+    await world.until(lambda: world.standby() == 1)
+    world.pass_time(100)
+    await world.until(lambda: world.fleet.view("theirs").instances[0].state == "gone" or not world.instances("theirs"))
+    assert name in world.machine.runners
+    assert world.machine.unloads == []
+
+
+async def test_a_count_that_is_cut_off_by_the_runners_end_is_unknown(runtime_dir: Path) -> None:
+    hangs = asyncio.Event()
+
+    class Hanging(runner_pb2_grpc.RunnerServiceServicer):
+        async def GetStats(self, _request: Any, _context: Any) -> runner_pb2.GetStatsResponse:
+            hangs.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    server = grpc.aio.server()
+    runner_pb2_grpc.add_RunnerServiceServicer_to_server(Hanging(), server)
+    target = f"unix:{runtime_dir / 'runner-a.sock'}"
+    server.add_insecure_port(target)
+    await server.start()
+    link = RunnerLink(target)
+    asked = asyncio.create_task(link.requests())
+    await hangs.wait()
+    await link.close()
+    assert await asked is None
+    assert await link.requests() is None
+    await server.stop(None)
+
+
+def test_what_was_said_of_a_revision_is_forgotten_with_it() -> None:
+    history = History()
+    record = DecisionRecord(0.0, 1, 0, 1, "first demand")
+    assert history.decided("m", record)
+    assert not history.decided("m", record)
+    history.keep_only({("m", 2)})
+    assert history.decided("m", record)
+    assert len(history.decisions("m")) == 2
+
+
+async def _tell_to_unload(target: str) -> None:
+    async with grpc.aio.insecure_channel(target) as channel:
+        await runner_pb2_grpc.RunnerServiceStub(channel).Unload(runner_pb2.UnloadRequest(epoch=7))
