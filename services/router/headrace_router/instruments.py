@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from headrace_common.clock import Clock
+from headrace_common.histogram import Histogram
 from headrace_common.telemetry import HistogramReading, Observations, Telemetry
-from headrace_router.core.accounts import Histogram, Totals
+from headrace_router.core.accounts import Totals
 from headrace_router.measures import Counters, Use
 from headrace_router.plane import Plane
 

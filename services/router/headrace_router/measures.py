@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from headrace_router.core.accounts import ROWS_BOUNDS, SECONDS_BOUNDS, Histogram, Totals
+from headrace_common.histogram import ROWS_BOUNDS, SECONDS_BOUNDS, Histogram
+from headrace_router.core.accounts import Totals
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,8 +109,8 @@ class Plane:
         if (
             self._stopping
             or lane.closed_for
-            or tenant_limit.lease
-            or model_limit.lease
+            or not tenant_limit.open
+            or not model_limit.open
             or queue.count >= lane.most_queued
             or queue.size_bytes + request.size_bytes > self._config.max_queue_bytes
         ):

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import uvloop
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 from pydantic import ValidationError
@@ -45,7 +46,8 @@ def main() -> int:
         sys.stderr.write(f"context {path}: cannot be read: {' '.join(str(error).split())}\n")
         return 2
     configure_logging(context.process, context.mesh.telemetry.log_level)
-    engine_ended = asyncio.run(_serve(context))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        engine_ended = loop.run(_serve(context))
     context.socket.unlink(missing_ok=True)
     if not engine_ended:
         # The engine hangs or still loads, and its thread would be torn down while it runs native code.

@@ -8,11 +8,10 @@ from opentelemetry.trace import SpanKind
 
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace_common.clock import Clock
-from headrace_common.telemetry import Attributes, Observations, Telemetry
+from headrace_common.histogram import SECONDS_BOUNDS, Histogram
+from headrace_common.telemetry import Attributes, HistogramReading, Observations, Telemetry
 from headrace_runner.core.lifecycle import Holding
 from headrace_runner.process import resident_bytes
-
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Measures:
@@ -25,6 +24,8 @@ class Measures:
         self._labels: dict[str, str] = {}
         self.bundles = self.rows = self.requests = self.failed_bundles = 0
         self.compute_us = self.wait_us = 0
+        self._compute = Histogram(SECONDS_BOUNDS)
+        self._wait = Histogram(SECONDS_BOUNDS)
         self._register()
 
     def serve(self, holding: Holding) -> None:
@@ -44,8 +45,8 @@ class Measures:
         self.compute_us += result.compute_us
         self.wait_us += result.wait_us
         self.failed_bundles += result.HasField("error")
-        self._compute.record(result.compute_us / 1e6, self._labels)
-        self._wait.record(result.wait_us / 1e6, self._labels)
+        self._compute.record(result.compute_us / 1e6)
+        self._wait.record(result.wait_us / 1e6)
         if bundle.traceparents:
             self._trace(bundle, result, begun)
 
@@ -102,7 +103,7 @@ class Measures:
         return round((self._clock.wall() - (self._clock.monotonic() - monotonic)) * 1e9)
 
     def _register(self) -> None:
-        observe, histogram = self._telemetry.observe, self._telemetry.histogram
+        observe, observe_histogram = self._telemetry.observe, self._telemetry.observe_histogram
         observe("headrace_runner_bundles", "Bundles executed.", "", self._reads("bundles"))
         observe("headrace_runner_requests", "Requests in executed bundles.", "", self._reads("requests"))
         observe("headrace_runner_rows", "Rows in executed bundles.", "", self._reads("rows"))
@@ -110,11 +111,16 @@ class Measures:
         observe(
             "headrace_runner_resident", "Resident memory.", "By", lambda: [(resident_bytes(), self._labels)], "gauge"
         )
-        self._compute = histogram("headrace_runner_compute", "Engine time of a bundle.", "s", _SECONDS)
-        self._wait = histogram("headrace_runner_wait", "From a bundle's receipt to the engine.", "s", _SECONDS)
+        observe_histogram("headrace_runner_compute", "Engine time of a bundle.", "s", self._shows(self._compute))
+        observe_histogram(
+            "headrace_runner_wait", "From a bundle's receipt to the engine.", "s", self._shows(self._wait)
+        )
 
     def _reads(self, counter: str) -> Callable[[], Observations]:
         def read() -> Observations:
             return [(getattr(self, counter), self._labels)]
 
         return read
+
+    def _shows(self, histogram: Histogram) -> Callable[[], list[HistogramReading]]:
+        return lambda: [HistogramReading(histogram.bounds, histogram.counts, histogram.total, self._labels)]

@@ -72,14 +72,19 @@ class Queued:
 
 
 class Limiter:
-    """One lease's state: what is in hand and what the bucket holds. Without a lease it only counts."""
+    """One lease's state: what is in hand and what the bucket holds. Without a lease it only counts.
 
-    __slots__ = ("_expires", "_limits", "_stamp", "_tokens", "in_hand", "lease", "subject")
+    Attributes:
+        open: nothing is limited: everybody may enter, and `in_hand` is all that has to be kept.
+    """
+
+    __slots__ = ("_expires", "_limits", "_stamp", "_tokens", "in_hand", "lease", "open", "subject")
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
         self.in_hand = 0
         self.lease: Lease | None = None
+        self.open = True
         self._limits = Limits()
         self._expires = inf
         self._tokens = 0.0
@@ -100,6 +105,8 @@ class Limiter:
         self.lease = lease
         self._limits = lease.limits if lease else Limits()
         self._expires = inf if lease is None or lease.ttl_s is None else now + lease.ttl_s
+        # An expired lease keeps the limits of its floor: a floor that limits is never open.
+        self.open = lease is None or (lease.limits, lease.floor, lease.budget) == (Limits(), Limits(), Budget.WITHIN)
         rate = self._limits.requests_per_second
         if rate is not None:
             self._tokens = _burst(rate) if rate_was is None else min(self._tokens, _burst(rate))
