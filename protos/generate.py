@@ -140,6 +140,7 @@ def generate(target: Path) -> None:
         ]
         run_protoc(
             f"--descriptor_set_in={work / 'full.binpb'}",
+            f"--plugin=protoc-gen-py={Path(sys.executable).parent / 'protoc-gen-py'}",
             f"--py_out={rules}",
             *validated,
             *third_party,

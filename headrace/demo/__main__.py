@@ -106,17 +106,17 @@ def show_cold_start(console: Console, client: Client, codec: MagikaCodec) -> Non
         if time.monotonic() > give_up:
             raise RuntimeError(f"the model did not go to zero within {IDLE_WITHIN_S} s")
         time.sleep(0.1)
-    before = client.model(MODEL).cold_starts.count
     features = codec.features(b"import sys\nprint(sys.argv)\n" * 3)
     assert features is not None
     started = time.perf_counter()
     client.infer(MODEL, {"bytes": features})
     console.print(f"   ...and the next request was answered after {1000 * (time.perf_counter() - started):.0f} ms:")
-    while client.model(MODEL).cold_starts.count == before:
+    # The router reports the last phase with its next demand report.
+    while not (recent := client.model(MODEL).cold_starts.recent) or not recent[-1].first_answer.ToNanoseconds():
         if time.monotonic() > give_up:
             raise RuntimeError("the cold start was not recorded")
         time.sleep(0.05)
-    console.print(phases(client.model(MODEL).cold_starts.recent[-1]))
+    console.print(phases(recent[-1]))
 
 
 def phases(cold_start: models_pb2.ColdStart) -> Table:
