@@ -99,7 +99,9 @@ async def test_a_new_revision_is_checked_anew(
         await hot.infer_bytes(body, "default")
 
 
-async def test_the_trace_and_the_way_to_ask_for_the_caller_are_carried(hot: HotInference, plane: Any, make_add_request: MakeRequest) -> None:
+async def test_the_trace_and_the_way_to_ask_for_the_caller_are_carried(
+    hot: HotInference, plane: Any, make_add_request: MakeRequest
+) -> None:
     body = make_add_request().SerializeToString()
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
     await hot.infer_bytes(body, "default", traceparent=trace, is_gone=lambda: True)
