@@ -61,13 +61,13 @@ class Process:
             await self.channel.close()
         return code
 
-    async def deploy(self, name: str, idle_s: int) -> models_pb2.Model:
+    async def deploy(self, name: str, idle_s: int, content: bytes = MODEL) -> models_pb2.Model:
         async def parts() -> AsyncIterator[models_pb2.UploadArtifactRequest]:
             header = models_pb2.UploadArtifactRequest.FileHeader(
-                path="model.fake.json", size_bytes=len(MODEL), sha256=hashlib.sha256(MODEL).hexdigest()
+                path="model.fake.json", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
             )
             yield models_pb2.UploadArtifactRequest(file=header)
-            yield models_pb2.UploadArtifactRequest(chunk=MODEL)
+            yield models_pb2.UploadArtifactRequest(chunk=content)
 
         stub = models_pb2_grpc.ModelServiceStub(self.channel)
         artifact = (await stub.UploadArtifact(parts())).artifact
@@ -170,6 +170,24 @@ async def test_it_serves_scales_to_zero_and_back_and_stops_clean(process: Proces
     assert await process.end(signal.SIGTERM) == 0
     assert process.runners() == []
     assert not process.context.socket.exists()
+
+
+async def test_a_stop_tells_whoever_waits_for_a_deploy(process: Process) -> None:
+    await process.start()
+    hangs = json.dumps({**json.loads(MODEL), "behaviour": "hang"}).encode()
+    deploy = asyncio.create_task(process.deploy("m", idle_s=1, content=hangs))
+    async with asyncio.timeout(DEADLINE_S):
+        while not any(each.instances for each in (await process.status()).models):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert process.child is not None
+    process.child.send_signal(signal.SIGTERM)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await deploy
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert error.value.details() == "the autoscaler stopped during the first load; deploy again"
+    async with asyncio.timeout(DEADLINE_S):
+        assert await process.child.wait() == 0
+    assert process.runners() == []
 
 
 async def test_killed_it_comes_back_with_everything_it_knew(process: Process) -> None:

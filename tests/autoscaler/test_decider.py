@@ -47,18 +47,20 @@ SERVED = RevisionStatus(ready=1, ready_for_s=100.0, max_batch_size=8)
             id="a guessed service time starts no more than one",
         ),
         pytest.param(
-            ModelSpec("m"), window_of(queued=3), RevisionStatus(starting=1), 1, None,
+            ModelSpec("m"), window_of(queued=3), RevisionStatus(starting=1), 1,
+            "demand, and no service time is known yet: one instance until it is measured",
             id="one that starts already counts",
         ),
         # 100/s x 20 ms = 2.0 busy instances; 2.0 / 0.7 = 2.86.
         pytest.param(
-            ModelSpec("m"), window_of(rate=100, service_ms=20), SERVED, 3, "as many as the offered load keeps busy at the target utilisation",
-            id="littles law over the target",
+            ModelSpec("m"), window_of(rate=100, service_ms=20), SERVED, 3,
+            "as many as the offered load keeps busy at the target utilisation", id="littles law over the target",
         ),
         # Profile: 8 rows in 16 ms are 2 ms a row; 100/s x 2 ms = 0.2. Batches were far from full.
         pytest.param(
             ModelSpec("m"), window_of(rate=100, service_ms=20),
-            RevisionStatus(ready=1, ready_for_s=100.0, max_batch_size=8, profile_us=((1, 20000), (8, 16000))), 1, None,
+            RevisionStatus(ready=1, ready_for_s=100.0, max_batch_size=8, profile_us=((1, 20000), (8, 16000))), 1,
+            "demand: one instance is enough for it",
             id="small batches could grow, so the profile bounds the service time",
         ),
         pytest.param(
@@ -75,7 +77,8 @@ SERVED = RevisionStatus(ready=1, ready_for_s=100.0, max_batch_size=8)
         # 2.0 offered; the backlog of 1000 x 20 ms would be 20 instances, and counts as at most the 1 there is.
         pytest.param(
             ModelSpec("m"), window_of(rate=100, service_ms=20, queued=1000), SERVED, 5,
-            "as many as the offered load and what waits keep busy at the target utilisation", id="the backlog term is bounded",
+            "as many as the offered load and what waits keep busy at the target utilisation",
+            id="the backlog term is bounded",
         ),
         pytest.param(
             ModelSpec("m", max_instances=2), window_of(rate=100, service_ms=20), SERVED, 2,

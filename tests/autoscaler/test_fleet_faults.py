@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
+from headrace_autoscaler.core.backoff import Failures
 from headrace_autoscaler.domain import DecisionRecord, Limits, ModelFile, ModelSpec, Revision, RevisionState, Tenant
 from headrace_autoscaler.fleet.history import History
 from headrace_autoscaler.fleet.link import RunnerLink
@@ -41,6 +42,18 @@ async def test_a_runner_that_shows_itself_late_is_adopted(open_world: OpenWorld)
     assert world.standby() == 1, "one too many: adopted and stopped"
 
 
+async def test_a_runner_that_shows_itself_much_later_is_a_successors(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world, decision_period_s=0.1)
+    world.pass_time(121)
+    await FakeProvider(world.machine).start("runner-theirs")
+    world.fleet.catalogue_changed()
+    for _ in range(2):
+        flushed = dict(world.usage)
+        world.clock.advance(1)
+        await world.until(lambda seen=flushed: world.usage != seen)
+    assert "runner-theirs" in world.machine.runners
+
+
 async def test_a_cold_start_that_had_to_make_room_still_came_from_the_standby(open_world: OpenWorld) -> None:
     world = await with_standby(open_world)
     world.catalogue.tenant_list.append(Tenant("acme", Limits(cpu_millicores=1000)))
@@ -67,21 +80,22 @@ async def test_a_load_that_fails_unexpectedly_fails_its_deploy(open_world: OpenW
 
 async def test_what_runs_does_not_hide_that_no_runner_can_be_started(open_world: OpenWorld) -> None:
     world = await with_standby(open_world)
-    world.catalogue.put(ModelSpec("idle", idle_timeout_s=1), revision_of("idle"))
+    world.catalogue.put(ModelSpec("runs", min_instances=1), revision_of("runs"))
     world.machine.start_failure = "no space left"
-    world.demand("idle", queued=1)
-    await world.until(lambda: world.instances("idle"))
+    world.fleet.catalogue_changed()
+    await world.until(lambda: world.instances("runs"))
     world.catalogue.put(ModelSpec("m"), revision_of("m"))
     world.demand("m", queued=1)
     await world.until(lambda: world.fleet.view("m").blocked_reason or world.pass_time(1))
     world.machine.may_exit.clear()
-    [instance] = world.instances("idle")
-    await _tell_to_unload(f"unix:{world.machine.runners[instance].socket}")
-    await world.until(lambda: world.instances("idle", "draining"))
-    world.fleet.catalogue_changed()
-    await asyncio.sleep(0)
-    await world.until(lambda: world.fleet.view("m").decisions)
+    await world.until(lambda: world.fleet.view("m").decisions[-1].reason.endswith("no space left"))
+    said = len(world.fleet.view("m").decisions)
+    [instance] = world.instances("runs")
+    async with grpc.aio.insecure_channel(f"unix:{world.machine.runners[instance].socket}") as channel:
+        await runner_pb2_grpc.RunnerServiceStub(channel).Unload(runner_pb2.UnloadRequest(epoch=7))
+    await world.until(lambda: world.fleet.view("runs").decisions[-1].reason.endswith("no space left"))
     assert world.fleet.view("m").blocked_reason == "no space left"
+    assert len(world.fleet.view("m").decisions) == said, "nothing has changed for it, not even for a moment"
     world.machine.may_exit.set()
 
 
@@ -133,6 +147,9 @@ def test_what_was_said_of_a_revision_is_forgotten_with_it() -> None:
     assert len(history.decisions("m")) == 2
 
 
-async def _tell_to_unload(target: str) -> None:
-    async with grpc.aio.insecure_channel(target) as channel:
-        await runner_pb2_grpc.RunnerServiceStub(channel).Unload(runner_pb2.UnloadRequest(epoch=7))
+def test_attempts_that_fail_together_are_one_failure() -> None:
+    once = Failures().failed("no space left", 100.0)
+    assert once.failed("no space left", 100.5) == once
+    again = once.failed("no space left", 101.0)
+    assert (again.count, again.retry_at) == (2, 103.0)
+    assert not again.blocking

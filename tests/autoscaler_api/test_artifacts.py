@@ -303,5 +303,5 @@ async def test_a_scheme_whose_package_is_missing_says_which(store: ArtifactStore
 async def test_the_same_files_from_two_uploaders_at_once_are_one_artifact(store: ArtifactStore) -> None:
     for round_ in range(20):
         content = f"round {round_}".encode()
-        received = await asyncio.gather(*(store.receive(parts({"model.onnx": content})) for _ in range(6)))
+        received = await asyncio.gather(*(store.receive(stream(header("m.onnx", content), content)) for _ in range(6)))
         assert len({artifact.name for artifact in received}) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -414,6 +415,8 @@ async def test_closing_stops_loads_and_says_so(api: Any, onnx_model: OnnxModel) 
     assert api.fleet.discarded == [("m", 1)]
     assert api.store.models() == ()
     assert "stopped during" in api.store.failures()["m"].reason
+    code, told = await refused(api.deploy("m", {"m.onnx": onnx_model()}))
+    assert (code, told) == (Code.UNAVAILABLE, "the autoscaler is stopping; deploy again")
 
 
 # Deletion.
@@ -559,3 +562,16 @@ async def test_the_same_retirement_told_twice_at_once_is_harmless(api: Any, onnx
     await asyncio.gather(*(api.catalogue.finish_retiring("m", 1) for _ in range(4)))
     assert api.catalogue.models() == api.store.models() == ()
     assert api.stored_artifacts() == set()
+
+
+async def test_slow_fetches_do_not_hold_up_what_is_written(api: Any) -> None:
+    """Fetches and uploads take up the threads that the event loop has; the books must go on."""
+    released = threading.Event()
+    slow = [asyncio.create_task(asyncio.to_thread(released.wait)) for _ in range(64)]
+    try:
+        async with asyncio.timeout(10):
+            await api.tenants.SetTenant(tenants_pb2.SetTenantRequest(tenant=tenants_pb2.TenantSpec(name="acme")))
+    finally:
+        released.set()
+        await asyncio.gather(*slow)
+    assert api.catalogue.tenant("acme") is not None

@@ -1,7 +1,8 @@
 """Models and tenants as they stand: in memory, over the store.
 
-Reads are plain attribute look-ups on the event loop. A write goes to the store first, in a thread,
-and into memory once it is committed; one writer at a time, so that memory and store see the same order.
+Reads are plain attribute look-ups on the event loop. A write goes to the store first, in a thread of its
+own, which no slow fetch or upload can hold up, and into memory once it is committed; one writer at a time,
+so that memory and store see the same order.
 A write that has begun is finished even if its caller is cancelled.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -49,6 +51,7 @@ class StoredCatalogue:
         self._artifacts = artifacts
         self._clock = clock
         self._lock = asyncio.Lock()
+        self._writer = ThreadPoolExecutor(1, "store")
         self._writes: set[asyncio.Task[object]] = set()
         self._models: dict[str, Model] = {}
         self._tenants: dict[str, Tenant] = {}
@@ -77,6 +80,7 @@ class StoredCatalogue:
         """Waits for writes in progress, then closes the store."""
         await self.settled()
         await asyncio.to_thread(self._store.close)
+        self._writer.shutdown(wait=False)
 
     # What there is.
 
@@ -211,7 +215,7 @@ class StoredCatalogue:
     def _commit(self, commit: Callable[[], T], remember: Callable[[T], object]) -> Coroutine[object, object, T]:
         async def committed() -> T:
             async with self._lock:
-                result = await asyncio.to_thread(commit)
+                result = await asyncio.get_running_loop().run_in_executor(self._writer, commit)
                 remember(result)
                 return result
 

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -38,6 +36,7 @@ from headrace_autoscaler.deploy_plan import (
 )
 from headrace_autoscaler.deploy_source import read_settings, resolve
 from headrace_autoscaler.domain import Model, ModelSpec, Revision, RevisionState, Tenant
+from headrace_autoscaler.fleet.tasks import to_its_end
 from headrace_autoscaler.ports import Fleet
 from headrace_autoscaler.repository import CONFIG_PATH, candidates, tensor_mismatches
 from headrace_common.clock import Clock
@@ -73,6 +72,7 @@ class DeployService:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._running: defaultdict[str, set[asyncio.Task[Model]]] = defaultdict(set)
         self._deleting: set[str] = set()
+        self._closed = False
         self._collector: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -80,7 +80,8 @@ class DeployService:
         self._collector = asyncio.get_running_loop().create_task(self._collect_periodically())
 
     async def close(self) -> None:
-        """Stops the deploys in progress; what they had loaded is discarded."""
+        """Stops the deploys in progress, and refuses new ones; what they had loaded is discarded."""
+        self._closed = True
         tasks: set[asyncio.Task[Model] | asyncio.Task[None]] = {
             t for running in self._running.values() for t in running
         }
@@ -101,6 +102,8 @@ class DeployService:
         Raises:
             HeadraceError: what is wrong with the request or, with wait, why the load failed.
         """
+        if self._closed:
+            raise Unavailable("the autoscaler is stopping; deploy again")
         check_request(request)
         if request.spec.source:
             check_source(request.spec.source, self._schemes)
@@ -175,7 +178,8 @@ class DeployService:
                 return await self._attempt(request, artifact, begun)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - undone, told and recorded
             failure = self._explain(spec.name, error)
-            await _to_its_end(self._undo(spec, failure.message, artifact, new_tenant))
+            # A second delete must not cut off what undoes the deploy that the first one stopped.
+            await to_its_end(self._undo(spec, failure.message, artifact, new_tenant))
             raise failure from None
 
     async def _attempt(self, request: DeployRequest, artifact: Artifact, begun: asyncio.Future[Model]) -> Model:
@@ -284,13 +288,3 @@ class DeployService:
             except Exception as error:  # noqa: BLE001 - say, a lost database: the next round may succeed
                 self._log.error("collection failed", error=repr(error))
             await asyncio.sleep(COLLECT_PERIOD_S)
-
-
-async def _to_its_end(work: Coroutine[object, object, None]) -> None:
-    """Finishes it however often the caller is cancelled: a second delete must not cut off what undoes the
-    first one's deploy."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
-    task.result()

@@ -120,8 +120,9 @@ class Autoscaler:
         self._log.info("stopping", replaced=self._was_replaced)
         await _stop_serving(running.health)
         await running.control.close()
-        await running.server.stop(_LAST_ANSWERS_S)
+        # Before the server: whoever waits for a deploy is told why it ends.
         await running.deploys.close()
+        await running.server.stop(_LAST_ANSWERS_S)
         if self._was_replaced:
             await running.fleet.close()
         else:

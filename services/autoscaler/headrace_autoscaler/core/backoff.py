@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _FIRST_S = 1.0
 _LONGEST_S = 30.0
@@ -19,6 +19,9 @@ class Failures:
     retry_at: float = 0.0
 
     def failed(self, reason: str, now: float) -> Failures:
+        """One more. What fails during the pause was begun together with what the pause is for: no new attempt."""
+        if self.waits(now):
+            return replace(self, reason=reason)
         pause_s = min(_LONGEST_S, _FIRST_S * 2.0**self.count)
         return Failures(self.count + 1, reason, now + pause_s)
 

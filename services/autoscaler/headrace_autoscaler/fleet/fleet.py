@@ -231,10 +231,15 @@ class RunnerFleet:
                 get_logger().error("reconcile_failed", error=repr(error), exc_info=error)
 
     async def _keep_house(self) -> None:
+        clock = self._parts.clock
+        # No runner that an earlier autoscaler started can be starting for longer. What shows itself after that
+        # would be a successor's.
+        adopt_until = clock.monotonic() + self._parts.config.load_timeout_s
         while True:
             await asyncio.sleep(_HOUSEKEEPING_PERIOD_S)
             try:
-                await self._lifecycle.adopt_new()
+                if clock.monotonic() < adopt_until:
+                    await self._lifecycle.adopt_new()
                 await self._books.flush(self.registry)
                 await self._lifecycle.count_requests()
             except Exception as error:  # noqa: BLE001 - the books must be written as long as anything runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from headrace_common.logs import get_logger
@@ -34,3 +35,12 @@ class TaskSet:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             get_logger().error("task_failed", task=task.get_name(), error=repr(error), exc_info=error)
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Finishes it, however often the caller is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    task.result()
