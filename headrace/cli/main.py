@@ -65,6 +65,9 @@ def _report(error: Exception) -> int:
         return _say(str(error), 2)
     if isinstance(error, HeadraceError):
         return _say(_with_retry_time(error), 1)
+    if isinstance(error, OSError):  # Such as a disk without room for what we print.
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"{where}{error.strerror or error}", 2)
     # Typer's own usage errors: their classes moved between its versions, their shape did not.
     code, text = getattr(error, "exit_code", None), getattr(error, "format_message", None)
     if code is not None and text is not None:

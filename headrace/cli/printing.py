@@ -15,7 +15,7 @@ def print_json(value: Any, indent: int | None = 2) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """One line a row. Without a terminal: columns padded with blanks, two at least between them."""
-    cells = [["-" if cell in (None, "") else str(cell) for cell in row] for row in rows]
+    cells = [["-" if cell in (None, "") else " ".join(str(cell).splitlines()) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_rich(columns, cells)
         return

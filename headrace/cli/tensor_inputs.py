@@ -65,6 +65,8 @@ def _read_file(name: str, path: Path) -> Any:
 def _read_json(name: str, text: str, where: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError:
+        raise InvalidArgument(f"input {name!r}: not a tensor{where}: lists in lists without end") from None
     except ValueError as error:
         raise InvalidArgument(
             f"input {name!r}: not JSON{where}: {error}; a file is written @file.npy or @file.json"

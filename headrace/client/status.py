@@ -38,7 +38,8 @@ def error_from_call(error: grpc.RpcError, url: str) -> errors.HeadraceError:
         url: the mesh that was called, for the message.
     """
     call: Any = error
-    message = call.details() or ""
+    # On one line: an engine's own words, which a failed deploy passes on, may have several.
+    message = " ".join((call.details() or "").split())
     details = None
     for key, value in call.trailing_metadata() or ():
         if key == DETAILS_KEY:

@@ -9,9 +9,6 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-ROTATE_BYTES = 16 << 20
-"""A log larger than this is set aside as NAME.log.1 when its process starts."""
-
 
 class ServiceProcess:
     """A child process.
@@ -24,7 +21,6 @@ class ServiceProcess:
     """
 
     def __init__(self, command: Sequence[str], log: Path, group: int, descriptors: Sequence[int] = ()) -> None:
-        _rotate(log)
         with log.open("ab") as output:
             # Synchronous on purpose: the child is known before the event loop runs on, so that the
             # reaper of orphans never takes it for one.
@@ -93,11 +89,3 @@ def tail(log: Path, lines: int = 15) -> list[str]:
             return file.read().decode(errors="replace").splitlines()[-lines:]
     except OSError:
         return []
-
-
-def _rotate(log: Path) -> None:
-    try:
-        if log.stat().st_size > ROTATE_BYTES:
-            log.replace(log.with_name(log.name + ".1"))
-    except FileNotFoundError:
-        return

@@ -44,9 +44,7 @@ def prepare_state_dir(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path / "logs"):
             pass
     except OSError as error:
-        raise FailedPrecondition(
-            f"state directory {path}: cannot be written: {error.strerror}; choose another with --state"
-        ) from None
+        raise _unwritable(path, error) from None
 
 
 def lock_state_dir(path: Path) -> StateLock:
@@ -69,9 +67,19 @@ def lock_state_dir(path: Path) -> StateLock:
                 f"state directory {path}: another mesh{who} uses it; stop that one or choose another with --state"
             )
         time.sleep(_POLL_S)
-    os.truncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise _unwritable(path, error) from None
     return StateLock(descriptor)
+
+
+def _unwritable(path: Path, error: OSError) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"state directory {path}: cannot be written: {error.strerror}; choose another with --state"
+    )
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -16,6 +16,7 @@ from headrace.errors import Unavailable
 from headrace.mesh.draining import drain_router
 from headrace.mesh.gateway import MeshCollector, MetricsGateway
 from headrace.mesh.keeper import Keeper
+from headrace.mesh.log_rotation import keep_logs_small
 from headrace.mesh.orphans import adopt_orphans, reap_orphans
 from headrace.mesh.plan import MeshPlan, make_runtime_dir
 from headrace.mesh.preflight import Holdings, hold_what_is_needed
@@ -92,6 +93,7 @@ class Supervisor:
             watchers = [
                 tasks.create_task(self._watch_guard(guard)),
                 tasks.create_task(reap_orphans(guard.pid, partial(self._own_children, guard))),
+                tasks.create_task(keep_logs_small(self._plan.state_dir / "logs")),
             ]
             for keeper in self._keepers:
                 tasks.create_task(keeper.run())

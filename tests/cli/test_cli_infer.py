@@ -78,6 +78,7 @@ def test_literals_become_what_the_model_wants(
         ("FP32", "[[1], [2, 3]]", "not of equal lengths"),
         ("BYTES", "[1]", "expected strings"),
         ("FP32", "[1", "not JSON"),
+        pytest.param("FP32", "[" * 100_000, "lists in lists without end", id="deep"),
     ],
 )
 def test_values_that_do_not_fit_are_refused_here(

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,3 +239,18 @@ def test_looking_at_tenants_and_deleting_them(mesh: Any, run: Run) -> None:
 def test_the_entry_point_returns_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "headrace" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_one_line(mesh: Any) -> None:
+    mesh.on(methods.GET_STATUS, mesh_pb2.GetStatusResponse())
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace.cli.main", "status"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "HEADRACE_URL": mesh.url},
+        )
+    assert (done.returncode, done.stderr) == (2, "headrace: No space left on device\n")

@@ -167,7 +167,7 @@ def test_describe_for_people_says_the_same(mesh: Any, run: Run) -> None:
 
 
 def test_list_is_plain_and_stable_without_a_terminal(mesh: Any, run: Run) -> None:
-    blocked = models_pb2.Model(name="b", tenant="default", state=models_pb2.MODEL_STATE_BLOCKED, reason="no memory")
+    blocked = models_pb2.Model(name="b", tenant="default", state=models_pb2.MODEL_STATE_BLOCKED, reason="no\nmemory")
     mesh.on(methods.LIST_MODELS, models_pb2.ListModelsResponse(models=[MODEL, blocked]))
     assert run("list").out.splitlines() == [
         "NAME  TENANT   STATE    VERSIONS  INSTANCES  MIN  MAX  REASON",

@@ -1,6 +1,7 @@
 """Both clients against a scripted mesh. One suite: `caller` makes the asynchronous client look blocking."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -307,3 +308,38 @@ def _watch(requests: Any, loop: asyncio.AbstractEventLoop, ended: asyncio.Event)
             yield inference_pb2.ModelStreamInferResponse(infer_response={"id": request.id})
     finally:
         loop.call_soon_threadsafe(ended.set)
+
+
+def test_a_refusal_of_several_lines_is_told_in_one(mesh: Any, caller: Caller) -> None:
+    mesh.on(methods.DEPLOY, errors.FailedPrecondition("the engine said:\n  bad opset 99\n"))
+    with pytest.raises(errors.FailedPrecondition, match=r"^the engine said: bad opset 99$"):
+        caller().deploy("https://host/m.onnx", name="m")
+
+
+async def test_cancelling_a_call_withdraws_it_from_the_mesh(mesh: Any) -> None:
+    withdrawn, leave = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def lines(_request: Any) -> Iterator[mesh_pb2.ReadLogsResponse]:
+        try:
+            while not leave.wait(0.01):
+                yield mesh_pb2.ReadLogsResponse(line="{}")
+        finally:
+            loop.call_soon_threadsafe(withdrawn.set)
+
+    async def follow(client: AsyncClient) -> None:
+        async for _ in client.logs(follow=True):
+            began.set()
+
+    began = asyncio.Event()
+    mesh.on(methods.READ_LOGS, lines, "unary_stream")
+    try:
+        async with AsyncClient(mesh.url) as client, asyncio.timeout(20):
+            task = asyncio.create_task(follow(client))
+            await began.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await withdrawn.wait()
+    finally:
+        leave.set()

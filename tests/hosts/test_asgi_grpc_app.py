@@ -365,3 +365,37 @@ async def test_call_ends_with_a_status_even_if_its_trailers_cannot_be_sent() -> 
 
     answered = await serve(host(odd), Connection(frame(b"a")))
     assert answered.status[0] is grpc.StatusCode.INTERNAL
+
+
+async def test_client_that_leaves_while_enough_is_read_ahead_cancels_the_servicer() -> None:
+    cancelled = asyncio.Event()
+    connection = Connection(*[frame(b"a")] * 1000)
+
+    async def busy(requests: Any, _context: Any) -> bytes:
+        async for _ in requests:
+            for _ in range(100):  # Until what this one made room for is read, too.
+                await asyncio.sleep(0)
+            connection.gone = True
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+        return b""
+
+    async with host(busy, "stream_unary") as app, asyncio.timeout(5):
+        await serve(app, connection)
+    assert cancelled.is_set()
+    assert connection.sent == []
+
+
+async def test_little_is_read_beyond_what_a_servicer_that_is_busy_for_long_takes() -> None:
+    connection = Connection(*[frame(b"a")] * 1000)
+
+    async def busy(requests: Any, _context: Any) -> bytes:
+        async for _ in requests:
+            await asyncio.sleep(0.8)
+            return str(1000 - len(connection._chunks)).encode()
+        return b""
+
+    answered = await serve(host(busy, "stream_unary"), connection)
+    assert int(answered.body[5:]) < 9 + 5

@@ -108,18 +108,29 @@ def short_dir() -> Iterator[Path]:
 def start_up(short_dir: Path) -> Iterator[Callable[..., RunningMesh]]:
     """Starts a mesh of stand-ins; whatever the test does to it, nothing of it is left afterwards."""
     started: list[RunningMesh] = []
+    readers: list[subprocess.Popen[bytes]] = []
 
     def start(
-        ready_timeout_s: float = 25, routers: int = 1, standby: int = 1, under: str = "", **environment: str
+        ready_timeout_s: float = 25,
+        routers: int = 1,
+        standby: int = 1,
+        under: tuple[str, ...] = (),
+        log_reader: tuple[str, ...] = ("cat",),
+        **environment: str,
     ) -> RunningMesh:
+        arguments = [str(short_dir / "state"), str(ready_timeout_s), str(routers), str(standby)]
         with (short_dir / "stderr").open("w") as stderr:
+            reader = subprocess.Popen(log_reader, stdin=subprocess.PIPE, stdout=stderr)
+        assert reader.stdin is not None
+        with reader.stdin:
             process = subprocess.Popen(
-                [*under.split(), sys.executable, str(UP), str(short_dir / "state"), str(ready_timeout_s), str(routers), str(standby)],
+                [*under, sys.executable, str(UP), *arguments],
                 stdout=subprocess.PIPE,
-                stderr=stderr,
+                stderr=reader.stdin,
                 text=True,
                 env={**os.environ, **environment},
             )
+        readers.append(reader)
         started.append(RunningMesh(short_dir / "state", process))
         return started[-1]
 
@@ -131,3 +142,5 @@ def start_up(short_dir: Path) -> Iterator[Callable[..., RunningMesh]]:
         mesh.eventually(lambda state=mesh: not (state.state / "lock").exists() or not state.is_locked(), "clean end")
         assert mesh.process.stdout is not None
         mesh.process.stdout.close()
+    for reader in readers:
+        reader.wait(PATIENCE_S)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import FailedPrecondition
-from headrace.mesh.process import ROTATE_BYTES, ServiceProcess, describe_exit, tail
+from headrace.mesh.process import ServiceProcess, describe_exit, tail
 from headrace.mesh.state_directory import default_state_dir, lock_state_dir, prepare_state_dir
 
 
@@ -59,16 +59,6 @@ async def test_output_is_appended_to_the_log_and_its_end_can_be_read(tmp_path: P
     assert tail(log) == ["one", "two"]
     assert tail(log, lines=1) == ["two"]
     assert tail(tmp_path / "gone.log") == []
-
-
-async def test_a_log_that_has_grown_large_is_set_aside(tmp_path: Path) -> None:
-    log = tmp_path / "p.log"
-    log.touch()
-    os.truncate(log, ROTATE_BYTES + 1)
-    process = ServiceProcess([sys.executable, "-c", "raise SystemExit(4)"], log, group=0)
-    assert await process.wait() == 4
-    assert log.stat().st_size == 0
-    assert (tmp_path / "p.log.1").stat().st_size == ROTATE_BYTES + 1
 
 
 @pytest.mark.parametrize(("code", "text"), [(0, "exit code 0"), (-9, "signal SIGKILL"), (-99, "signal 99")])

@@ -153,7 +153,7 @@ def test_without_standby_none_is_waited_for(start_up: Start) -> None:
 
 
 def test_under_nohup_a_hang_up_changes_nothing(start_up: Start) -> None:
-    mesh = start_up(under="nohup")
+    mesh = start_up(under=("nohup",))
     mesh.until_ready()
     mesh.process.send_signal(signal.SIGHUP)
     os.kill(mesh.pid_of("router-0"), signal.SIGKILL)
@@ -162,9 +162,9 @@ def test_under_nohup_a_hang_up_changes_nothing(start_up: Start) -> None:
 
 
 def test_a_reader_of_its_log_that_leaves_does_not_stop_it(start_up: Start) -> None:
-    mesh = start_up(log_reader="head -n 5")
+    mesh = start_up(log_reader=("head", "-n", "4"))
     mesh.until_ready()
-    mesh.eventually(lambda: len(mesh.stderr.splitlines()) == 5, "the reader to have seen enough")
+    mesh.eventually(lambda: len(mesh.stderr.splitlines()) == 4, "the reader to have seen enough")
     metrics, router = mesh.metrics(), mesh.pid_of("router-0")
     assert 'headrace_process_restarts_total{process="router-0"} 0.0' in metrics
     os.kill(router, signal.SIGKILL)

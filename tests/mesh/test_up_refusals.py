@@ -52,6 +52,15 @@ def test_an_unwritable_state_directory(tmp_path: Path) -> None:
     assert "file/state: cannot be written" in refused(up("--state", str(tmp_path / "file" / "state")))
 
 
+def test_a_state_directory_that_takes_no_bytes(tmp_path: Path) -> None:
+    limited = ["bash", "-c", 'ulimit -f 0; exec "$@"', "bash"]
+    command = [*limited, sys.executable, "-m", "headrace.cli.main", "up", "--state", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--listen", "127.0.0.1:0"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert f"{tmp_path}: cannot be written: File too large" in refused(done)
+
+
 def test_an_address_that_is_not_loopback(tmp_path: Path) -> None:
     assert "0.0.0.0 is not loopback" in refused(up("--state", str(tmp_path), "--listen", "0.0.0.0:8080"))
     assert not (tmp_path / "lock").exists()

@@ -15,6 +15,8 @@ from headrace_common.asgi_grpc.framing import Framed
 _MAX_WAITING = 8
 """Messages read ahead of the servicer. More would take memory from a client that sends faster than we work."""
 
+_FIRST_PAUSE_S = 0.1
+
 
 class Requests:
     """An async iterator over request messages.
@@ -30,6 +32,7 @@ class Requests:
         self._failure: Exception | None = None
         self._ended = False
         self._changed = asyncio.Event()
+        self._pause_s = _FIRST_PAUSE_S
 
     async def pump(self) -> None:
         """Reads until the client half-closes, breaks a rule, or is gone."""
@@ -37,13 +40,26 @@ class Requests:
             while not self._call.half_closed:
                 self._waiting.extend(await self._call.read_messages())
                 self._changed.set()
-                while len(self._waiting) >= _MAX_WAITING:
-                    self._changed.clear()
-                    await self._changed.wait()
+                await self._pause()
         except Exception as error:  # noqa: BLE001 - the servicer gets it when it reads
             self._failure = error
         self._ended = True
         self._changed.set()
+
+    async def _pause(self) -> None:
+        """Until there is room. Now and then one more chunk is read all the same, to learn whether the client has
+        gone: each time after twice as long as the time before, so that they stay few.
+        """
+        if len(self._waiting) < _MAX_WAITING:
+            return
+        try:
+            async with asyncio.timeout(self._pause_s):
+                while len(self._waiting) >= _MAX_WAITING:
+                    self._changed.clear()
+                    await self._changed.wait()
+            self._pause_s = _FIRST_PAUSE_S
+        except TimeoutError:
+            self._pause_s *= 2
 
     async def next_bytes(self) -> bytes | None:
         """The next message; None after the last one."""
