@@ -62,3 +62,8 @@ class StreamItemFailed(HeadraceError):
     def __init__(self, message: str, *, index: int) -> None:
         super().__init__(message)
         self.index = index
+
+
+# A traceback names an error as callers import it.
+for _name in __all__:
+    globals()[_name].__module__ = __name__

@@ -1,6 +1,6 @@
-"""Generates the Python stubs and the descriptor set from the protos beside this file.
+"""Generates the Python stubs from the protos beside this file.
 
-    python protos/generate.py            writes the stubs and headrace/descriptors.binpb
+    python protos/generate.py            writes the stubs
     python protos/generate.py --check    exits 1 if what is committed differs
     python protos/generate.py --image F  writes the image that buf lints
 
@@ -36,7 +36,6 @@ GENERATED = (
     "headrace/**/*_pb2.py",
     "headrace/**/*_pb2.pyi",
     "headrace/**/*_pb2_grpc.py",
-    "headrace/*.binpb",
     f"{RULES}/**/*.py",
 )
 
@@ -118,7 +117,7 @@ def use_private_pool(stub: Path) -> None:
 
 
 def generate(target: Path) -> None:
-    """Writes all stubs and the descriptor set below `target`."""
+    """Writes all stubs below `target`."""
     rules = target / RULES
     rules.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
@@ -145,9 +144,6 @@ def generate(target: Path) -> None:
             *validated,
             *third_party,
         )
-    for file in full.file:
-        file.ClearField("source_code_info")
-    (target / "headrace/descriptors.binpb").write_bytes(full.SerializeToString(deterministic=True))
     for stub in (target / PRIVATE_POOL).glob("*_pb2.py"):
         use_private_pool(stub)
 

@@ -71,6 +71,14 @@ def seconds(text: str | None, flag: str) -> float | None:
     return None if text is None else parse_seconds(text, flag)
 
 
+def deadline(text: str | None, flag: str) -> float | None:
+    """`seconds`, and more than none of them."""
+    found = seconds(text, flag)
+    if found is not None and found <= 0:
+        raise InvalidArgument(f"{flag}: expected more than no time at all; got {text!r}")
+    return found
+
+
 def duration(text: str | None, flag: str) -> str | None:
     """A duration that stays text, once it is known to be one."""
     seconds(text, flag)

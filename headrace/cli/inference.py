@@ -29,19 +29,19 @@ def infer(
             show_default=False,
         ),
     ],
-    timeout: Annotated[str | None, typer.Option(help="Deadline, such as 2s. Default: 30s.")] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Deadline, such as 2s. Default: 30s.")] = None,
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="json|npz=FILE", help="Form of the answer.")
     ] = "json",
-    tenant: Annotated[str, typer.Option(help="Who calls.")] = "",
-    version: Annotated[str, typer.Option(help="Version; the current one if not given.")] = "",
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Who calls.")] = "",
+    version: Annotated[str, typer.Option(metavar="VERSION", help="Version; the current one if not given.")] = "",
 ) -> None:
     """Send one request to a model. Values are converted to the datatypes that the model wants."""
     from headrace.cli.tensor_inputs import conform, read_inputs
 
     with found_here():
         npz = _npz_path(output)
-        timeout_s = flags.seconds(timeout, "--timeout")
+        timeout_s = flags.deadline(timeout, "--timeout")
         values = read_inputs(inputs)
     with connect(tenant) as mesh:
         metadata = mesh.metadata(name, version)

@@ -13,27 +13,29 @@ from collections.abc import Sequence
 import typer
 
 from headrace.cli import inference, mesh, models, tenants
+from headrace.cli.commands import Command, Group
 from headrace.cli.problems import UsageProblem
 from headrace.errors import HeadraceError
 
 app = typer.Typer(
     name="headrace",
+    cls=Group,
     help="Serve machine-learning models for many tenants. HEADRACE_URL names the mesh (default http://127.0.0.1:8080).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("up")(mesh.up)
-app.command("deploy")(models.deploy)
-app.command("list")(models.list_models)
-app.command("status")(mesh.status)
-app.command("describe")(models.describe)
-app.command("delete")(models.delete)
-app.command("logs")(mesh.logs)
-app.command("infer")(inference.infer)
+app.command("up", cls=Command)(mesh.up)
+app.command("deploy", cls=Command)(models.deploy)
+app.command("list", cls=Command)(models.list_models)
+app.command("status", cls=Command)(mesh.status)
+app.command("describe", cls=Command)(models.describe)
+app.command("delete", cls=Command)(models.delete)
+app.command("logs", cls=Command)(mesh.logs)
+app.command("infer", cls=Command)(inference.infer)
 app.add_typer(tenants.app, name="tenant")
-app.command("usage")(mesh.usage)
-app.command("apply")(models.apply)
+app.command("usage", cls=Command)(mesh.usage)
+app.command("apply", cls=Command)(models.apply)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,14 +73,17 @@ def _report(error: Exception) -> int:
     # Typer's own usage errors: their classes moved between its versions, their shape did not.
     code, text = getattr(error, "exit_code", None), getattr(error, "format_message", None)
     if code is not None and text is not None:
-        message = str(text()).strip()
+        message = str(text()).strip().rstrip(".")
         return _say(f"{message}; see `headrace --help`", code) if message else code
     return _say(f"unexpected {type(error).__name__}: {error}; please report this as a bug", 1)
 
 
 def _with_retry_time(error: HeadraceError) -> str:
     retry_after_s = getattr(error, "retry_after_s", None)
-    return error.message if retry_after_s is None else f"{error.message} (try again in {retry_after_s:.3g} s)"
+    # The router's refusals say it themselves.
+    if retry_after_s is None or "retry in" in error.message:
+        return error.message
+    return f"{error.message} (try again in {retry_after_s:.3g} s)"
 
 
 def _say(message: str, code: int) -> int:

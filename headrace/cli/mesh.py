@@ -15,9 +15,11 @@ from headrace.cli import flags
 from headrace.cli.printing import print_fields, print_heading, print_json, print_rows
 from headrace.cli.problems import found_here
 from headrace.cli.session import connect
+from headrace.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from headrace.mesh.plan import MeshPlan
+    from headrace_common.config import MeshConfig
 
 _USAGE_COLUMNS = (
     "hour",
@@ -44,8 +46,12 @@ def up(
         typer.Option(metavar="DIR", help="What survives a restart. Default: ~/.local/state/headrace."),
     ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration, YAML.")] = None,
-    standby: Annotated[int | None, typer.Option(min=0, max=1024, help="Runners kept started. Default: 1.")] = None,
-    routers: Annotated[int | None, typer.Option(min=1, max=64, help="Router processes. Default: 1.")] = None,
+    standby: Annotated[
+        int | None, typer.Option(min=0, max=1024, metavar="N", help="Runners kept started. Default: 1.")
+    ] = None,
+    routers: Annotated[
+        int | None, typer.Option(min=1, max=64, metavar="N", help="Router processes. Default: 1.")
+    ] = None,
 ) -> None:
     """Run the mesh on this machine until Ctrl-C. Prints "ready URL" once it serves; logs go to standard error."""
     from headrace.mesh.supervisor import run_mesh
@@ -64,9 +70,9 @@ def plan_from_flags(
     """
     from headrace.mesh.plan import MeshPlan
     from headrace.mesh.state_directory import default_state_dir
-    from headrace_common.config import MeshConfig, load_mesh_config
+    from headrace_common.config import MeshConfig
 
-    mesh = MeshConfig() if config is None else load_mesh_config(config)
+    mesh = MeshConfig() if config is None else _read_config(config)
     if standby is not None:
         mesh = mesh.model_copy(update={"autoscaler": mesh.autoscaler.model_copy(update={"standby": standby})})
     if routers is not None:
@@ -77,6 +83,16 @@ def plan_from_flags(
         mesh=mesh,
         metrics_required="metrics_listen" in mesh.telemetry.model_fields_set,
     )
+
+
+def _read_config(path: Path) -> MeshConfig:
+    from headrace_common.config import load_mesh_config
+
+    try:
+        return load_mesh_config(path)
+    except InvalidArgument as error:
+        # YAML's name for what it does not read from a file itself.
+        raise InvalidArgument(error.message.replace('"<unicode string>"', f'"{path}"')) from None
 
 
 def status(as_json: Json = False) -> None:
@@ -98,17 +114,20 @@ def status(as_json: Json = False) -> None:
 def logs(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only lines about this model.")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    tail: Annotated[int, typer.Option(min=1, help="This many of the newest lines.")] = 200,
+    tail: Annotated[int, typer.Option(min=1, metavar="N", help="This many of the newest lines.")] = 200,
 ) -> None:
     """Print the services' logs, JSON lines, oldest first."""
     with connect() as mesh:
-        for line in mesh.logs(name, follow=follow, tail=tail):
+        count = 0
+        for count, line in enumerate(mesh.logs(name, follow=follow, tail=tail), start=1):  # noqa: B007
             print(line, flush=follow)
+    if name and not count and not follow:
+        raise NotFound(f"no log line names a model {name!r}; `headrace list` shows the models")
 
 
 def usage(
-    tenant: Annotated[str, typer.Option(help="Only this tenant's.")] = "",
-    since: Annotated[str, typer.Option(help="How far back, such as 90m or 24h.")] = "24h",
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Only this tenant's.")] = "",
+    since: Annotated[str, typer.Option(metavar="TIME", help="How far back, such as 90m or 24h.")] = "24h",
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
@@ -126,7 +145,16 @@ def usage(
         writer.writeheader()
         writer.writerows(views)
     else:
-        print_rows(views, tuple(column for column in _USAGE_COLUMNS if column not in ("shape", "class")))
+        for view in views:
+            view["hour"] = _to_the_minute(view["hour"])
+        print_rows(
+            views, tuple(column for column in _USAGE_COLUMNS if column not in ("shape", "class")), whole=("hour",)
+        )
+
+
+def _to_the_minute(moment: str | None) -> str:
+    """RFC 3339 in UTC, as "2026-11-21 23:00"."""
+    return (moment or "")[:16].replace("T", " ")
 
 
 def _announce(url: str) -> None:

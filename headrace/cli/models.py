@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,8 @@ from headrace.cli import flags
 from headrace.cli.printing import print_fields, print_heading, print_json, print_rows, print_table
 from headrace.cli.problems import found_here
 from headrace.cli.session import connect
+from headrace.errors import HeadraceError
+from headrace_common.identity import tenant_name
 
 if TYPE_CHECKING:
     from headrace.client.messages import ModelOptions
@@ -30,22 +34,42 @@ def deploy(
             show_default=False,
         ),
     ],
-    name: Annotated[str, typer.Option("--name", help="Name to serve it under.", show_default=False)],
-    tenant: Annotated[str, typer.Option(help="Who owns it and pays for it.")] = "default",
-    min_instances: Annotated[int | None, typer.Option(min=0, help="Instances always kept. Default: 0.")] = None,
-    max_instances: Annotated[int | None, typer.Option(min=1, help="Default: what the quota allows.")] = None,
-    idle_timeout: Annotated[str | None, typer.Option(help="Idle this long, it goes to zero. Default: 60s.")] = None,
-    slo: Annotated[str | None, typer.Option(help="Latency to scale for, such as 100ms; drops nothing.")] = None,
-    max_batch: Annotated[int | None, typer.Option(min=1, help="Rows per batch at most.")] = None,
-    cpu: Annotated[str | None, typer.Option(help="CPUs of one instance: 2, 0.5 or 500m. Default: 1.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory of one instance. Default: 1Gi.")] = None,
-    gpu: Annotated[str | None, typer.Option(help="GPUs of one instance: 1, 0.5 or 500m.")] = None,
-    gpu_memory: Annotated[str | None, typer.Option(help="GPU memory of one instance.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=0, help="Limit: requests not yet answered.")] = None,
-    rps: Annotated[float | None, typer.Option(min=0, help="Limit: requests per second.")] = None,
-    budget: Annotated[list[str] | None, typer.Option(help="Limit: money, such as 1.50/h or 200/month.")] = None,
-    engine: Annotated[str, typer.Option(help="Engine; by the file's kind if not given.")] = "",
-    share_with: Annotated[list[str] | None, typer.Option(help="Another tenant that may call it; * is all.")] = None,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name to serve it under.", show_default=False)],
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Who owns it and pays for it.")] = "default",
+    min_instances: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Instances always kept. Default: 0.")
+    ] = None,
+    max_instances: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Default: what the quota allows.")
+    ] = None,
+    idle_timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Idle this long, it goes to zero. Default: 60s.")
+    ] = None,
+    slo: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Latency to scale for, such as 100ms; drops nothing.")
+    ] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rows per batch at most.")] = None,
+    cpu: Annotated[
+        str | None, typer.Option(metavar="CPUS", help="CPUs of one instance: 2, 0.5 or 500m. Default: 1.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(metavar="BYTES", help="Memory of one instance. Default: 1Gi.")] = None,
+    gpu: Annotated[str | None, typer.Option(metavar="GPUS", help="GPUs of one instance: 1, 0.5 or 500m.")] = None,
+    gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help="GPU memory of one instance.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Limit: requests not yet answered.")
+    ] = None,
+    rps: Annotated[float | None, typer.Option(min=0, metavar="X", help="Limit: requests per second.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(metavar="AMOUNT/TIME", help="Limit: money, such as 1.50/h or 200/month.")
+    ] = None,
+    engine: Annotated[str, typer.Option(metavar="ENGINE", help="Engine; by the file's kind if not given.")] = "",
+    share_with: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another tenant that may call it; * is all; repeatable. Replaces what was shared before.",
+        ),
+    ] = None,
     response_cache: Annotated[bool | None, typer.Option(help="Answer repeated requests from memory.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return once a real load has succeeded.")] = False,
 ) -> None:
@@ -65,12 +89,18 @@ def deploy(
             "shared_with": share_with or (),
             "response_cache": response_cache,
         }
+        tenant_name(tenant, "--tenant")
         spec = _spec(source, name, options)
     with connect(tenant) as mesh:
-        _announce(mesh.deploy_spec(spec, wait=wait))
+        model = mesh.deploy_spec(spec, wait=wait)
+    _announce(model)
+    if wait and _is_blocked(model):
+        raise typer.Exit(1)
 
 
-def list_models(tenant: Annotated[str, typer.Option(help="Only this tenant's.")] = "", as_json: Json = False) -> None:
+def list_models(
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Only this tenant's.")] = "", as_json: Json = False
+) -> None:
     """List the models."""
     from headrace.cli.views import model_view
 
@@ -122,23 +152,47 @@ def apply(
     from headrace.cli.manifest import read_manifests
 
     with found_here():
-        manifests = read_manifests(file)
-        for manifest in manifests:
-            if manifest.model.source:
-                _check_source(manifest.model.source, manifest.model.name)
+        documents = read_manifests(file)
+        for document in documents:
+            with _naming(document.where):
+                _check_model(document.manifest.model)
     # Tenants first, whatever the order in the file: models belong to them.
-    manifests.sort(key=lambda manifest: manifest.WhichOneof("resource") == "model")
-    for manifest in manifests:
-        _apply_one(manifest, wait)
+    documents.sort(key=lambda document: document.manifest.WhichOneof("resource") == "model")
+    blocked = False
+    for document in documents:
+        with _naming(document.where):
+            blocked |= _apply_one(document.manifest, wait)
+    if wait and blocked:
+        raise typer.Exit(1)
 
 
-def _apply_one(manifest: mesh_pb2.Manifest, wait: bool) -> None:
+def _apply_one(manifest: mesh_pb2.Manifest, wait: bool) -> bool:
+    """Whether it is a model that is blocked now."""
     if manifest.WhichOneof("resource") == "tenant":
         with connect() as mesh:
             print(f"set tenant {mesh.set_tenant(manifest.tenant).name}")
-    else:
-        with connect(manifest.model.tenant) as mesh:
-            _announce(mesh.deploy_spec(manifest.model, wait=wait))
+        return False
+    with connect(manifest.model.tenant) as mesh:
+        model = mesh.deploy_spec(manifest.model, wait=wait)
+    _announce(model)
+    return _is_blocked(model)
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Says of an error which document of a file it is about."""
+    try:
+        yield
+    except HeadraceError as error:
+        error.args = (f"{where}: {error.message}", *error.args[1:])
+        raise
+
+
+def _check_model(model: models_pb2.ModelSpec) -> None:
+    if model.tenant:
+        tenant_name(model.tenant, "tenant")
+    if model.source:
+        _check_source(model.source, model.name)
 
 
 def _spec(source: str, name: str, options: ModelOptions) -> models_pb2.ModelSpec:
@@ -161,8 +215,15 @@ def _check_source(source: str, name: str) -> None:
 def _announce(model: models_pb2.Model) -> None:
     from headrace.cli.views import state_word
 
-    versions = ", ".join(f"version {version.version}" for version in model.versions[-1:])
-    print(f"deployed {model.name} {versions} for tenant {model.tenant}: {state_word(model.state)}".replace("  ", " "))
+    version = "".join(f" version {version.version}" for version in model.versions[-1:])
+    reason = f": {' '.join(model.reason.split())}" if model.reason else ""
+    print(f"deployed {model.name}{version} for tenant {model.tenant}: {state_word(model.state)}{reason}")
+
+
+def _is_blocked(model: models_pb2.Model) -> bool:
+    from headrace.v1 import models_pb2
+
+    return model.state == models_pb2.MODEL_STATE_BLOCKED
 
 
 def _print_model(view: dict[str, Any]) -> None:

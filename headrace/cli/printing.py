@@ -13,20 +13,23 @@ def print_json(value: Any, indent: int | None = 2) -> None:
     print(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """One line a row. Without a terminal: columns padded with blanks, two at least between them."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], whole: Sequence[str] = ()) -> None:
+    """One line a row, which a narrow terminal folds, except in the columns named `whole`.
+
+    Without a terminal: columns padded with blanks, two at least between them.
+    """
     cells = [["-" if cell in (None, "") else " ".join(str(cell).splitlines()) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        _print_rich(columns, cells)
+        _print_rich(columns, cells, whole)
         return
     widths = [max(len(row[index]) for row in [list(columns), *cells]) for index in range(len(columns))]
     for row in [list(columns), *cells]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
-    """A table of these keys of each row."""
-    print_table([key.upper().replace("_", " ") for key in keys], [[row[key] for key in keys] for row in rows])
+def print_rows(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], whole: Sequence[str] = ()) -> None:
+    """A table of these keys of each row; `whole` as for `print_table`, by key."""
+    print_table([_title(key) for key in keys], [[row[key] for key in keys] for row in rows], [*map(_title, whole)])
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
@@ -41,14 +44,18 @@ def print_heading(text: str) -> None:
     print(f"\n{text}")
 
 
-def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+def _title(key: str) -> str:
+    return key.upper().replace("_", " ")
+
+
+def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], whole: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in whole)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)

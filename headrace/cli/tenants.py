@@ -7,32 +7,35 @@ from typing import Annotated, Any
 import typer
 
 from headrace.cli import flags
+from headrace.cli.commands import Command, Group
 from headrace.cli.printing import print_fields, print_json, print_table
 from headrace.cli.problems import found_here
 from headrace.cli.session import connect
 
-app = typer.Typer(help="Tenants and what they may use.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="Tenants and what they may use.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant's name.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command("set")
+@app.command("set", cls=Command)
 def set_tenant(
     name: Name,
-    cpu: Annotated[str | None, typer.Option(help="CPUs: 2, 0.5 or 500m.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory: 4Gi, 500M.")] = None,
-    gpu: Annotated[str | None, typer.Option(help="GPUs: 1, 0.5 or 500m.")] = None,
-    gpu_memory: Annotated[str | None, typer.Option(help="GPU memory.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=0, help="Requests not yet answered.")] = None,
-    rps: Annotated[float | None, typer.Option(min=0, help="Requests per second.")] = None,
-    budget: Annotated[list[str] | None, typer.Option(help="Money, such as 1.50/h or 200/month; repeatable.")] = None,
-    cohort: Annotated[str, typer.Option(help="Tenants of one cohort lend to each other.")] = "",
+    cpu: Annotated[str | None, typer.Option(metavar="CPUS", help="CPUs: 2, 0.5 or 500m.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="BYTES", help="Memory: 4Gi, 500M.")] = None,
+    gpu: Annotated[str | None, typer.Option(metavar="GPUS", help="GPUs: 1, 0.5 or 500m.")] = None,
+    gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help="GPU memory.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=0, metavar="N", help="Requests not yet answered.")] = None,
+    rps: Annotated[float | None, typer.Option(min=0, metavar="X", help="Requests per second.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(metavar="AMOUNT/TIME", help="Money, such as 1.50/h or 200/month; repeatable.")
+    ] = None,
+    cohort: Annotated[str, typer.Option(metavar="NAME", help="Tenants of one cohort lend to each other.")] = "",
     borrow: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Most that it may borrow.")] = None,
     lend: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Most that it lends.")] = None,
-    weight: Annotated[float | None, typer.Option(help="Share of what is contended. Default: 1.")] = None,
+    weight: Annotated[float | None, typer.Option(metavar="X", help="Share of what is contended. Default: 1.")] = None,
 ) -> None:
-    """Create a tenant, or replace what is set of it. A quantity that is not given has no limit."""
+    """Create a tenant, or replace all that is set of it: what is not given now has no limit, whatever it had before."""
     from headrace.v1 import resources_pb2, tenants_pb2
 
     with found_here():
@@ -58,7 +61,7 @@ def set_tenant(
     print(f"set tenant {name}")
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_tenants(as_json: Json = False) -> None:
     """List the tenants."""
     from headrace.cli.views import tenant_view
@@ -72,7 +75,7 @@ def list_tenants(as_json: Json = False) -> None:
     print_table(("NAME", "COHORT", "MODELS", "NOMINAL"), rows)
 
 
-@app.command("describe")
+@app.command("describe", cls=Command)
 def describe_tenant(name: Name, as_json: Json = False) -> None:
     """Show a tenant's quotas and models."""
     from headrace.cli.views import tenant_view
@@ -98,7 +101,7 @@ def describe_tenant(name: Name, as_json: Json = False) -> None:
     )
 
 
-@app.command("delete")
+@app.command("delete", cls=Command)
 def delete_tenant(name: Name) -> None:
     """Forget a tenant that owns no model."""
     with connect() as mesh:

@@ -17,6 +17,8 @@ from headrace.client.tensors import DATATYPES, Array, Tensor, encode
 from headrace.errors import InvalidArgument
 from headrace.oip import inference_pb2
 
+_NPY = b"\x93NUMPY"
+
 
 def read_inputs(arguments: Sequence[str]) -> dict[str, Any]:
     """Input values by tensor name: arrays from .npy, (nested) lists and scalars from JSON.
@@ -54,12 +56,20 @@ def conform(values: dict[str, Any], metadata: inference_pb2.ModelMetadataRespons
 def _read_file(name: str, path: Path) -> Any:
     try:
         if path.suffix == ".npy":
+            _check_npy(name, path)
             return np.load(path, allow_pickle=False)
         if path.suffix == ".json":
             return _read_json(name, path.read_text(), f" in {path}")
     except (OSError, ValueError, EOFError) as error:
         raise InvalidArgument(f"input {name!r}: {path} cannot be read: {error}") from None
     raise InvalidArgument(f"input {name!r}: expected a file ending in .npy or .json; got {path}")
+
+
+def _check_npy(name: str, path: Path) -> None:
+    """numpy takes everything else for a pickle, and says so."""
+    with path.open("rb") as file:
+        if file.read(len(_NPY)) != _NPY:
+            raise InvalidArgument(f"input {name!r}: {path} is not a .npy file")
 
 
 def _read_json(name: str, text: str, where: str) -> Any:

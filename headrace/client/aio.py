@@ -23,10 +23,10 @@ from headrace.client.outgoing import AsyncOutgoing, in_thread, stream_requests_a
 from headrace.client.retry import DEFAULT_RETRY, Attempts, RetryBudget, RetryPolicy
 from headrace.client.status import error_from_call
 from headrace.client.tensors import Array, TensorLike
-from headrace.errors import HeadraceError
+from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.oip import inference_pb2
 from headrace.v1 import mesh_pb2, models_pb2, tenants_pb2, usage_pb2
-from headrace_common.identity import TENANT_KEY
+from headrace_common.identity import TENANT_KEY, tenant_name
 
 
 class AsyncClient:
@@ -35,13 +35,13 @@ class AsyncClient:
     Args:
         url: http://HOST:PORT or https://HOST:PORT; None: HEADRACE_URL, or http://127.0.0.1:8080.
         tenant: who calls; None: the tenant "default".
-        timeout_s: deadline of every call that is given none of its own; retries count into it.
+        timeout_s: deadline of every call that is given none of its own, streams aside; retries count into it.
         retry: when `Unavailable` is tried again.
         clock: monotonic seconds.
         jitter: uniform in [0, 1).
         sleep: waits between retries.
 
-    Every method raises a `headrace.errors.HeadraceError`.
+    Every method raises a `headrace.errors.HeadraceError`; so does this, if an argument makes no sense.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class AsyncClient:
     ) -> None:
         address = parse_address(url)
         self.url = address.url
-        self._timeout_s = timeout_s
-        self._metadata = ((TENANT_KEY, tenant),) if tenant else ()
+        self._timeout_s = messages.timeout(timeout_s)
+        self._metadata = ((TENANT_KEY, tenant_name(tenant, "tenant")),) if tenant else ()
         self._retry = retry
         self._budget = RetryBudget(retry)
         self._clock = clock
@@ -67,9 +67,11 @@ class AsyncClient:
         self._callables: dict[str, Any] = {}
         self._address = address
         self._channel: Any = None
+        self._closed = False
 
     async def close(self) -> None:
         """Closes the connection; calls in progress are cancelled."""
+        self._closed = True
         if self._channel is not None:
             await self._channel.close()
 
@@ -125,7 +127,7 @@ class AsyncClient:
             name: the model.
             inputs: taken as the stream has room.
             version: "" is the current one.
-            timeout_s: for the whole stream; None: the client's.
+            timeout_s: deadline of the whole stream, not of each input; None: none, whatever the client's is.
 
         Yields:
             Position of the input, and its outputs, as they arrive.
@@ -133,10 +135,11 @@ class AsyncClient:
         Raises:
             StreamItemFailed: an input was refused; it names its position.
         """
+        deadline_s = None if timeout_s is None else messages.timeout(timeout_s)
         requests = AsyncOutgoing(stream_requests_async(name, inputs, version))
         callable_ = self._callable(methods.STREAM_INFER, "stream_stream")
         with self._errors(requests):
-            call = callable_(requests, timeout=self._timeout(timeout_s), metadata=self._metadata)
+            call = callable_(requests, timeout=deadline_s, metadata=self._metadata)
             try:
                 async for response in call:
                     yield messages.stream_result(response)
@@ -145,14 +148,18 @@ class AsyncClient:
 
     async def metadata(self, name: str, version: str = "") -> inference_pb2.ModelMetadataResponse:
         """The model's inputs and outputs."""
-        return await self._call(methods.METADATA, inference_pb2.ModelMetadataRequest(name=name, version=version))
+        return await self._call(
+            methods.METADATA, messages.build(inference_pb2.ModelMetadataRequest, name=name, version=version)
+        )
 
     async def ready(self, name: str = "", version: str = "") -> bool:
         """Whether the model can be called now, at zero instances too; "": whether the mesh serves."""
         if not name:
             return (await self._call(methods.SERVER_READY, inference_pb2.ServerReadyRequest())).ready
         return (
-            await self._call(methods.MODEL_READY, inference_pb2.ModelReadyRequest(name=name, version=version))
+            await self._call(
+                methods.MODEL_READY, messages.build(inference_pb2.ModelReadyRequest, name=name, version=version)
+            )
         ).ready
 
     async def upload(self, source: str | Path, name: str, timeout_s: float = UPLOAD_TIMEOUT_S) -> str:
@@ -203,28 +210,30 @@ class AsyncClient:
         self, spec: models_pb2.ModelSpec, wait: bool = True, timeout_s: float = DEPLOY_TIMEOUT_S
     ) -> models_pb2.Model:
         """Deploys what the spec says; uploads its `source` first if that is a path."""
-        sent = models_pb2.ModelSpec()
-        sent.CopyFrom(spec)
+        request = messages.build(models_pb2.DeployModelRequest, model=spec, wait=wait)
+        sent = request.model
         if sent.source and not is_url(sent.source):
             sent.artifact = await self.upload(sent.source, sent.name)
             sent.source = ""
-        return (await self._call(methods.DEPLOY, models_pb2.DeployModelRequest(model=sent, wait=wait), timeout_s)).model
+        return (await self._call(methods.DEPLOY, request, timeout_s)).model
 
     async def models(self, tenant: str = "") -> list[models_pb2.Model]:
         """All models; with a tenant, that tenant's."""
-        return list((await self._call(methods.LIST_MODELS, models_pb2.ListModelsRequest(tenant=tenant))).models)
+        return list(
+            (await self._call(methods.LIST_MODELS, messages.build(models_pb2.ListModelsRequest, tenant=tenant))).models
+        )
 
     async def model(self, name: str) -> models_pb2.Model:
         """Everything about one model."""
-        return (await self._call(methods.GET_MODEL, models_pb2.GetModelRequest(name=name))).model
+        return (await self._call(methods.GET_MODEL, messages.build(models_pb2.GetModelRequest, name=name))).model
 
     async def delete(self, name: str) -> None:
         """Drains, stops and forgets a model."""
-        await self._call(methods.DELETE_MODEL, models_pb2.DeleteModelRequest(name=name))
+        await self._call(methods.DELETE_MODEL, messages.build(models_pb2.DeleteModelRequest, name=name))
 
     async def set_tenant(self, spec: tenants_pb2.TenantSpec) -> tenants_pb2.Tenant:
         """Creates a tenant or replaces what is set of it."""
-        return (await self._call(methods.SET_TENANT, tenants_pb2.SetTenantRequest(tenant=spec))).tenant
+        return (await self._call(methods.SET_TENANT, messages.build(tenants_pb2.SetTenantRequest, tenant=spec))).tenant
 
     async def tenants(self) -> list[tenants_pb2.Tenant]:
         """All tenants."""
@@ -232,15 +241,15 @@ class AsyncClient:
 
     async def tenant(self, name: str) -> tenants_pb2.Tenant:
         """One tenant."""
-        return (await self._call(methods.GET_TENANT, tenants_pb2.GetTenantRequest(name=name))).tenant
+        return (await self._call(methods.GET_TENANT, messages.build(tenants_pb2.GetTenantRequest, name=name))).tenant
 
     async def delete_tenant(self, name: str) -> None:
         """Forgets a tenant that owns no model."""
-        await self._call(methods.DELETE_TENANT, tenants_pb2.DeleteTenantRequest(name=name))
+        await self._call(methods.DELETE_TENANT, messages.build(tenants_pb2.DeleteTenantRequest, name=name))
 
     async def usage(self, tenant: str = "", since: datetime | None = None) -> list[usage_pb2.UsageRow]:
         """The books by hour; "" is every tenant, None is from the beginning."""
-        request = usage_pb2.GetUsageRequest(tenant=tenant)
+        request = messages.build(usage_pb2.GetUsageRequest, tenant=tenant)
         if since is not None:
             request.since.CopyFrom(messages.timestamp(since))
         return list((await self._call(methods.GET_USAGE, request)).rows)
@@ -257,7 +266,7 @@ class AsyncClient:
             follow: go on for ever; such a call has no deadline.
             tail: this many of the newest; 0: 200.
         """
-        request = mesh_pb2.ReadLogsRequest(model=model, follow=follow, tail=tail)
+        request = messages.build(mesh_pb2.ReadLogsRequest, model=model, follow=follow, tail=tail)
         timeout_s = None if follow else self._timeout_s
         with self._errors():
             call = self._callable(methods.READ_LOGS, "unary_stream")(
@@ -294,6 +303,8 @@ class AsyncClient:
             await self._sleep(delay_s)
 
     def _callable(self, method: Method[Any, Any], kind: str) -> Any:
+        if self._closed:
+            raise FailedPrecondition("the client is closed")
         if self._channel is None:
             self._channel = self._connect()
         found = self._callables.get(method.path)
@@ -302,7 +313,7 @@ class AsyncClient:
         return found
 
     def _timeout(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
+        return self._timeout_s if timeout_s is None else messages.timeout(timeout_s)
 
     def _connect(self) -> Any:
         # Here and not in the constructor: a grpc.aio channel belongs to the event loop it is made in.

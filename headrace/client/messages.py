@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypedDict
+from numbers import Integral, Real
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.client.tensors import DATATYPES, Array, Tensor, TensorLike, decode, encode
@@ -20,6 +22,8 @@ DEFAULT_TIMEOUT_S = 30.0
 DEPLOY_TIMEOUT_S = 600.0
 UPLOAD_TIMEOUT_S = 3600.0
 
+_InputTensor = inference_pb2.ModelInferRequest.InferInputTensor
+_RequestedOutput = inference_pb2.ModelInferRequest.InferRequestedOutputTensor
 _CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -34,6 +38,9 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+
+
+Built = TypeVar("Built", bound=Message)
 
 
 class ModelOptions(TypedDict, total=False):
@@ -57,6 +64,34 @@ class ModelOptions(TypedDict, total=False):
     engine_options: Mapping[str, str]
     response_cache: bool | None
     policy: str
+
+
+def build(kind: type[Built], **fields: Any) -> Built:
+    """A message of these fields.
+
+    Raises:
+        InvalidArgument: a value is not of its field's kind; names the field.
+    """
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError):
+        for name, value in fields.items():
+            try:
+                kind(**{name: value})
+            except (TypeError, ValueError):
+                raise InvalidArgument(f"{name}: {value!r} of type {type(value).__name__} cannot be sent") from None
+        raise
+
+
+def timeout(seconds: float) -> float:
+    """A deadline, in seconds from now, once it is known to be one.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if not isinstance(seconds, Real) or not 0 < seconds < float("inf"):
+        raise InvalidArgument(f"timeout_s: expected more than 0 seconds; got {seconds!r}")
+    return seconds
 
 
 def model_spec(name: str, options: ModelOptions) -> models_pb2.ModelSpec:
@@ -90,6 +125,8 @@ def duration(span: str | timedelta, what: str) -> Duration:
 
 def timestamp(moment: datetime) -> Timestamp:
     """A moment; one without a zone is UTC."""
+    if not isinstance(moment, datetime):
+        raise InvalidArgument(f"expected a datetime; got {moment!r}")
     message = Timestamp()
     message.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     return message
@@ -104,17 +141,25 @@ def infer_request(
     priority: int | None = None,
     request_id: str = "",
 ) -> inference_pb2.ModelInferRequest:
-    """A ModelInfer request with raw contents."""
-    request = inference_pb2.ModelInferRequest(model_name=name, model_version=version, id=request_id)
+    """A ModelInfer request with raw contents.
+
+    Raises:
+        InvalidArgument: an argument is of the wrong kind, or an input is no tensor.
+    """
+    if not isinstance(inputs, Mapping):
+        raise InvalidArgument(f"inputs: expected a mapping of input names to arrays; got {type(inputs).__name__}")
+    request = build(inference_pb2.ModelInferRequest, model_name=name, model_version=version, id=request_id)
     for tensor_name, value in inputs.items():
         tensor = encode(tensor_name, value)
-        request.inputs.add(name=tensor_name, datatype=tensor.datatype, shape=tensor.shape)
+        request.inputs.append(
+            build(_InputTensor, name=tensor_name, datatype=tensor.datatype, shape=tensor.shape),
+        )
         request.raw_input_contents.append(tensor.data)
     for output in outputs or ():
-        request.outputs.add(name=output)
+        request.outputs.append(build(_RequestedOutput, name=output))
     if priority is not None:
-        if priority < 0:
-            raise InvalidArgument(f"priority: expected 0 or more; got {priority}")
+        if not isinstance(priority, Integral) or not 0 <= priority < 2**64:
+            raise InvalidArgument(f"priority: expected a whole number, 0 or more; got {priority!r}")
         request.parameters["priority"].uint64_param = priority
     return request
 

@@ -27,7 +27,15 @@ _CODES: dict[grpc.StatusCode, type[errors.HeadraceError]] = {
 
 # gRPC core says UNAVAILABLE both for a server's own answer and for a connection that never came about; only its text
 # tells them apart.
-_NO_CONNECTION = ("failed to connect to all addresses", "DNS resolution failed", "Name resolution failure")
+_NO_CONNECTION = (
+    "failed to connect to all addresses",
+    "errors resolving",
+    "DNS resolution failed",
+    "Name resolution failure",
+)
+# Core's own words where the deadline passes on this side are of several forms: "Deadline Exceeded", "Stream removed
+# (Deadline Exceeded)". The mesh's say more, and never just that.
+_DEADLINE = "deadline exceeded"
 
 
 def error_from_call(error: grpc.RpcError, url: str) -> errors.HeadraceError:
@@ -61,7 +69,7 @@ def error_from_status(code: grpc.StatusCode, message: str, details: bytes | None
     """
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _exhausted(message, details)
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED and message in ("", "Deadline Exceeded"):
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and (not message or _DEADLINE in message.lower()):
         return errors.DeadlineExceeded("no answer within the deadline; allow more time or look at `headrace status`")
     kind = _CODES.get(code)
     if kind is None:

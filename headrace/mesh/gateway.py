@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.client import methods
 from headrace.control.v1 import process_pb2
-from headrace.mesh.listening import ListenAddress
+from headrace.mesh.listening import ListenAddress, cannot_bind
+from headrace_common.logs import get_logger
 
 # A process with thousands of models takes seconds over its text; a dead one refuses at once. Prometheus waits for ten.
 SCRAPE_TIMEOUT_S = 5.0
@@ -131,3 +132,19 @@ class MetricsGateway:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def open_gateway(address: ListenAddress, collector: MeshCollector, required: bool) -> MetricsGateway:
+    """Listens at the address; if something has taken it, and another one will do, at any free port.
+
+    Raises:
+        FailedPrecondition: the address is required and cannot be had.
+    """
+    try:
+        return MetricsGateway(address, collector)
+    except OSError as error:
+        refusal = cannot_bind(address, "telemetry.metrics_listen", error)
+        if required:
+            raise refusal from None
+        get_logger().warning("metrics port in use", wanted=str(address), reason=f"{refusal.message}; taking any")
+        return MetricsGateway(ListenAddress(address.host, 0), collector)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from headrace.mesh.process import ServiceProcess, describe_exit
+from headrace.mesh.process import CANNOT_START, ServiceProcess, describe_exit, last_words, log_size
 from headrace.mesh.restart import RestartPolicy, plan_restart
 from headrace_common.clock import Clock
 from headrace_common.logs import get_logger
@@ -29,6 +29,7 @@ class Keeper:
         deaths: unwanted ends in a row, without a stable run between.
         restarts: since the mesh started.
         last_exit: how it last ended, for people.
+        refusal: why it said, before the mesh was ready, that it cannot start; "": it did not.
     """
 
     def __init__(
@@ -46,12 +47,15 @@ class Keeper:
         self.deaths = 0
         self.restarts = 0
         self.last_exit = ""
+        self.refusal = ""
         self._start = start
         self._sockets = sockets
         self._clock = clock
         self._policy = policy
         self._process: ServiceProcess | None = None
         self._let_end = asyncio.Event()
+        self._may_restart = asyncio.Event()
+        self._last_words = ""
         self._logger = get_logger()
 
     @property
@@ -62,17 +66,28 @@ class Keeper:
         """Until the service has ended after `let_end`."""
         while not self._let_end.is_set():
             began = self._clock.monotonic()
-            self.last_exit = await self._run_once()
+            code, self.last_exit = await self._run_once()
             for socket in self._sockets:
                 socket.unlink(missing_ok=True)
             if self._let_end.is_set():
                 self._logger.info("process ended", ended=self.name, how=self.last_exit)
                 return
+            if code == CANNOT_START and not self._may_restart.is_set():
+                self.refusal = self._last_words or f"it does not say why; see {self.log}"
+                # Starting it again would end the same way; whoever waits for the mesh decides.
+                await self._may_restart.wait()
+                if self._let_end.is_set():
+                    return
             await self._pause(self._clock.monotonic() - began)
+
+    def restart_always(self) -> None:
+        """The mesh serves: from now on it is started again even if it says that it cannot start."""
+        self._may_restart.set()
 
     def let_end(self) -> None:
         """From now on its end is wanted."""
         self._let_end.set()
+        self._may_restart.set()
 
     async def stop(self, timeout_s: float) -> None:
         """SIGTERM; SIGKILL if it has not ended after this time."""
@@ -86,14 +101,20 @@ class Keeper:
             process.send(signal.SIGKILL)
             await process.wait()
 
-    async def _run_once(self) -> str:
+    async def _run_once(self) -> tuple[int | None, str]:
+        """Exit code, None without one, and how it ended for people."""
+        self._last_words = ""
+        logged = log_size(self.log)
         try:
             self._process = self._start()
         except OSError as error:
-            return f"could not be started: {error}"
+            return None, f"could not be started: {error}"
         self._logger.info("process started", started=self.name, pid=self._process.pid)
         try:
-            return describe_exit(await self._process.wait())
+            code = await self._process.wait()
+            if code > 0:  # A signal says nothing in the log.
+                self._last_words = last_words(self.log, logged)
+            return code, describe_exit(code)
         finally:
             if self._process.returncode is not None:
                 self._process = None
@@ -101,6 +122,7 @@ class Keeper:
     async def _pause(self, ran_s: float) -> None:
         plan = plan_restart(self._policy, self.deaths, ran_s)
         self.deaths = plan.deaths
+        said = {"error": self._last_words} if self._last_words else {}
         self._logger.error(
             "process died",
             died=self.name,
@@ -108,6 +130,7 @@ class Keeper:
             restart_in_s=plan.delay_s,
             reason=plan.reason,
             log=str(self.log),
+            **said,
         )
         with suppress(TimeoutError):
             async with asyncio.timeout(plan.delay_s):

@@ -78,7 +78,7 @@ def _bind_or_refuse(address: ListenAddress, what: str) -> socket.socket:
     try:
         return _bind_shared(address, reuse_address=True)
     except OSError as error:
-        raise _cannot_bind(address, what, error) from None
+        raise cannot_bind(address, what, error) from None
 
 
 def _bind_shared(address: ListenAddress, reuse_address: bool) -> socket.socket:
@@ -102,10 +102,11 @@ def check_free(address: ListenAddress, what: str) -> None:
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            raise _cannot_bind(address, what, error) from None
+            raise cannot_bind(address, what, error) from None
 
 
-def _cannot_bind(address: ListenAddress, what: str, error: OSError) -> FailedPrecondition:
+def cannot_bind(address: ListenAddress, what: str, error: OSError) -> FailedPrecondition:
+    """Why an address cannot be listened on, for people; `what` is who wants to."""
     if error.errno == errno.EADDRINUSE:
         return FailedPrecondition(
             f"{what}: port {address.port} of {address.host} is in use; stop what listens there or choose another port"

@@ -39,10 +39,20 @@ def hold_what_is_needed(plan: MeshPlan) -> Iterator[Holdings]:
     listen = parse_listen(plan.listen, "--listen")
     metrics = parse_listen(plan.mesh.telemetry.metrics_listen, "telemetry.metrics_listen")
     with ExitStack() as stack:
+        if not plan.state_dir.exists():
+            # A refusal then leaves no trace. Where there is a state, its last mesh may be about to leave the ports.
+            _check_ports(listen, metrics, plan.metrics_required)
         prepare_state_dir(plan.state_dir)
         lock = stack.enter_context(closing(lock_state_dir(plan.state_dir)))
         front = stack.enter_context(closing(hold_port(listen, "--listen")))
         yield Holdings(lock, front, _metrics_address(metrics, plan.metrics_required))
+
+
+def _check_ports(listen: ListenAddress, metrics: ListenAddress, metrics_required: bool) -> None:
+    if listen.port:
+        check_free(listen, "--listen")
+    if metrics_required and metrics.port:
+        check_free(metrics, "telemetry.metrics_listen")
 
 
 def _metrics_address(wanted: ListenAddress, required: bool) -> ListenAddress:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+CANNOT_START = 2
+"""Exit code by which a service says that it cannot start, whoever tries again; its last line says why."""
 
 
 class ServiceProcess:
@@ -89,3 +93,39 @@ def tail(log: Path, lines: int = 15) -> list[str]:
             return file.read().decode(errors="replace").splitlines()[-lines:]
     except OSError:
         return []
+
+
+def log_size(log: Path) -> int:
+    """Bytes; 0 where there is none."""
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
+
+
+def last_words(log: Path, since: int) -> str:
+    """The reason in the last line that a process has logged, or the line itself; "": it wrote nothing.
+
+    Args:
+        log: its log.
+        since: size of the log when it was started; before that are the words of earlier ones.
+    """
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = since if since <= size else 0  # Rotation empties a log.
+            file.seek(max(start, size - 64 * 1024))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return _reason(next((line.strip() for line in reversed(lines) if line.strip()), ""))
+
+
+def _reason(line: str) -> str:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(entry, dict):
+        return line
+    return str(entry.get("reason") or entry.get("error") or line)

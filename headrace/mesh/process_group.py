@@ -31,7 +31,8 @@ def zombie_children(group: int) -> list[int]:
 def end_group(group: int, grace_s: float) -> None:
     """Asks every process of a group but this one to end, and kills what has not ended after the grace."""
     if _others(group):
-        os.killpg(group, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # The last one may end just now.
+            os.killpg(group, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     while _others(group) and time.monotonic() < deadline:
         time.sleep(_POLL_S)

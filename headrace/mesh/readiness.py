@@ -45,6 +45,10 @@ class NotReady(Exception):
     """The mesh does not come up. The message says why and shows the end of the log that knows more."""
 
 
+class CannotStart(NotReady):
+    """A service says that it cannot start on this machine. The message is one line, with its reason."""
+
+
 def find_missing(
     status: mesh_pb2.GetStatusResponse | None, front_ready: bool, standby: int, routers: int
 ) -> Missing | None:
@@ -75,6 +79,7 @@ async def wait_until_ready(
     """Polls until nothing is missing.
 
     Raises:
+        CannotStart: a process says so of itself.
         NotReady: the time is up, or a process dies again and again.
     """
     routers = sum(keeper.name.startswith("router-") for keeper in keepers)
@@ -86,7 +91,7 @@ async def wait_until_ready(
             grpc.aio.insecure_channel(str(front), options=_OPTIONS) as outside,
         ):
             while missing is not None:
-                _refuse_crash_loop(keepers)
+                _refuse_to_wait(keepers)
                 status, ready = await asyncio.gather(_status(inside), _front_ready(outside))
                 missing = find_missing(status, ready, standby, routers)
                 if missing is not None:
@@ -98,8 +103,10 @@ async def wait_until_ready(
         ) from None
 
 
-def _refuse_crash_loop(keepers: Sequence[Keeper]) -> None:
+def _refuse_to_wait(keepers: Sequence[Keeper]) -> None:
     for keeper in keepers:
+        if keeper.refusal:
+            raise CannotStart(f"{keeper.name}: {keeper.refusal}")
         if keeper.deaths >= _CRASH_LOOP:
             what = f"{keeper.name} died {keeper.deaths} times while starting, last with {keeper.last_exit}"
             raise NotReady(_with_logs(what, keeper.name, keepers))

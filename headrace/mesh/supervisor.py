@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headrace.errors import Unavailable
+from headrace.errors import FailedPrecondition, HeadraceError, Unavailable
 from headrace.mesh.draining import drain_router
-from headrace.mesh.gateway import MeshCollector, MetricsGateway
+from headrace.mesh.gateway import MeshCollector, MetricsGateway, open_gateway
 from headrace.mesh.keeper import Keeper
 from headrace.mesh.log_rotation import keep_logs_small
 from headrace.mesh.orphans import adopt_orphans, reap_orphans
@@ -22,7 +22,7 @@ from headrace.mesh.plan import MeshPlan, make_runtime_dir
 from headrace.mesh.preflight import Holdings, hold_what_is_needed
 from headrace.mesh.process import ServiceProcess, describe_exit
 from headrace.mesh.process_group import end_group
-from headrace.mesh.readiness import NotReady, wait_until_ready
+from headrace.mesh.readiness import CannotStart, NotReady, wait_until_ready
 from headrace_common.clock import SystemClock
 from headrace_common.logs import configure_logging, get_logger
 
@@ -39,14 +39,15 @@ def run_mesh(plan: MeshPlan, announce: Callable[[str], None]) -> None:
         announce: is given the URL once the mesh serves.
 
     Raises:
-        InvalidArgument, FailedPrecondition: what must hold before the start does not; nothing was started.
+        InvalidArgument, FailedPrecondition: what must hold before the start does not, or a service says that it cannot
+            start; nothing runs.
         Unavailable: the mesh did not come up, or lost its guard; it has been stopped.
     """
     configure_logging("supervisor", plan.mesh.telemetry.log_level)
     with hold_what_is_needed(plan) as holdings:
         failure = asyncio.run(Supervisor(plan, holdings, announce).run())
-    if failure:
-        raise Unavailable(failure)
+    if failure is not None:
+        raise failure
 
 
 class Supervisor:
@@ -61,11 +62,11 @@ class Supervisor:
         self._keepers: tuple[Keeper, ...] = ()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._failure = ""
+        self._failure: HeadraceError | None = None
         self._log = get_logger()
 
-    async def run(self) -> str:
-        """Until a signal says stop, or the mesh failed; returns why it failed, or ""."""
+    async def run(self) -> HeadraceError | None:
+        """Until a signal says stop, or the mesh failed; returns why it failed."""
         loop = asyncio.get_running_loop()
         for number in _STOP_SIGNALS:
             # Under nohup a hang-up is ignored, and stays so.
@@ -110,14 +111,23 @@ class Supervisor:
                     await asyncio.to_thread(end_group, guard.pid, self._plan.guard_grace_s)
 
     async def _serve(self) -> None:
-        gateway = MetricsGateway(self._holdings.metrics, MeshCollector(self._runtime, self._restarts))
-        self._log.info("metrics", url=f"{gateway.address.url}/metrics")
+        try:
+            gateway = self._open_gateway()
+        except FailedPrecondition as error:
+            self._failure = error
+            return
         try:
             if await self._become_ready():
                 await self._stop.wait()
             await self._first_of(self._drain(), self._hurry)
         finally:
             await asyncio.to_thread(gateway.close)
+
+    def _open_gateway(self) -> MetricsGateway:
+        collector = MeshCollector(self._runtime, self._restarts)
+        gateway = open_gateway(self._holdings.metrics, collector, self._plan.metrics_required)
+        self._log.info("metrics", url=f"{gateway.address.url}/metrics")
+        return gateway
 
     async def _become_ready(self) -> bool:
         """Whether the mesh serves now; otherwise it failed, or is to stop."""
@@ -126,10 +136,16 @@ class Supervisor:
         try:
             if not await self._first_of(ready, self._stop):
                 return False
+        except CannotStart as error:
+            self._log.error("mesh cannot start", reason=str(error))
+            self._failure = FailedPrecondition(f"the mesh cannot start: {error}")
+            return False
         except NotReady as error:
             self._log.error("mesh did not come up")
-            self._failure = f"the mesh did not come up: {error}"
+            self._failure = Unavailable(f"the mesh did not come up: {error}")
             return False
+        for keeper in self._keepers:
+            keeper.restart_always()
         self._log.info("mesh ready", url=self._front.url)
         self._announce(self._front.url)
         return True
@@ -167,7 +183,7 @@ class Supervisor:
 
     async def _watch_guard(self, guard: ServiceProcess) -> None:
         how = describe_exit(await guard.wait())
-        self._failure = f"the guard ended ({how}), without which the mesh could leave processes behind"
+        self._failure = Unavailable(f"the guard ended ({how}), without which the mesh could leave processes behind")
         self._log.error("guard died", how=how, reason="stopping: nothing would clean up after us")
         self._stop.set()
 

@@ -185,3 +185,32 @@ def test_other_forms_of_output_are_refused(run: Run, output: str) -> None:
     done = run("infer", "m", "-i", "x=1", "-o", output)
     assert done.code == 2
     assert "expected json or npz=FILE" in done.err
+
+
+@pytest.mark.parametrize("content", [b"", b"junk\n", b"\x80\x04."], ids=["empty", "text", "a pickle"])
+def test_a_file_that_is_no_npy_is_called_that(
+    run: Run, echoing: Callable[..., None], tmp_path: Path, content: bytes
+) -> None:
+    echoing(x="FP32")
+    (tmp_path / "x.npy").write_bytes(content)
+    done = run("infer", "m", "-i", f"x=@{tmp_path}/x.npy")
+    assert (done.code, done.err) == (2, f"headrace: input 'x': {tmp_path}/x.npy is not a .npy file\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(("--timeout", "0s"), "--timeout: expected more"), (("--tenant", "ünï"), "'ünï' does not name a tenant")],
+)
+def test_a_deadline_or_a_tenant_that_is_none_is_wrong_usage(
+    mesh: Any, run: Run, arguments: tuple[str, ...], expected: str
+) -> None:
+    done = run("infer", "m", "-i", "x=1", *arguments)
+    assert done.code == 2
+    assert expected in done.err
+    assert not mesh.seen
+
+
+def test_a_refusal_that_says_itself_when_to_retry_says_it_once(mesh: Any, run: Run) -> None:
+    mesh.on(methods.METADATA, metadata(x="FP32"))
+    mesh.on(methods.INFER, errors.QueueFull("the queue is full; retry in 0.218 s", retry_after_s=0.218))
+    assert run("infer", "m", "-i", "x=1").err == "headrace: the queue is full; retry in 0.218 s\n"

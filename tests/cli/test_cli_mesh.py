@@ -58,7 +58,8 @@ def test_without_a_mesh_one_line_says_what_to_do() -> None:
     ("arguments", "code", "expected"),
     [
         (("nonsense",), 2, "No such command"),
-        (("deploy", "x"), 2, "--name"),
+        (("deploy", "x"), 2, "Missing option '--name'; see"),
+        (("deploy", "x", "--name", "m", "--tenant", "ünï"), 2, "--tenant: 'ünï' does not name a tenant"),
         (("list", "--colour"), 2, "--colour"),
         (("usage", "--since", "yesterday"), 2, "--since: expected a duration"),
     ],
@@ -254,3 +255,49 @@ def test_a_full_disk_is_one_line(mesh: Any) -> None:
             env={**os.environ, "HEADRACE_URL": mesh.url},
         )
     assert (done.returncode, done.stderr) == (2, "headrace: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["up", "deploy", "infer", "logs", "usage", "apply", "list", "tenant set", "tenant"])
+def test_help_names_values_and_not_their_types(run: Run, command: str) -> None:
+    options = run(*command.split(), "--help").out.split(" Options ")[-1]
+    assert "--help" in options
+    assert "<" not in options.replace("<=", "")
+
+
+def test_logs_of_a_model_that_no_line_names(mesh: Any, run: Run) -> None:
+    mesh.on(methods.READ_LOGS, lambda request: [], "unary_stream")
+    done = run("logs", "nope")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("headrace: no log line names a model 'nope'")
+    assert run("logs").code == 0
+    assert run("logs", "nope", "--follow").code == 0
+
+
+def test_hours_are_whole_minutes_for_people(mesh: Any, run: Run) -> None:
+    hour = datetime(2026, 11, 21, 23, tzinfo=UTC)
+    row = usage_pb2.UsageRow(tenant="acme", model="iris", currency="USD")
+    row.hour.FromDatetime(hour)
+    mesh.on(methods.GET_USAGE, usage_pb2.GetUsageResponse(rows=[row]))
+    assert run("usage").out.splitlines()[1].startswith("2026-11-21 23:00  acme")
+    assert json.loads(run("usage", "--json").out)[0]["hour"] == "2026-11-21T23:00:00Z"
+
+
+def test_a_narrow_terminal_keeps_the_hour_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from headrace.cli.printing import print_rows
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    keys = ("hour", "tenant", "model", "instance_seconds", "cost")
+    print_rows([dict.fromkeys(keys, "a-long-name-of-something") | {"hour": "2026-11-21 23:00"}], keys, whole=("hour",))
+    assert "2026-11-21 23:00" in sys.stdout.getvalue()
+
+
+def test_grpc_says_nothing_of_its_own(mesh: Any) -> None:
+    done = headrace("list", HEADRACE_URL=mesh.url.replace("http", "https"))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("headrace: cannot reach the mesh at https://")

@@ -235,10 +235,16 @@ def test_apply_sets_tenants_first_and_uploads_paths_beside_the_file(
         ({"model": {"name": "m", "min_instances": "many"}}, "min_instances"),
         ({"model": {"name": "m", "slo": "soon"}}, "slo: expected a duration"),
         ({"model": {"source": "m.fake.json"}}, "model.name is missing"),
-        ({"model": {"name": "m"}, "tenant": {"name": "t"}}, "document 2"),
+        ({"model": {"name": "m"}, "tenant": {"name": "t"}}, "document 2 (model 'm'): expected exactly one"),
+        ({"model": {"name": "m", "resources": {"gpus": 1}}}, "model.resources.gpus: there is no such field"),
+        ({"model": {"name": "m", "replica": 3}}, "min_instances"),
+        ({"tenant": {"name": "t", "nominal": 3}}, "document 2 (tenant 't'): tenant.nominal: expected fields"),
+        ({"model": {"name": "m", "shared_with": "all"}}, "model.shared_with: expected a list; got 'all'"),
+        ({"model": {"name": "m", "slo": 3}}, "model.slo: expected a duration"),
+        ({"model": {"name": "m", "tenant": "ünï"}}, "document 2 (model 'm'): tenant: 'ünï' does not name"),
         ({}, "exactly one of `model:` and `tenant:`"),
         ([1], "expected `model:` or `tenant:`; got list"),
-        ({"model": {"name": "m", "source": "gone.onnx"}}, "gone.onnx: no such file"),
+        ({"model": {"name": "m", "source": "gone.onnx"}}, "document 2 (model 'm'): "),
     ],
 )
 def test_a_wrong_document_is_named_and_nothing_is_applied(
@@ -259,6 +265,7 @@ def test_a_file_without_documents_is_refused(run: Run, tmp_path: Path, text: str
     done = run("apply", "-f", str(file))
     assert done.code == 2
     assert str(file) in done.err
+    assert "<unicode string>" not in done.err
 
 
 def test_flags_and_yaml_are_one_schema(mesh: Any, run: Run, deployable: str, tmp_path: Path) -> None:
@@ -277,3 +284,27 @@ def test_flags_and_yaml_are_one_schema(mesh: Any, run: Run, deployable: str, tmp
     run("apply", "-f", write_yaml(tmp_path / "mesh.yaml", {"model": document}))
     by_flags, by_yaml = mesh.requests(methods.DEPLOY)
     assert by_flags == by_yaml
+
+
+@pytest.mark.parametrize(("flags", "code"), [([], 0), (["--wait"], 1)])
+def test_a_deploy_that_is_blocked_says_why(
+    mesh: Any, run: Run, deployable: str, tmp_path: Path, flags: list[str], code: int
+) -> None:
+    blocked = models_pb2.Model(
+        name="iris", tenant="acme", state=models_pb2.MODEL_STATE_BLOCKED, reason="needs 8 CPUs\nof 4"
+    )
+    mesh.on(methods.DEPLOY, models_pb2.DeployModelResponse(model=blocked))
+    line = "deployed iris for tenant acme: blocked: needs 8 CPUs of 4\n"
+    done = run("deploy", deployable, "--name", "iris", *flags)
+    assert (done.code, done.out) == (code, line)
+    file = write_yaml(tmp_path / "mesh.yaml", {"model": {"name": "iris", "source": deployable}})
+    done = run("apply", "-f", file, *flags)
+    assert (done.code, done.out) == (code, line)
+
+
+def test_what_the_mesh_refuses_of_a_file_names_the_document(mesh: Any, run: Run, tmp_path: Path) -> None:
+    mesh.on(methods.SET_TENANT, [tenants_pb2.SetTenantResponse(tenant={"name": "a"}), errors.InvalidArgument("no")])
+    file = write_yaml(tmp_path / "mesh.yaml", {"tenant": {"name": "a"}}, {"tenant": {"name": "b"}})
+    done = run("apply", "-f", file)
+    assert (done.code, done.out) == (1, "set tenant a\n")
+    assert done.err == f"headrace: {file}, document 2 (tenant 'b'): no\n"

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from headrace import errors
-from headrace.client.status import error_from_status
+from headrace.client.status import error_from_call, error_from_status
 from headrace_common.errors import EngineFailed
 from headrace_common.status import wire_status
 
@@ -51,3 +51,38 @@ def test_every_status_has_an_error_with_words() -> None:
 def test_details_that_do_not_parse_do_not_hide_the_refusal() -> None:
     received = error_from_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "over", b"\xff\xff\xff")
     assert received.message == "over"
+
+
+@pytest.mark.parametrize("text", ["", "Deadline Exceeded", "Stream removed (Deadline Exceeded)"])
+def test_a_deadline_that_passes_on_this_side_says_what_to_do(text: str) -> None:
+    received = error_from_status(grpc.StatusCode.DEADLINE_EXCEEDED, text, None)
+    assert type(received) is errors.DeadlineExceeded
+    assert received.message.startswith("no answer within the deadline; allow more time")
+
+
+def test_tracebacks_name_errors_as_callers_import_them() -> None:
+    assert {getattr(errors, name).__module__ for name in errors.__all__} == {"headrace.errors"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failed to connect to all addresses; last error: UNKNOWN: Connection refused",
+        "errors resolving nohost.invalid:80: [field:hostname lookup error:Domain name not found]",
+        "DNS resolution failed for nohost.invalid:80: UNAVAILABLE",
+    ],
+)
+def test_without_a_connection_the_error_says_what_to_do(text: str) -> None:
+    class Failed(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.UNAVAILABLE
+
+        def details(self) -> str:
+            return text
+
+        def trailing_metadata(self) -> tuple[()]:
+            return ()
+
+    received = error_from_call(Failed(), "http://nohost.invalid")
+    assert type(received) is errors.Unreachable
+    assert received.message.startswith("cannot reach the mesh at http://nohost.invalid; start it with `headrace up`")

@@ -343,3 +343,79 @@ async def test_cancelling_a_call_withdraws_it_from_the_mesh(mesh: Any) -> None:
             await withdrawn.wait()
     finally:
         leave.set()
+
+
+@pytest.mark.parametrize("tenant", ["ünï", "a b", "operator", "-a", 7])
+def test_a_tenant_that_is_none_is_refused_before_anything_is_sent(caller: Caller, tenant: Any) -> None:
+    with pytest.raises(errors.InvalidArgument, match="does not name a tenant"):
+        caller(tenant=tenant)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf"), "2s"])
+def test_a_deadline_that_is_none_is_refused(mesh: Any, caller: Caller, timeout_s: Any) -> None:
+    with pytest.raises(errors.InvalidArgument, match="timeout_s: expected more than 0 seconds"):
+        caller(timeout_s=timeout_s)
+    client = caller()
+    with pytest.raises(errors.InvalidArgument, match="timeout_s"):
+        client.infer("m", {"x": [1]}, timeout_s=timeout_s)
+    with pytest.raises(errors.InvalidArgument, match="timeout_s"):
+        list(client.stream("m", [{"x": [1]}], timeout_s=timeout_s))
+    assert not mesh.seen
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "options", "expected"),
+    [
+        ("infer", ("a", {"x": [1]}), {"version": 1}, "model_version: 1 of type int"),
+        ("infer", (None, {"x": [1]}), {"priority": "high"}, "priority: expected a whole number"),
+        ("infer", ("a", [1]), {}, "inputs: expected a mapping"),
+        ("infer", ("a", {1: [1]}), {}, "name: 1 of type int"),
+        ("infer", ("a", {"x": [1]}), {"outputs": [3]}, "name: 3 of type int"),
+        ("metadata", ("a", 1), {}, "version: 1 of type int"),
+        ("ready", (5,), {}, "name: 5 of type int"),
+        ("model", (5,), {}, "name: 5 of type int"),
+        ("delete", (b"\xff",), {}, "name: "),
+        ("set_tenant", ("acme",), {}, "tenant: 'acme' of type str"),
+        ("deploy_spec", ("m.onnx",), {}, "model: 'm.onnx' of type str"),
+        ("usage", ("a", "yesterday"), {}, "expected a datetime"),
+        ("logs", (), {"tail": -1}, "tail: -1 of type int"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_headraces_errors(
+    caller: Caller, method: str, arguments: Any, options: Any, expected: str
+) -> None:
+    client = caller()
+    with pytest.raises(errors.InvalidArgument, match=expected):
+        _all_of(getattr(client, method)(*arguments, **options))
+
+
+def _all_of(answer: Any) -> Any:
+    """The blocking client's `logs` is a generator, which begins when it is asked for a line."""
+    return list(answer) if isinstance(answer, Iterator) else answer
+
+
+def test_a_closed_client_says_so(mesh: Any, caller: Caller, tmp_path: Path) -> None:
+    mesh.on(methods.GET_STATUS, mesh_pb2.GetStatusResponse())
+    (tmp_path / "m.fake.json").write_text("{}")
+    client = caller()
+    client.status()
+    client.close()
+    for call in (
+        client.status,
+        lambda: client.infer("m", {"x": [1]}),
+        lambda: client.upload(tmp_path / "m.fake.json", "m"),
+        lambda: list(client.stream("m", [])),
+        lambda: list(client.logs()),
+    ):
+        with pytest.raises(errors.FailedPrecondition, match="the client is closed"):
+            call()
+
+
+@pytest.mark.parametrize(("timeout_s", "expected"), [(None, None), (9, 9)])
+def test_a_stream_has_only_the_deadline_that_it_is_given(
+    mesh: Any, caller: Caller, timeout_s: float | None, expected: float | None
+) -> None:
+    mesh.on(methods.STREAM_INFER, lambda requests: iter(list(requests)[:0]), "stream_stream")
+    assert list(caller(timeout_s=3).stream("m", [{"x": [1]}], timeout_s=timeout_s)) == []
+    remaining_s = mesh.seen[methods.STREAM_INFER.path][0].remaining_s
+    assert remaining_s is None or remaining_s > 10**6 if expected is None else 3 < remaining_s < 9.5

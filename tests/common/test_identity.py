@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace_common.errors import Unauthenticated
-from headrace_common.identity import DEFAULT_TENANT, may_call, tenant_of
+from headrace_common.errors import InvalidArgument, Unauthenticated
+from headrace_common.identity import DEFAULT_TENANT, may_call, tenant_name, tenant_of
 
 
 def test_without_a_header_the_caller_is_the_default_tenant() -> None:
@@ -13,12 +13,15 @@ def test_without_a_header_the_caller_is_the_default_tenant() -> None:
 @pytest.mark.parametrize("name", ["acme", "a", "team-1.eu_west", "A" * 64])
 def test_a_name_is_taken_at_its_word(name: str) -> None:
     assert tenant_of(name) == name
+    assert tenant_name(name, "--tenant") == name
 
 
 @pytest.mark.parametrize("claimed", ["", " ", "-a", "a-", "a b", "a/b", "A" * 65, "ä", "operator", "a\n"])
 def test_what_is_no_name_is_refused(claimed: str) -> None:
     with pytest.raises(Unauthenticated, match="x-headrace-tenant"):
         tenant_of(claimed)
+    with pytest.raises(InvalidArgument, match=r"^--tenant: .* does not name a tenant"):
+        tenant_name(claimed, "--tenant")
 
 
 @pytest.mark.parametrize(

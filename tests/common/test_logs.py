@@ -45,3 +45,11 @@ def test_the_disk_is_full_and_the_process_goes_on() -> None:
     with Path("/dev/full").open("wb") as full:
         done = run(full.fileno())
     assert (done.returncode, done.stdout) == (0, b"went on\n")
+
+
+def test_what_every_line_has_comes_first() -> None:
+    read, write = os.pipe()
+    run(write)
+    os.close(write)
+    with os.fdopen(read, "rb") as lines:
+        assert list(json.loads(lines.readline())) == ["ts", "level", "process", "event", "model", "odd", "text"]

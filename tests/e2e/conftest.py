@@ -184,7 +184,8 @@ def state_root() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def mesh(state_root: Path, models: Path) -> Iterator[Mesh]:
     """A mesh that tests share: they deploy under names of their own and leave it serving."""
-    running = start_mesh(state_root / "shared", "--standby", "2")
+    room = {"autoscaler": {"cpu_overcommit": 64.0}}
+    running = start_mesh(state_root / "shared", "--standby", "2", config=room)
     for name in ("add", "strings", "fixed"):
         running.cli("deploy", str(models / f"{name}.onnx"), "--name", name, "--min-instances", "1", "--wait")
     for name in ("slow", "fragile"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,28 @@ def test_the_api_speaks_json(mesh: Any) -> None:
     assert status == 404
     assert "nobody" in answer["message"]
     assert mesh.get("/v1/status")[0] == 200
+    assert len(mesh.get("/v1/logs?tail=2")[1]) == 2
+
+    def call(verb: str, path: str, body: str = "") -> tuple[int, Any]:
+        request = urllib.request.Request(mesh.url + path, data=body.encode() or None, method=verb)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return reply.status, json.loads(reply.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    status, answer = call("PUT", "/v1/tenants/spoken", '{"weight": 2, "nominal": {"cpu": "2"}}')
+    assert (status, answer["tenant"]["spec"]["weight"]) == (200, 2)
+    for wrong in ('{"wieght": 1}', '{"tenant": {"weight": 1}}'):
+        status, answer = call("PUT", "/v1/tenants/spoken", wrong)
+        assert status == 400
+        assert wrong.split('"')[1] in answer["message"]
+    assert call("PUT", "/v1/tenants/spoken", '{"name": "other"}')[0] == 400
+    assert call("PATCH", "/v1/tenants/spoken", "{}")[0] == 405
+    assert call("GET", "/v1/tenants/spoken")[1]["tenant"]["spec"]["nominal"] == {"cpu": "2"}, "nothing has changed"
+    assert call("DELETE", "/v1/tenants/spoken")[0] == 200
+    assert call("GET", "/v1/tenants/spoken")[0] == 404
+    assert call("GET", "/v1/models/%ff")[0] == 400
 
 
 def test_delete_takes_everything_with_it(mesh: Any, models: Path, tmp_path: Path, eventually: Any) -> None:

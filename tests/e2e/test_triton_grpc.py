@@ -108,9 +108,14 @@ def test_metadata_config_statistics_and_index(client: triton.InferenceServerClie
     assert index["add"] == "READY"
 
 
-def test_loading_by_the_protocol_is_refused_with_what_to_do(client: triton.InferenceServerClient) -> None:
-    with pytest.raises(InferenceServerException, match="headrace deploy"):
-        client.load_model("add")
+def test_what_is_deployed_is_loaded_and_all_else_says_what_to_do(client: triton.InferenceServerClient) -> None:
+    client.load_model("add")
+    with pytest.raises(InferenceServerException, match="nobody"):
+        client.load_model("nobody")
+    with pytest.raises(InferenceServerException, match=r"config.*headrace deploy"):
+        client.load_model("add", config="{}")
+    with pytest.raises(InferenceServerException, match="headrace delete"):
+        client.unload_model("add")
 
 
 def test_timeout_parameter_expires_queued_work(client: triton.InferenceServerClient, rows: Any) -> None:

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from google.protobuf import descriptor_pb2
 
 from headrace_common.config import ProcessContext
 from headrace_common.errors import FailedPrecondition, InvalidArgument
 from headrace_router.envoy import render, settings_of
 from headrace_router.envoy.launch import check_embeddable, envoy_arguments, envoy_environment
-from headrace_router.envoy.settings import TRANSCODED_SERVICES, split_listen
+from headrace_router.envoy.settings import split_listen
 
 
 def context(listen: str = "127.0.0.1:0", directory: str = "/run/mesh") -> ProcessContext:
@@ -47,17 +46,6 @@ def test_path_with_quotes_and_colons_stays_one_value() -> None:
 def test_template_and_settings_must_fit(template: str, match: str) -> None:
     with pytest.raises(InvalidArgument, match=match):
         render(settings_of(context()), template)
-
-
-def test_every_service_of_the_api_is_transcoded() -> None:
-    descriptors = descriptor_pb2.FileDescriptorSet.FromString(Path(settings_of(context()).descriptors).read_bytes())
-    ours = {
-        f"{file.package}.{service.name}"
-        for file in descriptors.file
-        if file.package == "headrace.v1"
-        for service in file.service
-    }
-    assert ours == set(TRANSCODED_SERVICES)
 
 
 @pytest.mark.parametrize(

@@ -76,38 +76,62 @@ async def test_process_service_is_not_on_the_public_port(front: grpc.aio.Channel
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_api_of_the_autoscaler_by_grpc_and_json(envoy: envoy_child.EnvoyChild, front: grpc.aio.Channel) -> None:
+async def test_api_of_the_autoscaler_by_grpc(envoy: envoy_child.EnvoyChild, front: grpc.aio.Channel) -> None:
     server = await start_autoscaler(envoy)
     try:
         stub = models_pb2_grpc.ModelServiceStub(front)
         request = models_pb2.GetModelRequest(name="ocr")
         got = await stub.GetModel(request, timeout=WITHIN_S, metadata=[("x-headrace-tenant", "acme")])
         assert (got.model.name, got.model.tenant) == ("ocr", "acme")
-        status, body = await http(envoy, "/v1/models/ocr")
-        assert status == 200
-        model = json.loads(body)["model"]
-        assert (model["name"], model["tenant"]) == ("ocr", "acme")
-        assert model["min_instances"] == 0, "fields keep their proto names and are there when zero"
-        status, body = await http(envoy, "/v1/models/missing")
-        assert status == 404
-        assert json.loads(body)["message"] == "there is no model 'missing'"
+        with pytest.raises(grpc.aio.AioRpcError) as missing:
+            await stub.GetModel(models_pb2.GetModelRequest(name="missing"), timeout=WITHIN_S)
+        assert missing.value.details() == "there is no model 'missing'"
     finally:
         await server.stop(0)
 
 
-async def test_without_autoscaler_its_api_is_unavailable(
-    envoy: envoy_child.EnvoyChild, front: grpc.aio.Channel
-) -> None:
+async def test_without_autoscaler_its_api_is_unavailable(front: grpc.aio.Channel) -> None:
     stub = models_pb2_grpc.ModelServiceStub(front)
-    by_grpc = stub.GetModel(models_pb2.GetModelRequest(name="ocr"), timeout=WITHIN_S)
-    by_http = asyncio.ensure_future(http(envoy, "/v1/models/ocr"))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await by_grpc
+        await stub.GetModel(models_pb2.GetModelRequest(name="ocr"), timeout=WITHIN_S)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "try again" in refused.value.details()
-    status, body = await by_http
-    assert status == 503
-    assert json.loads(body)["code"] == grpc.StatusCode.UNAVAILABLE.value[0]
+
+
+@pytest.mark.parametrize(
+    "path", ["/%ff", "/v2/models/%FF", "/v2/models/%c3%a9/infer", "/v2/%80?x=%ff", "/%", "/%zz", "/%4"]
+)
+async def test_path_that_no_application_could_read_is_refused(envoy: envoy_child.EnvoyChild, path: str) -> None:
+    status, body = await http(envoy, path)
+    assert status == 400
+    assert "ASCII" in json.loads(body)["error"]
+
+
+async def test_path_that_cannot_be_read_is_refused_in_the_form_of_the_api(envoy: envoy_child.EnvoyChild) -> None:
+    status, body = await http(envoy, "/v1/models/%ff?tenant=a")
+    assert (status, json.loads(body)["code"]) == (400, grpc.StatusCode.INVALID_ARGUMENT.value[0])
+
+
+async def test_raw_bytes_in_a_path_are_refused(envoy: envoy_child.EnvoyChild) -> None:
+    host, _, port = envoy.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /v2/models/\xff HTTP/1.1\r\nhost: mesh\r\nconnection: close\r\n\r\n")
+    async with asyncio.timeout(WITHIN_S):
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("path", ["/inference.GRPCInferenceService/%ff", "/hosts.v1.Echo/%zz"])
+async def test_method_that_no_application_could_read_is_unknown(front: grpc.aio.Channel, path: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await front.unary_unary(path)(b"", timeout=WITHIN_S)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("query", ["%C3%A9", "%ff", "%", "a=%zz&&=;", "?/%80"])
+async def test_query_may_hold_anything(envoy: envoy_child.EnvoyChild, query: str) -> None:
+    assert await http(envoy, f"/http/503?{query}") == (503, b"from the application")
 
 
 async def test_restart_of_the_autoscaler_is_bridged(envoy: envoy_child.EnvoyChild, front: grpc.aio.Channel) -> None:

@@ -19,7 +19,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from headrace.control.v1 import control_pb2, control_pb2_grpc, process_pb2, process_pb2_grpc
 from headrace.oip import inference_pb2, inference_pb2_grpc
-from headrace.v1 import models_pb2
+from headrace.v1 import models_pb2, models_pb2_grpc
+from headrace_common.errors import NotFound
 from headrace_common.grpc_server import new_server
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -40,6 +41,14 @@ def model(name: str, **revision: Any) -> control_pb2.ModelEntry:
         revision=1, version="1", current=True, signature=signature, max_batch_size=8, platform="fake", **revision
     )
     return control_pb2.ModelEntry(name=name, tenant="acme", revisions=[entry])
+
+
+class Models(models_pb2_grpc.ModelServiceServicer):
+    async def GetModel(self, request: models_pb2.GetModelRequest, context: Any) -> models_pb2.GetModelResponse:
+        if request.name == "missing":
+            raise NotFound("there is no model 'missing'")
+        tenant = dict(context.invocation_metadata())["x-headrace-tenant"]
+        return models_pb2.GetModelResponse(model=models_pb2.Model(name=request.name, tenant=tenant))
 
 
 class Autoscaler(control_pb2_grpc.ControlServiceServicer):
@@ -75,6 +84,7 @@ async def autoscaler(router: envoy_child.EnvoyChild, front: grpc.aio.Channel) ->
     """Runs, and the router has heard from it."""
     server = new_server()
     control_pb2_grpc.add_ControlServiceServicer_to_server(Autoscaler(), server)
+    models_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)
     server.add_insecure_port(router.context.autoscaler_target)
     await server.start()
     watch = health_pb2_grpc.HealthStub(front).Watch(health_pb2.HealthCheckRequest(), timeout=WITHIN_S)
@@ -142,6 +152,22 @@ async def test_one_port_answers_grpc_and_rest(router: envoy_child.EnvoyChild, fr
     assert status == 404
     assert "nobody" in body["error"]
     assert (await asyncio.to_thread(rest, router, "/nothing/here"))[0] == 404
+
+
+@pytest.mark.usefixtures("autoscaler")
+async def test_api_as_json(router: envoy_child.EnvoyChild) -> None:
+    status, body = await asyncio.to_thread(rest, router, "/v1/models/ocr")
+    assert (status, body["model"]["name"], body["model"]["tenant"]) == (200, "ocr", "acme")
+    assert body["model"]["min_instances"] == 0, "fields keep their proto names and are there when zero"
+    status, body = await asyncio.to_thread(rest, router, "/v1/models/missing")
+    assert (status, body["message"]) == (404, "there is no model 'missing'")
+    assert (await asyncio.to_thread(rest, router, "/v1/nope"))[0] == 404
+    assert (await asyncio.to_thread(rest, router, "/v1/models/%ff"))[0] == 400
+
+
+async def test_api_as_json_without_autoscaler(router: envoy_child.EnvoyChild) -> None:
+    status, body = await asyncio.to_thread(rest, router, "/v1/models/ocr")
+    assert (status, body["code"]) == (503, grpc.StatusCode.UNAVAILABLE.value[0])
 
 
 @pytest.mark.usefixtures("autoscaler")

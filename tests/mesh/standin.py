@@ -1,7 +1,8 @@
 """Stands in for every service of the mesh: `python standin.py PROCESS CONTEXT`.
 
 Notes in STATE/events what happens to it. STANDIN_* in the environment make it misbehave:
-STANDIN_CRASH=PROCESS ends that process at once; STANDIN_NEVER=PROCESS lets it never become ready;
+STANDIN_CRASH=PROCESS ends that process at once; STANDIN_REFUSE=PROCESS, or a file
+STATE/refuse-PROCESS, lets it say that it cannot start; STANDIN_NEVER=PROCESS lets it never become ready;
 STANDIN_HANG=1 makes Drain hang; STANDIN_STUBBORN=1 makes runners ignore SIGTERM.
 """
 
@@ -37,6 +38,9 @@ def main() -> None:
     from headrace_common.config import load_context
 
     context = load_context(context_file)
+    if os.environ.get("STANDIN_REFUSE") == process or (context.state_dir / f"refuse-{process}").exists():
+        print('{"event":"start_failed","reason":"there is no room here"}', file=sys.stderr)
+        sys.exit(2)
     if os.environ.get("STANDIN_NEVER") == process:
         print(f"{process} sulks", file=sys.stderr, flush=True)
         signal.pause()

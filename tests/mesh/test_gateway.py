@@ -13,7 +13,8 @@ from prometheus_client.core import Metric
 
 from headrace.client import methods
 from headrace.control.v1 import process_pb2
-from headrace.mesh.gateway import MeshCollector, MetricsGateway, Scrape, merge, scrape_processes
+from headrace.errors import FailedPrecondition
+from headrace.mesh.gateway import MeshCollector, MetricsGateway, Scrape, merge, open_gateway, scrape_processes
 from headrace.mesh.listening import ListenAddress
 
 HISTOGRAM = """# HELP wait_seconds Time in queue.
@@ -114,3 +115,16 @@ def test_the_listener_serves_the_merged_text(runtime: Path) -> None:
     assert 'a{process="router-0"} 1.0' in text
     assert 'headrace_process_up{process="dead"} 0.0' in text
     assert 'headrace_process_restarts_total{process="router-0"} 2.0' in text
+
+
+def test_a_port_that_was_taken_meanwhile_is_replaced_unless_it_was_asked_for(runtime: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = ListenAddress("127.0.0.1", listener.getsockname()[1])
+        collector = MeshCollector(runtime, dict)
+        with pytest.raises(FailedPrecondition, match=f"telemetry.metrics_listen: port {taken.port} of .* is in use"):
+            open_gateway(taken, collector, required=True)
+        gateway = open_gateway(taken, collector, required=False)
+        try:
+            assert gateway.address.port not in (0, taken.port)
+        finally:
+            gateway.close()

@@ -172,3 +172,27 @@ def test_a_reader_of_its_log_that_leaves_does_not_stop_it(start_up: Start) -> No
     mesh.eventually(lambda: restarted in mesh.metrics(), "the router to be started again")
     mesh.process.send_signal(signal.SIGTERM)
     assert mesh.exit_code() == 0
+
+
+@pytest.mark.parametrize("process", ["autoscaler", "router-0"])
+def test_a_service_that_says_it_cannot_start_is_believed_the_first_time(start_up: Start, process: str) -> None:
+    mesh = start_up(STANDIN_REFUSE=process)
+    assert mesh.exit_code() == 1
+    assert mesh.stderr.splitlines()[-1] == f"the mesh cannot start: {process}: there is no room here"
+    assert [line["started"] for line in mesh.log("process started")].count(process) == 1
+    assert mesh.process.stdout.read() == ""
+    assert not mesh.is_locked()
+
+
+def test_once_the_mesh_serves_it_is_started_again_whatever_it_says(start_up: Start) -> None:
+    mesh = start_up()
+    mesh.until_ready()
+    refuse = mesh.state / "refuse-router-0"
+    refuse.touch()
+    os.kill(mesh.pid_of("router-0"), signal.SIGKILL)
+    mesh.eventually(lambda: len(mesh.log("process died")) >= 3, "the router to refuse twice")
+    killed, refused, *_ = mesh.log("process died")
+    assert (killed["how"], "error" in killed) == ("signal SIGKILL", False)
+    assert (refused["how"], refused["error"]) == ("exit code 2", "there is no room here")
+    refuse.unlink()
+    mesh.eventually(lambda: 'headrace_process_up{process="router-0"} 1.0' in mesh.metrics(), "the router")

@@ -34,8 +34,9 @@ def test_a_second_up_on_the_same_state(start_up: Callable[..., Any]) -> None:
 def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        line = refused(up("--state", str(tmp_path), "--listen", f"127.0.0.1:{port}"))
+        line = refused(up("--state", str(tmp_path / "state"), "--listen", f"127.0.0.1:{port}"))
     assert f"--listen: port {port} of 127.0.0.1 is in use" in line
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_metrics_port_in_use_that_was_asked_for(tmp_path: Path) -> None:
@@ -43,7 +44,8 @@ def test_a_metrics_port_in_use_that_was_asked_for(tmp_path: Path) -> None:
         port = listener.getsockname()[1]
         config = tmp_path / "mesh.yaml"
         config.write_text(f"telemetry: {{metrics_listen: '127.0.0.1:{port}'}}")
-        line = refused(up("--state", str(tmp_path), "--listen", "127.0.0.1:0", "--config", str(config)))
+        line = refused(up("--state", str(tmp_path / "state"), "--listen", "127.0.0.1:0", "--config", str(config)))
+    assert not (tmp_path / "state").exists()
     assert f"telemetry.metrics_listen: port {port} of 127.0.0.1 is in use" in line
 
 
@@ -71,7 +73,7 @@ def test_an_address_that_is_not_loopback(tmp_path: Path) -> None:
     [
         ("router: {processes: 99}", ["router.processes", "99", "64"]),
         ("router: {procesess: 1}", ["router.procesess", "there is no such key"]),
-        ("{", ["cannot be read"]),
+        ("{", ["cannot be read", 'mesh.yaml", line 1']),
         ("- 1", ["the file"]),
     ],
     ids=["out of bounds", "unknown key", "no YAML", "no mapping"],
@@ -96,3 +98,10 @@ def test_the_runtime_directory_is_short_whatever_the_environment(
         assert list(long.iterdir()) == []
     finally:
         made.rmdir()
+
+
+def test_a_database_that_is_none_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "headrace.db").write_bytes(b"this is no database" * 500)
+    line = refused(up("--state", str(tmp_path), "--listen", "127.0.0.1:0"))
+    assert line.startswith("headrace: the mesh cannot start: autoscaler: database ")
+    assert "file is not a database" in line

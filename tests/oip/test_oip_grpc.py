@@ -137,13 +137,6 @@ async def test_index_says_why_a_model_is_unavailable(client: Any, catalogue: Any
     ]
 
 
-@pytest.mark.parametrize("call", ["load_model", "unload_model"])
-async def test_loading_is_refused_with_what_to_do(call: str, client: Any) -> None:
-    with pytest.raises(InferenceServerException, match=r"`headrace (deploy|delete)`") as caught:
-        await getattr(client, call)("add")
-    assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
-
-
 @pytest.mark.parametrize("datatype", sorted(DTYPES))
 async def test_every_datatype_comes_back_as_it_went(datatype: str, client: Any) -> None:
     array = np.array([[0, 1], [1, 0], [1, 1]]).astype(DTYPES[datatype])
@@ -339,3 +332,18 @@ async def test_tritonclient_streams(client: Any) -> None:
         assert error is None
         sums[result.get_response().id] = result.as_numpy("sum").ravel().tolist()
     assert sums == {str(number): [2.0 * number] * 3 for number in range(20)}
+
+
+async def test_what_is_deployed_is_loaded_and_nothing_unloads(client: Any) -> None:
+    await client.load_model("add")
+    for call in (client.load_model, client.unload_model):
+        for name, code in (("nope", "NOT_FOUND"), ("private", "PERMISSION_DENIED")):
+            with pytest.raises(InferenceServerException) as refused:
+                await call(name)
+            assert code in refused.value.status()
+    with pytest.raises(InferenceServerException, match="config") as refused:
+        await client.load_model("add", config="{}")
+    assert "INVALID_ARGUMENT" in refused.value.status()
+    with pytest.raises(InferenceServerException, match="headrace delete") as refused:
+        await client.unload_model("add")
+    assert "UNIMPLEMENTED" in refused.value.status()

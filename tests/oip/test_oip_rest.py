@@ -18,10 +18,10 @@ import tritonclient.http as triton
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace_common.errors import EngineFailed, QueueFull, QuotaExceeded, Unavailable
+from headrace_common.errors import DeadlineExceeded, EngineFailed, QueueFull, QuotaExceeded, Unavailable
 from headrace_router.domain import RevisionEntry
 from headrace_router.oip.datatypes import DATATYPES
-from headrace_router.oip.http import preferred_encoding
+from headrace_router.oip.http import preferred_encoding, read_body
 from headrace_router.oip.rest import RestApp
 
 INFER = "/v2/models/add/infer"
@@ -128,7 +128,9 @@ async def test_what_is_not_ready_is_503(
         ("POST", "/v2/models/add/versions/1/infer/more", 404),
         ("GET", "/v2/models/nope", 404),
         ("GET", "/v2/models/add/versions/9", 404),
-        ("POST", "/v2/repository/models/add/load", 501),
+        ("POST", "/v2/repository/models/nope/load", 404),
+        ("POST", "/v2/repository/models/private/load", 403),
+        ("POST", "/v2/repository/models/nope/unload", 404),
         ("POST", "/v2/repository/models/add/unload", 501),
     ],
 )
@@ -149,6 +151,32 @@ async def test_paths_that_do_not_exist(method: str, path: str, status: int, clie
 async def test_wrong_methods_say_the_right_one(method: str, path: str, allowed: str, client: httpx.AsyncClient) -> None:
     reply = await client.request(method, path)
     assert (reply.status_code, reply.headers["allow"], allowed in reply.json()["error"]) == (405, allowed, True)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"parameters": {}}'])
+async def test_what_is_deployed_is_loaded(client: httpx.AsyncClient, body: bytes) -> None:
+    reply = await client.post("/v2/repository/models/add/load", content=body)
+    assert (reply.status_code, reply.json()) == (200, {})
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [({"parameters": {"config": "{}"}}, "config"), ({"parameters": []}, "parameters"), ([], "array")],
+)
+async def test_loading_takes_no_parameters(client: httpx.AsyncClient, body: Any, says: str) -> None:
+    reply = await client.post("/v2/repository/models/add/load", json=body)
+    assert reply.status_code == 400
+    assert says in reply.json()["error"]
+
+
+async def test_a_body_that_stops_coming_is_given_up() -> None:
+    events = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive() -> Any:
+        return events.pop() if events else await asyncio.Event().wait()
+
+    with pytest.raises(DeadlineExceeded, match=r"0\.01 s"):
+        await read_body({}, receive, 100, stalled_s=0.01)
 
 
 async def test_json_in_json_out(client: httpx.AsyncClient) -> None:

@@ -39,6 +39,6 @@ def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
         for path in source.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert "headrace/descriptors.binpb" in expected
+    assert "headrace_router/envoy/router.yaml" in expected
     assert expected - inside == set()
     assert not {name for name in inside if name.startswith(("tests/", "benchmarks/"))}

@@ -22,6 +22,7 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_FIRST = ("ts", "level", "process", "event")
 
 
 class _StandardError:
@@ -50,6 +51,7 @@ def configure_logging(process: str, level: str = "info") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,
+            _in_order,
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -63,6 +65,11 @@ def configure_logging(process: str, level: str = "info") -> None:
 def get_logger(**bound: object) -> FilteringBoundLogger:
     logger: FilteringBoundLogger = structlog.get_logger(**bound)
     return logger
+
+
+def _in_order(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """What every line has comes first, so that lines can be read from the left."""
+    return {**{key: event[key] for key in _FIRST if key in event}, **event}
 
 
 def _dumps(value: object, **_options: object) -> str:

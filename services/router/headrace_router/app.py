@@ -19,6 +19,7 @@ from headrace_common.logs import configure_logging, get_logger
 from headrace_common.reflection import add_reflection
 from headrace_common.telemetry import Telemetry
 from headrace_router import instruments
+from headrace_router.api import ApiApp, is_api_path
 from headrace_router.envoy.launch import CONTEXT_VARIABLE
 from headrace_router.health import RouterHealth, add_router_health
 from headrace_router.oip.hot import HotInference
@@ -30,11 +31,11 @@ from headrace_router.traces import TracedPlane
 INFERENCE = "inference.GRPCInferenceService"
 _MODEL_INFER = f"/{INFERENCE}/ModelInfer"
 _API = tuple(
-    service.full_name
+    service
     for file in (mesh_pb2, models_pb2, tenants_pb2, usage_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
-_SERVICES = (INFERENCE, "grpc.health.v1.Health", *_API)
+_SERVICES = (INFERENCE, "grpc.health.v1.Health", *(service.full_name for service in _API))
 
 
 class Router:
@@ -46,11 +47,13 @@ class Router:
         catalogue, plane = self.plane.catalogue, TracedPlane(self.plane, telemetry)
         self._health = RouterHealth(catalogue, _SERVICES)
         self._hot = HotInference(catalogue, plane, clock)
+        self._api = ApiApp(_API, context.autoscaler_target, limits.sweep_period_s)
+        self._rest = RestApp(catalogue, plane, clock, limits)
         self.serve = GrpcAsgiApp(
             limits.max_request_bytes,
             internal_services=["headrace.control.v1.ProcessService"],
             sweep_period_s=limits.sweep_period_s,
-            other=RestApp(catalogue, plane, clock, limits),
+            other=self._serve_json,
         )
         servicer = InferenceServicer(catalogue, plane, clock)
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self.serve)
@@ -68,7 +71,12 @@ class Router:
                 yield
             finally:
                 self._health.drain()
+                await self._api.close()
                 await self.plane.stop()
+
+    async def _serve_json(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is not gRPC, by its content type."""
+        await (self._api if is_api_path(scope["path"]) else self._rest)(scope, receive, send)
 
     async def _drain(self, timeout_s: float | None) -> int:
         self._health.drain()

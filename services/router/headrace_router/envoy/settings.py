@@ -13,20 +13,13 @@ from string import Template
 from headrace_common.config import MIB, ProcessContext
 from headrace_common.errors import InvalidArgument
 
-TRANSCODED_SERVICES = (
-    "headrace.v1.MeshService",
-    "headrace.v1.ModelService",
-    "headrace.v1.TenantService",
-    "headrace.v1.UsageService",
-)
 _APPLICATION = "headrace_router.app:app"
 # With the back-off of the template this bridges about four seconds.
 _AUTOSCALER_RETRIES = 12
 _UNAVAILABLE = "the autoscaler does not answer at the moment; try again in some seconds"
+_BAD_PATH = "the path has a malformed percent-escape or a byte that is not ASCII; all paths here are ASCII"
 _MAX_CONNECTIONS = 50_000
 _BUFFER_BYTES = 4 * MIB
-# JSON of the headrace.v1 API: lists of thousands of models fit; artifacts go by gRPC.
-_TRANSCODER_BYTES = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +31,15 @@ class Settings:
     autoscaler_socket: str
     listen_host: str
     listen_port: int
-    descriptors: str
-    transcoded_services: tuple[str, ...]
     pyvoy_module: str
     pyvoy_config: str
     max_connections: int = _MAX_CONNECTIONS
     buffer_bytes: int = _BUFFER_BYTES
-    transcoder_bytes: int = _TRANSCODER_BYTES
     autoscaler_retries: int = _AUTOSCALER_RETRIES
     unavailable_message: str = _UNAVAILABLE
+    bad_path_api_answer: str = json.dumps({"code": 3, "message": _BAD_PATH, "details": []})
+    bad_path_answer: str = json.dumps({"error": _BAD_PATH})
+    bad_path_message: str = _BAD_PATH
 
 
 def settings_of(context: ProcessContext, application: str = _APPLICATION) -> Settings:
@@ -66,8 +59,6 @@ def settings_of(context: ProcessContext, application: str = _APPLICATION) -> Set
         autoscaler_socket=context.autoscaler_target.removeprefix("unix:"),
         listen_host=host,
         listen_port=port,
-        descriptors=str(files("headrace") / "descriptors.binpb"),
-        transcoded_services=TRANSCODED_SERVICES,
         pyvoy_module=_pyvoy_module(),
         pyvoy_config=json.dumps(
             {"app": application, "interface": "asgi", "root_path": "", "lifespan": True, "loop": "uvloop"}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NoReturn
+
 from headrace.oip import inference_pb2 as pb
 from headrace.oip import model_config_pb2 as config_pb
-from headrace_common.errors import NotFound, Unavailable, Unimplemented
+from headrace_common.errors import InvalidArgument, NotFound, Unavailable, Unimplemented
 from headrace_router.domain import RevisionEntry
 from headrace_router.oip import describe
 from headrace_router.ports import Catalogue, DataPlane
@@ -55,22 +58,33 @@ class Enquiries:
         models = [describe.model_index(entry, ready) for entry, ready in found if ready or not only_ready]
         return pb.RepositoryIndexResponse(models=models)
 
+    def load(self, caller: str, model: str, parameters: Iterable[str]) -> None:
+        """Nothing to do for a model that is deployed: its instances start by demand.
+
+        Args:
+            parameters: names of those that came.
+
+        Raises:
+            InvalidArgument: there is one. They replace a model's configuration or files.
+        """
+        self._catalogue.resolve(caller, model, "")
+        for name in parameters:
+            raise InvalidArgument(
+                f"model {model!r}: loading takes no parameters, got {name!r:.100}; what a model is made of is changed "
+                "with `headrace deploy`"
+            )
+
+    def unload(self, caller: str, model: str) -> NoReturn:
+        """Raises Unimplemented for a model that there is."""
+        self._catalogue.resolve(caller, model, "")
+        raise Unimplemented(
+            f"model {model!r}: unloading is not offered here; idle instances stop by themselves, and "
+            f"`headrace delete` removes a model"
+        )
+
     def _entries(self, caller: str, model: str, version: str) -> tuple[RevisionEntry, ...]:
         if not model:
             return self._catalogue.visible(caller)
         if not version:
             return self._catalogue.versions(caller, model)
         return (self._catalogue.resolve(caller, model, version),)
-
-
-def refused_load(model: str) -> Unimplemented:
-    return Unimplemented(
-        f"model {model!r}: loading is not offered here; deploy it with `headrace deploy`, and instances start by demand"
-    )
-
-
-def refused_unload(model: str) -> Unimplemented:
-    return Unimplemented(
-        f"model {model!r}: unloading is not offered here; idle instances stop by themselves, and "
-        f"`headrace delete` removes a model"
-    )

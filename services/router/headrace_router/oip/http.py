@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from headrace_common.compression import deflate, inflate
-from headrace_common.errors import Cancelled, LimitExceeded
+from headrace_common.errors import Cancelled, DeadlineExceeded, LimitExceeded
 from headrace_common.logs import get_logger
 
 Scope = MutableMapping[str, Any]
@@ -19,6 +19,8 @@ T = TypeVar("T")
 # Below this, headers outweigh what compression saves.
 _COMPRESSED_FROM_BYTES = 1024
 _MAX_DIGITS = 18
+STALLED_S = 30.0
+"""A body of which nothing comes for so long is given up: it holds memory, and Envoy's timeouts would end streams."""
 _OFFERED = ("gzip", "deflate")
 
 
@@ -35,21 +37,38 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-async def read_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
+async def read_body(headers: Mapping[str, str], receive: Receive, limit: int, stalled_s: float = STALLED_S) -> bytes:
     """The whole body, inflated as content-encoding says.
 
     Raises:
         LimitExceeded: it is larger than `limit` bytes, as sent or inflated.
         InvalidArgument, Unimplemented: as `inflate` does.
         Cancelled: the client went away before it had sent all.
+        DeadlineExceeded: it is there and has sent nothing for `stalled_s`.
     """
     length = headers.get("content-length", "")
     if length.isascii() and length.isdigit() and (len(length) > _MAX_DIGITS or int(length) > limit):
         raise _too_large(limit)
+    body = await _whole(receive, limit, stalled_s)
+    encoding = headers.get("content-encoding", "").strip().lower()
+    return inflate(encoding, body, limit) if encoding else body
+
+
+async def _whole(receive: Receive, limit: int, stalled_s: float) -> bytes:
+    now = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(stalled_s) as patience:
+            return await _chunks(receive, limit, lambda: patience.reschedule(now() + stalled_s))
+    except TimeoutError:
+        raise DeadlineExceeded(f"nothing of the request's body came for {stalled_s:g} s") from None
+
+
+async def _chunks(receive: Receive, limit: int, arrived: Callable[[], None]) -> bytes:
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
         message = await receive()
+        arrived()
         if message["type"] == "http.disconnect":
             raise Cancelled("the client went away before its request was complete")
         chunks.append(message.get("body", b""))
@@ -57,9 +76,7 @@ async def read_body(headers: Mapping[str, str], receive: Receive, limit: int) ->
         if size > limit:
             raise _too_large(limit)
         more = message.get("more_body", False)
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    encoding = headers.get("content-encoding", "").strip().lower()
-    return inflate(encoding, body, limit) if encoding else body
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def compressed(reply: Reply, accepted: str) -> Reply:

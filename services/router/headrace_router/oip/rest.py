@@ -14,7 +14,7 @@ from headrace_common.grpc_server import log_failure
 from headrace_common.status import WireStatus
 from headrace_router.oip import describe
 from headrace_router.oip.caller import Caller, caller_of_headers
-from headrace_router.oip.enquiries import Enquiries, refused_load, refused_unload
+from headrace_router.oip.enquiries import Enquiries
 from headrace_router.oip.http import (
     Receive,
     Reply,
@@ -62,8 +62,7 @@ class RestApp:
             "metadata": self._metadata,
             "config": self._config,
             "stats": self._statistics,
-            "load": _refuse_load,
-            "unload": _refuse_unload,
+            "unload": lambda route, caller: self._enquiries.unload(caller.tenant, route.model),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +86,8 @@ class RestApp:
             return await self._infer(route, caller, headers, receive)
         if route.call == "index":
             return self._index(caller, await read_body(headers, receive, self._max_bytes))
+        if route.call == "load":
+            return self._load(route, caller, await read_body(headers, receive, self._max_bytes))
         return self._answers[route.call](route, caller)
 
     async def _infer(self, route: Route, caller: Caller, headers: dict[str, str], receive: Receive) -> Reply:
@@ -106,6 +107,13 @@ class RestApp:
         only_ready = member(document, "ready", bool, "the request", False)
         return _json([plain(model) for model in self._enquiries.index(caller.tenant, only_ready).models])
 
+    def _load(self, route: Route, caller: Caller, body: bytes) -> Reply:
+        document = parse_object(body) if body else {}
+        check_keys(body, document)
+        parameters = member(document, "parameters", dict, "the request", {})
+        self._enquiries.load(caller.tenant, route.model, parameters)
+        return _json({})
+
     def _model_ready(self, route: Route, caller: Caller) -> Reply:
         return _ready(self._enquiries.model_ready(caller.tenant, route.model, route.version), route.model)
 
@@ -121,14 +129,6 @@ class RestApp:
 
 def error_reply(wire: WireStatus) -> Reply:
     return Reply(wire.http_status, orjson.dumps({"error": wire.message}), wire.http_headers)
-
-
-def _refuse_load(route: Route, _caller: Caller) -> Reply:
-    raise refused_load(route.model)
-
-
-def _refuse_unload(route: Route, _caller: Caller) -> Reply:
-    raise refused_unload(route.model)
 
 
 def _ready(ready: bool, model: str = "") -> Reply:

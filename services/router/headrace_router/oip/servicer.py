@@ -13,7 +13,7 @@ from headrace_router.oip import describe
 from headrace_router.oip.caller import Caller, caller_of_context
 from headrace_router.oip.decode import decode_infer
 from headrace_router.oip.encode import encode_infer
-from headrace_router.oip.enquiries import Enquiries, refused_load, refused_unload
+from headrace_router.oip.enquiries import Enquiries
 from headrace_router.oip.signature import Signatures
 from headrace_router.oip.stream import MAX_IN_FLIGHT, InferStream
 from headrace_router.ports import Catalogue, DataPlane
@@ -76,11 +76,14 @@ class InferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Any) -> pb.RepositoryIndexResponse:
         return self._enquiries.index(caller_of_context(context).tenant, request.ready)
 
-    async def RepositoryModelLoad(self, request: pb.RepositoryModelLoadRequest, _context: Any) -> NoReturn:
-        raise refused_load(request.model_name)
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Any
+    ) -> pb.RepositoryModelLoadResponse:
+        self._enquiries.load(caller_of_context(context).tenant, request.model_name, request.parameters)
+        return pb.RepositoryModelLoadResponse()
 
-    async def RepositoryModelUnload(self, request: pb.RepositoryModelUnloadRequest, _context: Any) -> NoReturn:
-        raise refused_unload(request.model_name)
+    async def RepositoryModelUnload(self, request: pb.RepositoryModelUnloadRequest, context: Any) -> NoReturn:
+        self._enquiries.unload(caller_of_context(context).tenant, request.model_name)
 
     async def _infer(self, request: pb.ModelInferRequest, caller: Caller) -> pb.ModelInferResponse:
         entry = self._catalogue.resolve(caller.tenant, request.model_name, request.model_version)
