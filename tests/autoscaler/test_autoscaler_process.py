@@ -153,6 +153,7 @@ async def test_it_serves_scales_to_zero_and_back_and_stops_clean(process: Proces
     running = asyncio.create_task(router.run())
     await router.until(lambda: router.placements)
     await router.until(lambda: not router.placements)
+    await process.until_standby()
     assert [each.state for each in router.seen][-1] == control_pb2.PLACEMENT_STATE_DRAINING
 
     await router.report(queued=1, arrivals=1, oldest_wait_us=3000)

@@ -219,3 +219,10 @@ def test_levels_are_summed_over_routers_and_go_with_them() -> None:
     assert (seen.queued, seen.in_flight, seen.oldest_wait_s) == (5, 1, 1.5)
     window.forget("router-1")
     assert window.observe(NOW).queued == 2
+
+
+@pytest.mark.parametrize(("minimum", "spare"), [(0, True), (1, False)], ids=["no minimum", "a minimum of one"])
+def test_what_the_minimum_asks_for_is_nobodys_spare(minimum: int, spare: bool) -> None:
+    status = RevisionStatus(ready=1, ready_for_s=0.001)
+    decision = decide(ModelSpec("m", min_instances=minimum), None, status, 100.0, Policy())
+    assert (decision.desired, decision.spare) == (1, spare)

@@ -114,6 +114,7 @@ async def test_a_runner_that_dies_is_replaced_where_there_is_demand(open_world: 
     world.demand("m", queued=1)
     await world.until(lambda: world.instances("m"))
     [first] = world.instances("m")
+    world.clock.advance(5)
     await world.machine.runners[first].die("killed by SIGKILL")
     await world.until(lambda: world.instances("m") not in ([], [first]))
     assert world.announcements.states[first][-1] == "gone"
@@ -239,7 +240,7 @@ async def test_a_tenants_limit_blocks_with_a_sentence(open_world: OpenWorld) -> 
     world.catalogue.tenant_list.append(Tenant("acme", Limits(cpu_millicores=500)))
     world.catalogue.put(ModelSpec("m", tenant="acme"), revision_of("m"))
     world.demand("m", queued=1)
-    await world.until(lambda: "headrace tenant set acme --cpu 1" in world.fleet.view("m").blocked_reason)
+    await world.until(lambda: "raise the tenant's cpu" in world.fleet.view("m").blocked_reason)
     assert world.machine.loads == []
     world.catalogue.tenant_list[0] = Tenant("acme", Limits(cpu_millicores=1000))
     world.fleet.catalogue_changed()

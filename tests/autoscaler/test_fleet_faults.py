@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,63 @@ def test_attempts_that_fail_together_are_one_failure() -> None:
     again = once.failed("no space left", 101.0)
     assert (again.count, again.retry_at) == (2, 103.0)
     assert not again.blocking
+
+
+async def test_an_instance_that_keeps_dying_as_soon_as_it_serves_is_replaced_with_pauses(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m", min_instances=1), revision_of("m"))
+    world.fleet.catalogue_changed()
+    for deaths in (1, 2, 3):
+        await world.until(lambda: world.instances("m") and world.standby() == 1)
+        [instance] = world.instances("m")
+        assert world.fleet.view("m").blocked_reason == "", "two deaths may be bad luck"
+        await world.machine.runners[instance].die("killed by SIGKILL")
+        await world.until(lambda count=deaths: world.fleet.placing.failed_count == count)
+        await world.until(lambda: not world.fleet.view("m").instances)
+        world.fleet.decide_now()
+        assert len(world.machine.loads) == deaths, "not at once"
+        if deaths < 3:
+            world.pass_time(2.0**deaths)
+    assert world.fleet.view("m").blocked_reason == (
+        "model 'm' does not keep running: its runner ended within 5 s of being ready (killed by SIGKILL); "
+        "runners.log may say why"
+    )
+    world.pass_time(5)
+    await world.until(lambda: world.instances("m"))
+    world.pass_time(5)
+    await world.until(lambda: not world.fleet.placing.failures)
+
+
+async def test_a_hanging_load_holds_the_pools_refill_for_a_second(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.machine.may_load.clear()
+    world.catalogue.put(ModelSpec("m", min_instances=1), revision_of("m"))
+    world.fleet.catalogue_changed()
+    await world.until(lambda: world.machine.loads)
+    world.fleet.decide_now()
+    assert len(world.machine.runners) == 1, "the load has the CPU for itself"
+    world.pass_time(1)
+    await world.until(lambda: world.standby() == 1)
+    assert not world.instances("m")
+    world.machine.may_load.set()
+
+
+async def test_a_deploy_beyond_the_quota_says_so_at_once_and_its_instance_goes(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.tenant_list.append(Tenant("acme", Limits(cpu_millicores=1000)))
+    for name in ("q1", "q2", "q3"):
+        spec, revision = ModelSpec(name, tenant="acme", min_instances=1), revision_of(name)
+        loaded = await world.fleet.verify(spec, revision)
+        world.catalogue.put(spec, replace(revision, loaded=loaded))
+        world.fleet.decide_now()
+        assert ("uses 1; model" in world.fleet.view(name).blocked_reason) is (name != "q1")
+    [first] = world.instances("q1")
+    await world.until(lambda: not world.fleet.view("q2").instances and not world.fleet.view("q3").instances)
+    for _ in range(5):
+        world.pass_time(3)
+        await world.until(lambda: world.standby() == 1)
+    assert world.instances("q1") == [first]
+    assert len(world.machine.loads) == 3, "each was verified once, and nothing was started in vain"
+    world.catalogue.tenant_list[0] = Tenant("acme", Limits(cpu_millicores=3000))
+    world.fleet.catalogue_changed()
+    await world.until(lambda: world.instances("q2") and world.instances("q3"))

@@ -120,8 +120,8 @@ def test_the_tenants_limit_binds_with_a_sentence_that_says_what_to_do() -> None:
     )
     assert loads(decided) == []
     assert decided.blocked == {
-        ("m", 1): "tenant 'acme' may use 2 CPUs and uses 2; model 'm' needs 1: raise it with "
-        "`headrace tenant set acme --cpu 3`"
+        ("m", 1): "tenant 'acme' may use 2 CPUs and uses 2; model 'm' needs 1: raise the tenant's cpu "
+        "(`headrace tenant describe acme` shows all its limits; `tenant set` replaces them)"
     }
 
 
@@ -153,7 +153,9 @@ def test_the_machine_binds_and_says_how_much_it_has() -> None:
 def test_a_model_that_needs_a_gpu_is_refused_where_there_is_none() -> None:
     with_gpu = want("m", 1, resources=Resources(1000, 1, 1000))
     decided = plan(snapshot(wants=(with_gpu,), standby=("1",), standby_target=1))
-    assert "0 GPUs" in decided.blocked["m", 1]
+    assert decided.blocked == {
+        ("m", 1): "this machine has no GPU to promise and model 'm' asks for 1: deploy it without --gpu"
+    }
 
 
 def test_what_nobody_uses_makes_room_the_longest_idle_first() -> None:

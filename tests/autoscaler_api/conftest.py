@@ -27,7 +27,8 @@ from headrace_autoscaler.api import register
 from headrace_autoscaler.artifacts import ArtifactStore
 from headrace_autoscaler.catalogue import StoredCatalogue
 from headrace_autoscaler.deploy import DeployService
-from headrace_autoscaler.domain import FleetView, Loaded, ModelSpec, ModelView, Revision, Signature, TensorSpec
+from headrace_autoscaler.deploy_plan import Offer
+from headrace_autoscaler.domain import FleetView, Limits, Loaded, ModelSpec, ModelView, Revision, Signature, TensorSpec
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import FakeClock
 from headrace_common.config import AutoscalerConfig
@@ -55,6 +56,7 @@ class FakeFleet:
 
     Attributes:
         gate, discard_gate: verification, or giving up, waits while it is cleared.
+        decided: what `view` answers from the next decision on.
         refuse: model version -> what verification raises.
     """
 
@@ -63,6 +65,7 @@ class FakeFleet:
     discard_gate: asyncio.Event = field(default_factory=asyncio.Event)
     refuse: dict[str, Exception] = field(default_factory=dict)
     views: dict[str, ModelView] = field(default_factory=dict)
+    decided: dict[str, ModelView] = field(default_factory=dict)
     fleet: FleetView = field(default_factory=lambda: FleetView(epoch=1, started_at=0.0))
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     verified: list[tuple[str, int, str]] = field(default_factory=list)
@@ -89,6 +92,10 @@ class FakeFleet:
 
     def catalogue_changed(self) -> None:
         self.changes += 1
+
+    def decide_now(self) -> None:
+        self.changes += 1
+        self.views.update(self.decided)
 
     def view(self, model: str) -> ModelView:
         return self.views.get(model, ModelView())
@@ -123,17 +130,20 @@ def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:
 class Api:
     """A running API and what is behind it."""
 
-    def __init__(self, state: Path, clock: FakeClock, config: AutoscalerConfig) -> None:
+    def __init__(self, state: Path, clock: FakeClock, config: AutoscalerConfig, offer: Offer | None = None) -> None:
         self.state = state
         self.clock = clock
         self.config = config
+        self.offer = offer or Offer(
+            Limits(cpu_millicores=8000, memory_bytes=16 << 30, gpu_millis=0, gpu_memory_bytes=0)
+        )
 
     async def start(self) -> None:
         self.artifacts = ArtifactStore(self.state / "artifacts", self.config.max_artifact_bytes, 3600.0, self.clock)
         self.store = SqlStore.open(sqlite_url(self.state / "headrace.db"))
         self.catalogue = await StoredCatalogue.open(self.store, self.artifacts, self.clock)
         self.fleet = FakeFleet(self.artifacts.directory)
-        self.deploys = DeployService(self.catalogue, self.artifacts, self.fleet, self.clock, self.config)
+        self.deploys = DeployService(self.catalogue, self.artifacts, self.fleet, self.clock, self.config, self.offer)
         self.deploys.start()
         self._sockets = Path(tempfile.mkdtemp(prefix="hr-"))
         self.server = grpc.aio.server()

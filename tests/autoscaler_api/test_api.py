@@ -302,7 +302,7 @@ async def test_a_tenant_with_models_cannot_be_deleted(api: Any, onnx_model: Onnx
     ("fields", "message"),
     [
         ({"name": "operator"}, "the mesh's own"),
-        ({"name": ""}, "tenant.name: "),
+        ({"name": ""}, "tenant name '': expected 1 to 64 "),
         ({"name": "a", "weight": 0.0}, "tenant.weight: "),
         ({"name": "a", "nominal": {"memory": "1.0000000001"}}, "nominal.memory: .*whole number"),
         ({"name": "a", "budget": {"per_hour": "1,5"}}, "tenant.budget.per_hour: "),

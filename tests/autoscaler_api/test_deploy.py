@@ -13,10 +13,12 @@ import fsspec
 import grpc
 import magika
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from google.protobuf.duration_pb2 import Duration
 
 from headrace.v1 import models_pb2, resources_pb2, tenants_pb2
-from headrace_autoscaler.domain import ModelSpec, Revision, RevisionState
+from headrace_autoscaler.deploy_plan import Offer
+from headrace_autoscaler.domain import ModelSpec, ModelView, Revision, RevisionState
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import FakeClock
 from headrace_common.config import AutoscalerConfig
@@ -264,12 +266,15 @@ async def test_the_request_overrides_the_configuration(
 @pytest.mark.parametrize(
     ("spec", "code", "message"),
     [
-        ({"name": "-m"}, Code.INVALID_ARGUMENT, "model.name: "),
-        ({"tenant": "a b"}, Code.INVALID_ARGUMENT, "model.tenant: "),
+        ({"name": "-m"}, Code.INVALID_ARGUMENT, r"^model name '-m': expected 1 to 128 letters, digits, "),
+        ({"name": "a b"}, Code.INVALID_ARGUMENT, "begin and end with a letter or digit$"),
+        ({"name": ""}, Code.INVALID_ARGUMENT, "^model name '': expected 1 to 128 "),
+        ({"name": "m" * 129}, Code.INVALID_ARGUMENT, "^model name 'm{129}': expected 1 to 128 "),
+        ({"tenant": "a b"}, Code.INVALID_ARGUMENT, "^tenant name 'a b': expected 1 to 64 "),
         ({"tenant": "operator"}, Code.PERMISSION_DENIED, "'operator' is the mesh's own"),
         ({"min_instances": 3, "max_instances": 2}, Code.INVALID_ARGUMENT, "min_instances: expected at most"),
         ({"policy": "magic"}, Code.INVALID_ARGUMENT, "policy: expected headrace or none, got 'magic'"),
-        ({"engine": "tensorrt"}, Code.INVALID_ARGUMENT, "engine: 'tensorrt' is not available"),
+        ({"engine": "tensorrt"}, Code.INVALID_ARGUMENT, "engine: 'tensorrt' is not .*; expected onnxruntime or none"),
         ({"engine": "excel"}, Code.INVALID_ARGUMENT, "model.engine: "),
         ({"artifact": ""}, Code.INVALID_ARGUMENT, "source: expected a path or URL"),
         ({"artifact": "f" * 64}, Code.INVALID_ARGUMENT, "not there: never uploaded, or removed"),
@@ -461,10 +466,10 @@ async def test_deleting_twice_during_a_load_leaves_nothing(api: Any, onnx_model:
     api.fleet.discard_gate.clear()
     deploy = asyncio.create_task(api.deploy("m", {"m.onnx": onnx_model()}))
     await api.fleet.verifying.acquire()
-    deletes = [asyncio.create_task(api.deploys.delete("m"))]
+    deletes = [asyncio.create_task(api.deploys.delete("m", api.deploys.owners("m")))]
     while not api.fleet.discarded:  # noqa: ASYNC110 - what the first delete stopped is being undone
         await asyncio.sleep(0.002)
-    deletes.append(asyncio.create_task(api.deploys.delete("m")))
+    deletes.append(asyncio.create_task(api.deploys.delete("m", api.deploys.owners("m"))))
     await asyncio.sleep(0)
     api.fleet.discard_gate.set()
     await asyncio.gather(*deletes)
@@ -575,3 +580,104 @@ async def test_slow_fetches_do_not_hold_up_what_is_written(api: Any) -> None:
         released.set()
         await asyncio.gather(*slow)
     assert api.catalogue.tenant("acme") is not None
+
+
+# What fits.
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            {"resources": {"memory": "1000Ti"}},
+            "this machine has 16Gi of memory to promise and an instance of model 'm' asks for 1000Ti: deploy it with "
+            "a smaller --memory, or raise autoscaler.memory_share",
+        ),
+        (
+            {"resources": {"cpu": "1000"}},
+            "this machine has 8 CPUs to promise and an instance of model 'm' asks for 1000: deploy it with a smaller "
+            "--cpu, or raise autoscaler.cpu_overcommit",
+        ),
+        (
+            {"resources": {"gpu": "1"}},
+            "this machine has no GPU to promise and model 'm' asks for 1: deploy it without --gpu",
+        ),
+        (
+            {"tenant": "acme"},
+            "tenant 'acme' may use 500Mi of memory and an instance of model 'm' asks for 1Gi: deploy it with a "
+            "smaller --memory, or raise the tenant's memory (`headrace tenant describe acme` shows all its limits; "
+            "`tenant set` replaces them)",
+        ),
+        (
+            {"limits": {"cpu": "0.5"}},
+            "model 'm' may use 0.5 CPUs by its own limits and an instance of it asks for 1: deploy it with a smaller "
+            "--cpu, or raise the model's limits",
+        ),
+    ],
+    ids=["the machine's memory", "its CPUs", "its GPUs", "the tenant's quota", "the model's own limits"],
+)
+async def test_an_instance_that_could_never_run_is_refused_at_once(
+    api: Any, onnx_model: OnnxModel, spec: dict[str, Any], told: str
+) -> None:
+    quota = tenants_pb2.TenantSpec(name="acme", nominal=resources_pb2.Quantities(memory="500Mi"))
+    await api.tenants.SetTenant(tenants_pb2.SetTenantRequest(tenant=quota))
+    before = traces(api)[:2]
+    for wait in (True, False):
+        assert await refused(api.deploy("m", {"m.onnx": onnx_model()}, wait=wait, **spec)) == (
+            Code.FAILED_PRECONDITION,
+            told,
+        )
+    assert traces(api)[:2] == before
+    assert api.fleet.verified == []
+
+
+async def test_a_deploy_whose_minimum_cannot_run_now_answers_with_the_reason(api: Any, onnx_model: OnnxModel) -> None:
+    api.fleet.decided["m"] = ModelView(blocked_reason="tenant 'acme' may use 1 CPU and uses 1")
+    model = await api.deploy("m", {"m.onnx": onnx_model()}, min_instances=1)
+    assert (model.state, model.reason) == (models_pb2.MODEL_STATE_BLOCKED, "tenant 'acme' may use 1 CPU and uses 1")
+
+
+async def test_the_fake_engine_is_offered_only_where_it_is_allowed(state: Path, clock: FakeClock, api: Any) -> None:
+    told = (await refused(api.deploy("m", {"m.onnx": b""}, engine="torch")))[1]
+    assert told == "engine: 'torch' is not available in this mesh; expected onnxruntime or none"
+    allowing = type(api)(state / "allowing", clock, AutoscalerConfig(), Offer(fake_engine=True))
+    allowing.state.mkdir()
+    await allowing.start()
+    try:
+        told = (await refused(allowing.deploy("m", {"m.onnx": b""}, engine="torch")))[1]
+        assert told.endswith("expected fake, onnxruntime or none")
+    finally:
+        await allowing.stop()
+
+
+async def test_deleting_during_a_first_fetch_stops_it(state: Path, clock: FakeClock, api: Any) -> None:
+    fetching, opened, released = asyncio.Event(), asyncio.get_running_loop(), threading.Event()
+
+    class Slow(MemoryFileSystem):
+        protocol = "slow"
+
+        def info(self, path: str, **_options: Any) -> dict[str, Any]:
+            opened.call_soon_threadsafe(fetching.set)
+            released.wait(10)
+            raise FileNotFoundError(path)
+
+    fsspec.register_implementation("slow", Slow, clobber=True)
+    config = AutoscalerConfig.model_construct(max_artifact_bytes=1 << 20, source_schemes=("slow",), artifact_ttl_s=9.0)
+    slow = type(api)(state / "slow", clock, config)
+    slow.state.mkdir()
+    await slow.start()
+    try:
+        deploy = asyncio.create_task(slow.deploy("m", source="slow://bucket/m.onnx", tenant="acme"))
+        await fetching.wait()
+        request = models_pb2.DeleteModelRequest(name="m")
+        globex = (("x-headrace-tenant", "globex"),)
+        assert (await refused(slow.models.DeleteModel(request, metadata=globex)))[0] is Code.PERMISSION_DENIED
+        delete = asyncio.ensure_future(slow.models.DeleteModel(request))
+        opened.call_later(0.05, released.set)
+        await delete
+        assert await refused(deploy) == (Code.FAILED_PRECONDITION, "model 'm' was deleted during its deploy")
+        assert (await refused(slow.describe("m")))[1] == "there is no model 'm'"
+        assert slow.stored_artifacts() == set()
+    finally:
+        released.set()
+        await slow.stop()

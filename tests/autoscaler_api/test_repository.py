@@ -98,7 +98,7 @@ def test_versions_of_an_artifact(
         (["readme.md"], None, "", "found no model: expected an .onnx file.*; got readme.md"),
         (["a.onnx", "b.onnx"], None, "", "expected one model file, got a.onnx, b.onnx"),
         (["ocr/1/model.onnx"], None, "", "this is a repository of models; deploy the model's own directory, 'ocr'"),
-        (["1/m.onnx"], None, "", "version 1: expected 1/model.onnx or 1/model.fake.json; has 1/m.onnx"),
+        (["1/m.onnx"], None, "", "version 1: expected 1/model.onnx; has 1/m.onnx"),
         (["1/model.onnx"], None, "m.onnx", "version 1: expected 1/m.onnx; has 1/model.onnx"),
         (["1/model.onnx"], VersionPolicy(specific=(1, 7)), "", "names version 7; the repository has 1"),
         (["model.plan"], None, "", "found no model"),

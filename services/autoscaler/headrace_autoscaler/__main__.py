@@ -29,7 +29,7 @@ def main() -> int:
     try:
         return asyncio.run(_run(Autoscaler(context)))
     except HeadraceError as error:
-        get_logger().error("start_failed", reason=error.message)
+        get_logger().error("start failed", reason=error.message)
         return 2
 
 

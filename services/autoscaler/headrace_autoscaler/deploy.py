@@ -8,7 +8,7 @@ Wiring, in this order:
     artifacts = ArtifactStore(state_dir / "artifacts", config.max_artifact_bytes, config.artifact_ttl_s, clock)
     store = SqlStore.open(config.database_url or sqlite_url(state_dir / "headrace.db"))
     catalogue = await StoredCatalogue.open(store, artifacts, clock)   # before the fleet adopts runners
-    deploys = DeployService(catalogue, artifacts, fleet, clock, config)
+    deploys = DeployService(catalogue, artifacts, fleet, clock, config, Offer(capacity, fake_engine))
     deploys.start()
     ...
     await deploys.close()      # while the fleet can still discard what was being loaded
@@ -28,6 +28,8 @@ from headrace_autoscaler.artifacts.fetch import check_source, without_secrets
 from headrace_autoscaler.catalogue import StoredCatalogue
 from headrace_autoscaler.deploy_plan import (
     DeployRequest,
+    Offer,
+    check_fits,
     check_owner,
     check_request,
     is_new,
@@ -62,15 +64,17 @@ class DeployService:
         fleet: Fleet,
         clock: Clock,
         config: AutoscalerConfig,
+        offer: Offer,
     ) -> None:
         self._catalogue = catalogue
         self._artifacts = artifacts
         self._fleet = fleet
         self._clock = clock
         self._schemes = config.source_schemes
+        self._offer = offer
         self._log = get_logger(part="deploy")
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._running: defaultdict[str, set[asyncio.Task[Model]]] = defaultdict(set)
+        self._running: defaultdict[str, dict[asyncio.Task[Model], str]] = defaultdict(dict)
         self._deleting: set[str] = set()
         self._closed = False
         self._collector: asyncio.Task[None] | None = None
@@ -104,13 +108,13 @@ class DeployService:
         """
         if self._closed:
             raise Unavailable("the autoscaler is stopping; deploy again")
-        check_request(request)
+        check_request(request, self._offer)
         if request.spec.source:
             check_source(request.spec.source, self._schemes)
         name = request.spec.name
         begun: asyncio.Future[Model] = asyncio.get_running_loop().create_future()
         task = asyncio.get_running_loop().create_task(self._run(request, begun))
-        self._running[name].add(task)
+        self._running[name][task] = request.spec.tenant
         task.add_done_callback(lambda done: self._forget(name, done))
         await asyncio.wait({task} if wait else {task, begun}, return_when=asyncio.FIRST_COMPLETED)
         if not wait and begun.done():
@@ -119,14 +123,19 @@ class DeployService:
             raise self._interrupted(name)
         return task.result()
 
-    async def delete(self, name: str) -> None:
+    def owners(self, name: str) -> frozenset[str]:
+        """The model's tenant; while its first deploy is under way, whoever deploys it."""
+        model = self._catalogue.model(name)
+        return frozenset({model.spec.tenant} if model else self._running.get(name, {}).values())
+
+    async def delete(self, name: str, owners: frozenset[str]) -> None:
         """Retires all revisions of a model; it is gone once the fleet has drained them. Idempotent while
-        it drains. A deploy of it that is under way is stopped.
+        it drains. Deploys of it by these owners that are under way are stopped.
 
         Raises:
-            NotFound: there is no such model.
+            NotFound: there is no such model, and none of them deploys one.
         """
-        interrupted = tuple(self._running.get(name, ()))
+        interrupted = [task for task, owner in self._running.get(name, {}).items() if owner in owners]
         self._deleting.add(name)
         try:
             for task in interrupted:
@@ -170,16 +179,17 @@ class DeployService:
     async def _run_alone(self, request: DeployRequest, begun: asyncio.Future[Model]) -> Model:
         spec = request.spec
         check_owner(spec, self._catalogue.model(spec.name))
-        new_tenant = self._catalogue.tenant(spec.tenant) is None
+        tenant = self._catalogue.tenant(spec.tenant)
         artifact: Artifact | None = None
         try:
+            check_fits(spec, tenant, self._offer)
             artifact = await resolve(request, self._catalogue.model(spec.name), self._artifacts, self._schemes)
             with self._artifacts.pinned(artifact.name):
                 return await self._attempt(request, artifact, begun)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - undone, told and recorded
             failure = self._explain(spec.name, error)
             # A second delete must not cut off what undoes the deploy that the first one stopped.
-            await to_its_end(self._undo(spec, failure.message, artifact, new_tenant))
+            await to_its_end(self._undo(spec, failure.message, artifact, tenant is None))
             raise failure from None
 
     async def _attempt(self, request: DeployRequest, artifact: Artifact, begun: asyncio.Future[Model]) -> Model:
@@ -201,7 +211,8 @@ class DeployService:
             await self._catalogue.update_revision(revision)
         await self._catalogue.activate(spec, [revision.revision for revision in verified])
         await self._catalogue.clear_failure(name)
-        self._fleet.catalogue_changed()
+        # At once: whoever waits for the deploy is told whether its minimum can run.
+        self._fleet.decide_now()
         self._log.info("deployed", model=name, tenant=spec.tenant, versions=[r.version for r in verified])
         return self._model(name)
 
@@ -268,13 +279,10 @@ class DeployService:
         return model
 
     def _lock(self, name: str) -> asyncio.Lock:
-        lock = self._locks.get(name)
-        if lock is None:
-            lock = self._locks[name] = asyncio.Lock()
-        return lock
+        return self._locks.setdefault(name, asyncio.Lock())
 
     def _forget(self, name: str, task: asyncio.Task[Model]) -> None:
-        self._running[name].discard(task)
+        self._running[name].pop(task, None)
         if not self._running[name]:
             del self._running[name]
         error = None if task.cancelled() else task.exception()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from headrace_autoscaler.domain import Model, ModelFile, ModelSpec, Revision, RevisionState
+from headrace_autoscaler.core.room import never_fits
+from headrace_autoscaler.domain import Limits, Model, ModelFile, ModelSpec, Revision, RevisionState, Tenant
 from headrace_autoscaler.repository import Candidate, Settings
 from headrace_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from headrace_common.identity import OPERATOR
@@ -13,7 +14,25 @@ from headrace_common.identity import OPERATOR
 POLICIES = frozenset({"headrace"})
 """Decision policies that are built in."""
 
+NO_LIMITS = Limits()
 _ENGINES = frozenset({"onnxruntime", "fake"})
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What this mesh has for models.
+
+    Attributes:
+        capacity: what the machine may promise.
+        fake_engine: the fake engine may be asked for.
+    """
+
+    capacity: Limits = NO_LIMITS
+    fake_engine: bool = False
+
+    @property
+    def engines(self) -> str:
+        return ", ".join(sorted(_ENGINES if self.fake_engine else _ENGINES - {"fake"}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +50,7 @@ class DeployRequest:
     response_cache: bool | None = None
 
 
-def check_request(request: DeployRequest) -> None:
+def check_request(request: DeployRequest, offer: Offer) -> None:
     """What can be told without looking at anything but the request.
 
     Raises:
@@ -48,10 +67,25 @@ def check_request(request: DeployRequest) -> None:
         raise InvalidArgument(f"policy: expected {', '.join(sorted(POLICIES))} or none, got {spec.policy!r}")
     if spec.engine and spec.engine not in _ENGINES:
         raise InvalidArgument(
-            f"engine: {spec.engine!r} is not available in this mesh; expected {', '.join(sorted(_ENGINES))} or none"
+            f"engine: {spec.engine!r} is not available in this mesh; expected {offer.engines} or none"
         )
     if spec.source and request.artifact:
         raise InvalidArgument("source and artifact: expected one of them, got both")
+
+
+def check_fits(spec: ModelSpec, tenant: Tenant | None, offer: Offer) -> None:
+    """Whether one instance could run if nothing else did.
+
+    Args:
+        tenant: the model's; None: it is new and has no limits.
+
+    Raises:
+        FailedPrecondition: says whose limit it is, how much there is, how much was asked for, and what to do.
+    """
+    nominal = tenant.nominal if tenant else NO_LIMITS
+    reason = never_fits(spec.name, spec.tenant, spec.resources, spec.limits, nominal, offer.capacity)
+    if reason:
+        raise FailedPrecondition(reason)
 
 
 def check_owner(spec: ModelSpec, model: Model | None) -> None:

@@ -17,6 +17,7 @@ from headrace_autoscaler.control.board import Board
 from headrace_autoscaler.control.server import ControlServicer
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.deploy import DeployService
+from headrace_autoscaler.deploy_plan import Offer
 from headrace_autoscaler.fleet.fleet import FleetParts, RunnerFleet
 from headrace_autoscaler.measures import observe_fleet
 from headrace_autoscaler.providers.base import InstanceProvider
@@ -85,11 +86,12 @@ class Autoscaler:
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
         board = Board(prices, context.mesh.router.processes, self._clock)
         provider = LocalProvider(context)
-        parts = FleetParts(
-            context, epoch, catalogue, provider, board, catalogue.add_usage, self._clock, capacity(config)
-        )
+        room = capacity(config)
+        parts = FleetParts(context, epoch, catalogue, provider, board, catalogue.add_usage, self._clock, room)
         fleet = RunnerFleet(parts)
-        deploys = DeployService(catalogue, artifacts, fleet, self._clock, config)
+        deploys = DeployService(
+            catalogue, artifacts, fleet, self._clock, config, Offer(room, context.mesh.runner.allow_fake_engine)
+        )
         control = ControlServicer(epoch, board, fleet, self._replaced)
         telemetry = Telemetry.start(context.process, context.mesh.telemetry)
         observe_fleet(telemetry, fleet)

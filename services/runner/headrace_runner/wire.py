@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def plan_of(request: pb.LoadRequest, default_max_batch_size: int) -> LoadPlan:
         entry_point=request.entry_point,
         engine=request.engine,
         options=dict(request.engine_options),
-        threads=max(1, request.shape.cpu_millicores // 1000),
+        threads=min(max(1, request.shape.cpu_millicores // 1000), os.cpu_count() or 1),
         expected=_signature_of(request.signature) if request.HasField("signature") else None,
         max_batch_size=request.max_batch_size,
         default_max_batch_size=default_max_batch_size,

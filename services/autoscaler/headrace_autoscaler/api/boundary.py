@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from headrace_autoscaler.api.names import check_names
 from headrace_common.errors import HeadraceError, PermissionDenied
 from headrace_common.identity import TENANT_KEY, tenant_of
 from headrace_common.logs import get_logger
@@ -75,6 +76,7 @@ def answers(method: Callable[[S, Q, Context], Awaitable[R]]) -> Callable[[S, Q, 
         try:
             caller_of(context)
             if isinstance(request, Message):
+                check_names(request)
                 validate(request)
             return await method(self, request, context)
         except Exception as error:  # noqa: BLE001 - every error becomes a status here

@@ -57,9 +57,14 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 
     @answers
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
-        owner = self._found(request.name).spec.tenant
-        caller_of(context).check_may_change(request.name, owner)
-        await self._deploys.delete(request.name)
+        owners = self._deploys.owners(request.name)
+        if not owners:
+            raise NotFound(_not_found(request.name, self._catalogue.failure(request.name)))
+        caller = caller_of(context)
+        if caller.named and caller.tenant in owners:
+            owners = frozenset({caller.tenant})
+        caller.check_may_change(request.name, min(owners))
+        await self._deploys.delete(request.name, owners)
         return pb.DeleteModelResponse()
 
     def _shown(self, model: Model) -> pb.Model:

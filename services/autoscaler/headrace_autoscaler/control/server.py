@@ -77,7 +77,7 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
             raise FailedPrecondition(f"this autoscaler (epoch {self._epoch}) has been replaced")
         if self._stopping.is_set():
             raise Unavailable("the autoscaler is stopping")
-        self._log.info("router_connected", router=first.hello.router_id, version=first.hello.software_version)
+        self._log.info("router connected", router=first.hello.router_id, version=first.hello.software_version)
         session = self._board.open(first.hello.router_id)
         self._routers.router_connected(session.router)
         return session
@@ -110,7 +110,7 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
 
     def _leave(self, session: Session) -> None:
         if self._board.close(session):
-            self._log.info("router_gone", router=session.router)
+            self._log.info("router gone", router=session.router)
             self._routers.router_gone(session.router)
 
     async def _refresh(self) -> None:

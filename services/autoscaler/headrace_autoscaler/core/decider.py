@@ -207,11 +207,16 @@ def _idle_s(demand: Demand, status: RevisionStatus) -> float | None:
 
 
 def _bound(spec: ModelSpec, status: RevisionStatus, decision: Decision) -> Decision:
-    if status.current and decision.desired < spec.min_instances:
+    if status.current and (decision.desired < spec.min_instances or _is_minimum(spec, decision)):
         return _replace(decision, spec.min_instances, "the model's minimum")
     if spec.max_instances is not None and decision.desired > spec.max_instances:
         return _replace(decision, spec.max_instances, "the model's maximum; demand asks for more")
     return decision
+
+
+def _is_minimum(spec: ModelSpec, decision: Decision) -> bool:
+    """What the minimum asks for is nobody's spare."""
+    return decision.spare and decision.desired == spec.min_instances
 
 
 def _replace(decision: Decision, desired: int, reason: str) -> Decision:

@@ -1,13 +1,15 @@
 """Where instances start and which stop: a snapshot in, actions with reasons out.
 
 Linear in models + instances. Nothing is started that takes a tenant, a model or the machine over its
-limit. What is verified for a deploy is outside the limits for as long as nobody needs it: it is the
-first to make room.
+limit. What is verified for a deploy is outside the limits while it is verified; afterwards it stays only if it
+fits. Instances that a minimum or present demand asks for never make room, so that no two models can take turns.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 
 from headrace_autoscaler.core.plans import (
     Action,
@@ -60,11 +62,15 @@ class _Planning:
                 self._live.setdefault(holding.key, []).append(holding)
         self._drained: set[str] = set()
         self._placed: set[Key] = set()
+        self._outside = {each.id for each in snapshot.holdings if not each.admitted}
+        self._admitted: list[str] = []
+        self._refill_held = False
         self._spares = self._find_spares()
 
     def run(self) -> Plan:
         self._drain_unwanted()
         self._drain_surplus()
+        self._admit_verified()
         self._drain_over_limit()
         for key in self._snapshot.verifications:
             self._verify(key)
@@ -76,15 +82,18 @@ class _Planning:
         for want in short:
             self._start_rest(want)
         self._keep_standby()
-        return Plan(tuple(self._actions), self._blocked, self._bound)
+        return Plan(tuple(self._actions), self._blocked, self._bound, tuple(self._admitted), self._refill_held)
 
     def _missing(self, want: Want) -> int:
         return want.desired - len(self._live.get(want.key, ()))
 
     def _find_spares(self) -> list[Holding]:
         """Instances that may make room; the last one goes first, which is the longest idle."""
-        spare = sorted((want for want in self._snapshot.wants if want.spare), key=lambda want: want.idle_s)
-        return [holding for want in spare for holding in self._live.get(want.key, ()) if holding.ready]
+        spares: list[Holding] = []
+        for want in sorted((want for want in self._snapshot.wants if want.spare), key=lambda want: want.idle_s):
+            ready = [holding for holding in self._live.get(want.key, ()) if holding.ready]
+            spares += sorted(ready, key=lambda holding: holding.started_at)[want.minimum :]
+        return spares
 
     def _drain_unwanted(self) -> None:
         known = {want.key for want in self._snapshot.wants} | self._snapshot.protected
@@ -103,6 +112,36 @@ class _Planning:
             newest_first = sorted(ready, key=lambda holding: -holding.started_at)
             for holding in newest_first[: max(0, len(ready) - want.desired)]:
                 self._drain(holding, f"{len(ready)} ready, {want.desired} wanted")
+
+    def _admit_verified(self) -> None:
+        """What was verified outside the limits stays only inside them. What goes soon does not count against it:
+        a redeploy at the limit works."""
+        wants = {want.key: want for want in self._snapshot.wants}
+        passing = {key for key, want in wants.items() if want.retiring} | self._snapshot.protected
+        staying = [each for key in wants if key not in passing for each in self._live.get(key, ())]
+        newcomers = [each for each in staying if each.id in self._outside and each.id not in self._drained]
+        if not newcomers:
+            return
+        kept = Usage()
+        for holding in staying:
+            if holding.id not in self._outside and holding.id not in self._drained:
+                kept.add(holding.tenant, holding.model, holding.resources)
+        # Those that somebody asks for first; the oldest among equals.
+        for holding in sorted(newcomers, key=lambda each: (wants[each.key].spare, each.started_at)):
+            self._admit(wants[holding.key], holding, kept)
+
+    def _admit(self, want: Want, holding: Holding, kept: Usage) -> None:
+        taken = self._take_spares(want, kept, Usage())
+        if isinstance(taken, str):
+            self._drain(holding, f"its first load was beyond the limits: {taken}")
+            self._live[want.key] = [each for each in self._live[want.key] if each.id != holding.id]
+            return
+        for spare in taken:
+            kept.remove(spare.tenant, spare.model, spare.resources)
+            self._drain(spare, f"makes room for model '{want.model}'")
+        kept.add(holding.tenant, holding.model, holding.resources)
+        self._outside.discard(holding.id)
+        self._admitted.append(holding.id)
 
     def _drain_over_limit(self) -> None:
         """What nobody needs goes at once where its tenant is over its limit."""
@@ -167,58 +206,74 @@ class _Planning:
 
     def _room_for(self, want: Want, first: bool) -> str | None:
         """ "" there is room; None: room is being made; else why there is none."""
-        nominal = self._snapshot.limits.get(want.tenant, Limits())
-        tenant_used = self._used.tenants.get(want.tenant, NOTHING)
-        tenant_freeing = self._freeing.tenants.get(want.tenant, NOTHING)
-        model_used = self._used.models.get(want.model, NOTHING)
-        model_freeing = self._freeing.models.get(want.model, NOTHING)
-        machine = self._snapshot.capacity
-        making_room = False
-        for limits, used, freeing, scope in (
-            (want.limits, model_used, model_freeing, "model"),
-            (nominal, tenant_used, tenant_freeing, "tenant"),
-            (machine, self._used.total, self._freeing.total, "machine"),
-        ):
-            short = shortage(limits, used, want.resources)
-            if short is None:
-                continue
-            # Taking from one model to give another its second instance would only move the shortage.
-            if not first or not self._make_room(want, limits, subtract(used, freeing), scope):
-                return _refusal(scope, want, short)
-            making_room = True
-        return None if making_room else ""
-
-    def _make_room(self, want: Want, limits: Limits, used: Resources, scope: str) -> bool:
-        """Drains spare instances until `want` will fit; False, with nothing drained, if it never would."""
-        chosen: list[Holding] = []
-        for holding in reversed(self._spares):
-            if shortage(limits, used, want.resources) is None:
-                break
-            if holding.id not in self._drained and _in_scope(holding, want, scope):
-                chosen.append(holding)
-                used = subtract(used, holding.resources)
-        if shortage(limits, used, want.resources) is not None:
-            return False
-        for holding in chosen:
+        refusal = self._refusal_now(want)
+        # Taking from one model to give another its second instance would only move the shortage.
+        if not refusal or not first:
+            return refusal
+        taken = self._take_spares(want, self._used, self._freeing)
+        if isinstance(taken, str):
+            return taken
+        for holding in taken:
             self._drain(holding, f"makes room for model '{want.model}'")
-        return True
+        return None
+
+    def _refusal_now(self, want: Want) -> str:
+        for scope, limits, used in self._scopes(want, self._used):
+            if short := shortage(limits, used, want.resources):
+                return _refusal(scope, want, short)
+        return ""
+
+    def _take_spares(self, want: Want, used: Usage, freeing: Usage) -> list[Holding] | str:
+        """Spare instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet."""
+        chosen: list[Holding] = []
+        scopes = zip(self._scopes(want, used), self._scopes(want, freeing), strict=True)
+        for (scope, limits, taken), (_, _, going) in scopes:
+            held = subtract(taken, going)
+            left = held
+            for holding in chosen:
+                left = subtract(left, holding.resources) if _in_scope(holding, want, scope) else left
+            for holding in reversed(self._spares) if not want.spare else ():
+                if shortage(limits, left, want.resources) is None:
+                    break
+                if self._takable(holding, want, scope) and holding not in chosen:
+                    chosen.append(holding)
+                    left = subtract(left, holding.resources)
+            if short := shortage(limits, left, want.resources):
+                return _refusal(scope, want, replace(short, used=getattr(held, short.dimension)))
+        return chosen
+
+    def _takable(self, holding: Holding, want: Want, scope: str) -> bool:
+        free = holding.id not in self._drained and holding.id not in self._outside
+        return free and holding.key != want.key and _in_scope(holding, want, scope)
+
+    def _scopes(self, want: Want, usage: Usage) -> Iterator[tuple[str, Limits, Resources]]:
+        nominal = self._snapshot.limits.get(want.tenant, Limits())
+        yield "model", want.limits, usage.models.get(want.model, NOTHING)
+        yield "tenant", nominal, usage.tenants.get(want.tenant, NOTHING)
+        yield "machine", self._snapshot.capacity, usage.total
 
     def _keep_standby(self) -> None:
         snapshot = self._snapshot
-        target = snapshot.standby_target + self._waiting
-        missing = target - len(self._standby) - snapshot.starting
+        missing = snapshot.standby_target + self._waiting - len(self._standby) - snapshot.starting
+        wanted = missing
+        if snapshot.hold_refill and self._loading():
+            wanted = min(missing, self._waiting - len(self._standby) - snapshot.starting)
+            self._refill_held = missing > max(0, wanted)
         if not snapshot.start_refusal:
-            for _ in range(min(missing, snapshot.start_limit - snapshot.starting)):
+            for _ in range(min(wanted, snapshot.start_limit - snapshot.starting)):
                 why = "a model waits for a runner" if self._waiting else "the standby pool is short"
                 self._actions.append(StartStandby(why))
         if snapshot.starting == 0 and not self._waiting:
             for _ in range(-missing):
                 self._actions.append(StopStandby(self._standby.pop(), "more stand by than are wanted"))
 
+    def _loading(self) -> bool:
+        """A load is under way, begins now, or begins as soon as there is a runner."""
+        begun = any(isinstance(action, LoadOnStandby) for action in self._actions)
+        return begun or self._waiting > 0 or any(not each.ready for held in self._live.values() for each in held)
+
 
 def _in_scope(holding: Holding, want: Want, scope: str) -> bool:
-    if holding.key == want.key:
-        return False
     if scope == "model":
         return holding.model == want.model
     return scope == "machine" or holding.tenant == want.tenant

@@ -17,7 +17,8 @@ class Want:
 
     Attributes:
         limits: the model's own, inside its tenant's.
-        spare: its instances may be taken where room is short.
+        spare: its instances beyond the minimum may be taken where room is short.
+        minimum: instances that its model's minimum asks for; they never make room.
         idle_s: the longest idle is taken first.
         retiring: replaced; what it holds goes soon, and is not held against its tenant's other models.
         paused: nothing is started for it now; it will be soon (a load has failed).
@@ -31,6 +32,7 @@ class Want:
     desired: int
     limits: Limits = field(default_factory=Limits)
     spare: bool = False
+    minimum: int = 0
     idle_s: float = 0.0
     retiring: bool = False
     paused: bool = False
@@ -43,7 +45,12 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """An instance as the plan sees it. `id` is the runner's."""
+    """An instance as the plan sees it. `id` is the runner's.
+
+    Attributes:
+        admitted: it was started inside the limits, or has been found to fit them since. One that was verified
+            for a deploy has not.
+    """
 
     id: str
     model: str
@@ -53,6 +60,7 @@ class Holding:
     ready: bool
     draining: bool
     started_at: float
+    admitted: bool = True
 
     @property
     def key(self) -> Key:
@@ -69,6 +77,7 @@ class Snapshot:
         standby: runners without a model, oldest first.
         starting: runners on their way to standby.
         standby_target: runners that are kept standing by.
+        hold_refill: what the pool lacks may wait for the loads that are under way: a start would take CPU from them.
         start_limit: runners that may be starting at one time.
         start_refusal: not empty: no runner can be started now, for this reason.
         capacity: what the machine may promise.
@@ -86,6 +95,7 @@ class Snapshot:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     verifications: tuple[Key, ...] = ()
     protected: frozenset[Key] = frozenset()
+    hold_refill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +134,12 @@ class Plan:
     Attributes:
         blocked: revisions that are wanted, have no instance and cannot get one: why.
         bound: what keeps a revision below its desired number; a superset of `blocked`.
+        admitted: instances that were verified outside the limits and fit them.
+        refill_held: the pool is short, and stays so until no load is under way.
     """
 
     actions: tuple[Action, ...]
     blocked: Mapping[Key, str]
     bound: Mapping[Key, str]
+    admitted: tuple[str, ...] = ()
+    refill_held: bool = False

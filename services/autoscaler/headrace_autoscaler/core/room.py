@@ -15,6 +15,10 @@ _FLAGS = {
     "gpu_millis": "--gpu",
     "gpu_memory_bytes": "--gpu-memory",
 }
+_LACKING = {"gpu_millis": "GPU", "gpu_memory_bytes": "GPU memory"}
+"""What a machine may have nothing of."""
+_SETTINGS = {"cpu_millicores": "autoscaler.cpu_overcommit", "memory_bytes": "autoscaler.memory_share"}
+"""What decides how much of the machine is promised."""
 
 
 def add(left: Resources, right: Resources) -> Resources:
@@ -69,18 +73,19 @@ def amount(dimension: str, value: int) -> str:
     return f"{format_bytes(value)} of {'memory' if dimension == 'memory_bytes' else 'GPU memory'}"
 
 
-def flag_value(dimension: str, value: int) -> str:
-    """As the command line takes it; exact."""
-    return format_millis(value) if dimension in ("cpu_millicores", "gpu_millis") else str(value)
-
-
 def tenant_refusal(tenant: str, model: str, short: Shortage) -> str:
-    raised = flag_value(short.dimension, short.used + short.needed)
     return (
         f"tenant '{tenant}' may use {amount(short.dimension, short.limit)} and uses "
         f"{short_amount(short.dimension, short.used)}; model '{model}' needs "
-        f"{short_amount(short.dimension, short.needed)}: raise it with "
-        f"`headrace tenant set {tenant} {short.flag} {raised}`"
+        f"{short_amount(short.dimension, short.needed)}: {_raise_tenant(tenant, short)}"
+    )
+
+
+def _raise_tenant(tenant: str, short: Shortage) -> str:
+    """No command to copy: it would have to repeat the tenant's other limits, which a set replaces."""
+    return (
+        f"raise the tenant's {short.flag.removeprefix('--')} (`headrace tenant describe {tenant}` shows all its "
+        "limits; `tenant set` replaces them)"
     )
 
 
@@ -93,12 +98,55 @@ def model_refusal(model: str, short: Shortage) -> str:
 
 
 def machine_refusal(model: str, short: Shortage) -> str:
+    if _is_lacking(short):
+        return _lack(model, short)
     return (
         f"this machine has {amount(short.dimension, short.limit)} to promise and "
         f"{short_amount(short.dimension, short.used)} are taken; model '{model}' needs "
         f"{short_amount(short.dimension, short.needed)}: deploy it with a smaller {short.flag}, delete a "
-        "model, or raise autoscaler.cpu_overcommit or autoscaler.memory_share"
+        f"model{_or_raise(short.dimension)}"
     )
+
+
+def never_fits(model: str, tenant: str, needed: Resources, own: Limits, nominal: Limits, machine: Limits) -> str:
+    """Why a single instance could not run even if nothing else did; empty: it could."""
+    if short := shortage(machine, NOTHING, needed):
+        if _is_lacking(short):
+            return _lack(model, short)
+        return (
+            f"this machine has {amount(short.dimension, short.limit)} to promise and an instance of model '{model}' "
+            f"asks for {short_amount(short.dimension, short.needed)}: deploy it with a smaller {short.flag}"
+            f"{_or_raise(short.dimension)}"
+        )
+    if short := shortage(nominal, NOTHING, needed):
+        return (
+            f"tenant '{tenant}' may use {amount(short.dimension, short.limit)} and an instance of model '{model}' "
+            f"asks for {short_amount(short.dimension, short.needed)}: deploy it with a smaller {short.flag}, or "
+            f"{_raise_tenant(tenant, short)}"
+        )
+    if short := shortage(own, NOTHING, needed):
+        return (
+            f"model '{model}' may use {amount(short.dimension, short.limit)} by its own limits and an instance of it "
+            f"asks for {short_amount(short.dimension, short.needed)}: deploy it with a smaller {short.flag}, or "
+            "raise the model's limits"
+        )
+    return ""
+
+
+def _is_lacking(short: Shortage) -> bool:
+    return short.limit == 0 and short.dimension in _LACKING
+
+
+def _lack(model: str, short: Shortage) -> str:
+    return (
+        f"this machine has no {_LACKING[short.dimension]} to promise and model '{model}' asks for "
+        f"{short_amount(short.dimension, short.needed)}: deploy it without {short.flag}"
+    )
+
+
+def _or_raise(dimension: str) -> str:
+    setting = _SETTINGS.get(dimension)
+    return f", or raise {setting}" if setting else ""
 
 
 def short_amount(dimension: str, value: int) -> str:
@@ -117,3 +165,6 @@ class Usage:
         self.total = add(self.total, resources)
         self.tenants[tenant] = add(self.tenants.get(tenant, NOTHING), resources)
         self.models[model] = add(self.models.get(model, NOTHING), resources)
+
+    def remove(self, tenant: str, model: str, resources: Resources) -> None:
+        self.add(tenant, model, subtract(NOTHING, resources))

@@ -56,7 +56,7 @@ class Books:
             await self._sink(increments)
         except Exception as error:  # noqa: BLE001 - whatever it is, the increments must not be lost
             self._ledger.give_back(increments)
-            self._log.error("usage_not_written", error=repr(error))
+            self._log.error("usage not written", error=repr(error))
 
     def _account(self, assignment: Assignment | None) -> Account:
         if assignment is None:

@@ -25,7 +25,7 @@ from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.history import History
 from headrace_autoscaler.fleet.lifecycle import Lifecycle, Timeouts
 from headrace_autoscaler.fleet.placing import Placing
-from headrace_autoscaler.fleet.reconciler import Reconciler
+from headrace_autoscaler.fleet.reconciler import REFILL_HELD_S, Reconciler
 from headrace_autoscaler.fleet.reports import Report
 from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, RunnerState
@@ -148,6 +148,12 @@ class RunnerFleet:
     def catalogue_changed(self) -> None:
         self._wake.set()
 
+    def decide_now(self) -> None:
+        try:
+            self._reconciler.reconcile()
+        except Exception as error:  # noqa: BLE001 - the next pass may find another state
+            get_logger().error("reconcile failed", error=repr(error), exc_info=error)
+
     def view(self, model: str) -> ModelView:
         found = self._parts.catalogue.model(model)
         queued, in_flight, requests = self._demand.sums(model)
@@ -221,14 +227,12 @@ class RunnerFleet:
 
     async def _reconcile_forever(self) -> None:
         while True:
+            period_s = self._parts.config.decision_period_s
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._parts.config.decision_period_s):
+                async with asyncio.timeout(min(period_s, REFILL_HELD_S) if self._reconciler.refill_held else period_s):
                     await self._wake.wait()
             self._wake.clear()
-            try:
-                self._reconciler.reconcile()
-            except Exception as error:  # noqa: BLE001 - the next pass may find another state
-                get_logger().error("reconcile_failed", error=repr(error), exc_info=error)
+            self.decide_now()
 
     async def _keep_house(self) -> None:
         clock = self._parts.clock
@@ -243,4 +247,4 @@ class RunnerFleet:
                 await self._books.flush(self.registry)
                 await self._lifecycle.count_requests()
             except Exception as error:  # noqa: BLE001 - the books must be written as long as anything runs
-                get_logger().error("housekeeping_failed", error=repr(error), exc_info=error)
+                get_logger().error("housekeeping failed", error=repr(error), exc_info=error)

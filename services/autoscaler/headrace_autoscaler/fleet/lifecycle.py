@@ -21,6 +21,8 @@ from headrace_common.logs import get_logger
 
 _RECONNECT_S = 0.1
 _UNLOAD_MARGIN_S = 5.0
+EARLY_S = 5.0
+"""A runner that ends by itself within this after it was ready has failed to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class LoadOrder:
-    """One load: what, from where, and who hears how it ended."""
+    """One load: what, from where, and who hears how it ended. A verification's failure is its deploy's to report."""
 
     assignment: Assignment
     revision: Revision
@@ -39,10 +41,18 @@ class LoadOrder:
     shape: resources_pb2.InstanceShape
     loaded: Callable[[Runner, LoadAnswer], None]
     failed: Callable[[Runner, Exception], None]
+    verification: bool = False
+
+
+def _nobody_hears(_runner: Runner, _ended: str) -> None: ...
 
 
 class Lifecycle:
-    """Every runner has one task, from its start to its end. `changed` is called after every change."""
+    """Every runner has one task, from its start to its end. `changed` is called after every change.
+
+    Attributes:
+        died_early: called with a runner that ended by itself as soon as it was ready, and how it ended.
+    """
 
     def __init__(
         self,
@@ -65,6 +75,7 @@ class Lifecycle:
         self._tasks = TaskSet()
         self._log = get_logger(epoch=epoch)
         self.start_failures = Failures()
+        self.died_early: Callable[[Runner, str], None] = _nobody_hears
 
     async def adopt(self, patience_s: float) -> None:
         """Takes over the runners that are there, and waits a moment to hear what they hold."""
@@ -85,7 +96,7 @@ class Lifecycle:
 
     def start(self, reason: str) -> None:
         runner = self._enter(f"runner-{secrets.token_hex(4)}")
-        self._log.info("runner_starting", runner=runner.id, reason=reason)
+        self._log.info("runner starting", runner=runner.id, reason=reason)
         self._tasks.start(self._live(runner), f"runner {runner.id}")
 
     def load(self, runner: Runner, order: LoadOrder) -> None:
@@ -99,12 +110,12 @@ class Lifecycle:
         """Lets it answer what it has. One that is not ready yet has nothing to answer."""
         ready = runner.state is RunnerState.READY
         if runner.advance(RunnerState.DRAINING, self._clock.monotonic()):
-            self._log.info("instance_draining", instance=runner.id, reason=reason, **_labels(runner))
+            self._log.info("instance draining", instance=runner.id, reason=reason, **_labels(runner))
             self._tasks.start(self._unload(runner, reason, ready), f"drain {runner.id}")
 
     def stop(self, runner: Runner, reason: str) -> None:
         """For a runner that holds nothing, or whose time is up."""
-        self._log.info("runner_stopping", runner=runner.id, reason=reason)
+        self._log.info("runner stopping", runner=runner.id, reason=reason)
         runner.advance(RunnerState.GONE, self._clock.monotonic())
         self._tasks.start(self._kill(runner), f"kill {runner.id}")
 
@@ -198,7 +209,7 @@ class Lifecycle:
                 if runner.hear(report, self._clock.monotonic()):
                     if report.state is RunnerState.STANDBY:
                         self.start_failures = Failures()
-                    self._log.info("runner_state", runner=runner.id, state=runner.state.label, **_labels(runner))
+                    self._log.info("runner state", runner=runner.id, state=runner.state.label, **_labels(runner))
                     self._changed()
             await asyncio.sleep(_RECONNECT_S)
 
@@ -209,7 +220,9 @@ class Lifecycle:
         expected = runner.state in (RunnerState.DRAINING, RunnerState.GONE)
         log = self._log.info if expected else self._log.warning
         reason = runner.exit_reason or ("stopped" if expected else "it died")
-        log("runner_gone", runner=runner.id, state=runner.state.label, ended=ended, reason=reason, **_labels(runner))
+        log("runner gone", runner=runner.id, state=runner.state.label, ended=ended, reason=reason, **_labels(runner))
+        if runner.state is RunnerState.READY and self._clock.monotonic() - runner.state_since < EARLY_S:
+            self.died_early(runner, ended)
         if runner.state is RunnerState.STARTING:
             self._start_failed(f"a runner ended before it was ready to load ({ended}); runners.log has the details")
         else:
@@ -217,12 +230,12 @@ class Lifecycle:
 
     def _start_failed(self, reason: str) -> None:
         self.start_failures = self.start_failures.failed(reason, self._clock.monotonic())
-        self._log.error("runner_not_started", reason=reason, failures=self.start_failures.count)
+        self._log.error("runner not started", reason=reason, failures=self.start_failures.count)
         self._changed()
 
     async def _load(self, runner: Runner, order: LoadOrder) -> None:
         labels = _labels(runner)
-        self._log.info("instance_loading", instance=runner.id, **labels)
+        self._log.info("instance loading", instance=runner.id, **labels)
         try:
             link = self._links.get(runner.id)
             if link is None:
@@ -239,9 +252,8 @@ class Lifecycle:
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for this load must hear of it
             known = isinstance(error, LoadRefused | LoadFailed)
             failure = error if known else LoadFailed("an unexpected error, which autoscaler.log has in full")
-            self._log.warning(
-                "load_failed", instance=runner.id, reason=str(failure), exc_info=None if known else error, **labels
-            )
+            log = self._log.info if known and order.verification else self._log.warning
+            log("load failed", instance=runner.id, reason=str(failure), exc_info=None if known else error, **labels)
             runner.advance(RunnerState.GONE, self._clock.monotonic())
             order.failed(runner, failure)
             self._changed()
@@ -261,7 +273,7 @@ class Lifecycle:
     async def _kill(self, runner: Runner) -> None:
         """A runner refuses what a replaced autoscaler tells it; a signal it could not refuse."""
         if runner.epoch > self._epoch:
-            self._log.error("runner_not_ours", runner=runner.id, its_epoch=runner.epoch)
+            self._log.error("runner not ours", runner=runner.id, its_epoch=runner.epoch)
             return
         await self._provider.kill(runner.id)
 

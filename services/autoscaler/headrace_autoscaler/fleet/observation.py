@@ -47,6 +47,7 @@ def holdings(registry: Registry) -> tuple[Holding, ...]:
             ready=runner.state is RunnerState.READY,
             draining=runner.state >= RunnerState.DRAINING,
             started_at=runner.started_at,
+            admitted=runner.admitted,
         )
         for runner in registry
         if runner.assignment is not None
@@ -129,7 +130,7 @@ def _want(each: Judged, failures: Failures | None, now: float) -> Want:
     paused = failures is not None and failures.waits(now)
     held_back = ""
     if failures is not None and paused and failures.blocking:
-        held_back = f"model '{each.revision.model}' cannot be loaded: {failures.reason}"
+        held_back = f"model '{each.revision.model}' {failures.reason}"
     spec = each.model.spec
     idle_s = dict(each.decision.inputs).get("idle_s", 0.0)
     return Want(
@@ -140,6 +141,7 @@ def _want(each: Judged, failures: Failures | None, now: float) -> Want:
         desired=each.decision.desired,
         limits=spec.limits,
         spare=each.decision.spare,
+        minimum=spec.min_instances if each.status.current else 0,
         idle_s=idle_s,
         retiring=each.status.retiring,
         paused=paused,

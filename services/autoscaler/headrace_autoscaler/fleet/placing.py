@@ -12,9 +12,9 @@ from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.domain import Model, ModelSpec, Resources, Revision
 from headrace_autoscaler.fleet.books import Books
 from headrace_autoscaler.fleet.history import History
-from headrace_autoscaler.fleet.lifecycle import Lifecycle, LoadOrder
+from headrace_autoscaler.fleet.lifecycle import EARLY_S, Lifecycle, LoadOrder
 from headrace_autoscaler.fleet.link import LoadAnswer
-from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner
+from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner, RunnerState
 from headrace_autoscaler.fleet.verification import Verifications
 from headrace_common.clock import Clock
 
@@ -36,6 +36,7 @@ class Placing:
         self._artifacts = artifacts
         self._failures: dict[Key, Failures] = {}
         self.failed_count = 0
+        lifecycle.died_early = self._died_early
 
     @property
     def failures(self) -> Mapping[Key, Failures]:
@@ -43,6 +44,12 @@ class Placing:
 
     def keep_only(self, keys: set[Key]) -> None:
         self._failures = {key: each for key, each in self._failures.items() if key in keys}
+
+    def forgive(self, now: float) -> None:
+        """Forgets the failures of what has stayed up."""
+        for runner in self._registry.in_state(RunnerState.READY):
+            if runner.assignment is not None and now - runner.state_since >= EARLY_S:
+                self._failures.pop(runner.assignment.key, None)
 
     def load(self, action: LoadOnStandby, model: Model | None) -> None:
         runner = self._registry.get(action.runner)
@@ -60,11 +67,15 @@ class Placing:
         verification = self._verifications.get(key)
         if verification is not None:
             verification.placed.set()
-            self._load(runner, verification.spec, verification.revision, verification.succeed, verification.fail)
+            runner.admitted = False
+            self._load(
+                runner, verification.spec, verification.revision, verification.succeed, verification.fail,
+                verification=True,
+            )  # fmt: skip
 
     def _load(
         self, runner: Runner, spec: ModelSpec, revision: Revision, loaded: Callable[[Runner, LoadAnswer], None],
-        failed: Callable[[Runner, Exception], None],
+        failed: Callable[[Runner, Exception], None], verification: bool = False,
     ) -> None:  # fmt: skip
         order = LoadOrder(
             assignment=Assignment(revision.model, revision.revision, revision.version, spec.tenant, spec.resources),
@@ -73,23 +84,31 @@ class Placing:
             shape=shape_message(self._prices, spec.resources),
             loaded=loaded,
             failed=failed,
+            verification=verification,
         )
         self._lifecycle.load(runner, order)
 
     def _loaded(self, runner: Runner, answer: LoadAnswer) -> None:
         if runner.assignment is None:
             return
-        self._failures.pop(runner.assignment.key, None)
         if self._history.loaded(runner.id, answer.load_s, answer.warm_s) is not None:
             self._books.cold_start(runner.assignment)
 
     def _load_failed(self, runner: Runner, error: Exception) -> None:
         if runner.assignment is None:
             return
-        self.failed_count += 1
-        failures = self._failures.get(runner.assignment.key, Failures())
-        self._failures[runner.assignment.key] = failures.failed(str(error), self._clock.monotonic())
+        self._failed(runner.assignment.key, f"cannot be loaded: {error}")
         self._history.load_failed(runner.id)
+
+    def _died_early(self, runner: Runner, ended: str) -> None:
+        """One that dies as soon as it serves, say for want of memory, would otherwise be replaced without end."""
+        if runner.assignment is not None:
+            why = f"its runner ended within {EARLY_S:g} s of being ready ({ended}); runners.log may say why"
+            self._failed(runner.assignment.key, f"does not keep running: {why}")
+
+    def _failed(self, key: Key, reason: str) -> None:
+        self.failed_count += 1
+        self._failures[key] = self._failures.get(key, Failures()).failed(reason, self._clock.monotonic())
 
 
 def shape_message(prices: LocalPrices, resources: Resources) -> resources_pb2.InstanceShape:

@@ -33,6 +33,8 @@ from headrace_common.logs import get_logger
 
 _ANNOUNCED = (RunnerState.LOADING, RunnerState.READY, RunnerState.DRAINING)
 _STARTS_AT_ONCE = 4
+REFILL_HELD_S = 1.0
+"""The standby pool's refill waits for loads for at most this long."""
 
 
 @dataclass(kw_only=True)
@@ -54,23 +56,30 @@ class Reconciler:
     capacity: Limits
     _blocked: Mapping[Key, str] = field(default_factory=dict)
     _current: dict[str, Key] = field(default_factory=dict)
+    _refill_held_since: float | None = None
 
     def reconcile(self) -> None:
         now = self.clock.monotonic()
         self.lifecycle.sweep()
+        self.placing.forgive(now)
         models = self.catalogue.models()
         self._follow_catalogue(models)
         judged = judge(models, self.registry, self.demand, self.policy, now, self.retirement.silent)
         snapshot = self._snapshot(judged, now)
         decided = plan(snapshot)
         self._note_cold_starts(judged, now, frozenset(snapshot.standby))
+        self._follow_plan(decided, now)
         for action in decided.actions:
             self._apply(action)
-        self._blocked = decided.blocked
         self._record(judged, decided)
         self._refuse_verifications()
         mark = self._announce(models)
         self.retirement.follow(judged, mark)
+
+    @property
+    def refill_held(self) -> bool:
+        """The standby pool is short, and waits for loads."""
+        return self._refill_held_since is not None
 
     def blocked_reason(self, model: Model) -> str:
         keys = ((model.spec.name, revision.revision) for revision in reversed(model.revisions))
@@ -99,6 +108,7 @@ class Reconciler:
         starts = self.lifecycle.start_failures
         waits = starts.waits(now)
         empty = [each for each in self.registry if each.assignment is None]
+        held_since = self._refill_held_since
         return Snapshot(
             wants=wants(judged, self.placing.failures, now),
             holdings=holdings(self.registry),
@@ -111,6 +121,7 @@ class Reconciler:
             limits={tenant.name: tenant.nominal for tenant in self.catalogue.tenants()},
             verifications=tuple(each.key for each in self.verifications.waiting()),
             protected=self.verifications.protected(),
+            hold_refill=held_since is None or now - held_since < REFILL_HELD_S,
         )
 
     def _note_cold_starts(self, judged: list[Judged], now: float, stood_by: frozenset[str]) -> None:
@@ -122,6 +133,16 @@ class Reconciler:
                 self.history.demand_at_zero(each.key, self.clock.wall(), now, waited_s, stood_by)
             elif each.decision.desired == 0:
                 self.history.demand_gone(each.key)
+
+    def _follow_plan(self, decided: Plan, now: float) -> None:
+        self._blocked = decided.blocked
+        if not decided.refill_held:
+            self._refill_held_since = None
+        elif self._refill_held_since is None:
+            self._refill_held_since = now
+        for runner_id in decided.admitted:
+            if (runner := self.registry.get(runner_id)) is not None:
+                runner.admitted = True
 
     def _apply(self, action: Action) -> None:
         match action:

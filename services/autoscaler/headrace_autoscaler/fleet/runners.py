@@ -64,6 +64,7 @@ class Runner:
         loaded: what its load answered; None for one that was adopted.
         cold_start: the start from zero that its load ends, if it does.
         booked_until_us: how far its time is in the books.
+        admitted: it fits the limits; False for one that was verified until a plan has found that it does.
         epoch: the highest fencing epoch that it has obeyed.
     """
 
@@ -80,6 +81,7 @@ class Runner:
     resident_bytes: int = 0
     requests: int = 0
     epoch: int = 0
+    admitted: bool = True
     exit_reason: str = ""
     cold_start: StartFromZero | None = None
     seen: asyncio.Event = field(default_factory=asyncio.Event)

@@ -34,7 +34,7 @@ class TaskSet:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            get_logger().error("task_failed", task=task.get_name(), error=repr(error), exc_info=error)
+            get_logger().error("task failed", task=task.get_name(), error=repr(error), exc_info=error)
 
 
 async def to_its_end(work: Coroutine[Any, Any, None]) -> None:

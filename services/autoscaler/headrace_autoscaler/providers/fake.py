@@ -20,6 +20,8 @@ from headrace_autoscaler.providers.base import StartedRunner, StartFailed
 
 _STATES = runner_pb2.RunnerState
 _FIRST_PID = 1_000_000
+_EXIT_S = 0.05
+"""A process takes a moment to end: its last answer is out by then."""
 
 
 class FakeMachine:
@@ -165,6 +167,7 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
     def _exit_soon(self, how: str) -> None:
         async def exit_when_allowed() -> None:
             await self._machine.may_exit.wait()
+            await asyncio.sleep(_EXIT_S)
             await self.die(how)
 
         self._exiting = asyncio.create_task(exit_when_allowed(), name=f"exit {self._id}")

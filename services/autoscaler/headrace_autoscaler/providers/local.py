@@ -107,7 +107,7 @@ class LocalProvider:
             return False
         exited = asyncio.create_task(self._await_adopted(runner_id, descriptor), name=f"watch {runner_id}")
         self._watches[runner_id] = _Watch(pid, exited, descriptor)
-        self._log.info("runner_found", runner=runner_id, pid=pid)
+        self._log.info("runner found", runner=runner_id, pid=pid)
         return True
 
     async def _await_adopted(self, runner_id: str, descriptor: int) -> str:

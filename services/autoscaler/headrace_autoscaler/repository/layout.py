@@ -17,7 +17,10 @@ CONFIG_PATH = "config.pbtxt"
 ENGINES = {".onnx": "onnxruntime", ".fake.json": "fake"}
 """Engine by the end of the model file's name."""
 
+OFFERED = tuple(suffix for suffix, engine in ENGINES.items() if engine != "fake")
+"""Those that a refusal names: nobody who looks for a way out wants the fake engine."""
 _DEFAULT_NAMES = tuple("model" + suffix for suffix in ENGINES)
+_OFFERED_NAMES = tuple("model" + suffix for suffix in OFFERED)
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -101,11 +104,12 @@ def _choose(versions: list[int], policy: VersionPolicy) -> list[int]:
 def _versioned(version: int, files: list[ModelFile], default_filename: str) -> Candidate:
     paths = {file.path for file in files}
     names = (default_filename,) if default_filename else _DEFAULT_NAMES
+    offered = (default_filename,) if default_filename else _OFFERED_NAMES
     # Triton also takes a directory of that name, with the model under the same name inside.
     wanted = [path for name in names for path in (f"{version}/{name}", f"{version}/{name}/{name}")]
     found = [path for path in wanted if path in paths]
     if not found:
-        expected = " or ".join(f"{version}/{name}" for name in names)
+        expected = " or ".join(f"{version}/{name}" for name in offered)
         raise InvalidArgument(f"version {version}: expected {expected}; has {', '.join(sorted(paths)[:8])}")
     return Candidate(str(version), tuple(files), found[0], _engine(found[0]))
 
@@ -135,4 +139,4 @@ def _engine(path: str) -> str:
     for suffix, engine in ENGINES.items():
         if path.endswith(suffix):
             return engine
-    raise InvalidArgument(f"model file {path!r}: expected a name that ends in {' or '.join(ENGINES)}")
+    raise InvalidArgument(f"model file {path!r}: expected a name that ends in {' or '.join(OFFERED)}")

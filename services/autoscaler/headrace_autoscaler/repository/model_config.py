@@ -13,7 +13,7 @@ from google.protobuf import text_format
 
 from headrace.oip import model_config_pb2 as pb
 from headrace_autoscaler.domain import Batching, Warmup
-from headrace_autoscaler.repository.layout import CONFIG_PATH, ENGINES, NEWEST, VersionPolicy
+from headrace_autoscaler.repository.layout import CONFIG_PATH, ENGINES, NEWEST, OFFERED, VersionPolicy
 from headrace_autoscaler.repository.unsupported import unsupported
 from headrace_autoscaler.repository.warmup import warmup_refusals, warmups
 from headrace_common.errors import InvalidArgument
@@ -150,7 +150,7 @@ def _wrong(config: pb.ModelConfig, model: str) -> Iterator[str]:
     if config.max_batch_size < 0:
         yield f"max_batch_size: expected at least 0, got {config.max_batch_size}"
     if config.default_model_filename and not config.default_model_filename.endswith(tuple(ENGINES)):
-        yield f"default_model_filename: expected a name that ends in {' or '.join(ENGINES)}"
+        yield f"default_model_filename: expected a name that ends in {' or '.join(OFFERED)}"
     slots = sum(max(group.count, 1) for group in config.instance_group)
     if slots > MAX_SLOTS or any(group.count < 0 for group in config.instance_group):
         yield f"instance_group: expected counts of 1 to {MAX_SLOTS} in all"

@@ -44,7 +44,7 @@ def model_config(entry: RevisionEntry) -> config_pb.ModelConfig:
     config = config_pb.ModelConfig.FromString(entry.model_config)
     config.name = entry.model
     config.platform = config.platform or entry.platform
-    config.backend = config.backend or entry.platform
+    config.backend = config.backend or config.platform.removesuffix("_onnx")
     # In Triton's words a model that is not batchable has a maximum of 0, and dims leave out the batch.
     config.max_batch_size = entry.max_batch_size if entry.batchable else 0
     given_inputs = {tensor.name for tensor in config.input}
