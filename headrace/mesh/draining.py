@@ -2,9 +2,9 @@
 
 The order matters. Envoy first tells open connections to go elsewhere (GOAWAY, `Connection: close`)
 with whatever it answers next; then the router refuses new requests (UNAVAILABLE, which clients may
-send elsewhere) and answers what it has; then Envoy gets the time to write the last answers out.
-Only after that may it be stopped: SIGTERM to Envoy drops what is in flight. Its listener stays open
-until then, because the router's own socket, which the drain is asked over, is part of it.
+send elsewhere) and answers what it has; then Envoy closes its port, and gets the time to write the
+last answers out. Only after that may it be stopped: SIGTERM to Envoy drops what is in flight. The port
+is not closed sooner, because the router's own socket, which the drain is asked over, goes with it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ async def drain_router(runtime: Path, router: str, timeout_s: float) -> int:
     admin = runtime / f"{router}-admin.sock"
     await _admin(admin, "POST", "/drain_listeners?graceful&skip_exit")
     abandoned = await _drain_process(runtime / f"{router}.sock", timeout_s)
+    await _admin(admin, "POST", "/drain_listeners")
     if abandoned == 0:
         await _flushed(admin)
     return abandoned

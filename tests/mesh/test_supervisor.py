@@ -29,6 +29,7 @@ def test_a_wanted_stop_drains_in_order_and_leaves_nothing(start_up: Start, numbe
     assert mesh.events == [
         "router-0 POST /drain_listeners?graceful&skip_exit",
         "router-0 drain",
+        "router-0 POST /drain_listeners",
         "router-0 in flight 1",
         "router-0 in flight 0",
         "router-0 SIGTERM",

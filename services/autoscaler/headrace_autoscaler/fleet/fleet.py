@@ -90,7 +90,7 @@ class RunnerFleet:
         )  # fmt: skip
         self.placing = Placing(
             self.registry, self._lifecycle, self._verifications, self.history, self._books, prices, parts.clock,
-            parts.context.state_dir / "artifacts",
+            parts.context.state_dir / "artifacts", parts.context.mesh.router.max_attempts,
         )  # fmt: skip
         self._reconciler = Reconciler(
             catalogue=parts.catalogue,

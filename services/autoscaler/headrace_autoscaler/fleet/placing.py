@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,8 +25,13 @@ class Placing:
 
     def __init__(
         self, registry: Registry, lifecycle: Lifecycle, verifications: Verifications, history: History, books: Books,
-        prices: LocalPrices, clock: Clock, artifacts: Path,
+        prices: LocalPrices, clock: Clock, artifacts: Path, deaths_of_poison: int,
     ) -> None:  # fmt: skip
+        """
+        Args:
+            deaths_of_poison: so many runners in a row one poison request may kill before the router
+                refuses it. They are replaced at once: their model is not to blame.
+        """
         self._registry = registry
         self._lifecycle = lifecycle
         self._verifications = verifications
@@ -34,7 +40,9 @@ class Placing:
         self._prices = prices
         self._clock = clock
         self._artifacts = artifacts
+        self._deaths_of_poison = deaths_of_poison
         self._failures: dict[Key, Failures] = {}
+        self._deaths: Counter[Key] = Counter()
         self.failed_count = 0
         lifecycle.died_early = self._died_early
 
@@ -44,12 +52,14 @@ class Placing:
 
     def keep_only(self, keys: set[Key]) -> None:
         self._failures = {key: each for key, each in self._failures.items() if key in keys}
+        self._deaths = Counter({key: count for key, count in self._deaths.items() if key in keys})
 
     def forgive(self, now: float) -> None:
         """Forgets the failures of what has stayed up."""
         for runner in self._registry.in_state(RunnerState.READY):
             if runner.assignment is not None and now - runner.state_since >= EARLY_S:
                 self._failures.pop(runner.assignment.key, None)
+                self._deaths.pop(runner.assignment.key, None)
 
     def load(self, action: LoadOnStandby, model: Model | None) -> None:
         runner = self._registry.get(action.runner)
@@ -102,7 +112,10 @@ class Placing:
 
     def _died_early(self, runner: Runner, ended: str) -> None:
         """One that dies as soon as it serves, say for want of memory, would otherwise be replaced without end."""
-        if runner.assignment is not None:
+        if runner.assignment is None:
+            return
+        self._deaths[runner.assignment.key] += 1
+        if self._deaths[runner.assignment.key] > self._deaths_of_poison:
             why = f"its runner ended within {EARLY_S:g} s of being ready ({ended}); runners.log may say why"
             self._failed(runner.assignment.key, f"does not keep running: {why}")
 
