@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -112,9 +113,21 @@ async def _running() -> AsyncIterator[None]:
     try:
         async with router.running():
             _router = router
+            _spare_the_collector()
             get_logger().info("started", listen=context.listen)
             yield
     finally:
         _router = None
         telemetry.shutdown()
         get_logger().info("stopped")
+
+
+def _spare_the_collector() -> None:
+    """What lives for ever is not looked at again, and what requests leave is looked at seldom.
+
+    Requests make no cycles that matter, and with hundreds in flight the default thresholds spend
+    about a tenth of the loop's time on finding none.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
