@@ -217,12 +217,22 @@ async def test_hot_route_is_told_that_the_client_has_gone() -> None:
 
 
 async def test_sweep_leaves_a_client_that_waits_alone() -> None:
+    class Counting(Connection):
+        asked = 0
+
+        async def receive(self) -> dict[str, Any]:
+            self.asked += 1
+            return await super().receive()
+
+    connection = Counting(frame(b"a"))
+
     async def slow(request: bytes, context: Any) -> bytes:
-        await asyncio.sleep(0.1)
+        while connection.asked < 4:  # noqa: ASYNC110 - the sweep asks behind our back
+            await asyncio.sleep(0)
         return request
 
-    async with host(slow) as app:
-        answered = await serve(app, Connection(frame(b"a")))
+    async with host(slow) as app, asyncio.timeout(5):
+        answered = await serve(app, connection)
     assert answered.status[0] is grpc.StatusCode.OK
 
 
@@ -344,18 +354,29 @@ async def test_a_chunk_full_of_bombs_is_not_inflated_at_once(kind: str) -> None:
         assert answered.status[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_deadline_ends_a_call_whose_request_never_arrives_whole(app: GrpcAsgiApp) -> None:
-    class Dripping(Connection):
-        async def receive(self) -> dict[str, Any]:
-            if not self._chunks:
-                await asyncio.Event().wait()
-            return {"type": "http.request", "body": self._chunks.pop(0), "more_body": True}
+class Dripping(Connection):
+    """Sends what it has, and then nothing more, and not the end."""
 
+    async def receive(self) -> dict[str, Any]:
+        if not self._chunks:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": self._chunks.pop(0), "more_body": True}
+
+
+async def test_deadline_ends_a_call_whose_request_never_arrives_whole(app: GrpcAsgiApp) -> None:
     timeout = (b"grpc-timeout", b"20m")
     for chunks in ([], [frame(b"hello")[:7]]):
         async with app, asyncio.timeout(5):
             answered = await serve(app, Dripping(*chunks, headers=(timeout,)))
         assert answered.status[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("make", [host, lambda **options: hot(hot_echo, **options)], ids=["servicer", "hot route"])
+async def test_a_request_without_a_deadline_may_not_take_for_ever_to_arrive(make: Callable[..., GrpcAsgiApp]) -> None:
+    for chunks in ([], [frame(b"hello")[:7]]):
+        async with make(arrival_timeout_s=0.02) as app, asyncio.timeout(5):
+            answered = await serve(app, Dripping(*chunks))
+        assert answered.status == (grpc.StatusCode.DEADLINE_EXCEEDED, "the request did not arrive whole in time")
 
 
 async def test_call_ends_with_a_status_even_if_its_trailers_cannot_be_sent() -> None:

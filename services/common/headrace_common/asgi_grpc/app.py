@@ -14,7 +14,6 @@ from headrace_common.asgi_grpc.call import Call, ClientGone, Receive, Scope, Sen
 from headrace_common.asgi_grpc.metadata import encode_metadata
 from headrace_common.asgi_grpc.serve import STOPPING, serve
 from headrace_common.asgi_grpc.sweep import DisconnectSweep
-from headrace_common.errors import DeadlineExceeded
 from headrace_common.grpc_server import log_failure
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -41,6 +40,7 @@ class GrpcAsgiApp:
         internal_services: Iterable[str] = (),
         sweep_period_s: float = 0.1,
         other: AsgiApp | None = None,
+        arrival_timeout_s: float = 60.0,
     ) -> None:
         """
         Args:
@@ -48,6 +48,7 @@ class GrpcAsgiApp:
             internal_services: answered only on the process's own unix socket, unknown elsewhere.
             sweep_period_s: how long a lost client may go unnoticed, roughly.
             other: answers requests that are not gRPC, by their content type; None: they are refused (415).
+            arrival_timeout_s: a unary request that has not arrived whole by then is given up.
         """
         self._other = other
         self._max_message_bytes = max_message_bytes
@@ -55,7 +56,7 @@ class GrpcAsgiApp:
         self._methods: dict[str, Any] = {}
         self._generic: list[Any] = []
         self._bytes: dict[str, BytesHandler] = {}
-        self._sweep = DisconnectSweep(sweep_period_s)
+        self._sweep = DisconnectSweep(sweep_period_s, arrival_timeout_s)
         self._sweeper: asyncio.Task[None] | None = None
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
@@ -120,7 +121,7 @@ class GrpcAsgiApp:
         try:
             call.read_headers()
             self._sweep.add(call)
-            reply = await handler(await _read_in_time(call), call)
+            reply = await handler(await call.read_one_in_time(), call)
         except asyncio.CancelledError:
             with contextlib.suppress(ClientGone):
                 await call.end(grpc.StatusCode.UNAVAILABLE, STOPPING, [])
@@ -143,18 +144,6 @@ class GrpcAsgiApp:
         details = _HandlerCallDetails(call.path, ())
         found = (generic.service(details) for generic in self._generic)
         return next((handler for handler in found if handler is not None), None)
-
-
-async def _read_in_time(call: Call) -> bytes:
-    """The only message. The sweep watches the deadline: a timer for each call would cost more than reading it."""
-    call.reader = asyncio.current_task()
-    try:
-        return await call.read_one()
-    except asyncio.CancelledError:
-        if not call.late or call.reader is None:
-            raise
-        call.reader.uncancel()
-        raise DeadlineExceeded("the deadline passed before the request had arrived") from None
 
 
 async def _refuse_media_type(_scope: Scope, _receive: Receive, send: Send) -> None:

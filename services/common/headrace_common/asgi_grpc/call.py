@@ -18,7 +18,7 @@ from headrace_common.asgi_grpc.metadata import (
     parse_timeout,
 )
 from headrace_common.compression import ENCODINGS
-from headrace_common.errors import Cancelled, InvalidArgument
+from headrace_common.errors import Cancelled, DeadlineExceeded, InvalidArgument
 from headrace_common.status import DETAILS_KEY, WireStatus
 
 Event = MutableMapping[str, Any]
@@ -52,7 +52,8 @@ class Call:
         half_closed: the client has sent all it will send.
         gone: the client has gone away, as far as was noticed.
         reader: reads the request and is cancelled by the sweep when the deadline passes; None: that has a timer.
-        late: the deadline passed before the request had arrived.
+        late: the deadline, or the time that a request may take to arrive, passed before it had.
+        read_by: when an unfinished request is given up, monotonic seconds; set by the sweep.
         started: the response's headers are sent.
     """
 
@@ -69,12 +70,15 @@ class Call:
         "late",
         "on_gone",
         "path",
+        "read_by",
         "reader",
         "response_encoding",
         "scope",
         "started",
         "swept",
     )
+
+    read_by: float
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         self.scope = scope
@@ -145,8 +149,8 @@ class Call:
                 self.on_gone()
 
     def stop_reading_if_late(self) -> None:
-        """Cancels the reader once the deadline has passed. Only while the request still arrives."""
-        if self.reader is not None and not self.late and self.time_left_s == 0:
+        """Cancels the reader once its time has passed. Only while the request still arrives."""
+        if self.reader is not None and not self.late and (self.time_left_s == 0 or time.monotonic() > self.read_by):
             self.late = True
             self.reader.cancel()
 
@@ -188,6 +192,21 @@ class Call:
             self.half_closed = True
             deframer.finish()
         return messages
+
+    async def read_one_in_time(self) -> bytes:
+        """As `read_one`, watched by the sweep: a timer for each call would cost more than reading it.
+
+        Raises:
+            DeadlineExceeded: the deadline, or the time to arrive, passed first.
+        """
+        self.reader = asyncio.current_task()
+        try:
+            return await self.read_one()
+        except asyncio.CancelledError:
+            if not self.late or self.reader is None:
+                raise
+            self.reader.uncancel()
+            raise DeadlineExceeded("the request did not arrive whole in time") from None
 
     async def read_one(self) -> bytes:
         """The only message of a unary request. Raises as `read_messages` does."""

@@ -18,8 +18,9 @@ _MAX_SHARE = 0.05
 class DisconnectSweep:
     """Watches the calls that were given to `add` until they are given to `discard`."""
 
-    def __init__(self, period_s: float) -> None:
+    def __init__(self, period_s: float, arrival_timeout_s: float) -> None:
         self._period_s = period_s
+        self._arrival_timeout_s = arrival_timeout_s
         self._calls: set[Call] = set()
         self.add = self._calls.add
         self.discard = self._calls.discard
@@ -37,6 +38,7 @@ class DisconnectSweep:
         for call in tuple(self._calls):
             if not call.swept:  # It began in the period that just ended.
                 call.swept = True
+                call.read_by = time.monotonic() + self._arrival_timeout_s
             elif not call.half_closed:
                 call.stop_reading_if_late()
             elif not call.gone and call in self._calls:
