@@ -38,14 +38,15 @@ def unload(epoch: int = 1, grace_s: int = 20, reason: str = "idle") -> pb.Unload
 
 async def test_a_life_from_standby_to_gone(runner: RunnerProcess, models: Path) -> None:
     watch = runner.stub.WatchStatus(pb.WatchStatusRequest())
-    states: list[int] = []
-    last = pb.RunnerStatus()
+    updates = aiter(watch)
+    last = (await anext(updates)).status
+    states: list[int] = [last.state]
 
     async def follow() -> None:
         nonlocal last
-        async for update in watch:
+        async for update in updates:
             last = update.status
-            if not states or states[-1] != last.state:
+            if states[-1] != last.state:
                 states.append(last.state)
 
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
