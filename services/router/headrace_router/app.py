@@ -125,8 +125,8 @@ async def _running() -> AsyncIterator[None]:
 def _spare_the_collector() -> None:
     """What lives for ever is not looked at again, and what requests leave is looked at seldom.
 
-    Requests make no cycles that matter, and with hundreds in flight the default thresholds spend
-    about a tenth of the loop's time on finding none.
+    Requests make no cycles that matter, and with hundreds in flight the default thresholds have the
+    collector look for them every few dozen requests.
     """
     gc.collect()
     gc.freeze()
