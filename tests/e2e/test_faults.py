@@ -88,7 +88,7 @@ def test_sigterm_under_load(fresh_mesh: Any, models: Path, load: Any, routers: s
 
 def never_accepted(error: str) -> bool:
     """Refused at the door, by name, or not even written: its connection was closed before (sendmsg)."""
-    refusals = ("onnect", "stopping", "GOAWAY", "sendmsg: Broken pipe")
+    refusals = ("failed to connect", "Connection refused", "stopping", "GOAWAY", "sendmsg: Broken pipe")
     return "UNAVAILABLE" in error and any(refusal in error for refusal in refusals)
 
 
