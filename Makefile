@@ -9,7 +9,7 @@ STAMP := $(VENV)/.headrace-installed
 setup: $(STAMP)
 
 # The constraints file pins what was tested. A second run finds the stamp and does nothing.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt hatch_build.py services/router/headrace_router/ingress/ingress.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "headrace needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=..." >&2; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV); on Debian install python3-venv" >&2; exit 2; }

@@ -44,6 +44,9 @@ class RouterConfig(_Section):
         description="Between looks for expired and abandoned requests.",
     )
     drain_timeout_s: float = Field(30.0, ge=0, description="Requests in hand get this long at a stop.")
+    native_ingress: bool = Field(
+        True, description="Take unary gRPC inference by the short way inside Envoy; false: by ASGI, as all the rest."
+    )
     trace_sample_ratio: float = Field(0.0, ge=0, le=1, description="Share of traces begun here; callers' flags count.")
 
 

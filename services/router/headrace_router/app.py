@@ -13,7 +13,7 @@ from headrace.v1 import mesh_pb2, models_pb2, tenants_pb2, usage_pb2
 from headrace_common.asgi_grpc import Call, GrpcAsgiApp, serve_lifespan
 from headrace_common.asgi_grpc.call import Receive, Scope, Send
 from headrace_common.clock import Clock, SystemClock
-from headrace_common.config import ProcessContext, load_context
+from headrace_common.config import ProcessContext, RouterConfig, load_context
 from headrace_common.grpc_server import add_process_service
 from headrace_common.identity import TENANT_KEY, tenant_of
 from headrace_common.logs import configure_logging, get_logger
@@ -23,10 +23,13 @@ from headrace_router import instruments
 from headrace_router.api import ApiApp, is_api_path
 from headrace_router.envoy.launch import CONTEXT_VARIABLE
 from headrace_router.health import RouterHealth, add_router_health
+from headrace_router.ingress.host import Ingress
+from headrace_router.ingress.library import IngressLibrary
 from headrace_router.oip.hot import HotInference
 from headrace_router.oip.rest import RestApp
 from headrace_router.oip.servicer import InferenceServicer
 from headrace_router.plane import Plane
+from headrace_router.ports import DataPlane
 from headrace_router.traces import TracedPlane
 
 INFERENCE = "inference.GRPCInferenceService"
@@ -63,17 +66,22 @@ class Router:
         add_reflection(self.serve, _SERVICES)
         add_process_service(self.serve, telemetry.scrape, self._drain)
         instruments.register(telemetry, self.plane, clock)
+        self._ingress = _ingress(limits, self._hot, plane)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with self.serve:
             await self.plane.start()
+            if self._ingress is not None:
+                self._ingress.start()
             try:
                 yield
             finally:
                 self._health.drain()
                 await self._api.close()
                 await self.plane.stop()
+                if self._ingress is not None:
+                    self._ingress.stop()
 
     async def _serve_json(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is not gRPC, by its content type."""
@@ -90,6 +98,18 @@ class Router:
         tenant = tenant_of(call.header(TENANT_KEY))
         traceparent = call.header("traceparent") or ""
         return await self._hot.infer_bytes(body, tenant, call.time_left_s, traceparent, call.is_gone)
+
+
+def _ingress(limits: RouterConfig, hot: HotInference, plane: DataPlane) -> Ingress | None:
+    """None where Envoy has no such filter: see `envoy.settings`."""
+    if not limits.native_ingress:
+        return None
+    try:
+        library = IngressLibrary()
+    except OSError as error:
+        get_logger().warning("no native ingress", reason=str(error), effect="unary gRPC goes by ASGI, at a higher cost")
+        return None
+    return Ingress(library, hot, plane, limits.max_request_bytes, limits.sweep_period_s)
 
 
 _router: Router | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,9 @@ from string import Template
 
 from headrace_common.config import MIB, ProcessContext
 from headrace_common.errors import InvalidArgument
+from headrace_router.ingress.library import LIBRARY
 
+_INGRESS = re.compile(r"^ *# \[ingress\].*?^ *# \[/ingress\]\n", re.MULTILINE | re.DOTALL)
 _APPLICATION = "headrace_router.app:app"
 # With the back-off of the template this bridges about four seconds.
 _AUTOSCALER_RETRIES = 12
@@ -24,7 +27,11 @@ _BUFFER_BYTES = 4 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One value for each ${key} of router.yaml. Paths are absolute, sizes in bytes."""
+    """One value for each ${key} of router.yaml. Paths are absolute, sizes in bytes.
+
+    Attributes:
+        ingress_module: "": the application takes unary ModelInfer too.
+    """
 
     admin_socket: str
     process_socket: str
@@ -33,6 +40,7 @@ class Settings:
     listen_port: int
     pyvoy_module: str
     pyvoy_config: str
+    ingress_module: str = ""
     max_connections: int = _MAX_CONNECTIONS
     buffer_bytes: int = _BUFFER_BYTES
     autoscaler_retries: int = _AUTOSCALER_RETRIES
@@ -60,6 +68,7 @@ def settings_of(context: ProcessContext, application: str = _APPLICATION) -> Set
         listen_host=host,
         listen_port=port,
         pyvoy_module=_pyvoy_module(),
+        ingress_module=str(LIBRARY) if context.mesh.router.native_ingress and LIBRARY.exists() else "",
         pyvoy_config=json.dumps(
             {"app": application, "interface": "asgi", "root_path": "", "lifespan": True, "loop": "uvloop"}
         ),
@@ -77,9 +86,12 @@ def render(settings: Settings, template: str | None = None) -> str:
         InvalidArgument: the template has a key that the settings lack, or lacks one that they have.
     """
     text = Template(template or (files(__package__) / "router.yaml").read_text())
+    if not settings.ingress_module:
+        text = Template(_INGRESS.sub("", text.template))
     values = {field.name: json.dumps(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
     wanted = set(text.get_identifiers())
-    for names, problem in ((wanted - set(values), "no setting for"), (set(values) - wanted, "no place for")):
+    placed = wanted if settings.ingress_module else wanted | {"ingress_module"}
+    for names, problem in ((wanted - set(values), "no setting for"), (set(values) - placed, "no place for")):
         if names:
             raise InvalidArgument(f"Envoy's template: {problem} {', '.join(sorted(names))}")
     return text.substitute(values)

@@ -6,6 +6,7 @@ bytes. Split off, those bytes are a key under which the result of parsing and ch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_HEADER_BYTES = 4096
@@ -22,12 +23,12 @@ class SplitRequest:
     Attributes:
         header: the message without its id and raw_input_contents; itself a ModelInferRequest.
         request_id: UTF-8.
-        spans: begin and end of each entry of raw_input_contents in the whole.
+        spans: begin and end of each entry of raw_input_contents in the whole, one after the other.
     """
 
     header: bytes
     request_id: bytes
-    spans: list[tuple[int, int]]
+    spans: Sequence[int]
 
 
 def split(body: bytes) -> SplitRequest | None:
@@ -56,13 +57,13 @@ def _split(body: bytes) -> SplitRequest | None:
     header_to = at
     if at >= end or header_to > MAX_HEADER_BYTES:
         return None
-    spans = []
+    spans: list[int] = []
     while at < end:
         if body[at] != _RAW:
             return None
         size, start = _length(body, at + 1)
         at = start + size
-        spans.append((start, at))
+        spans += (start, at)
     if at != end:
         return None
     if not request_id.isascii():

@@ -1,0 +1,661 @@
+/* Unary ModelInfer between Envoy's worker thread and the router's event loop, without ASGI.
+ *
+ * An HTTP filter of Envoy (its dynamic-module interface, version v0.1.0) gathers each request whole and puts
+ * it in a queue; an eventfd wakes the event loop, which takes all that is there by one call and answers
+ * whole bundles by one call. The worker thread never waits for the interpreter's lock, and the event loop
+ * makes no task, scope or future for a request. What is not an ordinary unary ModelInfer is left to the
+ * filters behind this one.
+ *
+ * Who may touch what: until a stream is queued, and again once its reply is committed, only the worker
+ * thread; in between only the event loop. `gone` and `refs` are atomic. The list of arriving streams is
+ * guarded by the queue's lock, because the event loop looks there for what is late.
+ *
+ * Interfaces are declared here as far as they are used, so that building takes a C compiler and nothing
+ * else. Python's functions are those of its stable ABI. Both sets are weak: the file loads into a plain
+ * Python as well, where `headrace_split` can be tested.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WEAK __attribute__((weak))
+#define API __attribute__((visibility("default")))
+
+/* --- Envoy: source/extensions/dynamic_modules/abi/abi.h --- */
+
+typedef struct {
+  const char *ptr;
+  size_t length;
+} buffer;
+
+typedef struct {
+  const char *key;
+  size_t key_length;
+  const char *value;
+  size_t value_length;
+} header;
+
+enum { REQUEST_HEADER = 0, RECEIVED_REQUEST_BODY = 0 };
+enum { HEADERS_CONTINUE = 0, HEADERS_STOP = 1 };
+enum { BODY_CONTINUE = 0, BODY_STOP_NO_BUFFER = 3 };
+enum { TRAILERS_CONTINUE = 0, TRAILERS_STOP = 1 };
+
+WEAK bool envoy_dynamic_module_callback_http_get_header(void *filter, int type, buffer key, buffer *result,
+                                                        size_t index, size_t *count);
+WEAK size_t envoy_dynamic_module_callback_http_get_body_chunks_size(void *filter, int type);
+WEAK bool envoy_dynamic_module_callback_http_get_body_chunks(void *filter, int type, buffer *chunks);
+WEAK void envoy_dynamic_module_callback_http_send_response_headers(void *filter, header *headers, size_t count,
+                                                                   bool end_stream);
+WEAK void envoy_dynamic_module_callback_http_send_response_data(void *filter, buffer data, bool end_stream);
+WEAK void envoy_dynamic_module_callback_http_send_response_trailers(void *filter, header *trailers, size_t count);
+WEAK void *envoy_dynamic_module_callback_http_filter_scheduler_new(void *filter);
+WEAK void envoy_dynamic_module_callback_http_filter_scheduler_commit(void *scheduler, uint64_t event);
+WEAK void envoy_dynamic_module_callback_http_filter_scheduler_delete(void *scheduler);
+
+/* --- Python: the stable ABI --- */
+
+typedef struct python_object object;
+typedef ptrdiff_t py_size;
+WEAK object *PyList_New(py_size size);
+WEAK int PyList_Append(object *list, object *item);
+WEAK py_size PyList_Size(object *list);
+WEAK object *PyList_GetItem(object *list, py_size index); /* borrowed */
+WEAK object *PyTuple_New(py_size size);
+WEAK int PyTuple_SetItem(object *tuple, py_size index, object *item); /* takes the item, even if it fails */
+WEAK object *PyTuple_GetItem(object *tuple, py_size index);           /* borrowed */
+WEAK object *PyBytes_FromStringAndSize(const char *data, py_size size);
+WEAK int PyBytes_AsStringAndSize(object *bytes, char **data, py_size *size);
+WEAK object *PyLong_FromVoidPtr(void *pointer);
+WEAK void *PyLong_AsVoidPtr(object *number);
+WEAK object *PyLong_FromSsize_t(py_size number);
+WEAK long PyLong_AsLong(object *number);
+WEAK object *PyFloat_FromDouble(double number);
+WEAK object *PyErr_Occurred(void);
+WEAK void Py_IncRef(object *item);
+WEAK void Py_DecRef(object *item);
+
+/* --- streams --- */
+
+enum { TENANT, TIMEOUT, TRACEPARENT, KEPT_HEADERS };
+enum { PREFIX = 5, INLINE_ROOM = 1024, MAX_SPANS = 16, MAX_HEADER = 4096 };
+enum { WHOLE = 0, IRREGULAR = 1, LATE = 2 };
+
+typedef struct stream {
+  struct stream *next;               /* in the queue */
+  struct stream *before, *after;     /* among those that arrive */
+  void *filter, *scheduler;
+  atomic_int refs;                   /* the filter's and the event loop's */
+  atomic_bool gone;
+  bool arriving, queued, replied;
+  int kind;
+  double arrived, due;
+  char *kept;                        /* values of the kept headers, one after the other */
+  size_t kept_size[KEPT_HEADERS];
+  char *body;                        /* with gRPC's prefix */
+  size_t size, room;
+  char *reply;                       /* message with prefix; or grpc-status, grpc-message and details */
+  size_t reply_size, message_size, details_size;
+  int status;
+  char inline_body[INLINE_ROOM];
+} stream;
+
+static struct {
+  pthread_mutex_t lock;
+  stream *first, *last, *arriving;
+  int event; /* -1: nobody takes requests */
+  size_t limit;
+  double arrival_timeout;
+} ingress = {.lock = PTHREAD_MUTEX_INITIALIZER, .event = -1};
+
+static char passed_on; /* module pointer of a stream that is left to other filters */
+
+static double now_s(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static void release(stream *s) {
+  if (atomic_fetch_sub(&s->refs, 1) != 1) return;
+  if (s->scheduler) envoy_dynamic_module_callback_http_filter_scheduler_delete(s->scheduler);
+  if (s->body != s->inline_body) free(s->body);
+  free(s->kept);
+  free(s->reply);
+  free(s);
+}
+
+/* Both with the lock held. */
+static void leave_arriving(stream *s) {
+  if (!s->arriving) return;
+  s->arriving = false;
+  if (s->before) s->before->after = s->after; else ingress.arriving = s->after;
+  if (s->after) s->after->before = s->before;
+}
+
+static bool enqueue(stream *s, int kind) {
+  bool was_empty = !ingress.first;
+  if (s->queued) return false; /* it was late, and its end has come all the same */
+  leave_arriving(s);
+  s->kind = kind;
+  s->queued = true;
+  s->next = NULL;
+  atomic_fetch_add(&s->refs, 1);
+  if (was_empty) ingress.first = s; else ingress.last->next = s;
+  ingress.last = s;
+  return was_empty;
+}
+
+static void wake(void) {
+  uint64_t one = 1;
+  ssize_t written = write(ingress.event, &one, sizeof one);
+  (void)written; /* fails only where the counter is full, and then the loop is awake */
+}
+
+static void hand_over(stream *s, int kind) {
+  pthread_mutex_lock(&ingress.lock);
+  bool must_wake = enqueue(s, kind);
+  pthread_mutex_unlock(&ingress.lock);
+  if (must_wake) wake();
+}
+
+/* --- reading a request --- */
+
+static buffer get(void *filter, const char *name) {
+  buffer value = {NULL, 0};
+  envoy_dynamic_module_callback_http_get_header(filter, REQUEST_HEADER, (buffer){name, strlen(name)}, &value, 0, NULL);
+  return value;
+}
+
+/* The last value counts where a header came more than once. */
+static buffer get_last(void *filter, const char *name) {
+  buffer value = {NULL, 0}, key = {name, strlen(name)};
+  size_t count = 0;
+  if (!envoy_dynamic_module_callback_http_get_header(filter, REQUEST_HEADER, key, &value, 0, &count)) return (buffer){NULL, 0};
+  if (count > 1)
+    envoy_dynamic_module_callback_http_get_header(filter, REQUEST_HEADER, key, &value, count - 1, NULL);
+  return value;
+}
+
+static bool is(buffer value, const char *text) {
+  return value.length == strlen(text) && memcmp(value.ptr, text, value.length) == 0;
+}
+
+static bool is_grpc(buffer type) {
+  static const char grpc[] = "application/grpc";
+  const size_t size = sizeof grpc - 1;
+  return type.length >= size && memcmp(type.ptr, grpc, size) == 0 &&
+         (type.length == size || type.ptr[size] == '+' || type.ptr[size] == ';');
+}
+
+/* Only for giving up on what does not arrive; the event loop parses the header properly. */
+static double timeout_s(buffer value) {
+  double amount = 0;
+  if (value.length < 2 || value.length > 9) return -1;
+  for (size_t i = 0; i + 1 < value.length; i++) {
+    if (value.ptr[i] < '0' || value.ptr[i] > '9') return -1;
+    amount = amount * 10 + (value.ptr[i] - '0');
+  }
+  switch (value.ptr[value.length - 1]) {
+    case 'H': return amount * 3600;
+    case 'M': return amount * 60;
+    case 'S': return amount;
+    case 'm': return amount * 1e-3;
+    case 'u': return amount * 1e-6;
+    case 'n': return amount * 1e-9;
+    default: return -1;
+  }
+}
+
+static bool keep_headers(stream *s, void *filter) {
+  static const char *const names[KEPT_HEADERS] = {"x-headrace-tenant", "grpc-timeout", "traceparent"};
+  buffer values[KEPT_HEADERS];
+  size_t total = 0;
+  for (int i = 0; i < KEPT_HEADERS; i++) {
+    values[i] = get_last(filter, names[i]);
+    s->kept_size[i] = values[i].length;
+    total += values[i].length;
+  }
+  double left_s = values[TIMEOUT].length ? timeout_s(values[TIMEOUT]) : -1;
+  s->due = s->arrived + (left_s >= 0 && left_s < ingress.arrival_timeout ? left_s : ingress.arrival_timeout);
+  if (!total) return true;
+  char *at = s->kept = malloc(total);
+  if (!at) return false;
+  for (int i = 0; i < KEPT_HEADERS; i++) {
+    if (values[i].length) memcpy(at, values[i].ptr, values[i].length);
+    at += values[i].length;
+  }
+  return true;
+}
+
+static bool append(stream *s, const char *data, size_t size) {
+  if (s->size + size > s->room) {
+    size_t room = s->room * 2 > s->size + size ? s->room * 2 : s->size + size;
+    char *bigger = s->body == s->inline_body ? malloc(room) : realloc(s->body, room);
+    if (!bigger) return false;
+    if (s->body == s->inline_body) memcpy(bigger, s->body, s->size);
+    s->body = bigger;
+    s->room = room;
+  }
+  memcpy(s->body + s->size, data, size);
+  s->size += size;
+  return true;
+}
+
+static size_t announced(const stream *s) {
+  const unsigned char *at = (const unsigned char *)s->body + 1;
+  return (size_t)at[0] << 24 | (size_t)at[1] << 16 | (size_t)at[2] << 8 | at[3];
+}
+
+/* Room for the whole message as soon as its length is known: a large one is then copied once. */
+static bool make_room(stream *s) {
+  if (s->size < PREFIX || s->body[0]) return true;
+  size_t whole = PREFIX + announced(s);
+  if (whole <= s->room || whole > PREFIX + ingress.limit) return true;
+  char *bigger = malloc(whole);
+  if (!bigger) return false;
+  memcpy(bigger, s->body, s->size);
+  if (s->body != s->inline_body) free(s->body);
+  s->body = bigger;
+  s->room = whole;
+  return true;
+}
+
+static bool read_body(stream *s, void *filter) {
+  size_t count = envoy_dynamic_module_callback_http_get_body_chunks_size(filter, RECEIVED_REQUEST_BODY);
+  buffer few[8], *chunks = count > 8 ? malloc(count * sizeof *chunks) : few;
+  if (!chunks) return false;
+  bool good = true;
+  if (count && envoy_dynamic_module_callback_http_get_body_chunks(filter, RECEIVED_REQUEST_BODY, chunks))
+    for (size_t i = 0; i < count && good; i++) {
+      size_t size = chunks[i].length, head = 0;
+      if (s->size < PREFIX) {
+        head = PREFIX - s->size < size ? PREFIX - s->size : size;
+        good = append(s, chunks[i].ptr, head) && make_room(s);
+      }
+      /* Past the limit nothing is kept: the event loop refuses by the length that was announced. */
+      if (good && s->size + size - head <= ingress.limit + PREFIX + 1)
+        good = append(s, chunks[i].ptr + head, size - head);
+      else if (good)
+        good = append(s, chunks[i].ptr + head, ingress.limit + PREFIX + 1 - s->size);
+    }
+  if (chunks != few) free(chunks);
+  return good;
+}
+
+static bool too_large(const stream *s) {
+  return s->size > ingress.limit + PREFIX || (s->size >= PREFIX && announced(s) > ingress.limit);
+}
+
+static int kind_of(const stream *s) {
+  return s->size >= PREFIX && !s->body[0] && announced(s) == s->size - PREFIX ? WHOLE : IRREGULAR;
+}
+
+/* --- Envoy's events --- */
+
+API const char *envoy_dynamic_module_on_program_init(void) { return "v0.1.0"; }
+
+API const void *envoy_dynamic_module_on_http_filter_config_new(void *config, buffer name, buffer text) {
+  (void)config, (void)name, (void)text;
+  return &ingress;
+}
+
+API void envoy_dynamic_module_on_http_filter_config_destroy(const void *config) { (void)config; }
+
+API const void *envoy_dynamic_module_on_http_filter_new(const void *config, void *filter) {
+  (void)config, (void)filter;
+  stream *s = malloc(sizeof *s);
+  if (!s) return &passed_on;
+  memset(s, 0, offsetof(stream, inline_body));
+  s->body = s->inline_body;
+  s->room = INLINE_ROOM;
+  atomic_init(&s->refs, 1);
+  return s;
+}
+
+API int envoy_dynamic_module_on_http_filter_request_headers(void *filter, void *module, bool end) {
+  stream *s = module;
+  if (module == &passed_on || ingress.event < 0 ||
+      !is(get(filter, ":path"), "/inference.GRPCInferenceService/ModelInfer") ||
+      !is_grpc(get_last(filter, "content-type")))
+    return HEADERS_CONTINUE;
+  buffer encoding = get_last(filter, "grpc-encoding");
+  if (encoding.length && !is(encoding, "identity")) return HEADERS_CONTINUE;
+  s->arrived = now_s();
+  if (!keep_headers(s, filter)) return HEADERS_CONTINUE;
+  s->filter = filter;
+  s->scheduler = envoy_dynamic_module_callback_http_filter_scheduler_new(filter);
+  if (end) {
+    hand_over(s, IRREGULAR);
+    return HEADERS_STOP;
+  }
+  pthread_mutex_lock(&ingress.lock);
+  s->arriving = true;
+  s->after = ingress.arriving;
+  if (s->after) s->after->before = s;
+  ingress.arriving = s;
+  pthread_mutex_unlock(&ingress.lock);
+  return HEADERS_STOP;
+}
+
+static bool still_arriving(stream *s) {
+  pthread_mutex_lock(&ingress.lock);
+  bool arriving = s->arriving;
+  pthread_mutex_unlock(&ingress.lock);
+  return arriving;
+}
+
+API int envoy_dynamic_module_on_http_filter_request_body(void *filter, void *module, bool end) {
+  stream *s = module;
+  if (module == &passed_on || !s->filter) return BODY_CONTINUE;
+  if (!still_arriving(s)) return BODY_STOP_NO_BUFFER;
+  if (!read_body(s, filter) || too_large(s))
+    hand_over(s, IRREGULAR);
+  else if (end)
+    hand_over(s, kind_of(s));
+  return BODY_STOP_NO_BUFFER;
+}
+
+API int envoy_dynamic_module_on_http_filter_request_trailers(void *filter, void *module) {
+  (void)filter;
+  stream *s = module;
+  if (module == &passed_on || !s->filter) return TRAILERS_CONTINUE;
+  if (still_arriving(s)) hand_over(s, kind_of(s));
+  return TRAILERS_STOP;
+}
+
+static void send_error(stream *s, void *filter) {
+  char code[4];
+  int digits = 0, status = s->status;
+  if (status >= 10) code[digits++] = (char)('0' + status / 10);
+  code[digits++] = (char)('0' + status % 10);
+  header lines[5] = {{":status", 7, "200", 3},
+                     {"content-type", 12, "application/grpc", 16},
+                     {"grpc-status", 11, code, (size_t)digits}};
+  size_t count = 3;
+  if (s->message_size) lines[count++] = (header){"grpc-message", 12, s->reply, s->message_size};
+  if (s->details_size)
+    lines[count++] = (header){"grpc-status-details-bin", 23, s->reply + s->message_size, s->details_size};
+  envoy_dynamic_module_callback_http_send_response_headers(filter, lines, count, true);
+}
+
+API void envoy_dynamic_module_on_http_filter_scheduled(void *filter, void *module, uint64_t event) {
+  (void)event;
+  stream *s = module;
+  if (module == &passed_on || s->replied || atomic_load(&s->gone)) return;
+  s->replied = true;
+  if (s->status) {
+    send_error(s, filter);
+    return;
+  }
+  static header begin[] = {{":status", 7, "200", 3}, {"content-type", 12, "application/grpc", 16}};
+  static header finish[] = {{"grpc-status", 11, "0", 1}};
+  envoy_dynamic_module_callback_http_send_response_headers(filter, begin, 2, false);
+  envoy_dynamic_module_callback_http_send_response_data(filter, (buffer){s->reply, s->reply_size}, false);
+  envoy_dynamic_module_callback_http_send_response_trailers(filter, finish, 1);
+}
+
+API void envoy_dynamic_module_on_http_filter_stream_complete(void *filter, void *module) {
+  (void)filter;
+  if (module != &passed_on) atomic_store(&((stream *)module)->gone, true);
+}
+
+API void envoy_dynamic_module_on_http_filter_destroy(void *module) {
+  stream *s = module;
+  if (module == &passed_on) return;
+  atomic_store(&s->gone, true);
+  pthread_mutex_lock(&ingress.lock);
+  leave_arriving(s);
+  pthread_mutex_unlock(&ingress.lock);
+  release(s);
+}
+
+/* Events that are none of this filter's business, which Envoy wants to be there all the same. */
+API int envoy_dynamic_module_on_http_filter_response_headers(void *f, void *m, bool e) { (void)f, (void)m, (void)e; return 0; }
+API int envoy_dynamic_module_on_http_filter_response_body(void *f, void *m, bool e) { (void)f, (void)m, (void)e; return 0; }
+API int envoy_dynamic_module_on_http_filter_response_trailers(void *f, void *m) { (void)f, (void)m; return 0; }
+API void envoy_dynamic_module_on_http_filter_http_callout_done(void) {}
+API void envoy_dynamic_module_on_http_filter_http_stream_headers(void) {}
+API void envoy_dynamic_module_on_http_filter_http_stream_data(void) {}
+API void envoy_dynamic_module_on_http_filter_http_stream_trailers(void) {}
+API void envoy_dynamic_module_on_http_filter_http_stream_complete(void) {}
+API void envoy_dynamic_module_on_http_filter_http_stream_reset(void) {}
+API void envoy_dynamic_module_on_http_filter_downstream_above_write_buffer_high_watermark(void) {}
+API void envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark(void) {}
+
+/* --- taking a ModelInferRequest apart: what oip/header.py does, which says more about it --- */
+
+typedef struct {
+  size_t header_end, id_from, id_to, id_at; /* of the last id: the whole field, and where its text begins */
+  size_t from[MAX_SPANS], to[MAX_SPANS];
+  int spans;
+} parts;
+
+static bool length_at(const unsigned char *data, size_t size, size_t *at, size_t *value) {
+  *value = 0;
+  for (int shift = 0; shift < 35; shift += 7) {
+    if (*at >= size) return false;
+    unsigned char group = data[(*at)++];
+    *value |= (size_t)(group & 0x7F) << shift;
+    if (group < 0x80) return true;
+  }
+  return false;
+}
+
+static bool take_apart(const unsigned char *data, size_t size, parts *found) {
+  enum { NAME = 0x0A, VERSION = 0x12, ID = 0x1A, PARAMETERS = 0x22, INPUTS = 0x2A, OUTPUTS = 0x32, RAW = 0x3A };
+  size_t at = 0, length;
+  memset(found, 0, offsetof(parts, from));
+  found->spans = 0;
+  while (at < size && data[at] != RAW) {
+    size_t from = at;
+    unsigned char tag = data[at++];
+    if (!length_at(data, size, &at, &length) || length > size - at) return false;
+    if (tag == ID) {
+      found->id_from = from, found->id_to = at + length, found->id_at = at;
+    } else if (tag != NAME && tag != VERSION && tag != PARAMETERS && tag != INPUTS && tag != OUTPUTS) {
+      return false;
+    }
+    at += length;
+  }
+  if (at >= size || at > MAX_HEADER) return false;
+  found->header_end = at;
+  while (at < size) {
+    if (data[at++] != RAW || found->spans == MAX_SPANS || !length_at(data, size, &at, &length) || length > size - at)
+      return false;
+    found->from[found->spans] = at;
+    found->to[found->spans++] = at + length;
+    at += length;
+  }
+  for (size_t i = found->id_at; i < found->id_to; i++)
+    if (data[i] >= 0x80) return false;
+  return true;
+}
+
+static object *spans_of(const parts *found) {
+  object *spans = PyTuple_New(2 * found->spans);
+  for (int i = 0; spans && i < found->spans; i++) {
+    object *from = PyLong_FromSsize_t((py_size)found->from[i]), *to = PyLong_FromSsize_t((py_size)found->to[i]);
+    PyTuple_SetItem(spans, 2 * i, from);
+    PyTuple_SetItem(spans, 2 * i + 1, to);
+  }
+  return spans;
+}
+
+static object *header_of(const char *data, const parts *found) {
+  char joined[MAX_HEADER];
+  if (found->id_to == found->id_from) return PyBytes_FromStringAndSize(data, (py_size)found->header_end);
+  size_t tail = found->header_end - found->id_to;
+  memcpy(joined, data, found->id_from);
+  memcpy(joined + found->id_from, data + found->id_to, tail);
+  return PyBytes_FromStringAndSize(joined, (py_size)(found->id_from + tail));
+}
+
+static object *none_like(void) { return PyTuple_New(0); }
+
+/* Appends (header, id, spans) of a message to a tuple; header is b"" where the message is unusual. */
+static void set_parts(object *tuple, py_size index, const char *data, size_t size) {
+  parts found;
+  if (!take_apart((const unsigned char *)data, size, &found)) {
+    PyTuple_SetItem(tuple, index, PyBytes_FromStringAndSize("", 0));
+    PyTuple_SetItem(tuple, index + 1, PyBytes_FromStringAndSize("", 0));
+    PyTuple_SetItem(tuple, index + 2, none_like());
+    return;
+  }
+  PyTuple_SetItem(tuple, index, header_of(data, &found));
+  PyTuple_SetItem(tuple, index + 1, PyBytes_FromStringAndSize(data + found.id_at, (py_size)(found.id_to - found.id_at)));
+  PyTuple_SetItem(tuple, index + 2, spans_of(&found));
+}
+
+/* --- the event loop's calls; all hold the interpreter's lock (ctypes.PyDLL) --- */
+
+/* (header, id, spans) of a message in bytes. For tests. */
+API object *headrace_split(object *message) {
+  char *data;
+  py_size size;
+  if (PyBytes_AsStringAndSize(message, &data, &size)) return NULL;
+  object *tuple = PyTuple_New(3);
+  if (tuple) set_parts(tuple, 0, data, (size_t)size);
+  return tuple;
+}
+
+/* Begins to take requests. The file descriptor to watch; -1: out of descriptors. */
+API int headrace_open(size_t limit, double arrival_timeout) {
+  ingress.limit = limit;
+  ingress.arrival_timeout = arrival_timeout;
+  ingress.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return ingress.event;
+}
+
+static object *described(stream *s) {
+  object *tuple = PyTuple_New(10);
+  if (!tuple) return NULL;
+  const char *kept = s->kept ? s->kept : "";
+  const size_t skip = s->kind == WHOLE ? PREFIX : 0;
+  /* What is late may still be written to by the worker thread. */
+  const size_t size = s->kind == LATE ? 0 : s->size - skip;
+  PyTuple_SetItem(tuple, 0, PyLong_FromVoidPtr(s));
+  PyTuple_SetItem(tuple, 1, PyLong_FromSsize_t(s->kind));
+  PyTuple_SetItem(tuple, 2, PyFloat_FromDouble(s->arrived));
+  for (int i = 0; i < KEPT_HEADERS; i++) {
+    PyTuple_SetItem(tuple, 3 + i, PyBytes_FromStringAndSize(kept, (py_size)s->kept_size[i]));
+    kept += s->kept_size[i];
+  }
+  PyTuple_SetItem(tuple, 6, PyBytes_FromStringAndSize(s->body + skip, (py_size)size));
+  if (s->kind == WHOLE) {
+    set_parts(tuple, 7, s->body + skip, size);
+  } else {
+    for (int i = 7; i < 10; i++) PyTuple_SetItem(tuple, i, PyBytes_FromStringAndSize("", 0));
+  }
+  return tuple;
+}
+
+static void drop_body(stream *s) {
+  if (s->kind == LATE) return;
+  if (s->body != s->inline_body) free(s->body);
+  s->body = s->inline_body;
+  s->size = 0;
+}
+
+/* Up to `most` requests that have arrived, each (stream, kind, arrived, tenant, timeout, traceparent, body,
+ * header, id, spans). The caller answers every one, once. */
+API object *headrace_take(long most) {
+  uint64_t count;
+  object *taken = PyList_New(0);
+  if (!taken) return NULL;
+  ssize_t read_size = read(ingress.event, &count, sizeof count);
+  (void)read_size;
+  pthread_mutex_lock(&ingress.lock);
+  stream *s = ingress.first, *last = NULL;
+  for (stream *at = s; at && most > 0; at = at->next, most--) last = at;
+  ingress.first = last ? last->next : s;
+  if (last) last->next = NULL;
+  bool more = ingress.first != NULL;
+  pthread_mutex_unlock(&ingress.lock);
+  if (more) wake();
+  while (s) {
+    stream *next = s->next;
+    object *tuple = described(s);
+    if (tuple) {
+      drop_body(s);
+      PyList_Append(taken, tuple);
+      Py_DecRef(tuple);
+    }
+    s = next;
+  }
+  return taken;
+}
+
+static void commit(stream *s) {
+  if (!atomic_load(&s->gone)) envoy_dynamic_module_callback_http_filter_scheduler_commit(s->scheduler, 1);
+  release(s);
+}
+
+static char *framed(const char *message, size_t size) {
+  char *reply = malloc(PREFIX + size);
+  if (!reply) return NULL;
+  reply[0] = 0;
+  reply[1] = (char)(size >> 24), reply[2] = (char)(size >> 16), reply[3] = (char)(size >> 8), reply[4] = (char)size;
+  memcpy(reply + PREFIX, message, size);
+  return reply;
+}
+
+/* Answers streams: a list of (stream, message). The number of those answered, which is all of them unless
+ * memory is short; -1 with an exception set. */
+API long headrace_reply(object *answers) {
+  py_size count = PyList_Size(answers);
+  for (py_size i = 0; i < count; i++) {
+    object *pair = PyList_GetItem(answers, i);
+    char *data;
+    py_size size;
+    stream *s = PyLong_AsVoidPtr(PyTuple_GetItem(pair, 0));
+    if (!s || PyBytes_AsStringAndSize(PyTuple_GetItem(pair, 1), &data, &size)) return -1;
+    s->reply = framed(data, (size_t)size);
+    s->reply_size = PREFIX + (size_t)size;
+    s->status = s->reply ? 0 : 8;
+    commit(s);
+  }
+  return (long)count;
+}
+
+/* Ends a stream with a status. `message` is percent-encoded and `details` base64, as headers want them. */
+API int headrace_fail(void *handle, int status, const char *message, size_t message_size, const char *details,
+                      size_t details_size) {
+  stream *s = handle;
+  s->status = status;
+  s->reply = malloc(message_size + details_size + 1);
+  if (s->reply) {
+    memcpy(s->reply, message, message_size);
+    memcpy(s->reply + message_size, details, details_size);
+    s->message_size = message_size;
+    s->details_size = details_size;
+  }
+  commit(s);
+  return 0;
+}
+
+/* Whether the client of a stream that has not been answered is known to have gone. */
+API int headrace_is_gone(void *handle) { return atomic_load(&((stream *)handle)->gone); }
+
+/* Hands over, as LATE, what has not arrived whole in its time. How many. */
+API long headrace_give_up(double now) {
+  long count = 0;
+  bool must_wake = false;
+  pthread_mutex_lock(&ingress.lock);
+  for (stream *s = ingress.arriving, *after; s; s = after) {
+    after = s->after;
+    if (s->due > now) continue;
+    must_wake = enqueue(s, LATE) || must_wake;
+    count++;
+  }
+  pthread_mutex_unlock(&ingress.lock);
+  if (must_wake) wake();
+  return count;
+}
