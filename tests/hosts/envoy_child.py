@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace_common.config import ProcessContext
+from headrace_common.config import MeshConfig, ProcessContext
 from headrace_router.envoy import admin_socket, config_path, render, settings_of
 from headrace_router.envoy.launch import envoy_arguments, envoy_environment
 
@@ -82,18 +82,24 @@ def envoy_child(application: str, python_path: Path) -> Iterator[EnvoyChild]:
 
 
 @contextlib.contextmanager
-def router_child() -> Iterator[EnvoyChild]:
+def router_child(mesh: MeshConfig | None = None) -> Iterator[EnvoyChild]:
     """Runs the router by the command that the supervisor uses."""
-    with _context() as (context, context_file):
+    with _context(mesh) as (context, context_file):
         command = [sys.executable, "-m", "headrace_router", "--context", str(context_file)]
         with _running(context, command, dict(os.environ)) as child:
             yield child
 
 
 @contextlib.contextmanager
-def _context() -> Iterator[tuple[ProcessContext, Path]]:
+def _context(mesh: MeshConfig | None = None) -> Iterator[tuple[ProcessContext, Path]]:
     directory = Path(tempfile.mkdtemp(prefix="hr-"))
-    context = ProcessContext(process="router-0", state_dir=directory, runtime_dir=directory, listen="127.0.0.1:0")
+    context = ProcessContext(
+        process="router-0",
+        state_dir=directory,
+        runtime_dir=directory,
+        listen="127.0.0.1:0",
+        mesh=mesh or MeshConfig(),
+    )
     context_file = directory / "router-0.json"
     context.save(context_file)
     try:

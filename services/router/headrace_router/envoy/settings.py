@@ -61,6 +61,7 @@ def settings_of(context: ProcessContext, application: str = _APPLICATION) -> Set
         InvalidArgument: `listen` is not host:port.
     """
     host, port = split_listen(context.listen)
+    native = context.mesh.router.native_ingress and application == _APPLICATION
     return Settings(
         admin_socket=str(admin_socket(context)),
         process_socket=str(context.socket),
@@ -68,7 +69,7 @@ def settings_of(context: ProcessContext, application: str = _APPLICATION) -> Set
         listen_host=host,
         listen_port=port,
         pyvoy_module=_pyvoy_module(),
-        ingress_module=str(LIBRARY) if context.mesh.router.native_ingress and LIBRARY.exists() else "",
+        ingress_module=str(LIBRARY) if native and LIBRARY.exists() else "",
         pyvoy_config=json.dumps(
             {"app": application, "interface": "asgi", "root_path": "", "lifespan": True, "loop": "uvloop"}
         ),
