@@ -16,7 +16,7 @@ from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.batching import BatchLimits, Bundle, cut, group_of, has_one_group, waiting_suspect
 from headrace_router.core.latency import LatencyModel
 from headrace_router.core.queue import Queue
-from headrace_router.core.waiting import Stage, Waiting
+from headrace_router.core.waiting import Answer, Stage, Waiting
 from headrace_router.domain import InferenceRequest, RevisionEntry, TensorData
 from headrace_router.incidents import Incidents
 from headrace_router.measures import ColdStart, Measures
@@ -84,11 +84,11 @@ class Lane:
         self.entry = entry
         self._one_group = not entry.batchable or has_one_group(entry)
 
-    def enter(self, request: InferenceRequest, account: Account, now: float, *, hold: bool) -> Waiting:
-        """Takes an admitted request in hand. Its answer comes by `Waiting.answer`."""
+    def enter(self, request: InferenceRequest, answer: Answer, account: Account, now: float, *, hold: bool) -> Waiting:
+        """Takes an admitted request in hand. Its answer is set on `answer`."""
         group: Hashable = _ONE_GROUP if self._one_group else group_of(request)
         level = self.queue.level_of(request.priority)
-        item = Waiting(request, self._loop.create_future(), account, group, level, now)
+        item = Waiting(request, answer, account, group, level, now)
         timeout_s = self.entry.batching.default_timeout_s
         if timeout_s and request.deadline is None:
             item.deadline = now + timeout_s

@@ -1,6 +1,6 @@
 """The data plane: admission, queues, bundles, runners, tied together.
 
-`infer` is the hot path. It makes one future per request and no task, takes no lock and writes no log
+`submit` is the hot path; `infer` adds one future per request. It makes no task, takes no lock and writes no log
 line; one flush per lane and round of the event loop sends what came together, and the answers are set
 where the result is read.
 """
@@ -21,6 +21,7 @@ from headrace_router.control import ControlClient, Report
 from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.admission import QueueBound
 from headrace_router.core.batching import BatchLimits
+from headrace_router.core.waiting import Answer, Stage, Waiting
 from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry
 from headrace_router.fleet import Fleet
 from headrace_router.lanes import Lane
@@ -97,6 +98,19 @@ class Plane:
 
     async def infer(self, request: InferenceRequest) -> InferenceResult:
         """See `ports.DataPlane.infer`."""
+        answer: asyncio.Future[InferenceResult] = asyncio.get_running_loop().create_future()
+        item = self.submit(request, answer)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            # While it is in hand its lane is there.
+            if item.stage is not Stage.DONE:
+                lane = self._lanes[request.revision.key]
+                lane.fail(item, errors.Cancelled("the caller went away"), "cancelled")
+            raise
+
+    def submit(self, request: InferenceRequest, answer: Answer) -> Waiting:
+        """See `ports.DataPlane.submit`."""
         now = self._now()
         entry = request.revision
         lane = self._lanes.get((entry.model, entry.revision)) or self._open_lane(entry)
@@ -121,14 +135,7 @@ class Plane:
             hold = False
             tenant_limit.in_hand += 1
             model_limit.in_hand += 1
-        item = lane.enter(request, account, now, hold=hold)
-        answer = item.answer
-        try:
-            result: InferenceResult = await answer
-        except asyncio.CancelledError:
-            lane.fail(item, errors.Cancelled("the caller went away"), "cancelled")
-            raise
-        return result
+        return lane.enter(request, answer, account, now, hold=hold)
 
     def statistics(self, entry: RevisionEntry) -> RevisionStatistics:
         """See `ports.DataPlane.statistics`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Protocol
 
+from headrace_router.core.waiting import Answer
 from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry
 
 
@@ -54,6 +55,16 @@ class DataPlane(Protocol):
             Cancelled: the caller has gone.
             InvalidArgument: the engine refused the input.
             EngineFailed: the engine failed on it.
+        """
+        ...
+
+    def submit(self, request: InferenceRequest, answer: Answer) -> object:
+        """As `infer`, for who has better than a future: the result or error is set on `answer`, once.
+
+        The request is withdrawn some time after its `is_gone` began to say so.
+
+        Raises:
+            HeadraceError: refused before queueing; `answer` is not set.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable
+from collections.abc import Hashable
 from enum import IntEnum
 from math import inf
 from typing import Any, Protocol
@@ -12,15 +12,16 @@ from headrace_router.domain import InferenceRequest, InferenceResult
 
 
 class Answer(Protocol):
-    """Where the answer goes. An `asyncio.Future` is one."""
+    """Where the answer goes. An `asyncio.Future` is one.
+
+    Setting it must not fail, and must do little: all answers of a bundle are set in one go.
+    """
 
     def done(self) -> bool: ...
 
     def set_result(self, result: InferenceResult, /) -> None: ...
 
     def set_exception(self, exception: Any, /) -> None: ...
-
-    def __await__(self) -> Generator[Any, None, InferenceResult]: ...
 
 
 class Stage(IntEnum):

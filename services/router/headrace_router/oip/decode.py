@@ -11,7 +11,7 @@ from headrace_common.errors import InvalidArgument
 from headrace_router.domain import Buffer, InferenceRequest, RevisionEntry, TensorData
 from headrace_router.oip.caller import Caller, deadline
 from headrace_router.oip.elements import pack_contents
-from headrace_router.oip.parameters import Settings, check_tensor_parameters, read_settings
+from headrace_router.oip.parameters import FINAL_RESPONSE, Settings, check_tensor_parameters, read_settings
 from headrace_router.oip.signature import DeclaredTensor, InputLayout, Layout, Signature
 
 
@@ -71,6 +71,12 @@ def bind(
         is_gone=caller.is_gone,
         size_bytes=sum(map(len, data)),
     )
+
+
+def asks_for_final(message: pb.ModelInferRequest) -> bool:
+    """Whether the answer, if it goes on a stream, shall say that it is the final one to this request."""
+    parameters = message.parameters
+    return FINAL_RESPONSE in parameters and parameters[FINAL_RESPONSE].bool_param
 
 
 def plain_parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from headrace_common.clock import Clock
 from headrace_router.domain import InferenceRequest, RevisionEntry, TensorData
 from headrace_router.oip.caller import Caller, deadline
-from headrace_router.oip.decode import decode_infer, layout_of, parse_infer, plain_parameters
+from headrace_router.oip.decode import asks_for_final, decode_infer, layout_of, parse_infer, plain_parameters
 from headrace_router.oip.header import split
 from headrace_router.oip.parameters import read_settings
 from headrace_router.oip.signature import InputLayout, Signatures
@@ -38,6 +38,7 @@ class _Plan:
     rows: int
     timeout_s: float | None
     priority: int
+    final: bool
 
 
 class HotInference:
@@ -76,11 +77,12 @@ class HotInference:
         Raises:
             HeadraceError: as `Catalogue.resolve`, `decode_infer` and `DataPlane.infer` do.
         """
-        request, request_id = self._decode(body, Caller(tenant, time_left_s, traceparent, is_gone))
+        request, request_id, _ = self.decode(body, Caller(tenant, time_left_s, traceparent, is_gone))
         result = await self._plane.infer(request)
-        return self._template(request.revision).encode(request_id, result.outputs)
+        return self.template(request.revision).encode(request_id, result.outputs)
 
-    def _decode(self, body: bytes, caller: Caller) -> tuple[InferenceRequest, bytes]:
+    def decode(self, body: bytes, caller: Caller) -> tuple[InferenceRequest, bytes, bool]:
+        """The request, its id as UTF-8, and whether a stream shall mark its answer as the final one."""
         parts = split(body)
         if parts is None:
             return self._decode_fully(body, caller)
@@ -89,13 +91,13 @@ class HotInference:
             plan = self._plan(parts.header, caller)
         if plan is None or len(parts.spans) != len(plan.inputs):
             return self._decode_fully(body, caller)
-        return _bind(plan, memoryview(body), parts.spans, caller, self._clock.monotonic()), parts.request_id
+        return _bind(plan, memoryview(body), parts.spans, caller, self._clock.monotonic()), parts.request_id, plan.final
 
-    def _decode_fully(self, body: bytes, caller: Caller) -> tuple[InferenceRequest, bytes]:
+    def _decode_fully(self, body: bytes, caller: Caller) -> tuple[InferenceRequest, bytes, bool]:
         message = parse_infer(body)
         entry = self._catalogue.resolve(caller.tenant, message.model_name, message.model_version)
         request = decode_infer(message, self._signatures.of(entry), caller, self._clock.monotonic())
-        return request, message.id.encode()
+        return request, message.id.encode(), asks_for_final(message)
 
     def _plan(self, header: bytes, caller: Caller) -> _Plan | None:
         message = parse_infer(header)
@@ -110,13 +112,14 @@ class HotInference:
             for known in (layout.inputs[index],)
         )
         names = message.model_name, message.model_version
-        plan = _Plan(*names, entry, inputs, layout.outputs, layout.rows, settings.timeout_s, settings.priority)
+        timeout_s, priority, final = settings.timeout_s, settings.priority, asks_for_final(message)
+        plan = _Plan(*names, entry, inputs, layout.outputs, layout.rows, timeout_s, priority, final)
         if len(self._plans) >= self._capacity and header not in self._plans:
             del self._plans[next(iter(self._plans))]
         self._plans[header] = plan
         return plan
 
-    def _template(self, entry: RevisionEntry) -> ResponseTemplate:
+    def template(self, entry: RevisionEntry) -> ResponseTemplate:
         known = self._templates.get(entry.key)
         if known is None:
             if len(self._templates) >= self._capacity:

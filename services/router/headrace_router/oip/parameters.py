@@ -14,6 +14,7 @@ from headrace_router.domain import RevisionEntry
 from headrace_router.oip.elements import brief
 
 FINAL_RESPONSE = "triton_enable_empty_final_response"
+IS_FINAL = "triton_final_response"
 BINARY_OUTPUT = "binary_data_output"
 BINARY_DATA = "binary_data"
 BINARY_SIZE = "binary_data_size"
