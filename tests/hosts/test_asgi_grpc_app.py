@@ -421,3 +421,86 @@ async def test_little_is_read_beyond_what_a_servicer_that_is_busy_for_long_takes
 
     answered = await serve(host(busy, "stream_unary"), connection)
     assert int(answered.body[5:]) < 9 + 5
+
+
+class Backwards:
+    """An exchange that answers each message with itself backwards, at once.
+
+    Attributes:
+        closed: the host said that the call is over.
+    """
+
+    def __init__(self, room: int = 2) -> None:
+        self._room = room
+        self._made: list[bytes] = []
+        self.closed = False
+
+    @property
+    def has_room(self) -> bool:
+        return self.in_hand < self._room
+
+    @property
+    def in_hand(self) -> int:
+        return len(self._made)
+
+    def take(self, message: bytes) -> None:
+        if message == b"fail":
+            raise EngineFailed("the secret of the engine")
+        self._made.append(message[::-1])
+
+    def collect(self) -> list[bytes]:
+        made, self._made = self._made, []
+        return made
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def exchanging(exchange: Backwards) -> GrpcAsgiApp:
+    app = host(sweep_period_s=0.01)
+    app.register_stream_bytes(PATH, lambda _call, _wake: exchange)
+    return app
+
+
+async def test_exchange_gets_each_message_and_its_answers_leave_together() -> None:
+    exchange = Backwards()
+    chunks = [frame(b"ab") + frame(b"cd") + frame(b"ef"), frame(b"gh")[:3], frame(b"gh")[3:]]
+    answered = await serve(exchanging(exchange), Connection(*chunks))
+    assert answered.body == frame(b"ba") + frame(b"dc") + frame(b"fe") + frame(b"hg")
+    assert answered.sent[1]["body"] == frame(b"ba") + frame(b"dc")
+    assert (answered.status, exchange.closed) == ((grpc.StatusCode.OK, ""), True)
+
+
+@pytest.mark.parametrize(
+    ("connection", "code"),
+    [
+        (Connection(frame(b"fail")), grpc.StatusCode.INTERNAL),
+        (Connection(frame(b"ab"), headers=((b"grpc-timeout", b"soon"),)), grpc.StatusCode.INVALID_ARGUMENT),
+        (Connection(frame(b"ab"), frame(b"cd")[:6]), grpc.StatusCode.INVALID_ARGUMENT),
+        (Dripping(headers=((b"grpc-timeout", b"20m"),)), grpc.StatusCode.DEADLINE_EXCEEDED),
+    ],
+    ids=["it fails", "headers are wrong", "cut off", "late"],
+)
+async def test_exchange_ends_with_a_status(connection: Connection, code: grpc.StatusCode) -> None:
+    async with asyncio.timeout(5):
+        answered = await serve(exchanging(Backwards()), connection)
+    assert answered.status[0] is code
+    assert "secret" not in answered.status[1]
+
+
+async def test_bombs_wait_uninflated_until_an_exchange_has_room() -> None:
+    exchange = Backwards(room=0)
+    connection = Connection(frame(b"\0" * MIB, "gzip") * 64, headers=GZIP)
+    tracemalloc.start()
+    try:
+        task = asyncio.ensure_future(serve(exchanging(exchange), connection))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert peak < MIB
+    assert (exchange.closed, connection.status[0]) == (True, grpc.StatusCode.UNAVAILABLE)

@@ -15,6 +15,7 @@ from headrace_common.clock import FakeClock
 from headrace_common.config import RouterConfig
 from headrace_common.errors import NotFound, PermissionDenied, Unavailable
 from headrace_common.identity import may_call
+from headrace_router.core.waiting import Answer
 from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry, TensorData, TensorSpec
 from headrace_router.oip.datatypes import DATATYPES
 from headrace_router.oip.hot import HotInference
@@ -91,6 +92,7 @@ class FakePlane:
         self.withdrawn = asyncio.Event()
         self.counted = FakeStatistics()
         self.answer: bytes | None = None
+        self._tasks: set[asyncio.Future[InferenceResult]] = set()
 
     async def infer(self, request: InferenceRequest) -> InferenceResult:
         self.requests.append(request)
@@ -103,6 +105,21 @@ class FakePlane:
         wanted = request.outputs or tuple(out.name for out in made)
         by_name = {out.name: out for out in made}
         return InferenceResult([by_name[name] for name in wanted])
+
+    def submit(self, request: InferenceRequest, answer: Answer) -> None:
+        """By `infer`, without a sweep: who has gone is still answered."""
+        task = asyncio.ensure_future(self.infer(request))
+
+        def done(_: object) -> None:
+            self._tasks.discard(task)
+            error = task.exception()
+            if error is None:
+                answer.set_result(task.result())
+            else:
+                answer.set_exception(error)
+
+        self._tasks.add(task)
+        task.add_done_callback(done)
 
     async def _wait(self, request: InferenceRequest) -> None:
         if not self.hold:

@@ -362,3 +362,16 @@ async def test_counters_tell_what_became_of_every_request(start_bench: StartBenc
     assert uses["b"].outcomes == {"deadline": 1}
     assert sum(counters.measures.queue_seconds.counts) == 5
     assert counters.runner_slots == {"m": (2, 0)}
+
+
+async def test_an_answer_is_set_where_it_was_asked_to_be(start_bench: StartBench) -> None:
+    bench = await start_bench()
+    await bench.add_runner("r1")
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    bench.plane.submit(bench.request(), answer)
+    assert len((await answer).outputs) == 1
+    await bench.plane.drain(0)
+    unasked: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    with pytest.raises(errors.Unavailable):
+        bench.plane.submit(bench.request(), unasked)
+    assert not unasked.done()

@@ -26,8 +26,10 @@ from headrace_router.health import RouterHealth, add_router_health
 from headrace_router.ingress.host import Ingress
 from headrace_router.ingress.library import IngressLibrary
 from headrace_router.oip.hot import HotInference
+from headrace_router.oip.hot_stream import HotStreams
 from headrace_router.oip.rest import RestApp
 from headrace_router.oip.servicer import InferenceServicer
+from headrace_router.oip.stream import METHOD as STREAM_INFER
 from headrace_router.plane import Plane
 from headrace_router.ports import DataPlane
 from headrace_router.traces import TracedPlane
@@ -51,6 +53,7 @@ class Router:
         catalogue, plane = self.plane.catalogue, TracedPlane(self.plane, telemetry)
         self._health = RouterHealth(catalogue, _SERVICES)
         self._hot = HotInference(catalogue, plane, clock)
+        self._hot_streams = HotStreams(self._hot, plane)
         self._api = ApiApp(_API, context.autoscaler_target, limits.sweep_period_s)
         self._rest = RestApp(catalogue, plane, clock, limits)
         self.serve = GrpcAsgiApp(
@@ -62,6 +65,7 @@ class Router:
         servicer = InferenceServicer(catalogue, plane, clock)
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self.serve)
         self.serve.register_unary_bytes(_MODEL_INFER, self._infer)
+        self.serve.register_stream_bytes(STREAM_INFER, self._hot_streams.open)
         add_router_health(self.serve, self._health)
         add_reflection(self.serve, _SERVICES)
         add_process_service(self.serve, telemetry.scrape, self._drain)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 import grpc
 
 from headrace_common.asgi_grpc.call import Call, ClientGone, Receive, Scope, Send, status_trailers
+from headrace_common.asgi_grpc.exchange import OpenExchange, exchange_handler
 from headrace_common.asgi_grpc.metadata import encode_metadata
 from headrace_common.asgi_grpc.serve import STOPPING, serve
 from headrace_common.asgi_grpc.sweep import DisconnectSweep
@@ -56,6 +57,7 @@ class GrpcAsgiApp:
         self._methods: dict[str, Any] = {}
         self._generic: list[Any] = []
         self._bytes: dict[str, BytesHandler] = {}
+        self._exchanges: dict[str, OpenExchange] = {}
         self._sweep = DisconnectSweep(sweep_period_s, arrival_timeout_s)
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -73,6 +75,13 @@ class GrpcAsgiApp:
         itself: it is not cancelled. Errors are raised, as in any servicer.
         """
         self._bytes[path] = handler
+
+    def register_stream_bytes(self, path: str, open_exchange: OpenExchange) -> None:
+        """Serves a method whose request and answer are streams, without a context; before a servicer's method.
+
+        The exchange gets and returns serialised messages. See `Exchange`.
+        """
+        self._exchanges[path] = open_exchange
 
     async def __aenter__(self) -> Self:
         self._sweeper = asyncio.create_task(self._sweep.run())
@@ -136,6 +145,9 @@ class GrpcAsgiApp:
         await call.reply(reply)
 
     def _find(self, call: Call) -> Any:
+        open_exchange = self._exchanges.get(call.path)
+        if open_exchange is not None:
+            return exchange_handler(call, open_exchange)
         if not call.internal and call.path.startswith(self._internal):
             return None
         handler = self._methods.get(call.path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from headrace_common.asgi_grpc.framing import PREFIX_BYTES, Deframer, Framed, frame
+from headrace_common.asgi_grpc.framing import PREFIX_BYTES, Deframer, Framed, frame, frame_all
 from headrace_common.asgi_grpc.metadata import (
     Headers,
     Metadatum,
@@ -272,6 +272,12 @@ class Call:
 
     async def write(self, message: bytes, compress: bool = True) -> None:
         body = frame(message, self.response_encoding if compress else "")
+        await self.send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def write_all(self, messages: list[bytes]) -> None:
+        """Many messages as one event."""
+        await self.start([])
+        body = frame_all(messages, self.response_encoding)
         await self.send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end(self, code: grpc.StatusCode, message: str, trailers: Headers) -> None:

@@ -5,6 +5,8 @@ A message is one byte of flags (1: compressed), four bytes of length, big-endian
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from headrace_common.compression import deflate, inflate
 from headrace_common.errors import InvalidArgument, LimitExceeded
 
@@ -96,6 +98,13 @@ class Deframer:
         if length > self.limit:
             raise LimitExceeded(f"a message of {length} bytes is larger than the {self.limit} that are accepted")
         return length
+
+
+def frame_all(messages: Iterable[bytes], encoding: str = "") -> bytes:
+    """Messages one behind the other, as `frame` makes them."""
+    if encoding:
+        return b"".join([frame(message, encoding) for message in messages])
+    return b"".join([part for message in messages for part in (b"\0" + len(message).to_bytes(4), message)])
 
 
 def frame(message: bytes, encoding: str = "") -> bytes:

@@ -74,6 +74,32 @@ class Requests:
         self._changed.set()
         return self._call.inflated(framed)
 
+    @property
+    def exhausted(self) -> bool:
+        """All that the client sent has been taken, and it sends no more."""
+        return self._ended and not self._waiting
+
+    def take(self) -> bytes | None:
+        """The next message, not decoded, if it has arrived. Raises what ended the reading once all are taken."""
+        waiting = self._waiting
+        if not waiting:
+            if self._failure is not None:
+                raise self._failure
+            return None
+        framed = waiting.popleft()
+        if len(waiting) == _MAX_WAITING - 1:
+            self._changed.set()
+        return self._call.inflated(framed) if framed[0] else framed[1]
+
+    def stir(self) -> None:
+        """Wakes who awaits `stirred`."""
+        self._changed.set()
+
+    async def stirred(self) -> None:
+        """Until something arrives, or ends, or somebody calls `stir`. Look before: what was is not told again."""
+        self._changed.clear()
+        await self._changed.wait()
+
     async def read(self) -> Any:
         """The next request, or `grpc.aio.EOF`."""
         message = await self.next_bytes()

@@ -61,6 +61,7 @@ class InferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Any
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        caller_of_context(context)  # Who calls is the same for all of a stream: it is refused as a whole.
         stream = InferStream(lambda request: self._infer(request, caller_of_context(context)), self._max_in_flight)
         async with aclosing(stream.answers(request_iterator)) as answers:
             async for answer in answers:

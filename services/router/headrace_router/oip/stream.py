@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from headrace.oip import inference_pb2 as pb
 from headrace_common.grpc_server import log_failure
-from headrace_router.oip.parameters import FINAL_RESPONSE
+from headrace_router.oip.decode import asks_for_final
+from headrace_router.oip.parameters import IS_FINAL
 
 MAX_IN_FLIGHT = 256
 """Requests of one stream in hand; past it the stream is not read, which holds the client back."""
 
-_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
+METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 Infer = Callable[[pb.ModelInferRequest], Awaitable[pb.ModelInferResponse]]
 
@@ -63,7 +64,7 @@ class InferStream:
         try:
             answer.infer_response.CopyFrom(await self._infer(request))
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the rest
-            answer.error_message = log_failure(_METHOD, error).message
-        if FINAL_RESPONSE in request.parameters and request.parameters[FINAL_RESPONSE].bool_param:
-            answer.infer_response.parameters["triton_final_response"].bool_param = True
+            answer.error_message = log_failure(METHOD, error).message
+        if asks_for_final(request):
+            answer.infer_response.parameters[IS_FINAL].bool_param = True
         self._answers.put_nowait(answer)
