@@ -17,11 +17,9 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def wall(self) -> float:
-        return time.time()
+    # Not methods that call: a request asks four times.
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
 
 class FakeClock:
