@@ -81,7 +81,8 @@ class Segment:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 os.ftruncate(file, size)
                 os.pwrite(file, MAGIC, 0)
-                os.link(f"/proc/self/fd/{file}", path, follow_symlinks=True)
+                # Python follows the link only where it is given a directory, though an absolute path needs none.
+                os.link(f"/proc/self/fd/{file}", path, src_dir_fd=file, follow_symlinks=True)
                 return cls(file, path, size)
             except BaseException:
                 os.close(file)
