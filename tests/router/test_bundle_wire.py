@@ -30,7 +30,7 @@ def test_protobuf_reads_what_we_write(make_waiting: Make, parts: list[tuple[int,
         for rows, data, as_view in parts
     ]
     entry = items[0].request.revision
-    payload = encode_bundle(300, bundle_of(items, outputs=("y",), deadline=1.5, attempt=2), entry, 1.0)
+    payload = encode_bundle(300, bundle_of(items, outputs=("y",), deadline=1.5, attempt=2), entry, 1.0).message
     message = runner_pb2.ExecuteRequest.FromString(payload)
     bundle = message.bundle
     assert message.WhichOneof("message") == "bundle"
@@ -48,7 +48,7 @@ def test_a_model_that_is_not_batchable_keeps_its_shape(make_waiting: Make, entry
     item = make_waiting()
     item.request.inputs[0].shape = (3, 5)
     message = runner_pb2.ExecuteRequest.FromString(
-        encode_bundle(1, bundle_of([item]), replace(entry, batchable=False), 0.0)
+        encode_bundle(1, bundle_of([item]), replace(entry, batchable=False), 0.0).message
     )
     assert list(message.bundle.inputs[0].shape) == [3, 5]
     assert message.bundle.time_left_us == 0

@@ -45,7 +45,7 @@ class Bench:
     def execute(self, request: pb.ExecuteRequest, waited_s: float = 0.0) -> pb.BundleResult:
         job = Job(1, request.bundle, self.clock.monotonic(), lambda _job, _result: None)
         self.clock.advance(waited_s)
-        return self.executor.execute(job)
+        return self.executor.execute(job).result
 
 
 @pytest.fixture

@@ -246,14 +246,16 @@ class Attach(_message.Message):
     def __init__(self, router_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., shared_memory: _Optional[str] = ...) -> None: ...
 
 class SlotGrant(_message.Message):
-    __slots__ = ("slots", "load", "warm")
+    __slots__ = ("slots", "load", "warm", "shared_memory")
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     WARM_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     slots: int
     load: _duration_pb2.Duration
     warm: _duration_pb2.Duration
-    def __init__(self, slots: _Optional[int] = ..., load: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., warm: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    shared_memory: bool
+    def __init__(self, slots: _Optional[int] = ..., load: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., warm: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shared_memory: bool = ...) -> None: ...
 
 class Draining(_message.Message):
     __slots__ = ("reason",)

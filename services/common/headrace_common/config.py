@@ -29,6 +29,16 @@ class RouterConfig(_Section):
     max_queue_length: int = Field(10_000, ge=1, description="Requests that may wait per model and router.")
     max_queue_bytes: int = Field(512 * MIB, ge=MIB, description="Bytes that may wait per model and router.")
     max_bundle_bytes: int = Field(16 * MIB, ge=1024, description="A bundle is cut before it grows past this.")
+    shared_memory_bytes: int = Field(
+        64 * MIB,
+        ge=0,
+        le=4096 * MIB,
+        description="Per runner and way, for large tensors; taken as needed. 0: all by the stream.",
+    )
+    shared_memory_dir: str = Field(
+        "/dev/shm",  # noqa: S108 - names in it are random, and gone once the runner has the file
+        description="A file system in memory that routers and runners both see.",
+    )
     max_attempts: int = Field(
         3,
         ge=1,

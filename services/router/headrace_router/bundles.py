@@ -7,52 +7,128 @@ going through message objects would copy every tensor twice more. The bytes are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from math import inf
 
 from headrace.runner.v1 import runner_pb2
+from headrace_common import chunks
+from headrace_common.shared_memory import SHARED_FROM_BYTES, Region
 from headrace_router.core.batching import Bundle
-from headrace_router.domain import RevisionEntry, TensorData
+from headrace_router.domain import Buffer, RevisionEntry, TensorData
 
-# Tag bytes: field number << 3 | 2 (length-delimited), of ExecuteRequest.bundle, Bundle.inputs, Tensor.data.
-_REQUEST_BUNDLE = b"\x12"
-_BUNDLE_INPUTS = b"\x1a"
-_TENSOR_DATA = b"\x22"
+# Tag bytes, field number << 3 | wire type, of ExecuteRequest, Bundle, Tensor, SharedMemoryRegion and BundleChunk.
+_REQUEST_BUNDLE, _REQUEST_CHUNK = b"\x12", b"\x1a"
+_BUNDLE_ID, _BUNDLE_ROWS, _BUNDLE_INPUTS, _BUNDLE_TIME_LEFT, _BUNDLE_ATTEMPT = (
+    b"\x08",
+    b"\x12",
+    b"\x1a",
+    b"\x30",
+    b"\x38",
+)
+_TENSOR_DATA, _TENSOR_REGION, _TENSOR_CHUNKED = b"\x22", b"\x2a", b"\x30"
+_REGION_OFFSET, _REGION_SIZE = b"\x08", b"\x10"
+_CHUNK_BUNDLE, _CHUNK_TENSOR, _CHUNK_OFFSET, _CHUNK_DATA = b"\x08", b"\x10", b"\x18", b"\x22"
+
+_SMALL = 0x80
+"""Varints below this are one byte, their value."""
+
+Place = Callable[[Sequence[Buffer], int], Region | None]
+"""Copies the parts of a tensor, so many bytes together, to where the runner reads them; None: there is no room."""
+Read = Callable[[int, runner_pb2.Tensor], Buffer]
+"""Content of the output at an index, where it is not inside the message. Raises MalformedResult."""
 
 
 class MalformedResult(Exception):
     """The runner's answer does not fit the bundle. The text is for the log."""
 
 
-def encode_bundle(bundle_id: int, bundle: Bundle, entry: RevisionEntry, now: float) -> bytes:
-    """A serialised `ExecuteRequest`."""
+@dataclass(frozen=True, slots=True)
+class EncodedBundle:
+    """What is written to the stream for one bundle.
+
+    Attributes:
+        message: a serialised `ExecuteRequest`.
+        chunked: inputs that follow it in chunks: their index and parts.
+    """
+
+    bundle_id: int
+    message: bytes
+    chunked: Sequence[tuple[int, Sequence[Buffer]]] = ()
+
+    def messages(self) -> Iterator[bytes]:
+        """The message and the chunks, each made when it is asked for."""
+        yield self.message
+        for index, parts in self.chunked:
+            for chunk in chunks.cut(index, parts):
+                yield _encode_chunk(self.bundle_id, chunk)
+
+
+def encode_bundle(
+    bundle_id: int, bundle: Bundle, entry: RevisionEntry, now: float, place: Place | None = None
+) -> EncodedBundle:
+    """`place`: takes large tensors; without it, or room in it, they follow in chunks."""
     items = bundle.items
-    time_left_us = 0 if bundle.deadline == inf else max(1, int((bundle.deadline - now) * 1e6))
-    frame = runner_pb2.Bundle(
-        bundle_id=bundle_id,
-        rows=[item.rows for item in items],
-        outputs=bundle.outputs,
-        time_left_us=time_left_us,
-        attempt=bundle.attempt,
-    )
-    for index, item in enumerate(items):
-        if item.request.traceparent:
-            frame.traceparents[index] = item.request.traceparent
-    pieces: list[bytes | memoryview] = [frame.SerializeToString()]
+    pieces: list[Buffer] = [_frame(bundle_id, bundle, now)]
+    chunked: list[tuple[int, Sequence[Buffer]]] = []
+    inline = 0
     for index, first in enumerate(items[0].request.inputs):
         parts = [item.request.inputs[index].data for item in items]
-        shape = (bundle.rows, *first.shape[1:]) if entry.batchable else first.shape
-        header = runner_pb2.Tensor(name=first.name, datatype=first.datatype, shape=shape).SerializeToString()
         size = sum(map(len, parts))
-        header += _TENSOR_DATA + varint(size)
-        pieces.append(_BUNDLE_INPUTS + varint(len(header) + size) + header)
-        pieces += parts
-    return b"".join((_REQUEST_BUNDLE, varint(sum(map(len, pieces))), *pieces))
+        shape = (bundle.rows, *first.shape[1:]) if entry.batchable else first.shape
+        head = _tensor_head(first.name, first.datatype, shape)
+        region = place(parts, size) if place is not None and size >= SHARED_FROM_BYTES else None
+        if region is not None:
+            where = _REGION_OFFSET + varint(region.offset) + _REGION_SIZE + varint(size)
+            head += _TENSOR_REGION + varint(len(where)) + where
+            pieces.append(_BUNDLE_INPUTS + varint(len(head)) + head)
+        elif inline + size > chunks.MESSAGE_BYTES:
+            head += _TENSOR_CHUNKED + varint(size)
+            pieces.append(_BUNDLE_INPUTS + varint(len(head)) + head)
+            chunked.append((index, parts))
+        else:
+            inline += size
+            head += _TENSOR_DATA + varint(size)
+            pieces.append(_BUNDLE_INPUTS + varint(len(head) + size) + head)
+            pieces += parts
+    message = b"".join((_REQUEST_BUNDLE, varint(sum(map(len, pieces))), *pieces))
+    return EncodedBundle(bundle_id, message, chunked)
+
+
+def _frame(bundle_id: int, bundle: Bundle, now: float) -> bytes:
+    """All fields but the inputs."""
+    items = bundle.items
+    rows = [item.rows for item in items]
+    packed = bytes(rows) if max(rows) < _SMALL else b"".join(map(varint, rows))
+    frame = _BUNDLE_ID + varint(bundle_id) + _BUNDLE_ROWS + varint(len(packed)) + packed
+    if bundle.deadline != inf:
+        frame += _BUNDLE_TIME_LEFT + varint(max(1, int((bundle.deadline - now) * 1e6)))
+    if bundle.attempt:
+        frame += _BUNDLE_ATTEMPT + varint(bundle.attempt)
+    traces = {index: item.request.traceparent for index, item in enumerate(items) if item.request.traceparent}
+    if traces or bundle.outputs:
+        # Protobuf merges what is written one after the other.
+        frame += runner_pb2.Bundle(outputs=bundle.outputs, traceparents=traces).SerializeToString()
+    return frame
+
+
+@lru_cache(maxsize=4096)
+def _tensor_head(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    return runner_pb2.Tensor(name=name, datatype=datatype, shape=shape).SerializeToString()
+
+
+def _encode_chunk(bundle_id: int, chunk: chunks.Chunk) -> bytes:
+    head = _CHUNK_BUNDLE + varint(bundle_id) + _CHUNK_TENSOR + varint(chunk.tensor_index)
+    head += _CHUNK_OFFSET + varint(chunk.offset) + _CHUNK_DATA + varint(chunk.size)
+    return b"".join((_REQUEST_CHUNK, varint(len(head) + chunk.size), head, *chunk.parts))
 
 
 def varint(value: int) -> bytes:
     """Protobuf's base-128 encoding of a non-negative integer."""
+    if value < _SMALL:
+        return _ONE_BYTE[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -61,28 +137,34 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def split_outputs(outputs: Sequence[runner_pb2.Tensor], bundle: Bundle, entry: RevisionEntry) -> list[list[TensorData]]:
+_ONE_BYTE = [bytes((value,)) for value in range(_SMALL)]
+
+
+def split_outputs(
+    outputs: Sequence[runner_pb2.Tensor], bundle: Bundle, entry: RevisionEntry, read: Read | None = None
+) -> list[list[TensorData]]:
     """Each request's outputs, as views of the batch's buffers: nothing is copied.
 
     Raises:
         MalformedResult: rows, sizes or names are not those of the bundle.
     """
     items = bundle.items
-    if len(outputs) > 1:
+    # All contents first: a region that is never read is never given back.
+    contents = [(tensor, _content(index, tensor, read)) for index, tensor in enumerate(outputs)]
+    if len(contents) > 1:
         place = {spec.name: index for index, spec in enumerate(entry.outputs)}
-        outputs = sorted(outputs, key=lambda tensor: place.get(tensor.name, len(place)))
+        contents.sort(key=lambda content: place.get(content[0].name, len(place)))
     answers: list[list[TensorData]] = [[] for _ in items]
-    for tensor in outputs:
+    for tensor, data in contents:
         name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
-        data = memoryview(tensor.data)
         if not entry.batchable:
             answers[0].append(TensorData(name, datatype, shape, data))
             continue
         ends = _ends(tensor, shape, len(data), bundle)
-        rest = shape[1:]
+        shapes = {rows: (rows, *shape[1:]) for rows in {item.rows for item in items}}
         start = 0
         for answer, item, end in zip(answers, items, ends, strict=True):
-            answer.append(TensorData(name, datatype, (item.rows, *rest), data[start:end]))
+            answer.append(TensorData(name, datatype, shapes[item.rows], data[start:end]))
             start = end
     for index, item in enumerate(items):
         if item.request.outputs:
@@ -92,7 +174,16 @@ def split_outputs(outputs: Sequence[runner_pb2.Tensor], bundle: Bundle, entry: R
     return answers
 
 
-def _ends(tensor: runner_pb2.Tensor, shape: tuple[int, ...], size: int, bundle: Bundle) -> list[int]:
+def _content(index: int, tensor: runner_pb2.Tensor, read: Read | None) -> memoryview:
+    data: Buffer = tensor.data
+    if not data and (form := tensor.WhichOneof("content")) not in ("data", None):
+        if read is None:
+            raise MalformedResult(f"output {tensor.name!r} came as {form}, which this stream does not carry")
+        data = read(index, tensor)
+    return memoryview(data)
+
+
+def _ends(tensor: runner_pb2.Tensor, shape: tuple[int, ...], size: int, bundle: Bundle) -> Sequence[int]:
     """Where each request's rows end in the tensor's data."""
     rows = bundle.rows
     if not shape or shape[0] != rows:

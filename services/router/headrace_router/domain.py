@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Buffer = bytes | memoryview
+Buffer = bytes | bytearray | memoryview
 """Raw tensor content as in the protocol's raw form: little-endian, row-major; BYTES elements as
 4-byte length and content."""
 

@@ -10,6 +10,7 @@ from headrace_common.clock import Clock
 from headrace_common.logs import get_logger
 from headrace_router.lanes import Lane
 from headrace_router.runners import Runner, Target
+from headrace_router.transport import Transports
 
 _log = get_logger()
 
@@ -23,12 +24,18 @@ class Fleet:
     """
 
     def __init__(
-        self, router_id: str, clock: Clock, lane_of: Callable[[str, int], Lane | None], leave_timeout_s: float
+        self,
+        router_id: str,
+        clock: Clock,
+        lane_of: Callable[[str, int], Lane | None],
+        leave_timeout_s: float,
+        transports: Transports,
     ) -> None:
         self._router_id = router_id
         self._clock = clock
         self._lane_of = lane_of
         self._leave_timeout_s = leave_timeout_s
+        self._transports = transports
         self._wanted: dict[str, Target] = {}
         self._runners: dict[str, Runner] = {}
         self._tasks: dict[asyncio.Task[None], Runner] = {}
@@ -65,7 +72,7 @@ class Fleet:
         lane = None if target.draining else self._lane_of(target.model, target.revision)
         if lane is None:
             return
-        runner = Runner(target, lane, self._router_id, self._clock)
+        runner = Runner(target, lane, self._router_id, self._clock, self._transports)
         self._runners[target.instance_id] = runner
         lane.add_runner(runner)
         task = asyncio.create_task(runner.run(), name=f"runner {target.instance_id}")

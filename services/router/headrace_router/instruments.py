@@ -10,6 +10,7 @@ from headrace_common.telemetry import HistogramReading, Observations, Telemetry
 from headrace_router.core.accounts import Totals
 from headrace_router.measures import Counters, Use
 from headrace_router.plane import Plane
+from headrace_router.transport import Transports
 
 # All instruments of one scrape are answered from one reading.
 _READING_AGE_S = 0.2
@@ -51,12 +52,24 @@ def register(telemetry: Telemetry, plane: Plane, clock: Clock) -> None:
         kind="gauge",
     )
     telemetry.observe("headrace_runner_slots", "Bundles that runners hold or could take.", "", readings.slots, "gauge")
+    telemetry.observe(
+        "headrace_bundle_transports",
+        "Bundles to runners and results from them, by how their tensors passed.",
+        "1",
+        lambda: _by_transport(plane.transports),
+    )
     for name, description, unit, pick in (
         ("headrace_queue", "Time in the queue.", "s", lambda counters: counters.measures.queue_seconds),
         ("headrace_compute", "Time of bundles in the engine.", "s", lambda counters: counters.measures.compute_seconds),
         ("headrace_batch_rows", "Rows per bundle.", "", lambda counters: counters.measures.batch_size),
     ):
         telemetry.observe_histogram(name, description, unit, readings.of_histogram(pick))
+
+
+def _by_transport(transports: Transports) -> Observations:
+    for direction, counts in (("bundle", transports.bundles), ("result", transports.results)):
+        for transport, count in counts.items():
+            yield count, {"direction": direction, "transport": transport}
 
 
 class _Readings:

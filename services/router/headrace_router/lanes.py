@@ -190,7 +190,7 @@ class Lane:
             self._bundle_failed(runner, sent.bundle, result.error.code, result.error.detail)
         else:
             try:
-                outputs = split_outputs(result.outputs, sent.bundle, self.entry)
+                outputs = split_outputs(result.outputs, sent.bundle, self.entry, sent.read)
             except Exception as error:  # noqa: BLE001 - whatever a runner sends, its requests get an answer
                 self._bundle_failed(runner, sent.bundle, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, repr(error))
             else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from headrace.control.v1 import control_pb2
 from headrace_common import errors
@@ -28,6 +29,7 @@ from headrace_router.lanes import Lane
 from headrace_router.limits import LimitBook, may_be_sent, queue_refusal
 from headrace_router.measures import ColdStart, Counters, Measures
 from headrace_router.sweep import sweep_lane
+from headrace_router.transport import Transports
 
 STOPPING = "this router is stopping; retry, another one answers"
 
@@ -38,6 +40,7 @@ class Plane:
     Attributes:
         catalogue: implements `ports.Catalogue`.
         measures: histograms over all revisions.
+        transports: how bundles and results passed.
     """
 
     def __init__(self, context: ProcessContext, clock: Clock) -> None:
@@ -50,7 +53,8 @@ class Plane:
         self._batch_limits = BatchLimits(config.max_bundle_bytes, config.max_attempts)
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._limits = LimitBook()
-        self._fleet = Fleet(context.process, clock, self._lane_of, config.drain_timeout_s)
+        self.transports = Transports(Path(config.shared_memory_dir), config.shared_memory_bytes)
+        self._fleet = Fleet(context.process, clock, self._lane_of, config.drain_timeout_s, self.transports)
         self._control = ControlClient(context.autoscaler_target, context.process, config.demand_period_s, self)
         self._cold_starts: list[ColdStart] = []
         self._stopping = False

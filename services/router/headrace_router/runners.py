@@ -11,11 +11,14 @@ from typing import Any, Protocol
 import grpc
 
 from headrace.runner.v1 import runner_pb2
+from headrace_common.chunks import MOST_MESSAGE_BYTES
 from headrace_common.clock import Clock
 from headrace_common.logs import get_logger
-from headrace_router.bundles import encode_bundle
+from headrace_common.outbox import Outbox
+from headrace_router.bundles import Read
 from headrace_router.core.batching import Bundle
 from headrace_router.domain import RevisionEntry
+from headrace_router.transport import Received, Transport, Transports
 
 _log = get_logger()
 EXECUTE = "/headrace.runner.v1.RunnerService/Execute"
@@ -24,8 +27,8 @@ LONGEST_BACKOFF_S = 1.0
 SMOOTHING = 0.1
 """Weight of the newest bundle in a runner's mean time."""
 CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", MOST_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 10),
     ("grpc.min_reconnect_backoff_ms", 10),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -56,11 +59,16 @@ class Target:
 
 @dataclass(slots=True)
 class Sent:
-    """A bundle that a runner holds."""
+    """A bundle that a runner holds.
+
+    Attributes:
+        read: finds what its result does not hold itself; None before there is one.
+    """
 
     bundle: Bundle
     at: float
     cancelled: bool = False
+    read: Read | None = None
 
 
 class RunnerUser(Protocol):
@@ -94,7 +102,9 @@ class Runner:
         start_unreported: its first answer still has to complete the report of a cold start.
     """
 
-    def __init__(self, placement: Target, user: RunnerUser, router_id: str, clock: Clock) -> None:
+    def __init__(
+        self, placement: Target, user: RunnerUser, router_id: str, clock: Clock, transports: Transports | None = None
+    ) -> None:
         self.placement = placement
         self.free_slots = 0
         self.solo = False
@@ -116,7 +126,9 @@ class Runner:
         self._half_closed = False
         self._leaving = placement.draining
         self._wake = asyncio.Event()
-        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._outbox: Outbox[bytes] = Outbox()
+        self._transports = transports or Transports()
+        self._transport = Transport(Transports(), placement.target)
         self._last_id = 0
 
     @property
@@ -135,12 +147,15 @@ class Runner:
     def send(self, bundle: Bundle, now: float) -> None:
         """Takes a slot. The caller has seen that there is one."""
         self._last_id += 1
-        payload = encode_bundle(self._last_id, bundle, self._user.entry, now)
+        encoded = self._transport.encode(self._last_id, bundle, self._user.entry, now)
         self.outstanding[self._last_id] = Sent(bundle, now)
         self.free_slots -= 1
         self.bundles += 1
         self.solo = bundle.suspect
-        self._outbox.put_nowait(payload)
+        if encoded.chunked:
+            self._outbox.put_long(self._last_id, encoded.messages())
+        else:
+            self._outbox.put(encoded.message)
 
     def cancel(self, bundle_id: int) -> None:
         """Nobody wants the bundle any more: the runner may drop it if it has not begun."""
@@ -148,7 +163,7 @@ class Runner:
         if not sent.cancelled:
             sent.cancelled = True
             message = runner_pb2.ExecuteRequest(cancel=runner_pb2.CancelBundle(bundle_id=bundle_id))
-            self._outbox.put_nowait(message.SerializeToString())
+            self._outbox.withdraw(bundle_id, message.SerializeToString())
 
     def leave(self) -> None:
         """The placement is draining or gone: no new bundles, and an end once all are answered."""
@@ -196,7 +211,8 @@ class Runner:
 
     async def _stream(self, execute: Callable[[], Any]) -> None:
         """One stream, from Attach to its end."""
-        self._outbox = asyncio.Queue()
+        self._outbox = Outbox()
+        self._transport = Transport(self._transports, self.placement.target)
         self._rejected = self._half_closed = False
         call = execute()
         placement = self.placement
@@ -205,13 +221,15 @@ class Runner:
             instance_id=placement.instance_id,
             model=placement.model,
             revision=placement.revision,
+            shared_memory=self._transport.path,
         )
-        self._outbox.put_nowait(runner_pb2.ExecuteRequest(attach=attach).SerializeToString())
+        self._outbox.put(runner_pb2.ExecuteRequest(attach=attach).SerializeToString())
         self.connected = True
         writer = asyncio.create_task(self._write(call))
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 self._receive(message)
+                del message  # Or it would be held while the next one is waited for.
             status = await call.code()
             if status is not grpc.StatusCode.OK:
                 self._log_break(f"{status.name}: {await call.details()}")
@@ -222,17 +240,22 @@ class Runner:
             self._note_writer(writer)
 
     async def _write(self, call: Any) -> None:
-        while (payload := await self._outbox.get()) is not None:
-            await call.write(payload)
+        outbox, write = self._outbox, call.write
+        while (payload := await outbox.next()) is not None:
+            await write(payload)
+            del payload
         await call.done_writing()
 
     def _receive(self, message: runner_pb2.ExecuteResponse) -> None:
         kind = message.WhichOneof("message")
         if kind == "result":
-            self._finish(message.result)
+            self._finish(self._transport.receive(message.result))
+        elif kind == "chunk":
+            self._finish(self._transport.receive_chunk(message.chunk))
         elif kind == "grant":
             self._grant(message.grant)
         elif kind == "draining":
+            self._transport.answered()
             self._draining = True
             self._user.runner_changed(self)
             self._half_close_if_done()
@@ -240,6 +263,9 @@ class Runner:
             _log.error("runner sent what is not understood", instance=self.placement.instance_id, kind=kind)
 
     def _grant(self, grant: runner_pb2.SlotGrant) -> None:
+        self._transport.answered()
+        if not self._granted:
+            self._transport.granted(grant.shared_memory)
         self.free_slots += grant.slots
         self._granted = True
         if self.ready_at is None:
@@ -248,11 +274,16 @@ class Runner:
             self.warm_s = grant.warm.ToNanoseconds() / 1e9
         self._user.runner_changed(self)
 
-    def _finish(self, result: runner_pb2.BundleResult) -> None:
+    def _finish(self, received: Received | None) -> None:
+        if received is None:
+            return
+        result = received.result
         sent = self.outstanding.pop(result.bundle_id, None)
         if sent is None:
             _log.error("runner answered a bundle that it does not hold", instance=self.placement.instance_id)
             return
+        self._transport.done(result.bundle_id)
+        sent.read = received.read
         self.free_slots += 1
         self.solo = False
         took_s = self._clock.monotonic() - sent.at
@@ -264,10 +295,11 @@ class Runner:
         ending = self._draining or self._leaving or self._rejected
         if ending and self.connected and not self.outstanding and not self._half_closed:
             self._half_closed = True
-            self._outbox.put_nowait(None)
+            self._outbox.close()
 
     def _lose(self) -> None:
         """The stream is over: what it held runs elsewhere."""
+        self._transport = Transport(Transports(), self.placement.target)
         lost = list(self.outstanding.values())
         self.outstanding.clear()
         self.lost_bundles += len(lost)

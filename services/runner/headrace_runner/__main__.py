@@ -34,6 +34,8 @@ _HEALTHY = {pb.RUNNER_STATE_STANDBY, pb.RUNNER_STATE_READY}
 _LAST_ANSWERS_S = 0.5
 """For calls that are being answered when the runner is gone, such as a Load that failed."""
 _ENGINE_END_S = 0.5
+MOST_REQUEST_BYTES = 256 << 20
+"""A load may carry warm-up batches; bundles keep to a far lower limit by themselves."""
 
 
 def main() -> int:
@@ -64,7 +66,7 @@ async def _serve(context: ProcessContext) -> bool:
     _prepare_validation()
     clock = SystemClock()
     telemetry = Telemetry.start(context.process, context.mesh.telemetry)
-    worker = EngineWorker()
+    worker = EngineWorker(clock)
     measures = Measures(telemetry, clock)
     runner = Runner(context.process, engines, worker, measures, clock, config.slots, config.max_batch_size)
     _stop_on_signals(runner, context.mesh.autoscaler.drain_timeout_s)
@@ -78,7 +80,7 @@ async def _serve(context: ProcessContext) -> bool:
 
 
 async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path) -> None:
-    server = new_server()
+    server = new_server(MOST_REQUEST_BYTES)
     health = add_health(server)
     runner_pb2_grpc.add_RunnerServiceServicer_to_server(RunnerServicer(runner), server)
     add_process_service(server, telemetry.scrape, runner.drain)

@@ -1,18 +1,19 @@
-"""One bundle on the engine: bytes to arrays, one engine call, arrays to bytes. Runs on the engine's thread."""
+"""One bundle on the engine: bytes to arrays, one engine call, arrays to bytes. One at a time: see `worker`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.runner.v1 import runner_pb2 as pb
+from headrace_common.chunks import MOST_BUNDLE_BYTES
 from headrace_common.clock import Clock
 from headrace_common.logs import get_logger
-from headrace_runner.core.signature import TensorSpec
 from headrace_runner.domain import Loaded
 from headrace_runner.engines.base import EngineError, ExecutionFailed, InputRefused, OutOfMemory
 from headrace_runner.measures import Measures
 from headrace_runner.tensors import Array, decode, encode
+from headrace_runner.transport import Answer, AnswerWriter, Contents
 
 INVALID_INPUT = pb.BUNDLE_ERROR_CODE_INVALID_INPUT
 ENGINE_FAILED = pb.BUNDLE_ERROR_CODE_ENGINE_FAILED
@@ -20,8 +21,7 @@ OUT_OF_MEMORY = pb.BUNDLE_ERROR_CODE_OUT_OF_MEMORY
 DROPPED = pb.BUNDLE_ERROR_CODE_DROPPED
 WRONG_MODEL = pb.BUNDLE_ERROR_CODE_WRONG_MODEL
 
-# A protobuf message ends at 2 GiB; a little is kept for names and shapes.
-_MAX_RESULT_BYTES = (1 << 31) - (1 << 20)
+_MAX_RESULT_BYTES = MOST_BUNDLE_BYTES - (1 << 20)
 
 
 @dataclass(slots=True)
@@ -32,12 +32,14 @@ class Job:
         stream: which router's stream it came on.
         received: monotonic seconds.
         deliver: takes the answer; called on the event loop.
+        contents: of inputs that are not inside the bundle's message.
     """
 
     stream: int
     bundle: pb.Bundle
     received: float
-    deliver: Callable[[Job, pb.BundleResult], None]
+    deliver: Callable[[Job, Answer], None]
+    contents: Contents = field(default_factory=Contents)
 
     @property
     def expired_at(self) -> float | None:
@@ -45,8 +47,8 @@ class Job:
         return self.received + left_us / 1e6 if left_us else None
 
 
-def refusal(bundle_id: int, code: pb.BundleErrorCode, detail: str) -> pb.BundleResult:
-    return pb.BundleResult(bundle_id=bundle_id, error=pb.BundleError(code=code, detail=detail))
+def refusal(bundle_id: int, code: pb.BundleErrorCode, detail: str) -> Answer:
+    return Answer(pb.BundleResult(bundle_id=bundle_id, error=pb.BundleError(code=code, detail=detail)))
 
 
 class Executor:
@@ -60,37 +62,43 @@ class Executor:
         self._required = [spec.name for spec in loaded.signature.inputs if not spec.optional]
         self._outputs = {spec.name: spec for spec in loaded.signature.outputs}
 
-    def execute(self, job: Job) -> pb.BundleResult:
+    def execute(self, job: Job) -> Answer:
         """Answers a bundle, whatever happens: errors are part of the answer."""
         begun = self._clock.monotonic()
         expired_at = job.expired_at
         if expired_at is not None and begun >= expired_at:
             return refusal(job.bundle.bundle_id, DROPPED, "its deadlines passed before it could begin")
         wait_us = round((begun - job.received) * 1e6)
-        result, compute_s = self._run(job.bundle)
+        answer, compute_s = self._run(job.bundle, job.contents)
+        result = answer.result
         result.wait_us = wait_us
         result.compute_us = round(compute_s * 1e6)
         self._measures.executed(job.bundle, result, begun)
-        return result
+        return answer
 
-    def _run(self, bundle: pb.Bundle) -> tuple[pb.BundleResult, float]:
+    def _run(self, bundle: pb.Bundle, contents: Contents) -> tuple[Answer, float]:
         start = end = self._clock.monotonic()
         try:
             rows = self._rows(bundle)
-            inputs = self._decode(bundle.inputs, rows)
+            inputs = self._decode(bundle.inputs, rows, contents)
             wanted = self._wanted(bundle.outputs)
             start = self._clock.monotonic()
             try:
                 outputs = self._loaded.model.run(inputs, wanted)
             finally:
                 end = self._clock.monotonic()
-            result = pb.BundleResult(bundle_id=bundle.bundle_id, outputs=self._encode(outputs, rows))
+            writer = AnswerWriter(pb.BundleResult(bundle_id=bundle.bundle_id), contents.memory)
+            try:
+                answer = self._encode(outputs, rows, writer)
+            except BaseException:
+                writer.abandon()
+                raise
         except EngineError as error:
-            result = refusal(bundle.bundle_id, _code(error), str(error))
+            answer = refusal(bundle.bundle_id, _code(error), str(error))
         except Exception as error:  # noqa: BLE001 - whatever an engine raises, only this bundle fails
             get_logger().error("bundle_failed", error=repr(error), exc_info=error)
-            result = refusal(bundle.bundle_id, ENGINE_FAILED, type(error).__name__)
-        return result, end - start
+            answer = refusal(bundle.bundle_id, ENGINE_FAILED, type(error).__name__)
+        return answer, end - start
 
     def _rows(self, bundle: pb.Bundle) -> int | None:
         """Rows of the batch; None for a model that is not batchable."""
@@ -103,9 +111,9 @@ class Executor:
             raise InputRefused(f"the bundle holds {rows} rows; the maximum batch is {self._loaded.max_batch_size}")
         return rows
 
-    def _decode(self, tensors: Sequence[pb.Tensor], rows: int | None) -> dict[str, Array]:
+    def _decode(self, tensors: Sequence[pb.Tensor], rows: int | None, contents: Contents) -> dict[str, Array]:
         arrays: dict[str, Array] = {}
-        for tensor in tensors:
+        for index, tensor in enumerate(tensors):
             name, datatype, shape = tensor.name, tensor.datatype, tensor.shape
             spec = self._inputs.get(name)
             if spec is None or name in arrays:
@@ -116,7 +124,7 @@ class Executor:
                 )
             if rows is not None and shape[0] != rows:
                 raise InputRefused(f"input {name!r}: has {shape[0]} rows; the bundle's requests have {rows}")
-            arrays[name] = decode(name, datatype, shape, _content(tensor))
+            arrays[name] = decode(name, datatype, shape, contents.read(index, tensor))
         missing = [name for name in self._required if name not in arrays]
         if missing:
             raise InputRefused(f"input {missing[0]!r} is missing")
@@ -128,25 +136,18 @@ class Executor:
             raise InputRefused(f"there is no output {unknown[0]!r}")
         return tuple(dict.fromkeys(names))
 
-    def _encode(self, outputs: Mapping[str, Array], rows: int | None) -> list[pb.Tensor]:
+    def _encode(self, outputs: Mapping[str, Array], rows: int | None, writer: AnswerWriter) -> Answer:
         size = sum(array.nbytes for array in outputs.values())
         if size > _MAX_RESULT_BYTES:
             raise ExecutionFailed(f"the outputs hold {size} bytes; an answer can carry {_MAX_RESULT_BYTES}")
-        return [_tensor(self._outputs[name], array, rows) for name, array in outputs.items()]
-
-
-def _content(tensor: pb.Tensor) -> bytes:
-    form = tensor.WhichOneof("content")
-    if form not in ("data", None):
-        raise InputRefused(f"input {tensor.name!r}: its content came as {form}, which this runner does not take")
-    return tensor.data
-
-
-def _tensor(spec: TensorSpec, array: Array, rows: int | None) -> pb.Tensor:
-    if rows is not None and (array.ndim == 0 or array.shape[0] != rows):
-        raise ExecutionFailed(f"output {spec.name!r} has shape {list(array.shape)} for {rows} rows")
-    data, row_ends = encode(array, spec.datatype, with_row_ends=rows is not None)
-    return pb.Tensor(name=spec.name, datatype=spec.datatype, shape=array.shape, data=data, row_ends=row_ends)
+        for name, array in outputs.items():
+            if rows is not None and (array.ndim == 0 or array.shape[0] != rows):
+                raise ExecutionFailed(f"output {name!r} has shape {list(array.shape)} for {rows} rows")
+            datatype = self._outputs[name].datatype
+            content, row_ends = encode(array, datatype, with_row_ends=rows is not None)
+            tensor = pb.Tensor(name=name, datatype=datatype, shape=array.shape, row_ends=row_ends)
+            writer.add(tensor, content)
+        return writer.answer()
 
 
 def _code(error: EngineError) -> pb.BundleErrorCode:

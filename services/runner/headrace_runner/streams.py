@@ -9,10 +9,13 @@ from typing import Any
 import grpc
 
 from headrace.runner.v1 import runner_pb2 as pb
+from headrace_common.chunks import Assemblies, ChunkRefused
 from headrace_common.clock import Clock
 from headrace_common.errors import InvalidArgument
+from headrace_common.outbox import Outbox
 from headrace_runner.domain import Loaded
 from headrace_runner.execution import DROPPED, WRONG_MODEL, Job, refusal
+from headrace_runner.transport import Answer, Contents, memory_of
 from headrace_runner.wire import duration
 from headrace_runner.worker import EngineWorker
 
@@ -32,7 +35,11 @@ class ExecuteStream:
         self.refuses: str | None = "no slots have been granted"
         self._worker = worker
         self._clock = clock
-        self._outbox: asyncio.Queue[pb.ExecuteResponse | None] = asyncio.Queue()
+        self._outbox: Outbox[pb.ExecuteResponse] = Outbox()
+        self._memory = memory_of(attach)
+        self._contents = Contents(self._memory)
+        self._assemblies = Assemblies()
+        self._coming: dict[int, Job] = {}
         self._held: set[int] = set()
         self._half_closed = False
         self._failure: Exception | None = None
@@ -51,7 +58,7 @@ class ExecuteStream:
     def grant(self, slots: int, record: Loaded | None) -> None:
         """Opens the stream for bundles. `record`: the load whose times the cold start's record needs."""
         self._granted, self.refuses = True, None
-        message = pb.SlotGrant(slots=slots)
+        message = pb.SlotGrant(slots=slots, shared_memory=self._memory is not None)
         if record is not None:
             message.load.CopyFrom(duration(record.load_s))
             message.warm.CopyFrom(duration(record.warm_s))
@@ -70,14 +77,15 @@ class ExecuteStream:
         """Ends the call with an error."""
         if self._failure is None:
             self._failure = error
-            self._outbox.put_nowait(None)
+            self._outbox.end()
 
     async def serve(self, context: Any) -> None:
         """Until the router has half-closed and all it sent is answered."""
         reader = asyncio.create_task(self._read(context))
         try:
-            while (message := await self._outbox.get()) is not None:
+            while (message := await self._outbox.next()) is not None:
                 await context.write(message)
+                del message  # Or it would be held while the next one is waited for.
         finally:
             self._worker.drop(self.number)
             reader.cancel()
@@ -88,6 +96,7 @@ class ExecuteStream:
     async def _read(self, context: Any) -> None:
         handlers: dict[str | None, Callable[[pb.ExecuteRequest], None]] = {
             "bundle": lambda request: self._receive(request.bundle),
+            "chunk": lambda request: self._receive_chunk(request.chunk),
             "cancel": lambda request: self._withdraw(request.cancel.bundle_id),
         }
         try:
@@ -96,6 +105,9 @@ class ExecuteStream:
                 if kind not in handlers:
                     raise InvalidArgument(f"Execute: {kind or 'an empty message'} is not expected after attach")
                 handlers[kind](request)
+                del request  # Or it would be held while the next one is waited for.
+        except ChunkRefused as error:
+            self.fail(InvalidArgument(f"Execute: {error}"))
         except Exception as error:  # noqa: BLE001 - ends the call, by way of its writer
             self.fail(error)
         self._half_closed = True
@@ -105,25 +117,52 @@ class ExecuteStream:
         bundle_id = bundle.bundle_id
         if bundle_id in self._held:
             raise InvalidArgument(f"Execute: bundle {bundle_id} is already here; ids are unique per stream")
-        if self.refuses is not None:
-            self._send(pb.ExecuteResponse(result=refusal(bundle_id, WRONG_MODEL, self.refuses)))
-            return
         self._held.add(bundle_id)
-        self._worker.submit(Job(self.number, bundle, self._clock.monotonic(), self._deliver))
+        job = Job(self.number, bundle, self._clock.monotonic(), self._deliver, self._contents)
+        sizes = _chunked(bundle)
+        if sizes:
+            assembly = self._assemblies.begin(bundle_id, sizes)
+            job.contents = Contents(self._memory, assembly.tensors)
+            if not assembly.complete:
+                self._coming[bundle_id] = job
+                return
+        self._submit(job)
+
+    def _receive_chunk(self, chunk: pb.BundleChunk) -> None:
+        if self._assemblies.add(chunk.bundle_id, chunk.tensor_index, chunk.offset, chunk.data):
+            self._submit(self._coming.pop(chunk.bundle_id))
+
+    def _submit(self, job: Job) -> None:
+        if self.refuses is not None:
+            self._deliver(job, refusal(job.bundle.bundle_id, WRONG_MODEL, self.refuses))
+        else:
+            self._worker.submit(job)
 
     def _withdraw(self, bundle_id: int) -> None:
-        job = self._worker.withdraw(self.number, bundle_id)
+        if self._assemblies.drop(bundle_id):
+            job: Job | None = self._coming.pop(bundle_id)
+        else:
+            job = self._worker.withdraw(self.number, bundle_id)
         if job is not None:
             self._deliver(job, refusal(bundle_id, DROPPED, "cancelled by the router"))
 
-    def _deliver(self, job: Job, result: pb.BundleResult) -> None:
-        self._held.discard(job.bundle.bundle_id)
-        self._send(pb.ExecuteResponse(result=result))
+    def _deliver(self, job: Job, answer: Answer) -> None:
+        bundle_id = job.bundle.bundle_id
+        self._held.discard(bundle_id)
+        if answer.chunked:
+            self._outbox.put_long(bundle_id, answer.messages())
+        else:
+            self._send(pb.ExecuteResponse(result=answer.result))
         self._finish()
 
     def _finish(self) -> None:
         if self._half_closed and not self._held:
-            self._outbox.put_nowait(None)
+            self._outbox.close()
 
     def _send(self, message: pb.ExecuteResponse) -> None:
-        self._outbox.put_nowait(message)
+        self._outbox.put(message)
+
+
+def _chunked(bundle: pb.Bundle) -> dict[int, int]:
+    """Sizes of the inputs that follow in chunks, by index."""
+    return {index: tensor.chunked_bytes for index, tensor in enumerate(bundle.inputs) if tensor.chunked_bytes}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headrace_runner.engines.base import InputRefused
 
 Array = NDArray[Any]
+Buffer = bytes | bytearray | memoryview
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -40,7 +41,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 _LENGTH = struct.Struct("<I")
 
 
-def decode(name: str, datatype: str, shape: Sequence[int], data: bytes) -> Array:
+def decode(name: str, datatype: str, shape: Sequence[int], data: Buffer) -> Array:
     """A view of `data` (no copy, read-only) as an array; BYTES is decoded element by element.
 
     Raises:
@@ -58,11 +59,14 @@ def decode(name: str, datatype: str, shape: Sequence[int], data: bytes) -> Array
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def encode(array: Array, datatype: str, with_row_ends: bool) -> tuple[bytes, tuple[int, ...]]:
-    """An array as raw bytes, and where each row ends in them (BYTES with `with_row_ends`, else empty)."""
+def encode(array: Array, datatype: str, with_row_ends: bool) -> tuple[bytes | memoryview, tuple[int, ...]]:
+    """An array as raw bytes (a view where it holds them so), and where each row ends in them.
+
+    Row ends are given for BYTES with `with_row_ends`, else empty.
+    """
     dtype = DTYPES[datatype]
     if not dtype.hasobject:
-        return array.astype(dtype, copy=False).tobytes(), ()
+        return np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data, ()
     pieces = [_with_length(element) for element in array.reshape(-1)]
     if not with_row_ends:
         return b"".join(pieces), ()
@@ -76,7 +80,7 @@ def _with_length(element: bytes | str) -> bytes:
     return _LENGTH.pack(len(raw)) + raw
 
 
-def _decode_bytes(name: str, shape: Sequence[int], count: int, data: bytes) -> Array:
+def _decode_bytes(name: str, shape: Sequence[int], count: int, data: Buffer) -> Array:
     # Each element takes at least its length: refuse before room is made for what cannot have come.
     if count * _LENGTH.size > len(data):
         raise InputRefused(
@@ -91,7 +95,7 @@ def _decode_bytes(name: str, shape: Sequence[int], count: int, data: bytes) -> A
         position = start + _LENGTH.unpack_from(data, start - _LENGTH.size)[0]
         if position > len(data):
             raise InputRefused(f"input {name!r}: element {index} ends {position - len(data)} bytes after the data")
-        elements[index] = data[start:position]
+        elements[index] = bytes(data[start:position])
     if position != len(data):
         raise InputRefused(f"input {name!r}: {len(data) - position} bytes are left after {count} elements")
     return elements.reshape(shape)
