@@ -209,8 +209,14 @@ def hot(catalogue: FakeCatalogue, plane: FakePlane, clock: FakeClock) -> HotInfe
 
 
 @pytest.fixture
-def rest(catalogue: FakeCatalogue, plane: FakePlane, clock: FakeClock) -> RestApp:
-    return RestApp(catalogue, plane, clock, RouterConfig(max_request_bytes=MAX_BYTES, sweep_period_s=0.01))
+def make_rest(catalogue: FakeCatalogue, plane: FakePlane, clock: FakeClock) -> Callable[[], RestApp]:
+    limits = RouterConfig(max_request_bytes=MAX_BYTES, sweep_period_s=0.01)
+    return lambda: RestApp(catalogue, plane, clock, limits)
+
+
+@pytest.fixture
+def rest(make_rest: Callable[[], RestApp]) -> RestApp:
+    return make_rest()
 
 
 @pytest.fixture

@@ -20,9 +20,12 @@ from hypothesis import strategies as st
 
 from headrace_common.errors import DeadlineExceeded, EngineFailed, QueueFull, QuotaExceeded, Unavailable
 from headrace_router.domain import RevisionEntry
+from headrace_router.oip.caller import Caller
 from headrace_router.oip.datatypes import DATATYPES
 from headrace_router.oip.http import preferred_encoding, read_body
+from headrace_router.oip.json_decode import JsonDecoder
 from headrace_router.oip.rest import RestApp
+from headrace_router.oip.signature import Signature
 
 INFER = "/v2/models/add/infer"
 LENGTH = "Inference-Header-Content-Length"
@@ -659,6 +662,62 @@ async def test_no_body_is_a_failure_of_ours(body: bytes, split: bool, rest: Rest
     headers = [(LENGTH.lower().encode(), str(len(body) // 2).encode())] if split else []
     await rest({**http_scope(), "headers": headers}, receive, send)
     assert sent[0]["status"] in (200, 400)
+
+
+async def said(app: RestApp, body: bytes) -> tuple[int, Any]:
+    request = {"type": "http.request", "body": body, "more_body": False}
+    start, end = await call(app, [request], never)
+    return start["status"], orjson.loads(end["body"])
+
+
+right_members = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["a", "b"]),
+        "datatype": st.sampled_from(["FP32", "FP32", "FP32", "INT8"]),
+        "shape": st.sampled_from([[1, 3], [1, 3], [2, 3]]),
+        "data": st.sampled_from([[1, 2, 3], [[1, 2.5, 3]], [1, 2], [1, True, 2], [1e39, 0, 0], None, "x"]),
+    }
+)
+right_documents = st.fixed_dictionaries(
+    {"inputs": st.lists(right_members, min_size=2, max_size=2, unique_by=lambda one: one["name"])},
+    optional={"id": st.sampled_from(["", "a:b", ":", None, 7]), "outputs": st.just([{"name": "sum"}])},
+)
+spoilt = st.sampled_from(['"name":', '"id":', '"x" : 1, "x" : 2, "name":', '"parameters": {"k": 1, "k": 1}, "name":'])
+
+
+@given(
+    asked=st.lists(st.tuples(right_documents | documents, st.none() | spoilt, st.booleans()), min_size=2, max_size=5)
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_what_is_remembered_changes_no_answer(
+    asked: list[tuple[Any, str | None, bool]], rest: RestApp, make_rest: Callable[[], RestApp]
+) -> None:
+    for document, spoil, again in asked:
+        text = json.dumps(document)
+        body = (text if spoil is None else text.replace('"name":', spoil, 1)).encode()
+        for _ in range(2 if again else 1):
+            assert await said(rest, body) == await said(make_rest(), body)
+
+
+async def test_a_new_revision_checks_anew_what_is_remembered(
+    client: httpx.AsyncClient, catalogue: Any, make_add_entry: Callable[..., RevisionEntry]
+) -> None:
+    rows = [[1, 2, 3]] * 4
+    inputs = [{"name": name, "datatype": "FP32", "shape": [4, 3], "data": rows} for name in ("a", "b")]
+    for _ in range(2):
+        assert (await client.post(INFER, json={"inputs": inputs})).status_code == 200
+    catalogue.entries[0] = make_add_entry(max_batch_size=2)
+    reply = await client.post(INFER, json={"inputs": inputs})
+    assert "1 to 2 rows; got 4" in reply.json()["error"]
+
+
+async def test_memory_of_documents_is_bounded(catalogue: Any) -> None:
+    decoder = JsonDecoder(capacity=2)
+    signature = Signature(catalogue.entries[0])
+    for number in (1, 2, 3, 1, 2, 3):
+        body = json.dumps(add_document(id=f"r{number}", parameters={"timeout": number * 1_000_000}))
+        asked = decoder.decode(body.encode(), None, signature, Caller("default"), 0.0)
+        assert (asked.request_id, asked.request.deadline) == (f"r{number}", number)
 
 
 @given(data=st.data())

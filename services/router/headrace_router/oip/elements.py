@@ -17,6 +17,22 @@ from headrace_router.oip.datatypes import LENGTH_BYTES, Datatype
 
 _BRIEF_CHARS = 40
 _LENGTH = struct.Struct("<I")
+# struct beats numpy by what making an array costs, and loses where there are many elements.
+_PACKED_BY_STRUCT = 512
+_CODES = {
+    "BOOL": "?",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "FP32": "f",
+    "FP64": "d",
+}
+"""Of what JSON can carry."""
 _JSON_TYPES: dict[str, tuple[frozenset[type], str]] = {
     "b": (frozenset({bool}), "true or false"),
     "i": (frozenset({int}), "integers"),
@@ -90,8 +106,11 @@ def pack_contents(datatype: Datatype, values: Sequence[Any], where: str) -> byte
     return carried.tobytes()
 
 
-def pack_json(datatype: Datatype, values: list[Any], where: str) -> bytes:
+def pack_json(datatype: Datatype, values: list[Any], kinds: set[type], where: str) -> bytes:
     """A flat list of JSON values to the raw form.
+
+    Args:
+        kinds: the types among `values`.
 
     Raises:
         InvalidArgument: a value is of another type or out of range; names the first.
@@ -99,11 +118,13 @@ def pack_json(datatype: Datatype, values: list[Any], where: str) -> bytes:
     if not values:
         return b""
     if datatype.dtype is None:
-        _check_types(values, frozenset({str}), "strings", datatype, where)
+        _check_types(values, kinds, frozenset({str}), "strings", datatype, where)
         return join_elements([value.encode() for value in values])
     kind = datatype.dtype.kind
     types, expected = _JSON_TYPES[kind]
-    _check_types(values, types, expected, datatype, where)
+    _check_types(values, kinds, types, expected, datatype, where)
+    if len(values) <= _PACKED_BY_STRUCT and (few := _pack_few(datatype, values)) is not None:
+        return few
     if kind in "iu":
         return _pack_integers(datatype, datatype.dtype, values, where)
     with np.errstate(over="ignore"):
@@ -112,6 +133,14 @@ def pack_json(datatype: Datatype, values: list[Any], where: str) -> bytes:
         index = int(np.argmin(np.isfinite(packed)))
         raise InvalidArgument(f"{where}: element {index}, {values[index]!r}, is out of the range of {datatype.name}")
     return packed.tobytes()
+
+
+def _pack_few(datatype: Datatype, values: list[Any]) -> bytes | None:
+    """None where a value is out of range: which one it is takes longer to find."""
+    try:
+        return struct.pack(f"<{len(values)}{_CODES[datatype.name]}", *values)
+    except (struct.error, OverflowError):
+        return None
 
 
 def _pack_integers(datatype: Datatype, dtype: np.dtype[np.generic], values: list[Any], where: str) -> bytes:
@@ -123,8 +152,10 @@ def _pack_integers(datatype: Datatype, dtype: np.dtype[np.generic], values: list
     return np.array(values, dtype).tobytes()
 
 
-def _check_types(values: list[Any], types: frozenset[type], expected: str, datatype: Datatype, where: str) -> None:
-    if set(map(type, values)) <= types:
+def _check_types(
+    values: list[Any], kinds: set[type], types: frozenset[type], expected: str, datatype: Datatype, where: str
+) -> None:
+    if kinds <= types:
         return
     index = next(index for index, value in enumerate(values) if type(value) not in types)
     raise InvalidArgument(

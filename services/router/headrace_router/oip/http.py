@@ -12,7 +12,8 @@ from headrace_common.errors import Cancelled, DeadlineExceeded, LimitExceeded
 from headrace_common.logs import get_logger
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 T = TypeVar("T")
 
@@ -24,7 +25,8 @@ STALLED_S = 30.0
 _OFFERED = ("gzip", "deflate")
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: one is made for each request.
+@dataclass(slots=True)
 class Reply:
     status: int
     body: bytes
@@ -46,29 +48,35 @@ async def read_body(headers: Mapping[str, str], receive: Receive, limit: int, st
         Cancelled: the client went away before it had sent all.
         DeadlineExceeded: it is there and has sent nothing for `stalled_s`.
     """
-    length = headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and (len(length) > _MAX_DIGITS or int(length) > limit):
-        raise _too_large(limit)
-    body = await _whole(receive, limit, stalled_s)
-    encoding = headers.get("content-encoding", "").strip().lower()
-    return inflate(encoding, body, limit) if encoding else body
-
-
-async def _whole(receive: Receive, limit: int, stalled_s: float) -> bytes:
     now = asyncio.get_running_loop().time
     try:
         async with asyncio.timeout(stalled_s) as patience:
-            return await _chunks(receive, limit, lambda: patience.reschedule(now() + stalled_s))
+
+            async def heard() -> Event:
+                event = await receive()
+                patience.reschedule(now() + stalled_s)
+                return event
+
+            return await read_watched(headers, heard, limit)
     except TimeoutError:
         raise DeadlineExceeded(f"nothing of the request's body came for {stalled_s:g} s") from None
 
 
-async def _chunks(receive: Receive, limit: int, arrived: Callable[[], None]) -> bytes:
+async def read_watched(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
+    """As `read_body`, without an end to its patience: somebody else watches the client."""
+    length = headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and (len(length) > _MAX_DIGITS or int(length) > limit):
+        raise _too_large(limit)
+    body = await _whole(receive, limit)
+    encoding = headers.get("content-encoding", "").strip().lower()
+    return inflate(encoding, body, limit) if encoding else body
+
+
+async def _whole(receive: Receive, limit: int) -> bytes:
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
         message = await receive()
-        arrived()
         if message["type"] == "http.disconnect":
             raise Cancelled("the client went away before its request was complete")
         chunks.append(message.get("body", b""))
@@ -94,8 +102,11 @@ def compressed(reply: Reply, accepted: str) -> Reply:
 
 async def send_reply(send: Send, reply: Reply) -> None:
     """Sends a reply; nobody is told if it cannot be, since that is how hosts say that the client has gone."""
-    entity = (("content-type", reply.content_type), ("content-length", str(len(reply.body))))
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*reply.headers, *entity)]
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+    headers += (
+        (b"content-type", reply.content_type.encode("latin-1")),
+        (b"content-length", b"%d" % len(reply.body)),
+    )
     try:
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body, "more_body": False})

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import orjson
+
 from headrace_common.errors import InvalidArgument
 from headrace_router.domain import Buffer, InferenceRequest
 from headrace_router.oip.caller import Caller
 from headrace_router.oip.datatypes import RAW_ONLY
 from headrace_router.oip.decode import bind
 from headrace_router.oip.elements import brief, pack_json
-from headrace_router.oip.json_parse import Json, check_keys, kind_of, member, parse_object
+from headrace_router.oip.header import MAX_HEADER_BYTES
+from headrace_router.oip.json_parse import Json, check_key_count, count_keys, kind_of, member, parse_object
 from headrace_router.oip.parameters import (
     BINARY_DATA,
     BINARY_OUTPUT,
     BINARY_SIZE,
+    Settings,
     check_tensor_parameters,
     flag,
     read_settings,
@@ -24,6 +28,7 @@ from headrace_router.oip.parameters import (
 from headrace_router.oip.signature import DeclaredTensor, InputLayout, Layout, Signature
 
 _REQUEST = "the request"
+_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +44,101 @@ class JsonInference:
     binary: frozenset[str]
 
 
-def decode_json(
-    body: bytes, header_length: int | None, signature: Signature, caller: Caller, now: float
-) -> JsonInference:
-    """Parses, checks and binds a request to the revision of `signature`.
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What a document comes to, without its id and the `data` of its inputs.
+
+    Attributes:
+        signature: what it was checked against.
+        inputs: as they came, for what their parameters say of binary data.
+        keys: how many keys it has.
+    """
+
+    signature: Signature
+    inputs: list[Json]
+    layout: Layout
+    settings: Settings
+    binary: frozenset[str]
+    keys: int
+
+
+class JsonDecoder:
+    """Parses, checks and binds requests.
+
+    From request to request of one client all but the id and the data is mostly the same. Serialised again,
+    the rest of a document is a key under which the result of checking it is kept.
 
     Args:
-        body: JSON, then the binary tensors in the order of the inputs.
-        header_length: length of the JSON; None: it is the whole body.
-        now: monotonic seconds.
-
-    Raises:
-        InvalidArgument: says where in the JSON, or names the tensor, what was expected and what came.
+        capacity: documents remembered; the oldest go first.
     """
-    text, tail = _split(body, header_length)
-    document = parse_object(text)
-    request_id = member(document, "id", str, _REQUEST, "")
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self._capacity = capacity
+        self._known: dict[tuple[tuple[str, int], bytes], _Checked] = {}
+
+    def decode(
+        self, body: bytes, header_length: int | None, signature: Signature, caller: Caller, now: float
+    ) -> JsonInference:
+        """A request to the revision of `signature`.
+
+        Args:
+            body: JSON, then the binary tensors in the order of the inputs.
+            header_length: length of the JSON; None: it is the whole body.
+            now: monotonic seconds.
+
+        Raises:
+            InvalidArgument: says where in the JSON, or names the tensor, what was expected and what came.
+        """
+        text, tail = _split(body, header_length)
+        document = parse_object(text)
+        kept = len(document)
+        request_id = member(document, "id", str, _REQUEST, "")
+        document.pop("id", None)
+        values = _take_data(document)
+        # Keys that are taken out count as well.
+        kept += len(values) - values.count(_ABSENT) - len(document)
+        checked = self._check(document, signature)
+        data = _data(values, checked, tail)
+        check_key_count(text, checked.keys + kept)
+        request = bind(signature.entry, checked.layout, data, checked.settings, caller, now)
+        return JsonInference(request, request_id, checked.binary)
+
+    def _check(self, document: Json, signature: Signature) -> _Checked:
+        try:
+            text = orjson.dumps(document)
+        except orjson.JSONEncodeError:  # It nests deeper than is written, though not than is read.
+            return _check_document(document, signature)
+        key = (signature.entry.key, text)
+        known = self._known.get(key)
+        if known is None or known.signature is not signature:
+            known = _check_document(document, signature)
+            if len(text) <= MAX_HEADER_BYTES:
+                if len(self._known) >= self._capacity and key not in self._known:
+                    del self._known[next(iter(self._known))]
+                self._known[key] = known
+        return known
+
+
+def _take_data(document: Json) -> list[Any]:
+    """Takes `data` out of each input; `_ABSENT` where there is none."""
+    inputs = document.get("inputs")
+    if type(inputs) is not list:
+        return []
+    return [tensor.pop("data", _ABSENT) if type(tensor) is dict else _ABSENT for tensor in inputs]
+
+
+def _check_document(document: Json, signature: Signature) -> _Checked:
     parameters = member(document, "parameters", dict, _REQUEST, {})
-    inputs = _tensors(document, "inputs", member(document, "inputs", list, _REQUEST))
-    outputs = _tensors(document, "outputs", member(document, "outputs", list, _REQUEST, []))
+    inputs = _tensors("inputs", member(document, "inputs", list, _REQUEST))
+    outputs = _tensors("outputs", member(document, "outputs", list, _REQUEST, []))
     layout = signature.layout([_declared(tensor) for tensor in inputs], [output["name"] for output in outputs])
-    data = _data(inputs, layout, tail)
-    check_keys(text, document)
-    binary = _binary(outputs, parameters, signature)
-    request = bind(signature.entry, layout, data, read_settings(parameters, signature.entry), caller, now)
-    return JsonInference(request, request_id, binary)
+    for tensor, known in zip(inputs, layout.inputs, strict=True):
+        if known.datatype.name in RAW_ONLY and BINARY_SIZE not in _parameters(tensor):
+            raise InvalidArgument(
+                f"{known.where}: {known.datatype.name} cannot be sent in JSON; send it in binary form"
+            )
+    settings = read_settings(parameters, signature.entry)
+    return _Checked(signature, inputs, layout, settings, _binary(outputs, parameters, signature), count_keys(document))
 
 
 def _split(body: bytes, header_length: int | None) -> tuple[bytes, memoryview]:
@@ -77,7 +152,7 @@ def _split(body: bytes, header_length: int | None) -> tuple[bytes, memoryview]:
     return body[:header_length], memoryview(body)[header_length:]
 
 
-def _tensors(document: Json, what: str, items: list[Any]) -> list[Json]:
+def _tensors(what: str, items: list[Any]) -> list[Json]:
     """Inputs or outputs as objects whose names and parameters are of the right kind."""
     for index, item in enumerate(items):
         where = f"{what}[{index}]"
@@ -100,15 +175,15 @@ def _declared(tensor: Json) -> DeclaredTensor:
     return DeclaredTensor(tensor["name"], member(tensor, "datatype", str, where), tuple(shape))
 
 
-def _data(inputs: list[Json], layout: Layout, tail: memoryview) -> list[Buffer]:
+def _data(values: list[Any], checked: _Checked, tail: memoryview) -> list[Buffer]:
     data: list[Buffer] = []
     at = 0
-    for tensor, known in zip(inputs, layout.inputs, strict=True):
-        parameters = _parameters(tensor)
-        if BINARY_SIZE not in parameters:
-            data.append(_from_json(tensor, known))
+    for value, tensor, known in zip(values, checked.inputs, checked.layout.inputs, strict=True):
+        parameters = tensor.get("parameters")
+        if not parameters or BINARY_SIZE not in parameters:
+            data.append(_from_json(value, known))
             continue
-        size = _binary_size(parameters[BINARY_SIZE], tensor, known, len(tail) - at)
+        size = _binary_size(parameters[BINARY_SIZE], value, known, len(tail) - at)
         known.check_raw(tail[at : at + size])
         data.append(tail[at : at + size])
         at += size
@@ -117,10 +192,10 @@ def _data(inputs: list[Json], layout: Layout, tail: memoryview) -> list[Buffer]:
     return data
 
 
-def _binary_size(size: object, tensor: Json, known: InputLayout, left: int) -> int:
+def _binary_size(size: object, value: object, known: InputLayout, left: int) -> int:
     if type(size) is not int or size < 0:
         raise InvalidArgument(f"{known.where}: parameter {BINARY_SIZE!r} is a number of bytes; got {brief(size)}")
-    if tensor.get("data") is not None:
+    if value is not None and value is not _ABSENT:
         raise InvalidArgument(f"{known.where}: it has both 'data' and {BINARY_SIZE!r}; send either")
     if size > left:
         raise InvalidArgument(
@@ -130,17 +205,19 @@ def _binary_size(size: object, tensor: Json, known: InputLayout, left: int) -> i
     return size
 
 
-def _from_json(tensor: Json, known: InputLayout) -> bytes:
-    values = member(tensor, "data", list, known.where)
-    if known.datatype.name in RAW_ONLY:
-        raise InvalidArgument(f"{known.where}: {known.datatype.name} cannot be sent in JSON; send it in binary form")
-    nested = list in set(map(type, values))
-    flat = _flatten(values, known) if nested else values
-    if len(flat) != known.volume:
+def _from_json(values: Any, known: InputLayout) -> bytes:
+    if type(values) is not list:
+        came = {} if values is _ABSENT else {"data": values}
+        values = member(came, "data", list, known.where)
+    kinds = set(map(type, values))
+    if list in kinds:
+        values = _flatten(values, known)
+        kinds = set(map(type, values))
+    if len(values) != known.volume:
         raise InvalidArgument(
-            f"{known.where}: shape {list(known.shape)} has {known.volume} elements; got {len(flat)} in 'data'"
+            f"{known.where}: shape {list(known.shape)} has {known.volume} elements; got {len(values)} in 'data'"
         )
-    return pack_json(known.datatype, flat, known.where)
+    return pack_json(known.datatype, values, kinds, known.where)
 
 
 def _flatten(values: list[Any], known: InputLayout) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,9 @@ def encode_json(
         document["id"] = request_id
     document["outputs"] = outputs
     text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    # What is not finite is written so; names may hold that word, too.
+    if b"null" in text:
+        _check_finite(result.outputs, binary)
     return (b"".join([text, *tail]), len(text)) if tail else (text, None)
 
 
@@ -47,9 +51,16 @@ def _values(tensor: TensorData) -> Any:
     if dtype is None:
         return _strings(tensor)
     values = np.frombuffer(tensor.data, dtype)
-    if dtype.kind == "f" and not np.isfinite(values).all():
-        raise _unsayable(tensor, "NaN or infinity")
     return values if values.flags.aligned else values.copy()
+
+
+def _check_finite(outputs: Iterable[TensorData], binary: frozenset[str]) -> None:
+    for tensor in outputs:
+        dtype = DATATYPES[tensor.datatype].dtype
+        if tensor.name in binary or dtype is None or dtype.kind != "f":
+            continue
+        if not np.isfinite(np.frombuffer(tensor.data, dtype)).all():
+            raise _unsayable(tensor, "NaN or infinity")
 
 
 def _strings(tensor: TensorData) -> list[str]:

@@ -23,15 +23,16 @@ from headrace_router.oip.http import (
     compressed,
     headers_of,
     read_body,
+    read_watched,
     send_reply,
-    unless_gone,
 )
-from headrace_router.oip.json_decode import decode_json
+from headrace_router.oip.json_decode import JsonDecoder
 from headrace_router.oip.json_encode import encode_json
 from headrace_router.oip.json_parse import check_keys, member, parse_object
 from headrace_router.oip.plain import plain
 from headrace_router.oip.routes import Route, find_route
 from headrace_router.oip.signature import Signatures
+from headrace_router.oip.watch import ClientWatch
 from headrace_router.ports import Catalogue, DataPlane
 
 HEADER_LENGTH_KEY = "inference-header-content-length"
@@ -51,8 +52,9 @@ class RestApp:
         self._plane = plane
         self._clock = clock
         self._max_bytes = limits.max_request_bytes
-        self._look_every_s = limits.sweep_period_s
+        self._watch = ClientWatch(limits.sweep_period_s)
         self._signatures = Signatures()
+        self._decoder = JsonDecoder()
         self._enquiries = Enquiries(catalogue, plane)
         self._answers: dict[str, Callable[[Route, Caller], Reply]] = {
             "server": lambda _route, _caller: _json(plain(describe.server_metadata())),
@@ -92,10 +94,12 @@ class RestApp:
 
     async def _infer(self, route: Route, caller: Caller, headers: dict[str, str], receive: Receive) -> Reply:
         arrived = self._clock.monotonic()
-        body = await read_body(headers, receive, self._max_bytes)
-        entry = self._catalogue.resolve(caller.tenant, route.model, route.version)
-        asked = decode_json(body, _header_length(headers), self._signatures.of(entry), caller, arrived)
-        result = await unless_gone(self._plane.infer(asked.request), receive, self._look_every_s)
+        async with self._watch.visit(receive) as visit:
+            body = await read_watched(headers, visit.receive, self._max_bytes)
+            entry = self._catalogue.resolve(caller.tenant, route.model, route.version)
+            signature = self._signatures.of(entry)
+            asked = self._decoder.decode(body, _header_length(headers), signature, caller, arrived)
+            result = await self._plane.infer(asked.request)
         content, length = encode_json(entry, asked.request_id, result, asked.binary)
         if length is None:
             return Reply(200, content)

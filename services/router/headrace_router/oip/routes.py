@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ _PLAIN = {
 }
 
 
+@lru_cache(maxsize=4096)
 def find_route(path: str) -> Route | None:
     """None where there is no such path. A "/" at the end is nothing."""
     path = path.rstrip("/")
