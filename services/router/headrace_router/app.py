@@ -21,6 +21,7 @@ from headrace_common.reflection import add_reflection
 from headrace_common.telemetry import Telemetry
 from headrace_router import instruments
 from headrace_router.api import ApiApp, is_api_path
+from headrace_router.cache import CachedPlane, open_store
 from headrace_router.envoy.launch import CONTEXT_VARIABLE
 from headrace_router.health import RouterHealth, add_router_health
 from headrace_router.oip.hot import HotInference
@@ -45,7 +46,8 @@ class Router:
     def __init__(self, context: ProcessContext, telemetry: Telemetry, clock: Clock) -> None:
         limits = context.mesh.router
         self.plane = Plane(context, clock)
-        catalogue, plane = self.plane.catalogue, TracedPlane(self.plane, telemetry)
+        self._cached = CachedPlane(self.plane, open_store(limits, clock), limits, clock)
+        catalogue, plane = self.plane.catalogue, TracedPlane(self._cached, telemetry)
         self._health = RouterHealth(catalogue, _SERVICES)
         self._hot = HotInference(catalogue, plane, clock)
         self._api = ApiApp(_API, context.autoscaler_target, limits.sweep_period_s)
@@ -63,17 +65,20 @@ class Router:
         add_reflection(self.serve, _SERVICES)
         add_process_service(self.serve, telemetry.scrape, self._drain)
         instruments.register(telemetry, self.plane, clock)
+        instruments.register_cache(telemetry, self._cached)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with self.serve:
             await self.plane.start()
+            await self._cached.start()
             try:
                 yield
             finally:
                 self._health.drain()
                 await self._api.close()
                 await self.plane.stop()
+                await self._cached.stop()
 
     async def _serve_json(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is not gRPC, by its content type."""
