@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace_common.clock import Clock
 from headrace_common.config import RouterConfig
-from headrace_common.errors import FailedPrecondition
+from headrace_common.errors import InvalidArgument
 from headrace_router.cache.memory import MemoryStore
 from headrace_router.cache.store import AnswerStore
 
@@ -13,15 +13,16 @@ def open_store(config: RouterConfig, clock: Clock) -> AnswerStore:
     """The store that the configuration names, not started.
 
     Raises:
-        FailedPrecondition: it names a Redis, and the package for it is not installed.
+        InvalidArgument: cache_url cannot be understood. It may hold a password and is not repeated.
     """
     if not config.cache_url:
         return MemoryStore(config.cache_bytes, config.cache_entry_bytes, clock)
+    # The package is an extra; `headrace_common.extras` has seen to it where it is needed.
+    from headrace_router.cache.redis_store import RedisStore
+
     try:
-        from headrace_router.cache.redis_store import RedisStore
-    except ImportError as missing:
-        raise FailedPrecondition(
-            f"router.cache_url names a Redis, and the package {missing.name!r} is not installed; "
-            "pip install 'headrace[redis]', or leave cache_url empty to keep answers in memory"
+        return RedisStore(config.cache_url, config.cache_prefix, config.cache_timeout_s, config.cache_entry_bytes)
+    except ValueError:
+        raise InvalidArgument(
+            "router.cache_url: expected redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH"
         ) from None
-    return RedisStore(config.cache_url, config.cache_prefix, config.cache_timeout_s, config.cache_entry_bytes)
