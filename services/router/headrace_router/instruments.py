@@ -26,7 +26,7 @@ _TOTALS: tuple[tuple[str, str, str, Callable[[Totals], float]], ...] = (
     ("headrace_request_service", "Engine time of answered requests, by rows.", "s", lambda totals: totals.service_s),
     ("headrace_cache_hits", "Answered from the response cache.", "1", lambda totals: totals.cache_hits),
     ("headrace_cache_coalesced", "Answered with what an equal request got.", "1", lambda totals: totals.coalesced),
-    ("headrace_cache_misses", "Looked up in vain, and executed.", "1", lambda totals: totals.cache_misses),
+    ("headrace_cache_misses", "Looked up in vain.", "1", lambda totals: totals.cache_misses),
     ("headrace_request_queue", "Time that answered requests waited in the queue.", "s", lambda totals: totals.queue_s),
 )
 

@@ -82,14 +82,19 @@ class CachedPlane:
         flight = self._flights.get(key)
         if flight is not None:
             return await self._follow(key, flight, request, arrived, now)
+        self._doorway.miss(request, now - arrived)
         flight = self._flights[key] = Flight()
+        return await self._lead(key, flight, request, self._plane.infer(request))
+
+    async def _lead(
+        self, key: bytes, flight: Flight[Follower], request: InferenceRequest, execution: Awaitable[InferenceResult]
+    ) -> InferenceResult:
         try:
-            self._doorway.miss(request, now - arrived)
-            result = await self._plane.infer(request)
+            result = await execution
+            self._land(key, flight, request, result)
         except BaseException as error:
             self._hand_over(key, flight, error)
             raise
-        self._land(key, flight, request, result)
         return result
 
     def _land(self, key: bytes, flight: Flight[Follower], request: InferenceRequest, result: InferenceResult) -> None:
@@ -118,13 +123,7 @@ class CachedPlane:
             raise
         if answer is not None:
             return self._doorway.answered(follower, answer, self._now())
-        try:
-            result = await self._doorway.take_over(follower)
-        except BaseException as error:
-            self._hand_over(key, flight, error)
-            raise
-        self._land(key, flight, request, result)
-        return result
+        return await self._lead(key, flight, request, self._doorway.take_over(follower))
 
     def _hand_over(self, key: bytes, flight: Flight[Follower], error: BaseException) -> None:
         handover: Handover[Follower] = flight.failed(scope_of(error))
