@@ -70,7 +70,13 @@ def deploy(
             help="Another tenant that may call it; * is all; repeatable. Replaces what was shared before.",
         ),
     ] = None,
-    response_cache: Annotated[bool | None, typer.Option(help="Answer repeated requests from memory.")] = None,
+    response_cache: Annotated[bool | None, typer.Option(help="Answer repeated requests from a cache.")] = None,
+    cache_ttl: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The cache keeps an answer this long, such as 60s.")
+    ] = None,
+    cache_shared: Annotated[
+        bool, typer.Option("--cache-shared", help="One cache for all tenants; otherwise one for each.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return once a real load has succeeded.")] = False,
 ) -> None:
     """Deploy a model, or a new version of one."""
@@ -88,6 +94,8 @@ def deploy(
             "engine": engine,
             "shared_with": share_with or (),
             "response_cache": response_cache,
+            "cache_ttl": flags.duration(cache_ttl, "--cache-ttl"),
+            "cache_shared": cache_shared,
         }
         tenant_name(tenant, "--tenant")
         spec = _spec(source, name, options)
@@ -237,6 +245,7 @@ def _print_model(view: dict[str, Any]) -> None:
             "instances": f"{len(view['instances'])} (min {view['min_instances']}, max "
             f"{'by quota' if view['max_instances'] is None else view['max_instances']})",
             "batching": view["batching"],
+            "response cache": _cache_words(view["spec"]),
             "cold starts": view["cold_starts"]["count"],
             "last failure": f"{failure['at']}: {failure['reason']}" if failure else None,
         }
@@ -249,6 +258,14 @@ def _print_model(view: dict[str, Any]) -> None:
     phases = ("decide_ms", "place_ms", "load_ms", "warm_ms", "first_answer_ms", "total_ms")
     _print_rows("recent cold starts", view["cold_starts"]["recent"], ("at", "from_standby", *phases))
     _print_rows("decisions", view["decisions"], ("at", "current", "desired", "reason"))
+
+
+def _cache_words(spec: dict[str, Any]) -> str | None:
+    """ "kept for 60s, shared by all tenants"; None without a cache."""
+    if not spec.get("response_cache"):
+        return None
+    kept = f"kept for {spec['cache_ttl']}" if "cache_ttl" in spec else "kept as long as the mesh is configured to"
+    return f"{kept}, {'shared by all tenants' if spec.get('cache_shared') else 'each tenant its own'}"
 
 
 def _print_rows(heading: str, rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:

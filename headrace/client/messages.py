@@ -63,6 +63,8 @@ class ModelOptions(TypedDict, total=False):
     engine: str
     engine_options: Mapping[str, str]
     response_cache: bool | None
+    cache_ttl: str | timedelta | None
+    cache_shared: bool
     policy: str
 
 
@@ -107,7 +109,7 @@ def model_spec(name: str, options: ModelOptions) -> models_pb2.ModelSpec:
                 given[key] = resources_pb2.Quantities(**given[key])
         if "budget" in given:
             given["budget"] = resources_pb2.Budget(**given["budget"])
-        for key in ("idle_timeout", "slo"):
+        for key in ("idle_timeout", "slo", "cache_ttl"):
             if key in given:
                 given[key] = duration(given[key], key)
         return models_pb2.ModelSpec(name=name, **given)

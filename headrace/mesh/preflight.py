@@ -10,6 +10,7 @@ from headrace.errors import FailedPrecondition
 from headrace.mesh.listening import HeldPort, ListenAddress, check_free, hold_port, parse_listen
 from headrace.mesh.plan import MeshPlan
 from headrace.mesh.state_directory import StateLock, lock_state_dir, prepare_state_dir
+from headrace_common.extras import check_extras
 from headrace_common.logs import get_logger
 
 
@@ -34,8 +35,9 @@ def hold_what_is_needed(plan: MeshPlan) -> Iterator[Holdings]:
 
     Raises:
         InvalidArgument: an address is not one that the mesh may listen on.
-        FailedPrecondition: state directory or port cannot be had.
+        FailedPrecondition: state directory or port cannot be had, or a package that the configuration needs.
     """
+    check_extras(plan.mesh)
     listen = parse_listen(plan.listen, "--listen")
     metrics = parse_listen(plan.mesh.telemetry.metrics_listen, "telemetry.metrics_listen")
     with ExitStack() as stack:

@@ -111,10 +111,10 @@ class World:
     def demand(
         self, model: str, revision: int = 1, *, queued: int = 0, in_flight: int = 0, arrivals: int = 0,
         waited_s: float = 0.0, urgent: bool = False, tenant: str = "acme", completed: int = 0,
-        busy_us: int = 0, router: str = "router-0",
+        busy_us: int = 0, router: str = "router-0", cache_hits: int = 0,
     ) -> None:  # fmt: skip
         counts = Counts(arrivals, arrivals, completed, completed, busy_us)
-        entry = DemandEntry(tenant, model, revision, counts, Level(queued, in_flight, waited_s))
+        entry = DemandEntry(tenant, model, revision, counts, Level(queued, in_flight, waited_s), 0, cache_hits)
         self.fleet.report(Report(router, (entry,), urgent=urgent))
         self.fleet.catalogue_changed()
 

@@ -346,6 +346,21 @@ async def test_the_books_hold_instances_standby_and_requests(open_world: OpenWor
     assert booked["acme", "m"].cost_micros == 42_500 * 20 // 3600
 
 
+async def test_what_the_cache_answers_is_counted_and_keeps_no_instance(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m", tenant="acme", idle_timeout_s=5.0), revision_of("m"))
+    world.demand("m", queued=1)
+    await world.until(lambda: world.instances("m"))
+    world.demand("m", arrivals=1, completed=1)
+    for _ in range(20):
+        world.demand("m", cache_hits=1000)
+        world.pass_time(1.0)
+    await world.until(lambda: not world.fleet.view("m").instances)
+    assert world.fleet.view("m").requests == 20_001
+    await world.fleet.close()
+    assert sum(usage.requests for key, usage in world.usage.items() if key.model == "m") == 20_001
+
+
 async def test_decisions_are_kept_where_they_change(open_world: OpenWorld) -> None:
     world = await with_standby(open_world)
     world.catalogue.put(ModelSpec("m"), revision_of("m"))

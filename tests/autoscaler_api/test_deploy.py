@@ -260,6 +260,25 @@ async def test_the_request_overrides_the_configuration(
     assert model.versions[0].max_batch_size == 2
 
 
+async def test_how_answers_are_kept_is_part_of_the_model(api: Any, onnx_model: OnnxModel) -> None:
+    files = {"config.pbtxt": b"response_cache { enable: true }", "1/model.onnx": onnx_model()}
+    spec = (await api.deploy("m", files, cache_shared=True, cache_ttl={"seconds": 90})).spec
+    assert (spec.response_cache, spec.cache_shared, spec.cache_ttl.seconds) == (True, True, 90)
+    spec = (await api.deploy("m", files)).spec
+    assert (spec.response_cache, spec.cache_shared, spec.HasField("cache_ttl")) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    "kept", [{"cache_shared": True}, {"cache_ttl": {"seconds": 1}}], ids=["cache_shared", "cache_ttl"]
+)
+async def test_saying_how_answers_are_kept_without_keeping_them_is_refused(
+    api: Any, onnx_model: OnnxModel, kept: dict[str, Any]
+) -> None:
+    code, reason = await refused(api.deploy("m", {"1/model.onnx": onnx_model()}, **kept))
+    assert code is Code.INVALID_ARGUMENT
+    assert reason == f"{next(iter(kept))}: the model has no response cache; expected response_cache as well"
+
+
 # Bad requests.
 
 

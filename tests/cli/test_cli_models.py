@@ -53,7 +53,8 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
     flags = (
         "--name iris --tenant acme --min-instances 1 --max-instances 4 --idle-timeout 90s --slo 100ms --max-batch 8 "
         "--cpu 500m --memory 2Gi --gpu 0.5 --gpu-memory 1Gi --concurrency 7 --rps 2.5 --budget 1.50/h "
-        "--budget 200/month --engine fake --share-with b --share-with c --response-cache --wait"
+        "--budget 200/month --engine fake --share-with b --share-with c --response-cache "
+        "--cache-ttl 90s --cache-shared --wait"
     )
     done = run("deploy", deployable, *flags.split())
     assert (done.code, done.err) == (0, "")
@@ -76,6 +77,8 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
         engine="fake",
         shared_with=["b", "c"],
         response_cache=True,
+        cache_ttl={"seconds": 90},
+        cache_shared=True,
     )
 
 
@@ -164,6 +167,22 @@ def test_describe_for_people_says_the_same(mesh: Any, run: Run) -> None:
     out = run("describe", "iris").out
     for part in ("acme", "1 (min 1, max by quota)", "batchable: two rows", "bad opset", "a request waits", "[-1, 4]"):
         assert part in out
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (
+            {"response_cache": True, "cache_ttl": {"seconds": 90}, "cache_shared": True},
+            "kept for 90s, shared by all tenants",
+        ),
+        ({"response_cache": True}, "kept as long as the mesh is configured to, each tenant its own"),
+    ],
+    ids=["as the model says", "by default"],
+)
+def test_describe_says_how_answers_are_kept(mesh: Any, run: Run, spec: dict[str, Any], words: str) -> None:
+    mesh.on(methods.GET_MODEL, models_pb2.GetModelResponse(model={"name": "iris", "spec": spec}))
+    assert f"response cache: {words}" in " ".join(run("describe", "iris").out.split())
 
 
 def test_list_is_plain_and_stable_without_a_terminal(mesh: Any, run: Run) -> None:

@@ -55,6 +55,8 @@ SPEC = ModelSpec(
     engine="onnxruntime",
     engine_options=(("intra_op_threads", "1"),),
     response_cache=True,
+    cache_shared=True,
+    cache_ttl_s=90.0,
     source="s3://bucket/ocr",
 )
 LOADED = Loaded(

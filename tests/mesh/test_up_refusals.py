@@ -49,6 +49,17 @@ def test_a_metrics_port_in_use_that_was_asked_for(tmp_path: Path) -> None:
     assert f"telemetry.metrics_listen: port {port} of 127.0.0.1 is in use" in line
 
 
+def test_a_redis_without_its_package(tmp_path: Path) -> None:
+    config = tmp_path / "mesh.yaml"
+    config.write_text("router: {cache_url: 'redis://localhost'}")
+    without = "import sys; sys.modules['redis'] = None; from headrace.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", without, "up", "--state", str(tmp_path / "state"), "--config", str(config)]
+    line = refused(subprocess.run(command, capture_output=True, text=True, timeout=60, check=False))
+    assert "router.cache_url names a Redis" in line
+    assert "pip install 'headrace[redis]'" in line
+    assert not (tmp_path / "state").exists()
+
+
 def test_an_unwritable_state_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "file/state: cannot be written" in refused(up("--state", str(tmp_path / "file" / "state")))

@@ -70,6 +70,12 @@ class FakeStatistics:
     queue_ns: int = 0
     compute_ns: int = 0
     last_inference_unix_ms: int = 0
+    cache_hits: int = 0
+    cache_hit_ns: int = 0
+    coalesced: int = 0
+    coalesced_ns: int = 0
+    cache_misses: int = 0
+    cache_miss_ns: int = 0
     batches: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 

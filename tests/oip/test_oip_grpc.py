@@ -120,6 +120,12 @@ async def test_statistics_are_per_version(client: Any, catalogue: Any, plane: An
     assert (one.inference_count, one.execution_count) == (9, 2)
     assert (one.inference_stats.success.count, one.inference_stats.queue.ns) == (5, 77)
     assert [(batch.batch_size, batch.compute_infer.ns) for batch in one.batch_stats] == [(3, 30), (6, 60)]
+    counted = plane.counted
+    counted.cache_hits, counted.cache_hit_ns, counted.coalesced, counted.cache_misses = 3, 30, 2, 4
+    (one,) = (await client.get_inference_statistics("add", "1")).model_stats
+    stats = one.inference_stats
+    assert (one.inference_count, stats.success.count, stats.queue.count) == (9, 10, 5)
+    assert (stats.cache_hit.count, stats.cache_hit.ns, stats.cache_miss.count) == (3, 30, 4)
     every = (await client.get_inference_statistics()).model_stats
     assert {"add", "fixed"} <= {one.name for one in every}
 

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from headrace.v1 import models_pb2 as _models_pb2
 from headrace.v1 import resources_pb2 as _resources_pb2
 from google.protobuf.internal import containers as _containers
@@ -85,20 +86,26 @@ class StateUpdate(_message.Message):
     def __init__(self, version: _Optional[int] = ..., full: bool = ..., models: _Optional[_Iterable[_Union[ModelEntry, _Mapping]]] = ..., removed_models: _Optional[_Iterable[str]] = ..., placements: _Optional[_Iterable[_Union[Placement, _Mapping]]] = ..., removed_placements: _Optional[_Iterable[str]] = ..., leases: _Optional[_Iterable[_Union[QuotaLease, _Mapping]]] = ..., removed_leases: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelEntry(_message.Message):
-    __slots__ = ("name", "tenant", "shared_with", "revisions", "slo", "response_cache")
+    __slots__ = ("name", "tenant", "shared_with", "revisions", "slo", "response_cache", "cache_shared", "cache_ttl", "created_at")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SHARED_WITH_FIELD_NUMBER: _ClassVar[int]
     REVISIONS_FIELD_NUMBER: _ClassVar[int]
     SLO_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_CACHE_FIELD_NUMBER: _ClassVar[int]
+    CACHE_SHARED_FIELD_NUMBER: _ClassVar[int]
+    CACHE_TTL_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant: str
     shared_with: _containers.RepeatedScalarFieldContainer[str]
     revisions: _containers.RepeatedCompositeFieldContainer[Revision]
     slo: _duration_pb2.Duration
     response_cache: bool
-    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., shared_with: _Optional[_Iterable[str]] = ..., revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., response_cache: bool = ...) -> None: ...
+    cache_shared: bool
+    cache_ttl: _duration_pb2.Duration
+    created_at: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., shared_with: _Optional[_Iterable[str]] = ..., revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., response_cache: bool = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Revision(_message.Message):
     __slots__ = ("revision", "version", "current", "retiring", "signature", "max_batch_size", "batching", "model_config", "platform", "blocked_reason", "loading")

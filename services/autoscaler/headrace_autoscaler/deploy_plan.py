@@ -107,8 +107,15 @@ def check_owner(spec: ModelSpec, model: Model | None) -> None:
 
 
 def settled_spec(request: DeployRequest, settings: Settings) -> ModelSpec:
-    """The spec with what config.pbtxt says where the request says nothing."""
+    """The spec with what config.pbtxt says where the request says nothing.
+
+    Raises:
+        InvalidArgument: it says how to keep answers, and not that they are to be kept.
+    """
     cache = request.response_cache if request.response_cache is not None else settings.response_cache
+    if not cache and (request.spec.cache_shared or request.spec.cache_ttl_s is not None):
+        field = "cache_shared" if request.spec.cache_shared else "cache_ttl"
+        raise InvalidArgument(f"{field}: the model has no response cache; expected response_cache as well")
     return replace(request.spec, response_cache=bool(cache))
 
 

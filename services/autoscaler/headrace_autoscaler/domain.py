@@ -82,6 +82,8 @@ class ModelSpec:
     response_cache: bool = False
     policy: str = "headrace"
     source: str = ""
+    cache_shared: bool = False
+    cache_ttl_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,16 @@ class RouterConfig(_Section):
         True, description="Take unary gRPC inference by the short way inside Envoy; false: by ASGI, as all the rest."
     )
     trace_sample_ratio: float = Field(0.0, ge=0, le=1, description="Share of traces begun here; callers' flags count.")
+    cache_url: str = Field(
+        "",
+        pattern=r"^$|^(redis|rediss|unix)://.",
+        description="Redis that holds cached answers: redis://, rediss:// or unix://; empty: this process's memory.",
+    )
+    cache_bytes: int = Field(64 * MIB, ge=1024, description="Memory for cached answers, if no Redis holds them.")
+    cache_entry_bytes: int = Field(MIB, ge=1, description="A larger answer is not cached.")
+    cache_ttl_s: float = Field(60.0, gt=0, le=31_536_000, description="For a model that names no cache_ttl.")
+    cache_timeout_s: float = Field(0.02, gt=0, le=60, description="A request waits this long for Redis at most.")
+    cache_prefix: str = Field("headrace", min_length=1, description="In front of keys in Redis; one per mesh.")
 
 
 class AutoscalerConfig(_Section):

@@ -21,6 +21,7 @@ from headrace_common.reflection import add_reflection
 from headrace_common.telemetry import Telemetry
 from headrace_router import instruments
 from headrace_router.api import ApiApp, is_api_path
+from headrace_router.cache import CachedPlane, open_store
 from headrace_router.envoy.launch import CONTEXT_VARIABLE
 from headrace_router.health import RouterHealth, add_router_health
 from headrace_router.ingress.host import Ingress
@@ -50,7 +51,8 @@ class Router:
     def __init__(self, context: ProcessContext, telemetry: Telemetry, clock: Clock) -> None:
         limits = context.mesh.router
         self.plane = Plane(context, clock)
-        catalogue, plane = self.plane.catalogue, TracedPlane(self.plane, telemetry)
+        self._cached = CachedPlane(self.plane, open_store(limits, clock), limits, clock)
+        catalogue, plane = self.plane.catalogue, TracedPlane(self._cached, telemetry)
         self._health = RouterHealth(catalogue, _SERVICES)
         self._hot = HotInference(catalogue, plane, clock)
         self._hot_streams = HotStreams(self._hot, plane)
@@ -71,11 +73,13 @@ class Router:
         add_process_service(self.serve, telemetry.scrape, self._drain)
         instruments.register(telemetry, self.plane, clock)
         self._ingress = _ingress(limits, self._hot, plane)
+        instruments.register_cache(telemetry, self._cached)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with self.serve:
             await self.plane.start()
+            await self._cached.start()
             if self._ingress is not None:
                 self._ingress.start()
             try:
@@ -84,6 +88,7 @@ class Router:
                 self._health.drain()
                 await self._api.close()
                 await self.plane.stop()
+                await self._cached.stop()
                 if self._ingress is not None:
                     self._ingress.stop()
 

@@ -47,15 +47,16 @@ def duration(seconds: float) -> Duration:
 def _demand(account: Account, totals: Totals, outcomes: dict[str, int]) -> control_pb2.Demand:
     new = totals.minus(account.reported)
     was = account.reported_outcomes
+    spared = new.spared
     return control_pb2.Demand(
         tenant=account.tenant,
         model=account.model,
         revision=account.revision,
-        arrivals=new.arrivals,
-        rows=new.rows,
+        arrivals=new.arrivals - spared,
+        rows=new.rows - new.spared_rows,
         queued=account.queued,
         in_flight=account.in_flight,
-        completed=new.completed,
+        completed=new.completed - spared,
         failed=new.failed,
         service_time_us=int(new.service_s * 1e6),
         queue_time_us=int(new.queue_s * 1e6),
@@ -65,6 +66,7 @@ def _demand(account: Account, totals: Totals, outcomes: dict[str, int]) -> contr
         bundles=new.bundles,
         input_bytes=new.input_bytes,
         output_bytes=new.output_bytes,
+        cache_hits=spared,
     )
 
 

@@ -44,6 +44,9 @@ class RevisionEntry:
         key: (model, revision); queues, placements and statistics are kept by it.
         blocked_reason: not empty: no instance can be started; requests are refused with it.
         loading: first load under way; not callable yet.
+        cache_shared: the response cache serves all tenants as one.
+        cache_ttl_s: None: the router's default.
+        created_us: when a model of this name was made, since the epoch: tells its lives apart.
     """
 
     model: str
@@ -63,6 +66,9 @@ class RevisionEntry:
     loading: bool = False
     retiring: bool = False
     current: bool = True
+    cache_shared: bool = False
+    cache_ttl_s: float | None = None
+    created_us: int = 0
 
     @property
     def key(self) -> tuple[str, int]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from headrace_common.clock import Clock
 from headrace_common.histogram import Histogram
 from headrace_common.telemetry import HistogramReading, Observations, Telemetry
+from headrace_router.cache import CachedPlane
+from headrace_router.cache.store import StoreCounts
 from headrace_router.core.accounts import Totals
 from headrace_router.measures import Counters, Use
 from headrace_router.plane import Plane
@@ -23,7 +25,18 @@ _TOTALS: tuple[tuple[str, str, str, Callable[[Totals], float]], ...] = (
     ("headrace_input", "Tensor bytes received.", "By", lambda totals: totals.input_bytes),
     ("headrace_output", "Tensor bytes sent.", "By", lambda totals: totals.output_bytes),
     ("headrace_request_service", "Engine time of answered requests, by rows.", "s", lambda totals: totals.service_s),
+    ("headrace_cache_hits", "Answered from the response cache.", "1", lambda totals: totals.cache_hits),
+    ("headrace_cache_coalesced", "Answered with what an equal request got.", "1", lambda totals: totals.coalesced),
+    ("headrace_cache_misses", "Looked up in vain.", "1", lambda totals: totals.cache_misses),
     ("headrace_request_queue", "Time that answered requests waited in the queue.", "s", lambda totals: totals.queue_s),
+)
+
+_STORE: tuple[tuple[str, str, Callable[[StoreCounts], int]], ...] = (
+    ("headrace_cache_stored", "Answers that the cache took.", lambda counts: counts.stored),
+    ("headrace_cache_too_large", "Answers that were too large for it.", lambda counts: counts.too_large),
+    ("headrace_cache_evictions", "Answers that made room for others.", lambda counts: counts.evictions),
+    ("headrace_cache_errors", "Lookups and writes that failed, and damaged values.", lambda counts: counts.errors),
+    ("headrace_cache_skipped", "Lookups and writes that were not tried.", lambda counts: counts.skipped),
 )
 
 
@@ -70,6 +83,21 @@ def _by_transport(transports: Transports) -> Observations:
     for direction, counts in (("bundle", transports.bundles), ("result", transports.results)):
         for transport, count in counts.items():
             yield count, {"direction": direction, "transport": transport}
+
+
+def register_cache(telemetry: Telemetry, cached: CachedPlane) -> None:
+    """Makes visible how the response cache does, whoever uses it."""
+
+    def of(read: Callable[[StoreCounts], int]) -> Callable[[], Observations]:
+        return lambda: [(read(cached.counts()), {})]
+
+    telemetry.observe("headrace_cache_entries", "Answers kept.", "", of(lambda counts: counts.entries), "gauge")
+    telemetry.observe("headrace_cache_size", "Bytes kept.", "By", of(lambda counts: counts.size_bytes), "gauge")
+    telemetry.observe(
+        "headrace_cache_following_requests", "Wait for an equal one.", "", lambda: [(cached.waiting, {})], "gauge"
+    )
+    for name, description, read in _STORE:
+        telemetry.observe(name, description, "1", of(read))
 
 
 class _Readings:

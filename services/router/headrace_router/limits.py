@@ -70,6 +70,15 @@ class LimitBook:
                 return refusal.error(limiter.subject)
         return None
 
+    def rate_refusal(self, account: Account, now: float) -> HeadraceError | None:
+        """Why the rates of the tenant, or of its use of the model, do not admit a request that costs nothing else."""
+        for limiter in (account.tenant_limit, account.model_limit):
+            refusal = None if limiter.open else limiter.rate_refusal(now)
+            if refusal is not None:
+                account.count(refusal.dimension)
+                return refusal.error(limiter.subject)
+        return None
+
     def __iter__(self) -> Iterator[Account]:
         for accounts in self._accounts.values():
             yield from accounts.values()

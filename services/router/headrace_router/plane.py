@@ -68,6 +68,16 @@ class Plane:
         return sum(lane.in_hand for lane in self._lanes.values())
 
     @property
+    def stopping(self) -> bool:
+        """What is new is refused."""
+        return self._stopping
+
+    @property
+    def limits(self) -> LimitBook:
+        """Whom it admits."""
+        return self._limits
+
+    @property
     def connected(self) -> bool:
         """There is a stream to an autoscaler that is obeyed."""
         return self._control.connected
@@ -140,6 +150,12 @@ class Plane:
             tenant_limit.in_hand += 1
             model_limit.in_hand += 1
         return lane.enter(request, answer, account, now, hold=hold)
+
+    def place(self, request: InferenceRequest) -> tuple[Lane, Account]:
+        """Where a request belongs and who pays for it, whether or not it is executed. Raises NotFound."""
+        entry = request.revision
+        lane = self._lanes.get((entry.model, entry.revision)) or self._open_lane(entry)
+        return lane, lane.accounts.get(request.tenant) or self._limits.open(lane, request.tenant)
 
     def statistics(self, entry: RevisionEntry) -> RevisionStatistics:
         """See `ports.DataPlane.statistics`."""

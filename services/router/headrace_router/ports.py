@@ -83,5 +83,14 @@ class Statistics(Protocol):
     queue_ns: int
     compute_ns: int
     last_inference_unix_ms: int
+    cache_hits: int
+    """Answered from the response cache; in no count above."""
+    cache_hit_ns: int
+    coalesced: int
+    """Answered with what an equal request got; in no count above."""
+    coalesced_ns: int
+    cache_misses: int
+    cache_miss_ns: int
+    """Spent looking in vain."""
     batches: dict[int, tuple[int, int]]
     """Batch size -> (bundles, compute nanoseconds)."""

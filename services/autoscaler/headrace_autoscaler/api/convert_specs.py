@@ -37,6 +37,8 @@ def deploy_request(spec: models_pb2.ModelSpec, caller: str) -> DeployRequest:
             engine_options=tuple(sorted(spec.engine_options.items())),
             policy=spec.policy or _DEFAULT.policy,
             source=spec.source,
+            cache_shared=spec.cache_shared,
+            cache_ttl_s=seconds(spec.cache_ttl) if spec.HasField("cache_ttl") else None,
         ),
         artifact=spec.artifact,
         response_cache=spec.response_cache if spec.HasField("response_cache") else None,
@@ -62,6 +64,8 @@ def model_spec_pb(spec: ModelSpec) -> models_pb2.ModelSpec:
         engine_options=dict(spec.engine_options),
         response_cache=spec.response_cache,
         policy=spec.policy,
+        cache_shared=spec.cache_shared,
+        cache_ttl=None if spec.cache_ttl_s is None else duration(spec.cache_ttl_s),
     )
 
 

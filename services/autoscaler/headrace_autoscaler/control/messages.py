@@ -48,9 +48,13 @@ def model_entry(model: Model, blocked: Mapping[Key, str]) -> control_pb2.ModelEn
         shared_with=spec.shared_with,
         revisions=[_revision(each, each is current, blocked.get((each.model, each.revision), "")) for each in shown],
         response_cache=spec.response_cache,
+        cache_shared=spec.cache_shared,
     )
+    entry.created_at.FromMicroseconds(round(model.created_at * 1e6))
     if spec.slo_s is not None:
         entry.slo.CopyFrom(duration(spec.slo_s))
+    if spec.cache_ttl_s is not None:
+        entry.cache_ttl.CopyFrom(duration(spec.cache_ttl_s))
     return entry
 
 
@@ -136,6 +140,7 @@ def _entry(demand: control_pb2.Demand) -> DemandEntry:
         ),
         level=Level(demand.queued, demand.in_flight, demand.oldest_wait_us / 1e6),
         refused=sum(demand.refusals.values()),
+        cache_hits=demand.cache_hits,
     )
 
 

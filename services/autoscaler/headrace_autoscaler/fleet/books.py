@@ -40,7 +40,7 @@ class Books:
     def requests(self, entry: DemandEntry, resources: Resources) -> None:
         """Requests and busy time are the caller's, the instance's time its owner's."""
         account = self._shaped(entry.tenant, entry.model, resources)
-        self._ledger.book_requests(account, self._clock.wall(), entry.counts.completed, entry.counts.service_time_us)
+        self._ledger.book_requests(account, self._clock.wall(), entry.answered, entry.counts.service_time_us)
 
     def cold_start(self, assignment: Assignment) -> None:
         self._ledger.book_cold_start(self._account(assignment), self._clock.wall())

@@ -45,6 +45,7 @@ class DemandBook:
         levels: dict[Key, Level] = {}
         for entry in report.entries:
             counts[entry.key] = counts.get(entry.key, Counts()) + entry.counts
+            self._requests[entry.model] = self._requests.get(entry.model, 0) + entry.answered
             held = levels.get(entry.key, Level())
             levels[entry.key] = Level(
                 held.queued + entry.level.queued,
@@ -53,7 +54,6 @@ class DemandBook:
             )
         for key, sums in counts.items():
             self._open(key).count(sums, now)
-            self._requests[key[0]] = self._requests.get(key[0], 0) + sums.completed
         self._set_levels(report, levels, now)
         self._total(report)
 
@@ -79,7 +79,7 @@ class DemandBook:
             del self._requests[model]
 
     def sums(self, model: str) -> tuple[int, int, int]:
-        """Queued, in flight, and executed since the autoscaler's start."""
+        """Queued, in flight, and answered since the autoscaler's start."""
         levels = [level for held in self._levels.values() for key, level in held.items() if key[0] == model]
         queued = sum(level.queued for level in levels)
         in_flight = sum(level.in_flight for level in levels)
@@ -107,7 +107,7 @@ class DemandBook:
 
     def _total(self, report: Report) -> None:
         totals = self._routers.setdefault(report.router, RouterTotals())
-        totals.requests += sum(entry.counts.completed for entry in report.entries)
+        totals.requests += sum(entry.answered for entry in report.entries)
         totals.refused += sum(entry.refused for entry in report.entries)
         held = self._levels[report.router].values()
         totals.queued = sum(level.queued for level in held)

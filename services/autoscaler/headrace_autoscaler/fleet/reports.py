@@ -18,6 +18,12 @@ class DemandEntry:
     counts: Counts = field(default_factory=Counts)
     level: Level = field(default_factory=Level)
     refused: int = 0
+    cache_hits: int = 0
+
+    @property
+    def answered(self) -> int:
+        """By an engine or without one."""
+        return self.counts.completed + self.cache_hits
 
     @property
     def key(self) -> Key:

@@ -13,7 +13,13 @@ from headrace_router.core.admission import Limiter
 
 @dataclass(slots=True)
 class Totals:
-    """Sums of one tenant's use of one model since the start."""
+    """Sums of one tenant's use of one model since the start.
+
+    Attributes:
+        cache_hits: answered from the response cache. They are arrivals, and completed, too.
+        coalesced: answered with what an equal request got; likewise.
+        spared_rows: of both.
+    """
 
     arrivals: int = 0
     rows: int = 0
@@ -25,6 +31,15 @@ class Totals:
     output_bytes: int = 0
     service_s: float = 0.0
     queue_s: float = 0.0
+    cache_hits: int = 0
+    coalesced: int = 0
+    cache_misses: int = 0
+    spared_rows: int = 0
+
+    @property
+    def spared(self) -> int:
+        """Requests that were answered without an execution of their own."""
+        return self.cache_hits + self.coalesced
 
     def add(self, other: Totals) -> None:
         for name in TOTAL_NAMES:
@@ -45,6 +60,7 @@ class Account:
         tenant_limit, model_limit: what admission asks.
         outcomes: why requests were not answered with a result: reason -> count.
         oldest_wait_s: of its queued requests, at the last sweep.
+        following: its requests that wait for the answer of an equal one.
     """
 
     tenant: str
@@ -57,6 +73,7 @@ class Account:
     queued: int = 0
     queued_bytes: int = 0
     in_flight: int = 0
+    following: int = 0
     oldest_wait_s: float = 0.0
     reported: Totals = field(default_factory=Totals)
     reported_outcomes: dict[str, int] = field(default_factory=dict)
@@ -67,6 +84,7 @@ class Account:
         return (
             not self.queued
             and not self.in_flight
+            and not self.following
             and self.totals == self.reported
             and self.outcomes == self.reported_outcomes
         )
@@ -75,8 +93,9 @@ class Account:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def expected_s(self) -> float | None:
-        """Mean time in the engine per answered request; None before the first."""
-        return self.totals.service_s / self.totals.completed if self.totals.completed else None
+        """Mean time in the engine per request that it answered; None before the first."""
+        executed = self.totals.completed - self.totals.spared
+        return self.totals.service_s / executed if executed else None
 
 
 @dataclass(slots=True)
@@ -92,6 +111,12 @@ class RevisionStatistics:
     queue_ns: int = 0
     compute_ns: int = 0
     last_inference_unix_ms: int = 0
+    cache_hits: int = 0
+    cache_hit_ns: int = 0
+    coalesced: int = 0
+    coalesced_ns: int = 0
+    cache_misses: int = 0
+    cache_miss_ns: int = 0
     batches: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def add_bundle(self, requests: int, rows: int, request_s: float, queue_s: float, compute_s: float) -> None:

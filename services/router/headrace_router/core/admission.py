@@ -138,6 +138,17 @@ class Limiter:
         if self._limits.requests_per_second is not None:
             self._tokens -= 1.0
 
+    def rate_refusal(self, now: float) -> Refusal | None:
+        """Why one more request may not come, whatever it costs; None: it may. Takes nothing."""
+        if now >= self._expires:
+            self._expire(now)
+        return self._rate_refusal(now)
+
+    def spend_rate(self) -> None:
+        """Books a request that nobody has to execute."""
+        if self._limits.requests_per_second is not None:
+            self._tokens -= 1.0
+
     def _rate_refusal(self, now: float) -> Refusal | None:
         rate = self._limits.requests_per_second
         if rate is None:
