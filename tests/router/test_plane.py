@@ -362,3 +362,50 @@ async def test_counters_tell_what_became_of_every_request(start_bench: StartBenc
     assert uses["b"].outcomes == {"deadline": 1}
     assert sum(counters.measures.queue_seconds.counts) == 5
     assert counters.runner_slots == {"m": (2, 0)}
+
+
+async def test_a_request_that_would_be_late_is_refused_at_once_and_told_when_to_return(
+    start_bench: StartBench, eventually: Eventually
+) -> None:
+    bench = await start_bench()
+    runner = await bench.add_runner("r1")
+    await asyncio.gather(*(bench.infer(float(n), rows=8) for n in range(40)))
+    runner.gate.clear()
+    waiting = [asyncio.create_task(bench.infer(rows=8)) for _ in range(400)]
+    await eventually(lambda: len(runner.bundles) == 42)
+    with pytest.raises(errors.QueueFull, match="overloaded") as refusal:
+        await bench.infer(deadline=time.monotonic() + 1e-6)
+    assert refusal.value.retry_after_s > 0
+    patient = asyncio.create_task(bench.infer())
+    in_time = asyncio.create_task(bench.infer(deadline=time.monotonic() + 600))
+    await eventually(lambda: bench.plane.in_hand == 402)
+    assert [use.outcomes for use in bench.plane.counters().uses] == [{"shed": 1}]
+    runner.gate.set()
+    await asyncio.gather(*waiting, patient, in_time)
+
+
+async def test_a_tenant_over_its_limit_is_told_which_and_when(start_bench: StartBench, eventually: Eventually) -> None:
+    bench = await start_bench()
+    runner = await bench.add_runner("r1")
+    bench.control.send(
+        leases=[
+            control_pb2.QuotaLease(
+                tenant="t", limits=control_pb2.QuotaLimits(concurrency=2, queue_length=9), weight=1.0
+            ),
+            control_pb2.QuotaLease(tenant="u", limits=control_pb2.QuotaLimits(requests_per_second=0.01), weight=1.0),
+        ]
+    )
+    await eventually(lambda: bench.control.version in bench.control.applied)
+    runner.gate.clear()
+    held = [asyncio.create_task(bench.infer()) for _ in range(2)]
+    await eventually(lambda: bench.plane.in_hand == 2)
+    with pytest.raises(errors.QuotaExceeded, match="concurrency: 2 requests"):
+        await bench.infer()
+    runner.gate.set()
+    await asyncio.gather(*held)
+    await bench.infer()
+    await bench.infer(tenant="u")
+    with pytest.raises(errors.QuotaExceeded, match=r"requests_per_second: 0\.01 requests") as refusal:
+        await bench.infer(tenant="u")
+    assert refusal.value.retry_after_s is not None
+    assert await bench.infer(tenant="other") == [1.0, 1.0]

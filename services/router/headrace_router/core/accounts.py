@@ -74,10 +74,6 @@ class Account:
     def count(self, outcome: str) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
-    def expected_s(self) -> float | None:
-        """Mean time in the engine per answered request; None before the first."""
-        return self.totals.service_s / self.totals.completed if self.totals.completed else None
-
 
 @dataclass(slots=True)
 class RevisionStatistics:

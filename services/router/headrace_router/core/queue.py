@@ -128,6 +128,12 @@ class Queue:
                 return level.head()
         return None
 
+    def ahead(self, level: int, tenant: str, deadline: float) -> float:
+        """Requests that would go before one that came now, about: the urgent ones, and its level's by turns."""
+        urgent = sum(each.count for each in self._levels[: level - 1])
+        back = sum(len(items) for items in self._returned)
+        return back + urgent + self._levels[level - 1].ahead(tenant, self._weights.get(tenant, 1.0), deadline)
+
     def take(self, group: Hashable, judge: Judge) -> list[Waiting]:
         """Takes requests of a group in order, until the judge stops or there are no more."""
         taken: list[Waiting] = []
