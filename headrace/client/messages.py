@@ -63,6 +63,7 @@ class ModelOptions(TypedDict, total=False):
     engine: str
     engine_options: Mapping[str, str]
     response_cache: bool | None
+    instance_concurrency: int | None
     policy: str
 
 

@@ -409,3 +409,21 @@ async def test_a_tenant_over_its_limit_is_told_which_and_when(start_bench: Start
         await bench.infer(tenant="u")
     assert refusal.value.retry_after_s is not None
     assert await bench.infer(tenant="other") == [1.0, 1.0]
+
+
+async def test_an_instance_gets_no_more_requests_at_once_than_its_model_allows(
+    start_bench: StartBench, eventually: Eventually
+) -> None:
+    """What is over it is not refused: it waits."""
+    bench = await start_bench(model={"instance_concurrency": 3})
+    runners = [await bench.add_runner(f"r{number}") for number in range(2)]
+    for runner in runners:
+        runner.gate.clear()
+    waiting = [asyncio.create_task(bench.infer(float(n))) for n in range(40)]
+    await eventually(lambda: sum(len(runner.bundles) for runner in runners) == 2)
+    assert [[list(bundle.inputs[0].shape) for bundle in runner.bundles] for runner in runners] == [[[3, 2]], [[3, 2]]]
+    assert bench.plane.in_hand == 40
+    for runner in runners:
+        runner.gate.set()
+    assert await asyncio.gather(*waiting) == [[float(n)] * 2 for n in range(40)]
+    assert all(bundle.inputs[0].shape[0] <= 3 for runner in runners for bundle in runner.bundles)

@@ -97,6 +97,24 @@ def test_without_knowledge_only_passed_deadlines_are_dropped(make_waiting: Make,
         assert (decision.bundle.items, decision.expired) == ([tight], [passed])
 
 
+@pytest.mark.parametrize("came_back", [False, True], ids=["new ones", "a bundle that came back"])
+def test_a_bundle_ends_where_the_runner_may_have_no_more_requests(
+    make_waiting: Make, entry: RevisionEntry, came_back: bool
+) -> None:
+    queue, items = Queue(), [make_waiting(rows=1 + number % 2) for number in range(5)]
+    if came_back:
+        queue.put_back(items)
+    else:
+        for item in items:
+            queue.push(item)
+    taken = []
+    while queue.count:
+        decision = cut(queue, entry, 0.0, LatencyModel(), LIMITS, most=2)
+        assert decision.bundle is not None
+        taken.append(decision.bundle.items)
+    assert taken == [items[:2], items[2:4], items[4:]]
+
+
 @pytest.mark.parametrize(
     ("wanted", "outputs"),
     [((("y",), ("z",)), ("y", "z")), ((("y",), ()), ()), (((), ()), ()), ((("y",), ("y",)), ("y",))],

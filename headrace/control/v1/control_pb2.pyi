@@ -101,7 +101,7 @@ class ModelEntry(_message.Message):
     def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., shared_with: _Optional[_Iterable[str]] = ..., revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., response_cache: bool = ...) -> None: ...
 
 class Revision(_message.Message):
-    __slots__ = ("revision", "version", "current", "retiring", "signature", "max_batch_size", "batching", "model_config", "platform", "blocked_reason", "loading")
+    __slots__ = ("revision", "version", "current", "retiring", "signature", "max_batch_size", "batching", "model_config", "platform", "blocked_reason", "loading", "instance_concurrency")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +113,7 @@ class Revision(_message.Message):
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     BLOCKED_REASON_FIELD_NUMBER: _ClassVar[int]
     LOADING_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
     revision: int
     version: str
     current: bool
@@ -124,7 +125,8 @@ class Revision(_message.Message):
     platform: str
     blocked_reason: str
     loading: bool
-    def __init__(self, revision: _Optional[int] = ..., version: _Optional[str] = ..., current: bool = ..., retiring: bool = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[_Union[BatchingPolicy, _Mapping]] = ..., model_config: _Optional[bytes] = ..., platform: _Optional[str] = ..., blocked_reason: _Optional[str] = ..., loading: bool = ...) -> None: ...
+    instance_concurrency: int
+    def __init__(self, revision: _Optional[int] = ..., version: _Optional[str] = ..., current: bool = ..., retiring: bool = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[_Union[BatchingPolicy, _Mapping]] = ..., model_config: _Optional[bytes] = ..., platform: _Optional[str] = ..., blocked_reason: _Optional[str] = ..., loading: bool = ..., instance_concurrency: _Optional[int] = ...) -> None: ...
 
 class BatchingPolicy(_message.Message):
     __slots__ = ("preferred_batch_sizes", "max_queue_delay_us", "priority_levels", "default_priority_level", "max_queue_size", "default_timeout_us", "pad")

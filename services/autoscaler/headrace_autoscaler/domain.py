@@ -47,6 +47,8 @@ class Limits:
     gpu_memory_bytes: int | None = None
     concurrency: int | None = None
     requests_per_second: float | None = None
+    queue_length: int | None = None
+    queue_bytes: int | None = None
     budget_micros_per_hour: int | None = None
     budget_micros_per_month: int | None = None
 
@@ -82,6 +84,7 @@ class ModelSpec:
     response_cache: bool = False
     policy: str = "headrace"
     source: str = ""
+    instance_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ class RevisionEntry:
         key: (model, revision); queues, placements and statistics are kept by it.
         blocked_reason: not empty: no instance can be started; requests are refused with it.
         loading: first load under way; not callable yet.
+        instance_concurrency: requests at one runner at once; 0: as many as its slots take.
     """
 
     model: str
@@ -63,6 +64,7 @@ class RevisionEntry:
     loading: bool = False
     retiring: bool = False
     current: bool = True
+    instance_concurrency: int = 0
 
     @property
     def key(self) -> tuple[str, int]:

@@ -88,6 +88,8 @@ class Lane:
         """Of a bundle, with requests as they wait now."""
         most = self.entry.max_batch_size if self.entry.batchable else 1
         queue = self.queue
+        if self.entry.instance_concurrency:
+            most = min(most, max(1, int(self.entry.instance_concurrency * self.drain.rows_per_request)))
         if most > 1 and queue.size_bytes * most > self._limits.max_bundle_bytes * queue.count:
             most = max(1, self._limits.max_bundle_bytes * queue.count // queue.size_bytes)
         return most
@@ -152,10 +154,13 @@ class Lane:
         now = self._now()
         while self.queue.count:
             suspect_waits = waiting_suspect(self.queue, self._limits.max_attempts)
-            runner, suspect = dispatch.pick(self.runners.values(), suspect_waits=suspect_waits)
+            at_once = self.entry.instance_concurrency
+            runners = self._with_room(at_once) if at_once else self.runners.values()
+            runner, suspect = dispatch.pick(runners, suspect_waits=suspect_waits)
             if runner is None:
                 return
-            decision = cut(self.queue, self.entry, now, self.latency, self._limits, suspect=suspect)
+            most = at_once - runner.requests if at_once else 0
+            decision = cut(self.queue, self.entry, now, self.latency, self._limits, suspect=suspect, most=most)
             for item in decision.expired:
                 self._unqueue(item)
                 self._fail(item, expired(item), "deadline")
@@ -166,6 +171,9 @@ class Lane:
                     self._flush_at(decision.wait_until, now)
                 return
             self._send(runner, decision.bundle, now)
+
+    def _with_room(self, at_once: int) -> list[Runner]:
+        return [runner for runner in self.runners.values() if runner.requests < at_once]
 
     def _send(self, runner: Runner, bundle: Bundle, now: float) -> None:
         for item in bundle.items:

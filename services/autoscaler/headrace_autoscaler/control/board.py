@@ -121,7 +121,7 @@ class Board:
         for name in tuple(changed):
             old = self._models.pop(name, None)
             if name in known:
-                self._models[name] = messages.model_entry(known[name][0], blocked)
+                self._models[name] = messages.model_entry(known[name][0], blocked, self._processes)
                 if self._models[name] == old:
                     changed.discard(name)
         return changed

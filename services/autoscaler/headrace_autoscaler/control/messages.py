@@ -35,10 +35,15 @@ def seconds(message: duration_pb2.Duration) -> float:
     return message.ToNanoseconds() / 1e9
 
 
-def model_entry(model: Model, blocked: Mapping[Key, str]) -> control_pb2.ModelEntry:
+def model_entry(model: Model, blocked: Mapping[Key, str], routers: int) -> control_pb2.ModelEntry:
     """A revision in its first load is named only where it is all that there is: until it has succeeded,
-    nobody may be sent there."""
+    nobody may be sent there.
+
+    Args:
+        routers: that have equal parts of what an instance takes at once.
+    """
     spec = model.spec
+    at_once = max(1, spec.instance_concurrency // routers) if spec.instance_concurrency else 0
     loading = [each for each in model.revisions if each.state is RevisionState.LOADING]
     shown = [each for each in model.revisions if each.state is not RevisionState.LOADING] or loading
     current = model.current
@@ -46,7 +51,9 @@ def model_entry(model: Model, blocked: Mapping[Key, str]) -> control_pb2.ModelEn
         name=spec.name,
         tenant=spec.tenant,
         shared_with=spec.shared_with,
-        revisions=[_revision(each, each is current, blocked.get((each.model, each.revision), "")) for each in shown],
+        revisions=[
+            _revision(each, each is current, blocked.get((each.model, each.revision), ""), at_once) for each in shown
+        ],
         response_cache=spec.response_cache,
     )
     if spec.slo_s is not None:
@@ -54,7 +61,7 @@ def model_entry(model: Model, blocked: Mapping[Key, str]) -> control_pb2.ModelEn
     return entry
 
 
-def _revision(revision: Revision, current: bool, blocked_reason: str) -> control_pb2.Revision:
+def _revision(revision: Revision, current: bool, blocked_reason: str, at_once: int) -> control_pb2.Revision:
     loaded = revision.loaded
     return control_pb2.Revision(
         revision=revision.revision,
@@ -68,6 +75,7 @@ def _revision(revision: Revision, current: bool, blocked_reason: str) -> control
         platform=loaded.platform if loaded else "",
         blocked_reason=blocked_reason,
         loading=revision.state is RevisionState.LOADING,
+        instance_concurrency=at_once,
     )
 
 

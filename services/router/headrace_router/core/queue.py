@@ -108,6 +108,12 @@ class Queue:
             self._returned.popleft()
         return []
 
+    def split_returned(self, most: int) -> None:
+        """Of the first bundle that came back, only so many go together; the rest of it is next."""
+        items = self.returned()
+        self._returned.popleft()
+        self._returned.extendleft([items[most:], items[:most]])
+
     def take_returned(self, judge: Judge) -> list[Waiting]:
         """What the judge takes of the first bundle that came back. It never stops."""
         taken = []

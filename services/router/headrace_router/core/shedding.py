@@ -25,9 +25,13 @@ MOST_GAPS = 64.0
 
 
 class Drain:
-    """How fast one lane's queue drains. All times are monotonic seconds; sizes of bundles are rows."""
+    """How fast one lane's queue drains. All times are monotonic seconds; sizes of bundles are rows.
 
-    __slots__ = ("_busy_since", "_gaps", "_margin", "_rows", "_rows_per_request", "_seen_at")
+    Attributes:
+        rows_per_request: mean of late.
+    """
+
+    __slots__ = ("_busy_since", "_gaps", "_margin", "_rows", "_seen_at", "rows_per_request")
 
     def __init__(self) -> None:
         self._gaps = LatencyModel()
@@ -35,7 +39,7 @@ class Drain:
         self._seen_at = float("-inf")
         self._margin = 0.0
         self._rows = 1.0
-        self._rows_per_request = 1.0
+        self.rows_per_request = 1.0
 
     def done(self, rows: int, requests: int, now: float, *, waiting: bool) -> None:
         """A bundle was answered.
@@ -47,7 +51,7 @@ class Drain:
             self._gaps.observe(rows, now - self._busy_since, now)
             self._seen_at = now
         self._rows += (rows - self._rows) * SMOOTHING
-        self._rows_per_request += (rows / requests - self._rows_per_request) * SMOOTHING
+        self.rows_per_request += (rows / requests - self.rows_per_request) * SMOOTHING
         self._busy_since = now if waiting else None
 
     def heed(self, *, late: bool) -> None:
@@ -61,7 +65,7 @@ class Drain:
     def pace(self, max_rows: int, now: float) -> float | None:
         """Requests per second while the lane is full. None: not known."""
         gap_s = self._gap(max_rows, now)
-        return max_rows / self._rows_per_request / gap_s if gap_s else None
+        return max_rows / self.rows_per_request / gap_s if gap_s else None
 
     def predict(self, ahead: float, rows: int, outstanding: int, max_rows: int, now: float) -> float | None:
         """Seconds until a request would be answered. None: not known.
@@ -75,7 +79,7 @@ class Drain:
         usual_s = self._gap(self._rows, now)
         if usual_s is None:
             return None
-        total = ahead * self._rows_per_request + rows
+        total = ahead * self.rows_per_request + rows
         bundles = ceil(total / max_rows)
         elapsed_s = 0.0 if self._busy_since is None else min(now - self._busy_since, usual_s)
         in_hand_s = max(0.0, outstanding * usual_s - elapsed_s)
