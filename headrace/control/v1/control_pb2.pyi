@@ -176,7 +176,7 @@ class Placement(_message.Message):
     def __init__(self, instance_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., target: _Optional[str] = ..., state: _Optional[_Union[PlacementState, str]] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., decide: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., place: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., profile_us: _Optional[_Mapping[int, int]] = ...) -> None: ...
 
 class QuotaLease(_message.Message):
-    __slots__ = ("tenant", "model", "limits", "floor", "ttl", "budget_state", "weight")
+    __slots__ = ("tenant", "model", "limits", "floor", "ttl", "budget_state", "weight", "answers")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +184,7 @@ class QuotaLease(_message.Message):
     TTL_FIELD_NUMBER: _ClassVar[int]
     BUDGET_STATE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     model: str
     limits: QuotaLimits
@@ -191,7 +192,8 @@ class QuotaLease(_message.Message):
     ttl: _duration_pb2.Duration
     budget_state: BudgetState
     weight: float
-    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., limits: _Optional[_Union[QuotaLimits, _Mapping]] = ..., floor: _Optional[_Union[QuotaLimits, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget_state: _Optional[_Union[BudgetState, str]] = ..., weight: _Optional[float] = ...) -> None: ...
+    answers: int
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., limits: _Optional[_Union[QuotaLimits, _Mapping]] = ..., floor: _Optional[_Union[QuotaLimits, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget_state: _Optional[_Union[BudgetState, str]] = ..., weight: _Optional[float] = ..., answers: _Optional[int] = ...) -> None: ...
 
 class QuotaLimits(_message.Message):
     __slots__ = ("concurrency", "requests_per_second", "queue_length", "queue_bytes")

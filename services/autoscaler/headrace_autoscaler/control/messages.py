@@ -12,7 +12,7 @@ from headrace_autoscaler.core.demand import Counts, Level
 from headrace_autoscaler.core.leases import Share
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
-from headrace_autoscaler.domain import Batching, Model, Revision, RevisionState
+from headrace_autoscaler.domain import Batching, Limits, Model, Revision, RevisionState
 from headrace_autoscaler.fleet.announcements import PlacementNotice
 from headrace_autoscaler.fleet.link import signature_message
 from headrace_autoscaler.fleet.placing import shape_message
@@ -106,18 +106,26 @@ def placement(notice: PlacementNotice, prices: LocalPrices) -> control_pb2.Place
     return message
 
 
-def lease(tenant: str, model: str, weight: float, share: Share, ttl_s: float) -> control_pb2.QuotaLease:
+def lease(tenant: str, model: str, weight: float, share: Share, ttl_s: float, answers: int) -> control_pb2.QuotaLease:
     """What has no limit does not expire either."""
     return control_pb2.QuotaLease(
         tenant=tenant,
         model=model,
-        limits=control_pb2.QuotaLimits(concurrency=share.concurrency, requests_per_second=share.requests_per_second),
-        floor=control_pb2.QuotaLimits(
-            concurrency=share.floor_concurrency, requests_per_second=share.floor_requests_per_second
-        ),
+        limits=_limits(share.limits),
+        floor=_limits(share.floor),
         ttl=duration(ttl_s if share.limited else 0.0),
         budget_state=control_pb2.BUDGET_STATE_WITHIN,
         weight=weight,
+        answers=answers,
+    )
+
+
+def _limits(limits: Limits) -> control_pb2.QuotaLimits:
+    return control_pb2.QuotaLimits(
+        concurrency=limits.concurrency,
+        requests_per_second=limits.requests_per_second,
+        queue_length=limits.queue_length,
+        queue_bytes=limits.queue_bytes,
     )
 
 
