@@ -10,11 +10,13 @@ from headrace_common.quantities import parse_bytes, parse_micros, parse_millis, 
 
 _PERIODS = {"h": "per_hour", "hour": "per_hour", "month": "per_month"}
 _ALIASES = {"rps": "requests_per_second", "gpu-memory": "gpu_memory"}
+_LENDABLE = ("cpu", "memory", "gpu", "gpu_memory", "concurrency", "requests_per_second")
 _CHECKS: dict[str, Callable[[str, str], object]] = {
     "cpu": parse_millis,
     "gpu": parse_millis,
     "memory": parse_bytes,
     "gpu_memory": parse_bytes,
+    "queue_bytes": parse_bytes,
 }
 
 
@@ -23,7 +25,7 @@ def quantities(what: str, **given: Any) -> dict[str, Any]:
 
     Args:
         what: in front of a field's name in an error: "--" makes "--memory".
-        given: cpu, memory, gpu, gpu_memory as text; concurrency and requests_per_second as numbers.
+        given: cpu, memory, gpu, gpu_memory, queue_bytes as text; the others as numbers.
 
     Raises:
         InvalidArgument: names the flag, what it expects, and what came.
@@ -41,7 +43,7 @@ def quantity_pairs(pairs: Iterable[str], flag: str) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         field = _ALIASES.get(key, key)
-        if not equals or field not in (*_CHECKS, "concurrency", "requests_per_second"):
+        if not equals or field not in _LENDABLE:
             raise InvalidArgument(
                 f"{flag}: expected KEY=VALUE with a key of cpu, memory, gpu, gpu-memory, concurrency, rps; got {pair!r}"
             )

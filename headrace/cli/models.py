@@ -59,6 +59,13 @@ def deploy(
         int | None, typer.Option(min=0, metavar="N", help="Limit: requests not yet answered.")
     ] = None,
     rps: Annotated[float | None, typer.Option(min=0, metavar="X", help="Limit: requests per second.")] = None,
+    queue_length: Annotated[int | None, typer.Option(min=0, metavar="N", help="Limit: requests that wait.")] = None,
+    queue_bytes: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="Limit: bytes of requests that wait.")
+    ] = None,
+    instance_concurrency: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Requests at one instance at once; others wait.")
+    ] = None,
     budget: Annotated[
         list[str] | None, typer.Option(metavar="AMOUNT/TIME", help="Limit: money, such as 1.50/h or 200/month.")
     ] = None,
@@ -89,13 +96,20 @@ def deploy(
             "slo": flags.duration(slo, "--slo"),
             "max_batch_size": max_batch,
             "resources": flags.quantities("--", cpu=cpu, memory=memory, gpu=gpu, gpu_memory=gpu_memory),
-            "limits": flags.quantities("--", concurrency=concurrency, requests_per_second=rps),
+            "limits": flags.quantities(
+                "--",
+                concurrency=concurrency,
+                requests_per_second=rps,
+                queue_length=queue_length,
+                queue_bytes=queue_bytes,
+            ),
             "budget": flags.budget(budget or ()),
             "engine": engine,
             "shared_with": share_with or (),
             "response_cache": response_cache,
             "cache_ttl": flags.duration(cache_ttl, "--cache-ttl"),
             "cache_shared": cache_shared,
+            "instance_concurrency": instance_concurrency,
         }
         tenant_name(tenant, "--tenant")
         spec = _spec(source, name, options)
@@ -246,6 +260,7 @@ def _print_model(view: dict[str, Any]) -> None:
             f"{'by quota' if view['max_instances'] is None else view['max_instances']})",
             "batching": view["batching"],
             "response cache": _cache_words(view["spec"]),
+            "instance concurrency": view["instance_concurrency"],
             "cold starts": view["cold_starts"]["count"],
             "last failure": f"{failure['at']}: {failure['reason']}" if failure else None,
         }

@@ -27,6 +27,8 @@ def set_tenant(
     gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help="GPU memory.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=0, metavar="N", help="Requests not yet answered.")] = None,
     rps: Annotated[float | None, typer.Option(min=0, metavar="X", help="Requests per second.")] = None,
+    queue_length: Annotated[int | None, typer.Option(min=0, metavar="N", help="Requests that wait.")] = None,
+    queue_bytes: Annotated[str | None, typer.Option(metavar="BYTES", help="Bytes of requests that wait.")] = None,
     budget: Annotated[
         list[str] | None, typer.Option(metavar="AMOUNT/TIME", help="Money, such as 1.50/h or 200/month; repeatable.")
     ] = None,
@@ -47,6 +49,8 @@ def set_tenant(
             gpu_memory=gpu_memory,
             concurrency=concurrency,
             requests_per_second=rps,
+            queue_length=queue_length,
+            queue_bytes=queue_bytes,
         )
         parts: dict[str, Any] = {
             "nominal": resources_pb2.Quantities(**nominal) if nominal else None,

@@ -24,6 +24,7 @@ def model_view(model: models_pb2.Model) -> dict[str, Any]:
         "instances": [instance_view(instance) for instance in model.instances],
         "min_instances": model.min_instances,
         "max_instances": model.max_instances if model.HasField("max_instances") else None,
+        "instance_concurrency": model.spec.instance_concurrency or None,
         "batching": next((v.batching for v in reversed(model.versions) if v.state == _SERVING), ""),
         "created_at": moment(model.created_at),
         "cold_starts": {

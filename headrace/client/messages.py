@@ -65,6 +65,7 @@ class ModelOptions(TypedDict, total=False):
     response_cache: bool | None
     cache_ttl: str | timedelta | None
     cache_shared: bool
+    instance_concurrency: int | None
     policy: str
 
 

@@ -18,20 +18,24 @@ CAPACITY_CLASS_SPOT: CapacityClass
 CAPACITY_CLASS_RESERVED: CapacityClass
 
 class Quantities(_message.Message):
-    __slots__ = ("cpu", "memory", "gpu", "gpu_memory", "concurrency", "requests_per_second")
+    __slots__ = ("cpu", "memory", "gpu", "gpu_memory", "concurrency", "requests_per_second", "queue_length", "queue_bytes")
     CPU_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     GPU_FIELD_NUMBER: _ClassVar[int]
     GPU_MEMORY_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_BYTES_FIELD_NUMBER: _ClassVar[int]
     cpu: str
     memory: str
     gpu: str
     gpu_memory: str
     concurrency: int
     requests_per_second: float
-    def __init__(self, cpu: _Optional[str] = ..., memory: _Optional[str] = ..., gpu: _Optional[str] = ..., gpu_memory: _Optional[str] = ..., concurrency: _Optional[int] = ..., requests_per_second: _Optional[float] = ...) -> None: ...
+    queue_length: int
+    queue_bytes: str
+    def __init__(self, cpu: _Optional[str] = ..., memory: _Optional[str] = ..., gpu: _Optional[str] = ..., gpu_memory: _Optional[str] = ..., concurrency: _Optional[int] = ..., requests_per_second: _Optional[float] = ..., queue_length: _Optional[int] = ..., queue_bytes: _Optional[str] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("per_hour", "per_month")

@@ -287,21 +287,64 @@ async def test_leases_divide_limits_and_follow_them(open_mesh: Callable[..., obj
     mesh.announce(model_of(spec=spec), tenants=(acme, Tenant("free")))
     first, second = Router(mesh.stub, "router-0"), Router(mesh.stub, "router-1")
     first_leases = {(each.tenant, each.model): each for each in (await first.greet()).update.leases}
-    second_leases = {(each.tenant, each.model): each for each in (await second.greet()).update.leases}
+    await second.greet()
     assert set(first_leases) == {("default", ""), ("acme", ""), ("free", ""), ("acme", "m")}
-    assert [each["acme", ""].limits.concurrency for each in (first_leases, second_leases)] == [3, 2]
     lease = first_leases["acme", ""]
-    assert (lease.floor.concurrency, lease.ttl.seconds, lease.weight) == (2, 10, 2.0)
+    assert (lease.limits.concurrency, lease.floor.concurrency) == (1, 1), "router-1 may still have more from before"
+    assert (lease.ttl.seconds, lease.weight, lease.answers) == (10, 2.0, 0)
     assert not lease.limits.HasField("requests_per_second")
-    assert first_leases["acme", "m"].limits.requests_per_second == 5.0
+    assert first_leases["acme", "m"].limits.requests_per_second == 2.5
     free = first_leases["free", ""]
     assert not free.limits.HasField("concurrency")
     assert (free.ttl.ToMilliseconds(), free.weight) == (0, 1.0)
     assert free.budget_state == control_pb2.BUDGET_STATE_WITHIN
 
-    await first.next()  # The other router's arrival.
-    mesh.board.refresh_leases()
-    renewed = (await first.next()).update
-    assert sorted((each.tenant, each.model) for each in renewed.leases) == [("acme", ""), ("acme", "m")]
+    await first.applied(1)
+    await second.applied(1)
+    renewing = asyncio.create_task(first.next())
+    while not renewing.done():
+        mesh.board.move_leases()
+        await asyncio.sleep(0.002)
+    renewed = (await renewing).update.leases
+    limits = {each.model: each.limits for each in renewed}
+    assert (limits[""].concurrency, limits["m"].requests_per_second) == (3, 5.0)
+    answers: set[int] = set()
+    while answers != {1}:
+        mesh.board.refresh_leases()
+        again = (await first.next()).update.leases
+        assert sorted((each.tenant, each.model) for each in again) == [("acme", ""), ("acme", "m")]
+        answers = {each.answers for each in again}
     mesh.announce(model_of(spec=spec), tenants=(acme,))
     assert (await first.next()).update.removed_leases == ["free"]
+
+
+async def test_leases_follow_what_routers_report_once_the_other_has_given_way(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh(processes=2)
+    mesh.announce(model_of(), tenants=(Tenant("acme", Limits(concurrency=20)),))
+    routers = [Router(mesh.stub, f"router-{number}") for number in range(2)]
+    parts = [0, 0]
+    for router in routers:
+        await router.greet()
+        await router.applied(1)
+
+    async def hear(number: int) -> None:
+        """Each router obeys what it is sent and says so."""
+        while True:
+            update = (await routers[number].next()).update
+            for lease in update.leases:
+                parts[number] = lease.limits.concurrency
+            assert sum(parts) <= 20
+            await routers[number].applied(update.version)
+
+    busy = control_pb2.Demand(tenant="acme", model="m", revision=1, arrivals=9, in_flight=30)
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
+        hearing = [tasks.create_task(hear(number)) for number in range(2)]
+        for receiver in (1, 0):
+            while parts[receiver] != 15:
+                mesh.clock.advance(0.25)
+                await routers[receiver].report(busy)
+                await routers[1 - receiver].report()
+                mesh.board.move_leases()
+                await asyncio.sleep(0.002)
+        for task in hearing:
+            task.cancel()

@@ -1,49 +1,311 @@
-"""How limits are divided among routers."""
+"""How limits are divided among routers, and that nobody ever has more of them than there is."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from dataclasses import dataclass, field
+from random import Random
 
-from headrace_autoscaler.core.leases import divide
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from headrace_autoscaler.core.leases import DIMENSIONS, LeaseBook, Share, Want
+from headrace_autoscaler.core.wants import Use, WantMeter
 from headrace_autoscaler.domain import Limits
 
-
-def test_what_does_not_divide_evenly_goes_to_the_first() -> None:
-    shares = divide(Limits(concurrency=5, requests_per_second=9.0), ("router-1", "router-0"), 2)
-    assert (shares["router-0"].concurrency, shares["router-1"].concurrency) == (3, 2)
-    assert (shares["router-0"].floor_concurrency, shares["router-0"].requests_per_second) == (2, 4.5)
+TTL_S = 10.0
+KEY = "acme"
 
 
-def test_the_part_of_a_router_that_is_not_there_is_not_lent() -> None:
-    assert divide(Limits(concurrency=4), ("router-0",), 2)["router-0"].concurrency == 2
+def book_of(limits: Limits, routers: int, held_until: float = 0.0) -> LeaseBook:
+    book = LeaseBook(routers, TTL_S, held_until)
+    book.set_limits({KEY: limits})
+    return book
 
 
-def test_what_does_not_divide_evenly_stays_with_a_router_that_is_away() -> None:
-    alone = divide(Limits(concurrency=5), ("router-1",), 2)
-    assert alone["router-1"].concurrency == 2, "router-0 may still be using its three"
-    assert list(alone) == ["router-1"]
+def issue(book: LeaseBook, router: str, now: float = 0.0, *, heard: bool = True) -> Share:
+    serial, shares = book.issue(router, [KEY], now, now)
+    if heard:
+        book.applied(router, serial)
+    return shares[KEY]
 
 
-def test_no_limit_stays_none() -> None:
-    share = divide(Limits(), ("router-0",), 1)["router-0"]
-    assert not share.limited
-    assert share.concurrency is None
-
-
-@given(
-    concurrency=st.integers(0, 1000),
-    rate=st.floats(0, 1e6),
-    connected=st.sets(st.integers(0, 20).map(lambda n: f"router-{n}"), min_size=1),
-    processes=st.integers(1, 20),
+@pytest.mark.parametrize(
+    ("limit", "routers", "floor"),
+    [
+        pytest.param(10, 1, 10, id="a single router has all, for ever"),
+        pytest.param(10, 2, 2, id="half of an equal part"),
+        pytest.param(4, 4, 1, id="at least one where there is one for each"),
+        pytest.param(3, 4, 0, id="fewer than routers: none has a claim"),
+        pytest.param(0, 2, 0, id="nothing at all"),
+    ],
 )
-def test_shares_never_exceed_the_limit_and_floors_never_exceed_shares(
-    concurrency: int, rate: float, connected: set[str], processes: int
-) -> None:
-    limits = Limits(concurrency=concurrency, requests_per_second=rate)
-    shares = divide(limits, tuple(connected), processes).values()
-    assert sum(share.concurrency or 0 for share in shares) <= concurrency
-    assert sum(share.requests_per_second or 0 for share in shares) <= rate * (1 + 1e-9)
-    assert all((share.floor_concurrency or 0) <= (share.concurrency or 0) for share in shares)
-    if {f"router-{number}" for number in range(processes)} <= connected:
-        assert sum(share.concurrency or 0 for share in shares) == concurrency
+def test_floors(limit: int, routers: int, floor: int) -> None:
+    share = issue(book_of(Limits(concurrency=limit), routers), "router-0")
+    assert share.floor.concurrency == floor
+
+
+def test_without_demand_parts_are_equal_and_use_up_the_limit() -> None:
+    book = book_of(Limits(concurrency=5, requests_per_second=9.0, queue_length=7, queue_bytes=1001), 2)
+    for _ in range(2):
+        shares = [issue(book, f"router-{number}").limits for number in range(2)]
+    assert shares == [Limits(None, None, None, None, 3, 4.5, 4, 501), Limits(None, None, None, None, 2, 4.5, 3, 500)]
+
+
+def test_what_is_not_limited_is_not_leased() -> None:
+    share = issue(book_of(Limits(cpu_millicores=5), 2), "router-0")
+    assert not share.limited
+    assert share == Share(Limits(), Limits())
+
+
+def test_parts_go_where_they_are_needed_once_the_other_router_has_given_way() -> None:
+    book = book_of(Limits(concurrency=20), 2)
+    for _ in range(2):
+        before = [issue(book, f"router-{number}").limits.concurrency for number in range(2)]
+    assert before == [10, 10]
+    book.want("router-0", {KEY: Want(in_hand=100.0)})
+    assert book.moves(["router-0", "router-1"], 0.0) == {"router-0": [], "router-1": [KEY]}
+    assert issue(book, "router-0").limits.concurrency == 10, "router-1 does not know yet"
+    assert issue(book, "router-1", heard=False).limits.concurrency == 5, "the floor stays"
+    assert issue(book, "router-0", 9.9).limits.concurrency == 10, "router-1 may not have heard of it"
+    assert issue(book, "router-0", 10.1).limits.concurrency == 15, "its old lease has run out by now"
+
+
+def test_the_floor_of_a_router_that_is_away_is_not_lent() -> None:
+    book = book_of(Limits(concurrency=20), 2, held_until=10.0)
+    assert issue(book, "router-0", 0.0).limits.concurrency == 5, "router-1 may have all else from before"
+    book.want("router-0", {KEY: Want(in_hand=100.0)})
+    assert issue(book, "router-0", 10.0).limits.concurrency == 15
+
+
+def test_a_router_beyond_those_configured_gets_nothing_of_a_limit() -> None:
+    assert issue(book_of(Limits(concurrency=20), 2), "router-7").limits.concurrency == 0
+
+
+def test_a_limit_that_is_cut_takes_effect_as_routers_hear_of_it() -> None:
+    book = book_of(Limits(concurrency=20), 2)
+    for _ in range(2):
+        for number in range(2):
+            issue(book, f"router-{number}")
+    book.set_limits({KEY: Limits(concurrency=4)})
+    first = [issue(book, f"router-{number}").limits.concurrency for number in range(2)]
+    second = [issue(book, f"router-{number}").limits.concurrency for number in range(2)]
+    assert first == [1, 2], "router-1 may still be obeying its ten when router-0 is told"
+    assert second == [2, 2]
+
+
+def test_needs_rise_at_once_and_fade() -> None:
+    meter = WantMeter(0.0)
+    busy = Use("acme", "m", arrivals=100, refused=50, in_hand=10)
+    wants = meter.report([busy, Use("acme", "n", 0, 0, 5)], 1.0)
+    assert wants["acme"].in_hand == 25.0, "twice the ten, had nobody been refused"
+    assert wants["acme/m"].in_hand == 20.0
+    assert 0.0 < wants["acme"].rate < 100.0
+    fading = [meter.report([], 2.0 + second).get("acme", Want()).in_hand for second in range(30)]
+    assert fading == sorted(fading, reverse=True)
+    assert fading[-1] == 0.0
+
+
+# --- whatever is late, lost or dead ---
+
+
+@dataclass
+class Stream:
+    """One Sync stream. What was written on it can be read late, even after the other end has given it up."""
+
+    down: list[tuple[int, int, Share]] = field(default_factory=list)
+    up: list[int] = field(default_factory=list)
+    version: int = 0
+    serials: dict[int, int] = field(default_factory=dict)
+    answers: int = 0
+    heard_at: float = 0.0
+    open: bool = True
+
+
+@dataclass
+class Router:
+    """What a router obeys. Without any lease it serves nobody: it does not know the models yet."""
+
+    stream: Stream | None = None
+    sent_at: dict[int, float] = field(default_factory=dict)
+    lease: Share | None = None
+    expires: float = 0.0
+
+    def obeys(self, name: str, now: float) -> float:
+        if self.lease is None:
+            return 0
+        limits = self.lease.limits if now < self.expires else self.lease.floor
+        return getattr(limits, name) or 0
+
+
+class Mesh(RuleBasedStateMachine):
+    """Routers and autoscalers that come and go, on streams that delay and lose."""
+
+    routers: dict[str, Router]
+    names = st.sampled_from(["router-0", "router-1", "router-2", "router-9"])
+
+    @initialize(
+        processes=st.integers(1, 3),
+        concurrency=st.integers(0, 20),
+        rate=st.floats(0.0, 50.0),
+        queue_bytes=st.integers(0, 10_000),
+    )
+    def begin(self, processes: int, concurrency: int, rate: float, queue_bytes: int) -> None:
+        self.processes = processes
+        self.limits = Limits(concurrency=concurrency, requests_per_second=rate, queue_bytes=queue_bytes)
+        self.now = 0.0
+        self.routers = {name: Router() for name in ("router-0", "router-1", "router-2", "router-9")}
+        self.book = book_of(self.limits, processes, TTL_S)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 3.0, 9.0, 11.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(name=names)
+    def connects(self, name: str) -> None:
+        router = self.routers[name]
+        if router.stream is not None:
+            router.stream.open = False
+        router.stream = Stream(heard_at=self.now)
+        router.sent_at = {0: self.now}
+
+    @rule(name=names, late_s=st.sampled_from([0.0, 2.0, 12.0]))
+    def connects_and_is_heard_late(self, name: str, late_s: float) -> None:
+        self.connects(name)
+        self.now += late_s
+        stream = self.routers[name].stream
+        assert stream is not None
+        stream.heard_at = self.now
+
+    @rule(name=names)
+    def the_autoscaler_writes(self, name: str) -> None:
+        stream = self.routers[name].stream
+        if stream is None or not stream.open:
+            return
+        serial, shares = self.book.issue(name, [KEY], stream.heard_at, self.now)
+        stream.version += 1
+        stream.serials[stream.version] = serial
+        stream.down.append((stream.version, stream.answers, shares[KEY]))
+
+    @rule(name=names)
+    def the_router_reads(self, name: str) -> None:
+        router = self.routers[name]
+        stream = router.stream
+        if stream is None or not stream.down:
+            return
+        version, answers, share = stream.down.pop(0)
+        router.lease, router.expires = share, router.sent_at[answers] + TTL_S
+        router.sent_at[version] = self.now
+        stream.up.append(version)
+
+    @rule(name=names)
+    def the_autoscaler_reads(self, name: str) -> None:
+        stream = self.routers[name].stream
+        if stream is None or not stream.open or not stream.up:
+            return
+        stream.answers, stream.heard_at = stream.up.pop(0), self.now
+        self.book.applied(name, stream.serials[stream.answers])
+
+    @rule(name=names, busy=names)
+    def the_autoscaler_writes_to_one_that_is_read_at_once(self, name: str, busy: str) -> None:
+        self.demand_is_reported(busy, 100.0, 40.0)
+        stream = self.routers[name].stream
+        if stream is None or not stream.open:
+            self.connects(name)
+        self.the_autoscaler_writes(name)
+        self.the_router_reads(name)
+
+    @rule(name=names)
+    def the_autoscaler_gives_the_stream_up(self, name: str) -> None:
+        stream = self.routers[name].stream
+        if stream is not None:
+            stream.open = False
+            self.book.want(name, {})
+
+    @rule(name=names)
+    def the_router_is_replaced(self, name: str) -> None:
+        self.the_autoscaler_gives_the_stream_up(name)
+        self.routers[name] = Router()
+
+    @rule()
+    def the_autoscaler_is_replaced(self) -> None:
+        for router in self.routers.values():
+            if router.stream is not None:
+                router.stream.open = False
+        self.book = book_of(self.limits, self.processes, self.now + TTL_S)
+
+    @rule(name=names, rate=st.floats(0.0, 100.0), in_hand=st.floats(0.0, 40.0))
+    def demand_is_reported(self, name: str, rate: float, in_hand: float) -> None:
+        self.book.want(name, {KEY: Want(rate, in_hand)})
+
+    @precondition(lambda self: self.processes > 1)
+    @rule(busy=names)
+    def all_goes_well_for_a_while(self, busy: str) -> None:
+        """Else messages are hardly ever in step, and nothing is lent."""
+        for name in self.routers:
+            self.demand_is_reported(name, *((100.0, 40.0) if name == busy else (0.0, 0.0)))
+        for _ in range(3):
+            for name, router in self.routers.items():
+                if router.stream is None or not router.stream.open:
+                    self.connects(name)
+                while router.stream is not None and (router.stream.down or router.stream.up):
+                    self.the_router_reads(name)
+                    self.the_autoscaler_reads(name)
+                self.the_autoscaler_writes(name)
+                self.the_router_reads(name)
+                self.the_autoscaler_reads(name)
+
+    @invariant()
+    def nobody_has_more_than_there_is(self) -> None:
+        if not hasattr(self, "limits"):
+            return
+        for dimension in DIMENSIONS:
+            limit = getattr(self.limits, dimension.name)
+            if limit is not None:
+                obeyed = [router.obeys(dimension.name, self.now) for router in self.routers.values()]
+                assert sum(obeyed) <= limit * (1 + 1e-9), obeyed
+                assert all(part == int(part) for part in obeyed) or not dimension.whole
+
+
+TestMesh = Mesh.TestCase
+TestMesh.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_in_quiet_times_all_of_a_limit_is_lent() -> None:
+    mesh = Mesh()
+    mesh.begin(3, 20, 9.0, 1000)
+    mesh.all_goes_well_for_a_while("router-2")
+    parts = [mesh.routers[f"router-{number}"].obeys("concurrency", mesh.now) for number in range(3)]
+    assert (sum(parts), max(parts)) == (20, parts[2])
+    assert parts[2] == 14
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_in_a_long_life_nobody_has_more_than_there_is(seed: int) -> None:
+    """The same machine, deeper than a search for short examples goes."""
+    random = Random(seed)
+    mesh = Mesh()
+    mesh.begin(random.choice([2, 3]), random.choice([5, 20]), 9.0, 1000)
+    names = list(mesh.routers)
+
+    def some() -> str:
+        return random.choice(names)
+
+    steps = (
+        (6, lambda: mesh.time_passes(random.choice([0.1, 1.0, 3.0, 9.0, 11.0]))),
+        (20, lambda: mesh.the_autoscaler_writes(some())),
+        (20, lambda: mesh.the_router_reads(some())),
+        (20, lambda: mesh.the_autoscaler_reads(some())),
+        (10, lambda: mesh.demand_is_reported(some(), random.choice([0.0, 100.0]), random.choice([0.0, 40.0]))),
+        (3, lambda: mesh.connects(some())),
+        (1, lambda: mesh.connects_and_is_heard_late(some(), 12.0)),
+        (1, lambda: mesh.the_autoscaler_gives_the_stream_up(some())),
+        (0.3, lambda: mesh.the_router_is_replaced(some())),
+        (0.2, mesh.the_autoscaler_is_replaced),
+        (1, lambda: mesh.all_goes_well_for_a_while(some())),
+    )
+    weights, moves = [weight for weight, _ in steps], [move for _, move in steps]
+    for move in random.choices(moves, weights, k=2000):
+        move()
+        mesh.nobody_has_more_than_there_is()

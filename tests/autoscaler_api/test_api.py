@@ -265,12 +265,13 @@ async def test_setting_a_tenant_replaces_what_is_set(api: Any) -> None:
     first = await set_tenant(
         api,
         name="acme",
-        nominal=quota(cpu="2", memory="4Gi", concurrency=10),
+        nominal=quota(cpu="2", memory="4Gi", concurrency=10, queue_length=5, queue_bytes="2Ki"),
         budget=resources_pb2.Budget(per_month="100"),
         cohort="c",
         budget_action=tenants_pb2.BUDGET_ACTION_QUEUE,
     )
     assert (first.nominal.cpu, first.nominal.memory, first.weight, first.cohort) == ("2", "4Gi", 1.0, "c")
+    assert (first.nominal.queue_length, first.nominal.queue_bytes) == (5, "2Ki")
     second = await set_tenant(api, name="acme", weight=2.0, borrowing_limit=quota(cpu="500m"))
     assert (second.nominal, second.budget.per_month, second.cohort) == (first.nominal, "100", "c")
     assert (second.weight, second.borrowing_limit.cpu) == (2.0, "0.5")

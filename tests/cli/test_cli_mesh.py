@@ -182,7 +182,8 @@ def test_usage_in_every_form_tells_the_same_money(books: Any, run: Run) -> None:
 def test_tenant_set_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run) -> None:
     mesh.on(methods.SET_TENANT, tenants_pb2.SetTenantResponse())
     flags = (
-        "--cpu 4 --memory 8Gi --gpu 1 --gpu-memory 16Gi --concurrency 10 --rps 5 --budget 1.50/h --budget 20/month "
+        "--cpu 4 --memory 8Gi --gpu 1 --gpu-memory 16Gi --concurrency 10 --rps 5 --queue-length 30 --queue-bytes 1Mi "
+        "--budget 1.50/h --budget 20/month "
         "--cohort team --borrow cpu=2 --borrow rps=3 --lend gpu-memory=1Gi --lend concurrency=4 --weight 2"
     )
     assert run("tenant", "set", "acme", *flags.split()).code == 0
@@ -190,7 +191,8 @@ def test_tenant_set_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run) -> N
     assert request.tenant == tenants_pb2.TenantSpec(
         name="acme",
         nominal={
-            "cpu": "4", "memory": "8Gi", "gpu": "1", "gpu_memory": "16Gi", "concurrency": 10, "requests_per_second": 5
+            "cpu": "4", "memory": "8Gi", "gpu": "1", "gpu_memory": "16Gi", "concurrency": 10, "requests_per_second": 5,
+            "queue_length": 30, "queue_bytes": "1Mi",
         },
         budget={"per_hour": "1.50", "per_month": "20"},
         cohort="team",

@@ -54,7 +54,7 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
         "--name iris --tenant acme --min-instances 1 --max-instances 4 --idle-timeout 90s --slo 100ms --max-batch 8 "
         "--cpu 500m --memory 2Gi --gpu 0.5 --gpu-memory 1Gi --concurrency 7 --rps 2.5 --budget 1.50/h "
         "--budget 200/month --engine fake --share-with b --share-with c --response-cache "
-        "--cache-ttl 90s --cache-shared --wait"
+        "--cache-ttl 90s --cache-shared --wait --queue-length 9 --queue-bytes 1Gi --instance-concurrency 3"
     )
     done = run("deploy", deployable, *flags.split())
     assert (done.code, done.err) == (0, "")
@@ -72,7 +72,8 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
         slo={"nanos": 100_000_000},
         max_batch_size=8,
         resources={"cpu": "500m", "memory": "2Gi", "gpu": "0.5", "gpu_memory": "1Gi"},
-        limits={"concurrency": 7, "requests_per_second": 2.5},
+        limits={"concurrency": 7, "requests_per_second": 2.5, "queue_length": 9, "queue_bytes": "1Gi"},
+        instance_concurrency=3,
         budget={"per_hour": "1.50", "per_month": "200"},
         engine="fake",
         shared_with=["b", "c"],

@@ -50,7 +50,10 @@ SPEC = ModelSpec(
     slo_s=0.1,
     max_batch_size=8,
     resources=Resources(500, 2 << 30),
-    limits=Limits(concurrency=3, requests_per_second=1.5, budget_micros_per_hour=1_500_000),
+    limits=Limits(
+        concurrency=3, requests_per_second=1.5, queue_length=4, queue_bytes=5, budget_micros_per_hour=1_500_000
+    ),
+    instance_concurrency=6,
     shared_with=("*",),
     engine="onnxruntime",
     engine_options=(("intra_op_threads", "1"),),

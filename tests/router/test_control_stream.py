@@ -184,3 +184,25 @@ async def test_requests_that_lost_their_last_runner_are_reported_at_once(
     await eventually(lambda: any(report.urgent for report in bench.control.reports))
     await bench.add_runner("r2")
     assert await waiting == [1.0, 1.0]
+
+
+async def test_a_lease_runs_from_when_the_router_sent_what_it_answers(
+    start_bench: StartBench, eventually: Eventually
+) -> None:
+    """However long it was on its way: only so can the autoscaler know when it is over."""
+    bench = await start_bench()
+    await bench.add_runner("r1")
+
+    def lease(answers: int) -> control_pb2.QuotaLease:
+        none, some = control_pb2.QuotaLimits(concurrency=0), control_pb2.QuotaLimits(concurrency=9)
+        message = control_pb2.QuotaLease(tenant="t", limits=some, floor=none, weight=1.0, answers=answers)
+        message.ttl.FromSeconds(60)
+        return message
+
+    bench.control.send(leases=[lease(bench.control.version)])
+    await eventually(lambda: bench.control.version in bench.control.applied)
+    await bench.infer()
+    bench.control.send(leases=[lease(answers=1 << 40)])
+    await eventually(lambda: bench.control.version in bench.control.applied)
+    with pytest.raises(errors.QuotaExceeded, match="concurrency: 0 requests"):
+        await bench.infer()

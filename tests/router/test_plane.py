@@ -375,3 +375,68 @@ async def test_an_answer_is_set_where_it_was_asked_to_be(start_bench: StartBench
     with pytest.raises(errors.Unavailable):
         bench.plane.submit(bench.request(), unasked)
     assert not unasked.done()
+
+
+async def test_a_request_that_would_be_late_is_refused_at_once_and_told_when_to_return(
+    start_bench: StartBench, eventually: Eventually
+) -> None:
+    bench = await start_bench()
+    runner = await bench.add_runner("r1")
+    await asyncio.gather(*(bench.infer(float(n), rows=8) for n in range(40)))
+    runner.gate.clear()
+    waiting = [asyncio.create_task(bench.infer(rows=8)) for _ in range(400)]
+    await eventually(lambda: len(runner.bundles) == 42)
+    with pytest.raises(errors.QueueFull, match="overloaded") as refusal:
+        await bench.infer(deadline=time.monotonic() + 1e-6)
+    assert refusal.value.retry_after_s > 0
+    patient = asyncio.create_task(bench.infer())
+    in_time = asyncio.create_task(bench.infer(deadline=time.monotonic() + 600))
+    await eventually(lambda: bench.plane.in_hand == 402)
+    assert [use.outcomes for use in bench.plane.counters().uses] == [{"shed": 1}]
+    runner.gate.set()
+    await asyncio.gather(*waiting, patient, in_time)
+
+
+async def test_a_tenant_over_its_limit_is_told_which_and_when(start_bench: StartBench, eventually: Eventually) -> None:
+    bench = await start_bench()
+    runner = await bench.add_runner("r1")
+    bench.control.send(
+        leases=[
+            control_pb2.QuotaLease(
+                tenant="t", limits=control_pb2.QuotaLimits(concurrency=2, queue_length=9), weight=1.0
+            ),
+            control_pb2.QuotaLease(tenant="u", limits=control_pb2.QuotaLimits(requests_per_second=0.01), weight=1.0),
+        ]
+    )
+    await eventually(lambda: bench.control.version in bench.control.applied)
+    runner.gate.clear()
+    held = [asyncio.create_task(bench.infer()) for _ in range(2)]
+    await eventually(lambda: bench.plane.in_hand == 2)
+    with pytest.raises(errors.QuotaExceeded, match="concurrency: 2 requests"):
+        await bench.infer()
+    runner.gate.set()
+    await asyncio.gather(*held)
+    await bench.infer()
+    await bench.infer(tenant="u")
+    with pytest.raises(errors.QuotaExceeded, match=r"requests_per_second: 0\.01 requests") as refusal:
+        await bench.infer(tenant="u")
+    assert refusal.value.retry_after_s is not None
+    assert await bench.infer(tenant="other") == [1.0, 1.0]
+
+
+async def test_an_instance_gets_no_more_requests_at_once_than_its_model_allows(
+    start_bench: StartBench, eventually: Eventually
+) -> None:
+    """What is over it is not refused: it waits."""
+    bench = await start_bench(model={"instance_concurrency": 3})
+    runners = [await bench.add_runner(f"r{number}") for number in range(2)]
+    for runner in runners:
+        runner.gate.clear()
+    waiting = [asyncio.create_task(bench.infer(float(n))) for n in range(40)]
+    await eventually(lambda: sum(len(runner.bundles) for runner in runners) == 2)
+    assert [[list(bundle.inputs[0].shape) for bundle in runner.bundles] for runner in runners] == [[[3, 2]], [[3, 2]]]
+    assert bench.plane.in_hand == 40
+    for runner in runners:
+        runner.gate.set()
+    assert await asyncio.gather(*waiting) == [[float(n)] * 2 for n in range(40)]
+    assert all(bundle.inputs[0].shape[0] <= 3 for runner in runners for bundle in runner.bundles)

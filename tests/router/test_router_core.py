@@ -1,4 +1,4 @@
-"""Batching, latency, admission and dispatch: tables."""
+"""Batching, latency and dispatch: tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_router.core import dispatch
-from headrace_router.core.admission import Budget, Lease, Limiter, Limits, QueueBound, Queued
 from headrace_router.core.batching import BatchLimits, Decision, cut, group_of, has_one_group
 from headrace_router.core.latency import STALE_S, LatencyModel
 from headrace_router.core.queue import Queue
@@ -98,6 +97,24 @@ def test_without_knowledge_only_passed_deadlines_are_dropped(make_waiting: Make,
         assert (decision.bundle.items, decision.expired) == ([tight], [passed])
 
 
+@pytest.mark.parametrize("came_back", [False, True], ids=["new ones", "a bundle that came back"])
+def test_a_bundle_ends_where_the_runner_may_have_no_more_requests(
+    make_waiting: Make, entry: RevisionEntry, came_back: bool
+) -> None:
+    queue, items = Queue(), [make_waiting(rows=1 + number % 2) for number in range(5)]
+    if came_back:
+        queue.put_back(items)
+    else:
+        for item in items:
+            queue.push(item)
+    taken = []
+    while queue.count:
+        decision = cut(queue, entry, 0.0, LatencyModel(), LIMITS, most=2)
+        assert decision.bundle is not None
+        taken.append(decision.bundle.items)
+    assert taken == [items[:2], items[2:4], items[4:]]
+
+
 @pytest.mark.parametrize(
     ("wanted", "outputs"),
     [((("y",), ("z",)), ("y", "z")), ((("y",), ()), ()), (((), ()), ()), ((("y",), ("y",)), ("y",))],
@@ -182,124 +199,6 @@ def test_predictions_are_never_negative_and_never_fall_with_rows(seen: list[tupl
     known = [value for value in predictions if value is not None]
     assert known == sorted(known)
     assert all(value >= 0 for value in known)
-
-
-# --- admission ---
-
-
-def leased(limits: Limits, now: float = 0.0, **changes: object) -> Limiter:
-    limiter = Limiter("tenant:t")
-    limiter.set_lease(replace(Lease(limits), **changes), now)  # type: ignore[arg-type]
-    return limiter
-
-
-def refused(limiter: Limiter, now: float = 0.0, size: int = 10, queued: tuple[Queued, ...] = ()) -> str | None:
-    refusal = limiter.refusal(now, size, queued, 0.2)
-    return refusal.dimension if refusal else None
-
-
-@pytest.mark.parametrize(
-    ("limiter", "queued", "dimension", "retry_after_s"),
-    [
-        (Limiter("tenant:t"), (), None, None),
-        (leased(Limits()), (), None, None),
-        (leased(Limits(concurrency=0)), (), "concurrency", None),
-        (leased(Limits(requests_per_second=0.0)), (), "requests_per_second", None),
-        (leased(Limits(queue_length=2)), (Queued(1, 1), Queued(1, 1)), "queue_length", 0.2),
-        (leased(Limits(queue_bytes=15)), (Queued(1, 6),), "queue_bytes", 0.2),
-        (leased(Limits(queue_bytes=9)), (), "queue_bytes", None),
-        (leased(Limits(), budget=Budget.REFUSE), (), "budget", None),
-        (leased(Limits(), budget=Budget.QUEUE), (), None, None),
-    ],
-    ids=[
-        "no lease, no limit",
-        "an empty lease limits nothing",
-        "no concurrency at all: time does not help",
-        "a rate of zero is none at all: time does not help",
-        "queue length over all its models",
-        "queue bytes, with the request's own",
-        "a request that never fits: time does not help",
-        "a spent budget refuses",
-        "a spent budget may only hold",
-    ],
-)
-def test_refusals(
-    limiter: Limiter, queued: tuple[Queued, ...], dimension: str | None, retry_after_s: float | None
-) -> None:
-    refusal = limiter.refusal(0.0, 10, queued, 0.2)
-    assert (refusal.dimension if refusal else None) == dimension
-    assert (refusal.retry_after_s if refusal else None) == retry_after_s
-
-
-def test_concurrency_counts_what_is_in_hand() -> None:
-    limiter = leased(Limits(concurrency=2))
-    limiter.enter()
-    assert refused(limiter) is None
-    limiter.enter()
-    refusal = limiter.refusal(0.0, 1, (), 0.2)
-    assert refusal is not None
-    error = refusal.error(limiter.subject)
-    assert (error.dimension, error.subject, error.retry_after_s) == ("concurrency", "tenant:t", 0.2)
-    limiter.in_hand -= 1
-    assert refused(limiter) is None
-
-
-def test_the_retry_advice_of_a_rate_is_when_the_next_token_comes() -> None:
-    limiter = leased(Limits(requests_per_second=4.0))
-    for _ in range(4):
-        assert refused(limiter) is None
-        limiter.enter()
-    refusal = limiter.refusal(0.1, 1, (), None)
-    assert refusal is not None
-    assert refusal.retry_after_s == pytest.approx(0.15)
-    assert refused(limiter, 0.2499) == "requests_per_second"
-    assert refused(limiter, 0.2501) is None
-
-
-def test_a_renewed_lease_does_not_refill_the_bucket() -> None:
-    limiter = leased(Limits(requests_per_second=2.0))
-    for _ in range(2):
-        limiter.enter()
-    limiter.set_lease(Lease(Limits(requests_per_second=2.0)), 0.1)
-    assert refused(limiter, 0.1) == "requests_per_second"
-
-
-def test_an_expired_lease_falls_to_its_floor_and_keeps_what_the_floor_leaves_open() -> None:
-    limits, floor = Limits(concurrency=10, queue_length=3), Limits(concurrency=1)
-    limiter = leased(limits, floor=floor, ttl_s=5.0)
-    limiter.enter()
-    assert refused(limiter, 4.9) is None
-    assert refused(limiter, 5.0) == "concurrency"
-    limiter.in_hand = 0
-    assert refused(limiter, 6.0, queued=(Queued(3, 0),)) == "queue_length"
-    limiter.set_lease(Lease(limits, floor, 5.0), 6.0)
-    limiter.enter()
-    assert refused(limiter, 6.1) is None
-
-
-@given(
-    st.floats(0.5, 50.0),
-    st.lists(st.floats(0.0, 1.0), min_size=1, max_size=200),
-)
-def test_a_rate_is_never_exceeded(rate: float, gaps: list[float]) -> None:
-    limiter = leased(Limits(requests_per_second=rate))
-    now, admitted = 0.0, 0
-    for gap in gaps:
-        now += gap
-        if refused(limiter, now) is None:
-            limiter.enter()
-            admitted += 1
-    assert admitted <= max(1.0, rate) + rate * now + 1e-6
-
-
-def test_the_queue_of_a_model_is_bounded_and_an_empty_one_takes_any_request() -> None:
-    bound = QueueBound(2, 100)
-    assert bound.refusal("m", 0, 1000, None) is None
-    assert bound.refusal("m", 1, 100, None) is None
-    for length, size in ((2, 10), (1, 101)):
-        full = bound.refusal("m", length, size, 0.5)
-        assert full is not None
-        assert full.retry_after_s >= 0.5
 
 
 # --- dispatch ---

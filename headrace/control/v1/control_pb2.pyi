@@ -108,7 +108,7 @@ class ModelEntry(_message.Message):
     def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., shared_with: _Optional[_Iterable[str]] = ..., revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., response_cache: bool = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Revision(_message.Message):
-    __slots__ = ("revision", "version", "current", "retiring", "signature", "max_batch_size", "batching", "model_config", "platform", "blocked_reason", "loading")
+    __slots__ = ("revision", "version", "current", "retiring", "signature", "max_batch_size", "batching", "model_config", "platform", "blocked_reason", "loading", "instance_concurrency")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +120,7 @@ class Revision(_message.Message):
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     BLOCKED_REASON_FIELD_NUMBER: _ClassVar[int]
     LOADING_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
     revision: int
     version: str
     current: bool
@@ -131,7 +132,8 @@ class Revision(_message.Message):
     platform: str
     blocked_reason: str
     loading: bool
-    def __init__(self, revision: _Optional[int] = ..., version: _Optional[str] = ..., current: bool = ..., retiring: bool = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[_Union[BatchingPolicy, _Mapping]] = ..., model_config: _Optional[bytes] = ..., platform: _Optional[str] = ..., blocked_reason: _Optional[str] = ..., loading: bool = ...) -> None: ...
+    instance_concurrency: int
+    def __init__(self, revision: _Optional[int] = ..., version: _Optional[str] = ..., current: bool = ..., retiring: bool = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[_Union[BatchingPolicy, _Mapping]] = ..., model_config: _Optional[bytes] = ..., platform: _Optional[str] = ..., blocked_reason: _Optional[str] = ..., loading: bool = ..., instance_concurrency: _Optional[int] = ...) -> None: ...
 
 class BatchingPolicy(_message.Message):
     __slots__ = ("preferred_batch_sizes", "max_queue_delay_us", "priority_levels", "default_priority_level", "max_queue_size", "default_timeout_us", "pad")
@@ -181,7 +183,7 @@ class Placement(_message.Message):
     def __init__(self, instance_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., target: _Optional[str] = ..., state: _Optional[_Union[PlacementState, str]] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., decide: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., place: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., profile_us: _Optional[_Mapping[int, int]] = ...) -> None: ...
 
 class QuotaLease(_message.Message):
-    __slots__ = ("tenant", "model", "limits", "floor", "ttl", "budget_state", "weight")
+    __slots__ = ("tenant", "model", "limits", "floor", "ttl", "budget_state", "weight", "answers")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +191,7 @@ class QuotaLease(_message.Message):
     TTL_FIELD_NUMBER: _ClassVar[int]
     BUDGET_STATE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     model: str
     limits: QuotaLimits
@@ -196,7 +199,8 @@ class QuotaLease(_message.Message):
     ttl: _duration_pb2.Duration
     budget_state: BudgetState
     weight: float
-    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., limits: _Optional[_Union[QuotaLimits, _Mapping]] = ..., floor: _Optional[_Union[QuotaLimits, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget_state: _Optional[_Union[BudgetState, str]] = ..., weight: _Optional[float] = ...) -> None: ...
+    answers: int
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., limits: _Optional[_Union[QuotaLimits, _Mapping]] = ..., floor: _Optional[_Union[QuotaLimits, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget_state: _Optional[_Union[BudgetState, str]] = ..., weight: _Optional[float] = ..., answers: _Optional[int] = ...) -> None: ...
 
 class QuotaLimits(_message.Message):
     __slots__ = ("concurrency", "requests_per_second", "queue_length", "queue_bytes")

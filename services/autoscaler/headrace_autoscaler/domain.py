@@ -47,6 +47,8 @@ class Limits:
     gpu_memory_bytes: int | None = None
     concurrency: int | None = None
     requests_per_second: float | None = None
+    queue_length: int | None = None
+    queue_bytes: int | None = None
     budget_micros_per_hour: int | None = None
     budget_micros_per_month: int | None = None
 
@@ -84,6 +86,7 @@ class ModelSpec:
     source: str = ""
     cache_shared: bool = False
     cache_ttl_s: float | None = None
+    instance_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -74,19 +75,32 @@ def _bounded(message: str) -> str:
 
 def _details(code: grpc.StatusCode, message: str, error: errors.HeadraceError) -> bytes | None:
     retry_after_s = getattr(error, "retry_after_s", None)
-    parts: list[any_pb2.Any] = []
-    if isinstance(error, errors.QuotaExceeded):
-        failure = error_details_pb2.QuotaFailure()
-        failure.violations.add(subject=error.subject, description=f"{error.dimension}: {message}")
-        parts.append(_pack(failure))
-    if retry_after_s is not None:
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(retry_after_s * 1e9))
-        parts.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
-    if not parts:
+    subject, dimension = (error.subject, error.dimension) if isinstance(error, errors.QuotaExceeded) else ("", "")
+    if retry_after_s is None and not dimension:
         return None
-    status = status_pb2.Status(code=code.value[0], message=message, details=parts)
+    unchanging = _without_delay(code.value[0], message, subject, dimension)
+    # Of a serialised message, the parts may follow each other in any order, and repeated ones add up.
+    return unchanging if retry_after_s is None else unchanging + _delay(math.ceil(retry_after_s * 1e3))
+
+
+@lru_cache(maxsize=1024)
+def _without_delay(code: int, message: str, subject: str, dimension: str) -> bytes:
+    """A refusal says the same to everybody but for the delay, and a flood of them must cost little."""
+    status = status_pb2.Status(code=code, message=message)
+    if dimension:
+        failure = error_details_pb2.QuotaFailure()
+        failure.violations.add(subject=subject, description=f"{dimension}: {message}")
+        status.details.append(_pack(failure))
     serialized: bytes = status.SerializeToString()
+    return serialized
+
+
+@lru_cache(maxsize=4096)
+def _delay(milliseconds: int) -> bytes:
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(milliseconds)
+    info = error_details_pb2.RetryInfo(retry_delay=delay)
+    serialized: bytes = status_pb2.Status(details=[_pack(info)]).SerializeToString()
     return serialized
 
 

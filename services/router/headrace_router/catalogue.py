@@ -145,6 +145,7 @@ def _revision(model: control_pb2.ModelEntry, revision: control_pb2.Revision) -> 
         loading=revision.loading,
         retiring=revision.retiring,
         current=revision.current,
+        instance_concurrency=revision.instance_concurrency,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Protocol
@@ -18,6 +19,10 @@ from headrace_router.runners import CHANNEL_OPTIONS
 _log = get_logger()
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 2.0
+REMEMBERED = 256
+"""Versions of which we know when we said that they were applied."""
+LONGEST_LEASE_S = 3600.0
+"""Older than this is what answers something that we do not remember."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class ControlClient:
         self._period_s = demand_period_s
         self._user = user
         self._applied: int | None = None
+        self._sent_at: dict[int, float] = {}
         self._urgent = asyncio.Event()
 
     def urgent(self) -> None:
@@ -91,6 +97,7 @@ class ControlClient:
         return was_connected
 
     async def _converse(self, call: Any) -> None:
+        self._sent_at = {0: time.monotonic()}
         hello = control_pb2.Hello(
             router_id=self._router_id, software_version=_version(), highest_epoch=self.highest_epoch
         )
@@ -100,6 +107,7 @@ class ControlClient:
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
                 self._obey(response)
+                self._sent_at[response.update.version] = time.monotonic()
                 async with writes:
                     await call.write(control_pb2.SyncRequest(applied_version=self._applied))
         finally:
@@ -115,9 +123,21 @@ class ControlClient:
         update = response.update
         if not update.full and (self._applied is None or update.version != self._applied + 1):
             raise Refused(f"delta {update.version} does not follow {self._applied}; a full state is needed")
+        self._shorten(update.leases)
         self._user.apply(update)
         self._applied = update.version
         self.connected = True
+
+    def _shorten(self, leases: Iterable[control_pb2.QuotaLease]) -> None:
+        """A lease runs from when we sent what it answers, however long it was on its way to us."""
+        now, answered = time.monotonic(), 0
+        for lease in leases:
+            if lease.ttl.ToNanoseconds():
+                age_s = now - self._sent_at.get(lease.answers, now - LONGEST_LEASE_S)
+                lease.ttl.FromNanoseconds(max(1, lease.ttl.ToNanoseconds() - int(age_s * 1e9)))
+            answered = max(answered, lease.answers)
+        recent = sorted(version for version in self._sent_at if version >= answered)[-REMEMBERED:]
+        self._sent_at = {version: self._sent_at[version] for version in recent}
 
     async def _report(self, call: Any, writes: asyncio.Lock) -> None:
         """Every period, and at once when urgent. A report counts as sent once it has been written."""

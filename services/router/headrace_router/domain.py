@@ -47,6 +47,7 @@ class RevisionEntry:
         cache_shared: the response cache serves all tenants as one.
         cache_ttl_s: None: the router's default.
         created_us: when a model of this name was made, since the epoch: tells its lives apart.
+        instance_concurrency: requests at one runner at once; 0: as many as its slots take.
     """
 
     model: str
@@ -69,6 +70,7 @@ class RevisionEntry:
     cache_shared: bool = False
     cache_ttl_s: float | None = None
     created_us: int = 0
+    instance_concurrency: int = 0
 
     @property
     def key(self) -> tuple[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterator
+from math import inf
 from typing import Protocol
 
 from headrace.runner.v1 import runner_pb2
@@ -14,8 +15,10 @@ from headrace_router.bundles import split_outputs
 from headrace_router.core import dispatch
 from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.batching import BatchLimits, Bundle, cut, group_of, has_one_group, waiting_suspect
+from headrace_router.core.comebacks import Comebacks
 from headrace_router.core.latency import LatencyModel
 from headrace_router.core.queue import Queue
+from headrace_router.core.shedding import Drain
 from headrace_router.core.waiting import Answer, Stage, Waiting
 from headrace_router.domain import InferenceRequest, RevisionEntry, TensorData
 from headrace_router.incidents import Incidents
@@ -45,6 +48,8 @@ class Lane:
     Attributes:
         in_hand: requests admitted and not yet answered.
         most_queued: more than so many do not wait.
+        timeout_s: of requests that set no deadline; 0: they have none.
+        drain, comebacks: tell who would be late, and those who are refused when to return.
         closed_for: makes the error that new requests are refused with; None: it is open.
         asked_at: when the first request came that found no runner; None while there is one.
         without_since: since when there is no runner that takes bundles; None while there is one.
@@ -61,6 +66,9 @@ class Lane:
         self.held: list[Waiting] = []
         self.in_hand = 0
         self.most_queued = 1 << 62
+        self.timeout_s = entry.batching.default_timeout_s
+        self.drain = Drain()
+        self.comebacks = Comebacks()
         self.closed_for: Callable[[], errors.HeadraceError] | None = None
         self.asked_at: float | None = None
         self.without_since: float | None = clock.monotonic()
@@ -76,12 +84,30 @@ class Lane:
         self._linger: asyncio.TimerHandle | None = None
 
     @property
+    def most_rows(self) -> int:
+        """Of a bundle, with requests as they wait now."""
+        most = self.entry.max_batch_size if self.entry.batchable else 1
+        queue = self.queue
+        if self.entry.instance_concurrency:
+            most = min(most, max(1, int(self.entry.instance_concurrency * self.drain.rows_per_request)))
+        if most > 1 and queue.size_bytes * most > self._limits.max_bundle_bytes * queue.count:
+            most = max(1, self._limits.max_bundle_bytes * queue.count // queue.size_bytes)
+        return most
+
+    @property
+    def backlog_from(self) -> int:
+        """So many that wait fill every slot at once: one, unless the model lingers."""
+        batching = self.entry.batching
+        return self.most_rows if batching.max_queue_delay_s or batching.preferred_batch_sizes else 1
+
+    @property
     def statistics(self) -> RevisionStatistics:
         return self._books.statistics
 
     def set_entry(self, entry: RevisionEntry) -> None:
         """The catalogue describes the revision anew: its signature came, or it is blocked."""
         self.entry = entry
+        self.timeout_s = entry.batching.default_timeout_s
         self._one_group = not entry.batchable or has_one_group(entry)
 
     def enter(self, request: InferenceRequest, answer: Answer, account: Account, now: float, *, hold: bool) -> Waiting:
@@ -89,9 +115,8 @@ class Lane:
         group: Hashable = _ONE_GROUP if self._one_group else group_of(request)
         level = self.queue.level_of(request.priority)
         item = Waiting(request, answer, account, group, level, now)
-        timeout_s = self.entry.batching.default_timeout_s
-        if timeout_s and request.deadline is None:
-            item.deadline = now + timeout_s
+        if self.timeout_s and request.deadline is None:
+            item.deadline = now + self.timeout_s
         self.in_hand += 1
         account.queued += 1
         account.queued_bytes += item.size_bytes
@@ -129,18 +154,26 @@ class Lane:
         now = self._now()
         while self.queue.count:
             suspect_waits = waiting_suspect(self.queue, self._limits.max_attempts)
-            runner, suspect = dispatch.pick(self.runners.values(), suspect_waits=suspect_waits)
+            at_once = self.entry.instance_concurrency
+            runners = self._with_room(at_once) if at_once else self.runners.values()
+            runner, suspect = dispatch.pick(runners, suspect_waits=suspect_waits)
             if runner is None:
                 return
-            decision = cut(self.queue, self.entry, now, self.latency, self._limits, suspect=suspect)
+            most = at_once - runner.requests if at_once else 0
+            decision = cut(self.queue, self.entry, now, self.latency, self._limits, suspect=suspect, most=most)
             for item in decision.expired:
                 self._unqueue(item)
                 self._fail(item, expired(item), "deadline")
+            if decision.expired:
+                self.drain.heed(late=True)
             if decision.bundle is None:
                 if decision.wait_until is not None:
                     self._flush_at(decision.wait_until, now)
                 return
             self._send(runner, decision.bundle, now)
+
+    def _with_room(self, at_once: int) -> list[Runner]:
+        return [runner for runner in self.runners.values() if runner.requests < at_once]
 
     def _send(self, runner: Runner, bundle: Bundle, now: float) -> None:
         for item in bundle.items:
@@ -200,7 +233,11 @@ class Lane:
 
     def _answer(self, runner: Runner, sent: Sent, outputs: list[list[TensorData]], compute_s: float) -> None:
         bundle = sent.bundle
-        self.latency.observe(bundle.rows, compute_s, self._now())
+        now = self._now()
+        self.latency.observe(bundle.rows, compute_s, now)
+        self.drain.done(bundle.rows, len(bundle.items), now, waiting=self.queue.count >= self.backlog_from)
+        if bundle.deadline != inf:
+            self.drain.heed(late=now > bundle.deadline)
         answered = self._books.answer(bundle, sent.at, outputs, compute_s, self.entry.slo_s)
         if answered:
             self._left(answered)
@@ -234,6 +271,7 @@ class Lane:
                 self.fail(item, expired(item), "deadline")
 
     def bundles_lost(self, runner: Runner, lost: list[Sent]) -> None:
+        self.drain.lost()
         for sent in lost:
             retry = dispatch.after_loss(_wanted(sent.bundle), self._limits.max_attempts)
             self._retry(retry, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, "its runner was lost each time that it was sent")

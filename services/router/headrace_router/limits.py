@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from headrace.control.v1 import control_pb2
-from headrace_common.errors import HeadraceError
 from headrace_router.core.accounts import Account
-from headrace_router.core.admission import Budget, Lease, Limiter, Limits, QueueBound, Queued
-from headrace_router.domain import InferenceRequest
+from headrace_router.core.admission import Budget, Lease, Limiter, Limits
 from headrace_router.lanes import Lane
 from headrace_router.measures import Use
 
@@ -36,6 +34,8 @@ class LimitBook:
         """The tenant's account at a lane, made with its first request."""
         model, revision = lane.entry.key
         account = Account(tenant, model, revision, self._limiter(tenant, ""), self._limiter(tenant, model))
+        account.tenant_limit.occupants.append(account)
+        account.model_limit.occupants.append(account)
         lane.accounts[tenant] = account
         self._accounts.setdefault(tenant, {})[lane.entry.key] = account
         self._count += 1
@@ -58,26 +58,6 @@ class LimitBook:
         for lane in lanes:
             for tenant in touched & lane.accounts.keys():
                 lane.queue.set_weight(tenant, self._weight(tenant, lane.entry.model))
-
-    def refusal(self, account: Account, request: InferenceRequest, now: float) -> HeadraceError | None:
-        """Why the tenant's limits, or its limits for the model, do not admit the request."""
-        expected_s = account.expected_s()
-        for limiter, model in ((account.tenant_limit, ""), (account.model_limit, account.model)):
-            queued = self._queued(account.tenant, model)
-            refusal = limiter.refusal(now, request.size_bytes, queued, expected_s)
-            if refusal is not None:
-                account.count(refusal.dimension)
-                return refusal.error(limiter.subject)
-        return None
-
-    def rate_refusal(self, account: Account, now: float) -> HeadraceError | None:
-        """Why the rates of the tenant, or of its use of the model, do not admit a request that costs nothing else."""
-        for limiter in (account.tenant_limit, account.model_limit):
-            refusal = None if limiter.open else limiter.rate_refusal(now)
-            if refusal is not None:
-                account.count(refusal.dimension)
-                return refusal.error(limiter.subject)
-        return None
 
     def __iter__(self) -> Iterator[Account]:
         for accounts in self._accounts.values():
@@ -111,6 +91,8 @@ class LimitBook:
         tenant = account.tenant
         del lane.accounts[tenant]
         lane.queue.set_weight(tenant, 1.0)
+        for limiter in (account.tenant_limit, account.model_limit):
+            limiter.occupants.remove(account)
         of_tenant = self._accounts[tenant]
         del of_tenant[account.model, account.revision]
         self._count -= 1
@@ -143,24 +125,10 @@ class LimitBook:
         limiter = self._limiter(tenant, model)
         return (limiter if limiter.lease else self._limiter(tenant, "")).weight
 
-    def _queued(self, tenant: str, model: str) -> Iterator[Queued]:
-        for account in self._accounts.get(tenant, {}).values():
-            if not model or account.model == model:
-                yield Queued(account.queued, account.queued_bytes)
-
-
-def queue_refusal(lane: Lane, account: Account, request: InferenceRequest, bound: QueueBound) -> HeadraceError | None:
-    queue = lane.queue
-    expected_s = account.expected_s()
-    full = bound.refusal(lane.entry.model, queue.count, queue.size_bytes + request.size_bytes, expected_s)
-    if full is not None:
-        account.count("queue_full")
-    return full
-
 
 def may_be_sent(account: Account) -> bool:
     """No spent budget says that its requests wait."""
-    return account.tenant_limit.budget is not Budget.QUEUE and account.model_limit.budget is not Budget.QUEUE
+    return not (account.tenant_limit.holds or account.model_limit.holds)
 
 
 def _use(account: Account) -> Use:

@@ -20,14 +20,14 @@ from headrace_router import demand
 from headrace_router.catalogue import LiveCatalogue
 from headrace_router.control import ControlClient, Report
 from headrace_router.core.accounts import Account, RevisionStatistics
-from headrace_router.core.admission import QueueBound
 from headrace_router.core.batching import BatchLimits
 from headrace_router.core.waiting import Answer, Stage, Waiting
 from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry
 from headrace_router.fleet import Fleet
 from headrace_router.lanes import Lane
-from headrace_router.limits import LimitBook, may_be_sent, queue_refusal
+from headrace_router.limits import LimitBook, may_be_sent
 from headrace_router.measures import ColdStart, Counters, Measures
+from headrace_router.refusals import refuse_full, refuse_late, refuse_over_limit
 from headrace_router.sweep import sweep_lane
 from headrace_router.transport import Transports
 
@@ -50,6 +50,7 @@ class Plane:
         self._config = config
         self._clock = clock
         self._now: Callable[[], float] = clock.monotonic
+        self._max_queue_bytes = config.max_queue_bytes
         self._batch_limits = BatchLimits(config.max_bundle_bytes, config.max_attempts)
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._limits = LimitBook()
@@ -134,21 +135,27 @@ class Plane:
         totals.rows += request.rows
         totals.input_bytes += request.size_bytes
         tenant_limit, model_limit, queue = account.tenant_limit, account.model_limit, lane.queue
-        if (
-            self._stopping
-            or lane.closed_for
-            or not tenant_limit.open
-            or not model_limit.open
-            or queue.count >= lane.most_queued
-            or queue.size_bytes + request.size_bytes > self._config.max_queue_bytes
-        ):
-            hold = self._admit(lane, account, request, now)
-            tenant_limit.enter()
-            model_limit.enter()
-        else:
-            hold = False
+        size_bytes = request.size_bytes
+        if self._stopping or lane.closed_for:
+            self._refuse_closed(lane, account)
+        hold = False
+        if not (tenant_limit.open and model_limit.open):
+            if not (tenant_limit.admits(now, size_bytes) and model_limit.admits(now, size_bytes)):
+                refuse_over_limit(account, size_bytes, now)
+            hold = tenant_limit.holds or model_limit.holds
+        if queue.count:
+            if queue.count >= lane.most_queued or queue.size_bytes + size_bytes > self._max_queue_bytes:
+                refuse_full(lane, account, now)
+            if request.deadline is not None or lane.timeout_s:
+                refuse_late(lane, account, request, now)
+        if tenant_limit.open:
             tenant_limit.in_hand += 1
+        else:
+            tenant_limit.enter(now)
+        if model_limit.open:
             model_limit.in_hand += 1
+        else:
+            model_limit.enter(now)
         return lane.enter(request, answer, account, now, hold=hold)
 
     def place(self, request: InferenceRequest) -> tuple[Lane, Account]:
@@ -211,19 +218,9 @@ class Plane:
 
     # --- inside ---
 
-    def _admit(self, lane: Lane, account: Account, request: InferenceRequest, now: float) -> bool:
-        """Raises what refuses the request; whether it has to be held for its budget."""
-        if self._stopping:
-            account.count("unavailable")
-            raise errors.Unavailable(STOPPING)
-        if lane.closed_for is not None:
-            account.count("unavailable")
-            raise lane.closed_for()
-        bound = QueueBound(lane.most_queued, self._config.max_queue_bytes)
-        refusal = self._limits.refusal(account, request, now) or queue_refusal(lane, account, request, bound)
-        if refusal is not None:
-            raise refusal
-        return not may_be_sent(account)
+    def _refuse_closed(self, lane: Lane, account: Account) -> None:
+        account.count("unavailable")
+        raise errors.Unavailable(STOPPING) if self._stopping or lane.closed_for is None else lane.closed_for()
 
     def _open_lane(self, entry: RevisionEntry) -> Lane:
         lane = self._lane_of(entry.model, entry.revision)

@@ -144,6 +144,11 @@ class Runner:
     def outstanding_bundles(self) -> int:
         return len(self.outstanding)
 
+    @property
+    def requests(self) -> int:
+        """In the bundles that it holds."""
+        return sum(len(sent.bundle.items) for sent in self.outstanding.values())
+
     def send(self, bundle: Bundle, now: float) -> None:
         """Takes a slot. The caller has seen that there is one."""
         self._last_id += 1

@@ -18,7 +18,7 @@ def resources_of(quantities: pb.Quantities, what: str) -> Resources:
     Raises:
         InvalidArgument: names the field below `what`.
     """
-    for field in ("concurrency", "requests_per_second"):
+    for field in ("concurrency", "requests_per_second", "queue_length", "queue_bytes"):
         if quantities.HasField(field):
             raise InvalidArgument(f"{what}.{field}: an instance does not hold it; set limits.{field}")
     limits = limits_of(quantities, pb.Budget(), what)
@@ -48,6 +48,8 @@ def limits_of(quantities: pb.Quantities, budget: pb.Budget, what: str) -> Limits
         gpu_memory_bytes=parse_bytes(q.gpu_memory, f"{what}.gpu_memory") if q.HasField("gpu_memory") else None,
         concurrency=q.concurrency if q.HasField("concurrency") else None,
         requests_per_second=q.requests_per_second if q.HasField("requests_per_second") else None,
+        queue_length=q.queue_length if q.HasField("queue_length") else None,
+        queue_bytes=parse_bytes(q.queue_bytes, f"{what}.queue_bytes") if q.HasField("queue_bytes") else None,
         budget_micros_per_hour=parse_micros(b.per_hour, "budget.per_hour") if b.HasField("per_hour") else None,
         budget_micros_per_month=parse_micros(b.per_month, "budget.per_month") if b.HasField("per_month") else None,
     )
@@ -62,6 +64,8 @@ def quantities_pb(limits: Limits) -> pb.Quantities:
         gpu_memory=None if limits.gpu_memory_bytes is None else exact_bytes(limits.gpu_memory_bytes),
         concurrency=limits.concurrency,
         requests_per_second=limits.requests_per_second,
+        queue_length=limits.queue_length,
+        queue_bytes=None if limits.queue_bytes is None else exact_bytes(limits.queue_bytes),
     )
 
 

@@ -8,11 +8,13 @@ from typing import TypeVar
 from headrace.control.v1 import control_pb2
 from headrace_autoscaler.control import messages
 from headrace_autoscaler.control.session import Session
-from headrace_autoscaler.core.leases import divide
+from headrace_autoscaler.core.leases import LeaseBook, is_limited
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.core.wants import Use, WantMeter
 from headrace_autoscaler.domain import Limits, Model, Tenant
 from headrace_autoscaler.fleet.announcements import PlacementNotice
+from headrace_autoscaler.fleet.reports import DemandEntry, Report
 from headrace_common.clock import Clock
 from headrace_common.identity import DEFAULT_TENANT
 
@@ -42,6 +44,9 @@ class Board:
         self._models: dict[str, control_pb2.ModelEntry] = {}
         self._placements: dict[str, control_pb2.Placement] = {}
         self._limits: dict[str, tuple[str, str, float, Limits]] = {}
+        # Routers may still obey what an autoscaler before us has lent them.
+        self._book = LeaseBook(processes, LEASE_TTL_S, clock.monotonic() + LEASE_TTL_S)
+        self._meters: dict[str, WantMeter] = {}
 
     # fleet.Announcements
 
@@ -69,10 +74,15 @@ class Board:
 
     # Sessions
 
+    def has_part(self, router: str) -> bool:
+        """Whether it is one of the routers that limits are divided among."""
+        return router in self._book.routers
+
     def open(self, router: str) -> Session:
         """A new session for this router, in place of any that it had."""
-        session = self._sessions[router] = Session(router)
-        self._touch_all_leases()
+        now = self._clock.monotonic()
+        session = self._sessions[router] = Session(router, now)
+        self._meters[router] = WantMeter(now)
         return session
 
     def close(self, session: Session) -> bool:
@@ -83,30 +93,47 @@ class Board:
         del self._sessions[session.router]
         if was_complete and not self._complete:
             self._incomplete_since = self._clock.monotonic()
-        self._touch_all_leases()
+        del self._meters[session.router]
+        self._book.want(session.router, {})
         return True
 
     def update_for(self, session: Session) -> control_pb2.StateUpdate:
-        leases = {key: self._lease(key, session.router) for key in session.leases_due(self._limits)}
-        return session.take(self._mark, self._models, self._placements, leases)
+        keys = session.leases_due(self._limits)
+        serial, shares = self._book.issue(session.router, keys, session.heard_at, self._clock.monotonic())
+        leases = {}
+        for key, share in shares.items():
+            tenant, model, weight, _ = self._limits[key]
+            leases[key] = messages.lease(tenant, model, weight, share, LEASE_TTL_S, session.answers)
+        update = session.take(self._mark, self._models, self._placements, leases)
+        session.issued(update.version, serial)
+        return update
+
+    def applied(self, session: Session, version: int) -> None:
+        """The router says that it obeys this version, so no lease from before."""
+        serial = session.applied(version, self._clock.monotonic())
+        if self._sessions.get(session.router) is session and serial:
+            self._book.applied(session.router, serial)
+
+    def reported(self, report: Report) -> None:
+        """Leases move with what routers report."""
+        meter = self._meters.get(report.router)
+        if meter is not None and not report.urgent:
+            self._book.want(report.router, meter.report(map(_use, report.entries), self._clock.monotonic()))
+
+    def move_leases(self) -> None:
+        """Sends what has to move from router to router. Call it every now and then."""
+        for router, keys in self._book.moves(self._sessions, self._clock.monotonic()).items():
+            self._sessions[router].touch(leases=keys)
 
     def refresh_leases(self) -> None:
         """Renews what expires. Call it well within the time to live."""
-        expiring = [
-            key
-            for key, (_, _, _, limits) in self._limits.items()
-            if limits.concurrency is not None or limits.requests_per_second is not None
-        ]
+        expiring = [key for key, (_, _, _, limits) in self._limits.items() if is_limited(limits)]
         for session in self._sessions.values():
             session.touch(leases=expiring)
 
     @property
     def _complete(self) -> bool:
         return len(self._sessions) >= self._processes
-
-    def _touch_all_leases(self) -> None:
-        for session in self._sessions.values():
-            session.touch(leases=self._limits)
 
     def _set_models(self, models: tuple[Model, ...], blocked: Mapping[Key, str]) -> set[str]:
         known = {
@@ -121,7 +148,7 @@ class Board:
         for name in tuple(changed):
             old = self._models.pop(name, None)
             if name in known:
-                self._models[name] = messages.model_entry(known[name][0], blocked)
+                self._models[name] = messages.model_entry(known[name][0], blocked, self._processes)
                 if self._models[name] == old:
                     changed.discard(name)
         return changed
@@ -140,18 +167,20 @@ class Board:
         limits.update({each.name: (each.name, "", each.weight, each.nominal) for each in tenants})
         for model in models:
             spec = model.spec
-            if spec.limits.concurrency is not None or spec.limits.requests_per_second is not None:
+            if is_limited(spec.limits):
                 limits[f"{spec.tenant}/{spec.name}"] = (spec.tenant, spec.name, 1.0, spec.limits)
             if spec.tenant not in limits:
                 limits[spec.tenant] = (spec.tenant, "", 1.0, Limits())
         changed = _differences(self._limits, limits)
         self._limits = limits
+        if changed:
+            self._book.set_limits({key: each for key, (_, _, _, each) in limits.items()})
         return changed
 
-    def _lease(self, key: str, router: str) -> control_pb2.QuotaLease:
-        tenant, model, weight, limits = self._limits[key]
-        share = divide(limits, tuple(self._sessions), self._processes)[router]
-        return messages.lease(tenant, model, weight, share, LEASE_TTL_S)
+
+def _use(entry: DemandEntry) -> Use:
+    in_hand = entry.level.queued + entry.level.in_flight
+    return Use(entry.tenant, entry.model, entry.counts.arrivals, entry.refused, in_hand)
 
 
 def _differences(old: Mapping[str, T], new: Mapping[str, T]) -> set[str]:

@@ -12,7 +12,7 @@ from headrace_autoscaler.core.demand import Counts, Level
 from headrace_autoscaler.core.leases import Share
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
-from headrace_autoscaler.domain import Batching, Model, Revision, RevisionState
+from headrace_autoscaler.domain import Batching, Limits, Model, Revision, RevisionState
 from headrace_autoscaler.fleet.announcements import PlacementNotice
 from headrace_autoscaler.fleet.link import signature_message
 from headrace_autoscaler.fleet.placing import shape_message
@@ -35,10 +35,15 @@ def seconds(message: duration_pb2.Duration) -> float:
     return message.ToNanoseconds() / 1e9
 
 
-def model_entry(model: Model, blocked: Mapping[Key, str]) -> control_pb2.ModelEntry:
+def model_entry(model: Model, blocked: Mapping[Key, str], routers: int) -> control_pb2.ModelEntry:
     """A revision in its first load is named only where it is all that there is: until it has succeeded,
-    nobody may be sent there."""
+    nobody may be sent there.
+
+    Args:
+        routers: that have equal parts of what an instance takes at once.
+    """
     spec = model.spec
+    at_once = max(1, spec.instance_concurrency // routers) if spec.instance_concurrency else 0
     loading = [each for each in model.revisions if each.state is RevisionState.LOADING]
     shown = [each for each in model.revisions if each.state is not RevisionState.LOADING] or loading
     current = model.current
@@ -46,7 +51,9 @@ def model_entry(model: Model, blocked: Mapping[Key, str]) -> control_pb2.ModelEn
         name=spec.name,
         tenant=spec.tenant,
         shared_with=spec.shared_with,
-        revisions=[_revision(each, each is current, blocked.get((each.model, each.revision), "")) for each in shown],
+        revisions=[
+            _revision(each, each is current, blocked.get((each.model, each.revision), ""), at_once) for each in shown
+        ],
         response_cache=spec.response_cache,
         cache_shared=spec.cache_shared,
     )
@@ -58,7 +65,7 @@ def model_entry(model: Model, blocked: Mapping[Key, str]) -> control_pb2.ModelEn
     return entry
 
 
-def _revision(revision: Revision, current: bool, blocked_reason: str) -> control_pb2.Revision:
+def _revision(revision: Revision, current: bool, blocked_reason: str, at_once: int) -> control_pb2.Revision:
     loaded = revision.loaded
     return control_pb2.Revision(
         revision=revision.revision,
@@ -72,6 +79,7 @@ def _revision(revision: Revision, current: bool, blocked_reason: str) -> control
         platform=loaded.platform if loaded else "",
         blocked_reason=blocked_reason,
         loading=revision.state is RevisionState.LOADING,
+        instance_concurrency=at_once,
     )
 
 
@@ -102,18 +110,26 @@ def placement(notice: PlacementNotice, prices: LocalPrices) -> control_pb2.Place
     return message
 
 
-def lease(tenant: str, model: str, weight: float, share: Share, ttl_s: float) -> control_pb2.QuotaLease:
+def lease(tenant: str, model: str, weight: float, share: Share, ttl_s: float, answers: int) -> control_pb2.QuotaLease:
     """What has no limit does not expire either."""
     return control_pb2.QuotaLease(
         tenant=tenant,
         model=model,
-        limits=control_pb2.QuotaLimits(concurrency=share.concurrency, requests_per_second=share.requests_per_second),
-        floor=control_pb2.QuotaLimits(
-            concurrency=share.floor_concurrency, requests_per_second=share.floor_requests_per_second
-        ),
+        limits=_limits(share.limits),
+        floor=_limits(share.floor),
         ttl=duration(ttl_s if share.limited else 0.0),
         budget_state=control_pb2.BUDGET_STATE_WITHIN,
         weight=weight,
+        answers=answers,
+    )
+
+
+def _limits(limits: Limits) -> control_pb2.QuotaLimits:
+    return control_pb2.QuotaLimits(
+        concurrency=limits.concurrency,
+        requests_per_second=limits.requests_per_second,
+        queue_length=limits.queue_length,
+        queue_bytes=limits.queue_bytes,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from headrace.control.v1 import control_pb2, control_pb2_grpc
-from headrace_autoscaler.control.board import LEASE_TTL_S, Board
+from headrace_autoscaler.control.board import Board
 from headrace_autoscaler.control.messages import report_of
 from headrace_autoscaler.control.session import Session
 from headrace_autoscaler.fleet.reports import Report
@@ -15,7 +15,8 @@ from headrace_autoscaler.fleet.tasks import TaskSet
 from headrace_common.errors import FailedPrecondition, InvalidArgument, Unavailable
 from headrace_common.logs import get_logger
 
-_REFRESH_PERIOD_S = LEASE_TTL_S / 5
+_MOVE_PERIOD_S = 0.5
+_MOVES_PER_REFRESH = 4
 
 
 class Routers(Protocol):
@@ -46,7 +47,7 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
         self._log = get_logger(epoch=epoch)
 
     def start(self) -> None:
-        """Begins to renew leases."""
+        """Begins to renew and to move leases."""
         self._tasks.start(self._refresh(), "lease refresh")
 
     async def close(self) -> None:
@@ -78,6 +79,10 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
         if self._stopping.is_set():
             raise Unavailable("the autoscaler is stopping")
         self._log.info("router connected", router=first.hello.router_id, version=first.hello.software_version)
+        if not self._board.has_part(first.hello.router_id):
+            self._log.warning(
+                "router without a part in any limit; raise router.processes", router=first.hello.router_id
+            )
         session = self._board.open(first.hello.router_id)
         self._routers.router_connected(session.router)
         return session
@@ -86,11 +91,13 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
         async for request in requests:
             match request.WhichOneof("message"):
                 case "demand":
-                    self._routers.report(report_of(session.router, request.demand))
+                    report = report_of(session.router, request.demand)
+                    self._board.reported(report)
+                    self._routers.report(report)
                     if not request.demand.urgent:
                         session.reported()
                 case "applied_version":
-                    session.applied(request.applied_version)
+                    self._board.applied(session, request.applied_version)
                 case _:
                     raise InvalidArgument("Sync: after Hello, only demand and applied_version can follow")
 
@@ -115,5 +122,7 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
 
     async def _refresh(self) -> None:
         while True:
-            await asyncio.sleep(_REFRESH_PERIOD_S)
+            for _ in range(_MOVES_PER_REFRESH):
+                await asyncio.sleep(_MOVE_PERIOD_S)
+                self._board.move_leases()
             self._board.refresh_leases()

@@ -11,9 +11,14 @@ from headrace.control.v1 import control_pb2
 
 class Session:
     """Coalesces changes: what a slow router has not been sent yet is held as a set of keys, never as a
-    queue of messages, and the newest state is sent once it can take it."""
+    queue of messages, and the newest state is sent once it can take it.
 
-    def __init__(self, router: str) -> None:
+    Attributes:
+        answers: the last version that the router said to have applied; 0: none.
+        heard_at: when it said so, or greeted; monotonic seconds.
+    """
+
+    def __init__(self, router: str, now: float) -> None:
         self.router = router
         self._changed = asyncio.Event()
         self._models: set[str] = set()
@@ -24,6 +29,9 @@ class Session:
         self._sent: deque[tuple[int, int]] = deque()
         self._applied_mark = -1
         self._reported_mark = -1
+        self._issued: deque[tuple[int, int]] = deque()
+        self.answers = 0
+        self.heard_at = now
         self._changed.set()
 
     def touch(self, models: Iterable[str] = (), placements: Iterable[str] = (), leases: Iterable[str] = ()) -> None:
@@ -69,9 +77,19 @@ class Session:
         self._models, self._placements, self._leases = set(), set(), set()
         return update
 
-    def applied(self, version: int) -> None:
+    def issued(self, version: int, serial: int) -> None:
+        """The leases of this version are booked under this serial."""
+        self._issued.append((version, serial))
+
+    def applied(self, version: int, now: float) -> int:
+        """The router obeys this version. The serial of the leases that it obeys by that; 0: none are new."""
+        serial = 0
+        while self._issued and self._issued[0][0] <= version:
+            serial = self._issued.popleft()[1]
+        self.answers, self.heard_at = version, now
         while self._sent and self._sent[0][0] <= version:
             self._applied_mark = self._sent.popleft()[1]
+        return serial
 
     def reported(self) -> None:
         """A complete report was made, after whatever the router had said to have applied."""

@@ -16,11 +16,11 @@ from math import inf
 from headrace_common import errors
 from headrace_router.cache.store import Answer, size_of
 from headrace_router.core.accounts import Account
-from headrace_router.core.admission import QueueBound
 from headrace_router.domain import InferenceRequest, InferenceResult
 from headrace_router.lanes import Lane
 from headrace_router.limits import may_be_sent
 from headrace_router.plane import STOPPING, Plane
+from headrace_router.refusals import refuse_full, refuse_over_limit
 
 _OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
     (errors.DeadlineExceeded, "deadline"),
@@ -62,11 +62,12 @@ class Doorway:
         waiting, waiting_bytes: followers at this router.
     """
 
-    def __init__(self, plane: Plane, bound: QueueBound) -> None:
+    def __init__(self, plane: Plane, most_waiting: int, most_bytes: int) -> None:
         self.waiting = 0
         self.waiting_bytes = 0
         self._plane = plane
-        self._bound = bound
+        self._most_waiting = most_waiting
+        self._most_bytes = most_bytes
 
     def check_rate(self, request: InferenceRequest, now: float) -> tuple[Lane, Account]:
         """Where the request belongs, if it may come at all; takes nothing.
@@ -82,7 +83,7 @@ class Doorway:
             account.count("unavailable")
             error = errors.Unavailable(STOPPING)
         elif not (account.tenant_limit.open and account.model_limit.open):
-            error = self._plane.limits.rate_refusal(account, now)
+            error = _rate_refusal(account, now)
         if error is not None:
             _arrive(account, request)
             raise error
@@ -91,8 +92,8 @@ class Doorway:
     def hit(self, request: InferenceRequest, answer: Answer, arrived: float, now: float) -> InferenceResult:
         """Answers from the cache. Raises as `check_rate` does: the rates may have been used up meanwhile."""
         lane, account = self.check_rate(request, now)
-        account.tenant_limit.spend_rate()
-        account.model_limit.spend_rate()
+        account.tenant_limit.spend_rate(now)
+        account.model_limit.spend_rate(now)
         account.totals.cache_hits += 1
         statistics = lane.statistics
         statistics.cache_hits += 1
@@ -112,12 +113,13 @@ class Doorway:
             QueueFull: too many wait already.
         """
         lane, account = self._plane.place(request)
-        error = self._follow_refusal(lane, account, request, now)
-        if error is not None:
+        try:
+            self._check_follower(lane, account, request, now)
+        except errors.HeadraceError:
             _arrive(account, request)
-            raise error
-        account.tenant_limit.enter()
-        account.model_limit.enter()
+            raise
+        account.tenant_limit.enter(now)
+        account.model_limit.enter(now)
         account.following += 1
         lane.in_hand += 1
         self.waiting += 1
@@ -168,23 +170,17 @@ class Doorway:
             lane.fail(item, errors.Cancelled("the caller went away"), "cancelled")
             raise
 
-    def _follow_refusal(
-        self, lane: Lane, account: Account, request: InferenceRequest, now: float
-    ) -> errors.HeadraceError | None:
+    def _check_follower(self, lane: Lane, account: Account, request: InferenceRequest, now: float) -> None:
         if self._plane.stopping:
             account.count("unavailable")
-            return errors.Unavailable(STOPPING)
+            raise errors.Unavailable(STOPPING)
         if lane.closed_for is not None:
             account.count("unavailable")
-            return lane.closed_for()
-        refusal = self._plane.limits.refusal(account, request, now)
-        if refusal is not None:
-            return refusal
+            raise lane.closed_for()
+        refuse_over_limit(account, request.size_bytes, now)
         would_wait = self.waiting_bytes + request.size_bytes
-        full = self._bound.refusal(lane.entry.model, self.waiting, would_wait, account.expected_s())
-        if full is not None:
-            account.count("queue_full")
-        return full
+        if self.waiting >= self._most_waiting or (self.waiting and would_wait > self._most_bytes):
+            refuse_full(lane, account, now)
 
     def _let_go(self, follower: Follower) -> None:
         """It follows no more; its lane still counts it in hand."""
@@ -200,6 +196,15 @@ class Doorway:
         lane.in_hand -= 1
         if not lane.in_hand:
             self._plane.lane_emptied(lane)
+
+
+def _rate_refusal(account: Account, now: float) -> errors.HeadraceError | None:
+    for limiter in (account.tenant_limit, account.model_limit):
+        refusal = None if limiter.open else limiter.rate_refusal(now)
+        if refusal is not None:
+            account.count(refusal.dimension)
+            return refusal
+    return None
 
 
 def _arrive(account: Account, request: InferenceRequest) -> None:

@@ -11,7 +11,6 @@ from headrace_common.clock import Clock
 from headrace_common.config import RouterConfig
 from headrace_router.cache.doorway import Doorway, Follower
 from headrace_router.cache.store import AnswerStore, StoreCounts
-from headrace_router.core.admission import QueueBound
 from headrace_router.core.flights import Flight, Handover, scope_of
 from headrace_router.core.response_key import response_key
 from headrace_router.core.waiting import Answer
@@ -35,7 +34,7 @@ class CachedPlane:
         self._store = store
         self._config = config
         self._now = clock.monotonic
-        self._doorway = Doorway(plane, QueueBound(config.max_queue_length, config.max_queue_bytes))
+        self._doorway = Doorway(plane, config.max_queue_length, config.max_queue_bytes)
         self._flights: dict[bytes, Flight[Follower]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._answering: set[asyncio.Task[None]] = set()

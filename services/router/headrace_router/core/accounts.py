@@ -92,11 +92,6 @@ class Account:
     def count(self, outcome: str) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
-    def expected_s(self) -> float | None:
-        """Mean time in the engine per request that it answered; None before the first."""
-        executed = self.totals.completed - self.totals.spared
-        return self.totals.service_s / executed if executed else None
-
 
 @dataclass(slots=True)
 class RevisionStatistics:

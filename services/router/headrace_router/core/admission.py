@@ -2,21 +2,26 @@
 
 The autoscaler leases each router its share of every limit. A lease that is not renewed falls back to
 its floor, the part that no other router can have.
+
+Admitting is a few comparisons and makes no object: rates are kept as GCRA (the virtual scheduling form of
+the token bucket, ITU-T I.371), whose whole state is the moment at which the bucket would be full again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
+from typing import Protocol
 
-from headrace_common.errors import QueueFull, QuotaExceeded
+from headrace_common.errors import QuotaExceeded
+from headrace_router.core.comebacks import Comebacks, Totals
 
 BURST_S = 1.0
 """A bucket holds this many seconds of its rate: what may come at once after a silence."""
-DEFAULT_RETRY_S = 0.1
-"""Advice to come back, where there is nothing to compute it from."""
+_UNLIMITED = 1 << 62
+_ROUNDING_S = 1e-9
+"""Sums of intervals may come out a little above their product."""
 
 
 class Budget(IntEnum):
@@ -63,12 +68,14 @@ class Lease:
     weight: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """What of a limit's subject is queued."""
+class Occupant(Protocol):
+    """What a limiter looks at of those who are admitted under it: what of theirs waits, and their counts."""
 
-    length: int
-    size_bytes: int
+    queued: int
+    queued_bytes: int
+
+    @property
+    def totals(self) -> Totals: ...
 
 
 class Limiter:
@@ -76,159 +83,169 @@ class Limiter:
 
     Attributes:
         open: nothing is limited: everybody may enter, and `in_hand` is all that has to be kept.
+        holds: the budget is spent, and what is admitted waits unsent.
+        occupants: who is admitted under it; kept by whoever opens and closes them.
     """
 
-    __slots__ = ("_expires", "_limits", "_stamp", "_tokens", "in_hand", "lease", "open", "subject")
+    __slots__ = (
+        "_bounds_queue",
+        "_comebacks",
+        "_concurrency",
+        "_expires",
+        "_full_at",
+        "_interval_s",
+        "_limits",
+        "_slack_s",
+        "_texts",
+        "holds",
+        "in_hand",
+        "lease",
+        "occupants",
+        "open",
+        "subject",
+    )
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
         self.in_hand = 0
         self.lease: Lease | None = None
         self.open = True
-        self._limits = Limits()
+        self.holds = False
+        self.occupants: list[Occupant] = []
         self._expires = inf
-        self._tokens = 0.0
-        self._stamp = 0.0
+        # When the bucket is full again; admitted is who comes no more than the slack before that.
+        self._full_at = -inf
+        self._comebacks = Comebacks()
+        self._obey(Limits())
 
     @property
     def weight(self) -> float:
         return self.lease.weight if self.lease else 1.0
 
-    @property
-    def budget(self) -> Budget:
-        return self.lease.budget if self.lease else Budget.WITHIN
-
     def set_lease(self, lease: Lease | None, now: float) -> None:
         """A renewal keeps what the bucket holds, so that leases cannot be used to refill it."""
-        rate_was = self._limits.requests_per_second
-        self._fill(now)
         self.lease = lease
-        self._limits = lease.limits if lease else Limits()
         self._expires = inf if lease is None or lease.ttl_s is None else now + lease.ttl_s
+        self._change(lease.limits if lease else Limits(), now)
         # An expired lease keeps the limits of its floor: a floor that limits is never open.
         self.open = lease is None or (lease.limits, lease.floor, lease.budget) == (Limits(), Limits(), Budget.WITHIN)
-        rate = self._limits.requests_per_second
-        if rate is not None:
-            self._tokens = _burst(rate) if rate_was is None else min(self._tokens, _burst(rate))
-        self._stamp = now
+        self.holds = lease is not None and lease.budget is Budget.QUEUE
 
-    def refusal(
-        self, now: float, size_bytes: int, queued: Iterable[Queued], expected_s: float | None
-    ) -> Refusal | None:
-        """Why one more request of this size may not enter; None: it may. Takes nothing."""
-        if self.lease is None:
-            return None
+    def admits(self, now: float, size_bytes: int) -> bool:
+        """Whether one more request of this size may enter. Takes nothing: see `enter` and `refusal`."""
         if now >= self._expires:
             self._expire(now)
-        if self.lease.budget is Budget.REFUSE:
-            return Refusal("budget", "its budget is spent", None)
-        limits = self._limits
-        if limits.concurrency is not None and self.in_hand >= limits.concurrency:
-            retry_after_s = (expected_s or DEFAULT_RETRY_S) if limits.concurrency else None
-            return Refusal("concurrency", f"{limits.concurrency} requests at once are in hand", retry_after_s)
-        if limits.queue_length is not None or limits.queue_bytes is not None:
-            refusal = _queue_refusal(limits, size_bytes, queued, expected_s)
-            if refusal is not None:
-                return refusal
-        return self._rate_refusal(now)
+        if self.in_hand >= self._concurrency or self._full_at > now + self._slack_s:
+            return False
+        return not self._bounds_queue or self._queue_shortage(size_bytes) is None
 
-    def enter(self) -> None:
+    def enter(self, now: float) -> None:
         """Books an admitted request."""
         self.in_hand += 1
-        if self._limits.requests_per_second is not None:
-            self._tokens -= 1.0
+        interval_s = self._interval_s
+        if interval_s:
+            full_at = self._full_at
+            self._full_at = (full_at if full_at > now else now) + interval_s
 
-    def rate_refusal(self, now: float) -> Refusal | None:
-        """Why one more request may not come, whatever it costs; None: it may. Takes nothing."""
+    def rate_refusal(self, now: float) -> QuotaExceeded | None:
+        """Why one more request may not come, however little it costs; None: it may. Takes nothing."""
         if now >= self._expires:
             self._expire(now)
-        return self._rate_refusal(now)
+        rate = self._limits.requests_per_second
+        if rate is None or (rate and self._full_at <= now + self._slack_s):
+            return None
+        next_s = self._full_at - self._slack_s - now
+        return self._error("requests_per_second", self._promise(now, next_s, rate) if rate else None)
 
-    def spend_rate(self) -> None:
+    def spend_rate(self, now: float) -> None:
         """Books a request that nobody has to execute."""
-        if self._limits.requests_per_second is not None:
-            self._tokens -= 1.0
+        if self._interval_s:
+            self._full_at = max(self._full_at, now) + self._interval_s
 
-    def _rate_refusal(self, now: float) -> Refusal | None:
-        rate = self._limits.requests_per_second
-        if rate is None:
+    def refusal(self, now: float, size_bytes: int) -> QuotaExceeded | None:
+        """Why one more request of this size may not enter, and when a retry can succeed; None: it may."""
+        if self.admits(now, size_bytes):
             return None
-        self._fill(now)
-        if self._tokens >= 1.0:
-            return None
-        next_s = (1.0 - self._tokens) / rate if rate > 0 else None
-        return Refusal("requests_per_second", f"{rate:g} requests per second are used up", next_s)
+        limits = self._limits
+        if self.lease is not None and self.lease.budget is Budget.REFUSE:
+            return self._error("budget", None)
+        if limits.concurrency is not None and self.in_hand >= limits.concurrency:
+            helps = limits.concurrency > 0
+            return self._error("concurrency", self._promise(now, 0.0, None) if helps else None)
+        shortage = self._queue_shortage(size_bytes)
+        if shortage is not None:
+            helps = any(occupant.queued for occupant in self.occupants)
+            return self._error(shortage, self._promise(now, 0.0, None) if helps else None)
+        rate = limits.requests_per_second
+        helps = bool(rate)
+        next_s = self._full_at - self._slack_s - now
+        return self._error("requests_per_second", self._promise(now, next_s, rate) if helps else None)
 
-    def _fill(self, now: float) -> None:
-        rate = self._limits.requests_per_second
-        if rate is not None:
-            self._tokens = min(_burst(rate), self._tokens + max(0.0, now - self._stamp) * rate)
-        self._stamp = now
+    def _promise(self, now: float, earliest_s: float, pace: float | None) -> float:
+        return self._comebacks.promise(now, earliest_s, pace, self.occupants)
+
+    def _error(self, dimension: str, retry_after_s: float | None) -> QuotaExceeded:
+        """The text is the same as long as the lease is: what turns it into a status may remember it."""
+        text = self._texts.get(dimension)
+        if text is None:
+            reason = self._reason(dimension)
+            text = self._texts[dimension] = f"{self.subject} is over its limit of {dimension}: {reason}"
+        return QuotaExceeded(text, subject=self.subject, dimension=dimension, retry_after_s=retry_after_s)
+
+    def _reason(self, dimension: str) -> str:
+        limits = self._limits
+        match dimension:
+            case "budget":
+                return "its budget is spent"
+            case "concurrency":
+                return f"{limits.concurrency} requests at once are in hand"
+            case "queue_length":
+                return f"{limits.queue_length} of its requests wait"
+            case "queue_bytes":
+                return f"with this one over {limits.queue_bytes} bytes of its requests would wait"
+            case _:
+                return f"{limits.requests_per_second:g} requests per second are used up"
+
+    def _queue_shortage(self, size_bytes: int) -> str | None:
+        if not self._bounds_queue:
+            return None
+        length = total_bytes = 0
+        for occupant in self.occupants:
+            length += occupant.queued
+            total_bytes += occupant.queued_bytes
+        limits = self._limits
+        if limits.queue_length is not None and length >= limits.queue_length:
+            return "queue_length"
+        if limits.queue_bytes is not None and total_bytes + size_bytes > limits.queue_bytes:
+            return "queue_bytes"
+        return None
+
+    def _change(self, limits: Limits, now: float) -> None:
+        """New limits; the bucket keeps what it holds, as far as its new size lets it."""
+        interval_was, slack_was = self._interval_s, self._slack_s
+        lacking = (max(0.0, self._full_at - now) / interval_was) if interval_was else 0.0
+        held = slack_was / interval_was + 1.0 - lacking if interval_was else inf
+        self._obey(limits)
+        interval_s = self._interval_s
+        if interval_s:
+            size = self._slack_s / interval_s + 1.0
+            self._full_at = now + (size - min(held, size)) * interval_s
+        else:
+            self._full_at = -inf
+
+    def _obey(self, limits: Limits) -> None:
+        self._limits = limits
+        self._texts: dict[str, str] = {}
+        rate = limits.requests_per_second
+        self._interval_s = 1.0 / rate if rate else 0.0
+        self._slack_s = max(0.0, BURST_S - self._interval_s) + _ROUNDING_S if rate else 0.0
+        self._bounds_queue = limits.queue_length is not None or limits.queue_bytes is not None
+        self._concurrency = _UNLIMITED if limits.concurrency is None else limits.concurrency
+        if rate == 0 or (self.lease is not None and self.lease.budget is Budget.REFUSE):
+            self._concurrency = -1
 
     def _expire(self, now: float) -> None:
         lease = self.lease
         if lease is not None:
-            self._fill(now)
-            self._limits = lease.floor.or_else(lease.limits)
             self._expires = inf
-            rate = self._limits.requests_per_second
-            if rate is not None:
-                self._tokens = min(self._tokens, _burst(rate))
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why not, and when a retry can succeed (None: time alone does not help)."""
-
-    dimension: str
-    reason: str
-    retry_after_s: float | None
-
-    def error(self, subject: str) -> QuotaExceeded:
-        advice = "" if self.retry_after_s is None else f"; retry in {self.retry_after_s:.3f} s"
-        return QuotaExceeded(
-            f"{subject} is over its limit of {self.dimension}: {self.reason}{advice}",
-            subject=subject,
-            dimension=self.dimension,
-            retry_after_s=self.retry_after_s,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class QueueBound:
-    """How much may wait for one revision in this router, whoever sent it."""
-
-    length: int
-    size_bytes: int
-
-    def refusal(self, model: str, length: int, size_bytes: int, expected_s: float | None) -> QueueFull | None:
-        """`size_bytes` is what would be queued, with the request that asks."""
-        if length >= self.length:
-            what = f"{length} requests wait"
-        elif length and size_bytes > self.size_bytes:
-            what = f"over {self.size_bytes} bytes would wait"
-        else:
-            return None
-        retry_after_s = max(DEFAULT_RETRY_S, (expected_s or 0.0) * min(length, 100))
-        return QueueFull(f"the queue of model {model!r} is full: {what}; retry later", retry_after_s=retry_after_s)
-
-
-def _burst(rate: float) -> float:
-    """At least one request at once, unless the rate is zero: that is none at all."""
-    return max(1.0, rate * BURST_S) if rate > 0 else 0.0
-
-
-def _queue_refusal(
-    limits: Limits, size_bytes: int, queued: Iterable[Queued], expected_s: float | None
-) -> Refusal | None:
-    length = total_bytes = 0
-    for part in queued:
-        length += part.length
-        total_bytes += part.size_bytes
-    retry_after_s = expected_s or DEFAULT_RETRY_S
-    if limits.queue_length is not None and length >= limits.queue_length:
-        return Refusal("queue_length", f"{length} of its requests wait", retry_after_s)
-    if limits.queue_bytes is not None and total_bytes + size_bytes > limits.queue_bytes:
-        retry = retry_after_s if total_bytes else None
-        return Refusal("queue_bytes", f"{total_bytes} bytes of its requests wait", retry)
-    return None
+            self._change(lease.floor.or_else(lease.limits), now)

@@ -21,6 +21,9 @@ PATIENCE_S = 30.0
 """A request without a deadline is ordered as if it had this one, so that a stream of requests with
 deadlines cannot hold it up for ever."""
 
+SAMPLE = 32
+"""Entries looked at to tell how many of a strand are due before some moment."""
+_FEW_TENANTS = 64
 _Entry = tuple[float, int, Waiting]
 
 
@@ -46,6 +49,11 @@ class Strand:
                 return entry
             heappop(items)
         return None
+
+    def due_before(self, deadline: float) -> float:
+        """How many, about; withdrawn ones count until they are swept."""
+        step = len(self.items) // SAMPLE + 1
+        return step * len([entry for entry in self.items[::step] if entry[0] <= deadline])
 
 
 class Share:
@@ -139,6 +147,25 @@ class Backlog:
         item.backlog = strand
         share.count += 1
         self.count += 1
+
+    def ahead(self, tenant: str, weight: float, deadline: float) -> float:
+        """Requests that would go before one of this tenant with this deadline, about.
+
+        Its tenant's with an earlier deadline, and what the others have a right to until it is its turn.
+        """
+        share = self._shares.get(tenant)
+        own = others = 0.0
+        if share is not None and share.count:
+            weight = share.weight
+            own = min(share.count, sum(strand.due_before(deadline) for strand in share.strands.values()))
+            others = -share.count
+        others += self.count
+        if not others:
+            return own
+        turns = (own + 1) / weight
+        if len(self._shares) > _FEW_TENANTS:
+            return own + min(others, turns * (len(self._shares) - 1))
+        return own + sum(min(each.count, turns * each.weight) for each in self._shares.values() if each is not share)
 
     def head(self) -> Waiting | None:
         """The request that is next by right; its group is the next bundle's."""

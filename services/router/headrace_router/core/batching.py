@@ -59,11 +59,19 @@ class Decision:
 
 
 def cut(
-    queue: Queue, entry: RevisionEntry, now: float, latency: LatencyModel, limits: BatchLimits, *, suspect: bool = False
+    queue: Queue,
+    entry: RevisionEntry,
+    now: float,
+    latency: LatencyModel,
+    limits: BatchLimits,
+    *,
+    suspect: bool = False,
+    most: int = 0,
 ) -> Decision:
     """The next bundle.
 
     Args:
+        most: requests that the runner may still be sent; 0: as many as fit.
         suspect: whether a suspect bundle may be given; without it one is left where it is.
     """
     expired: list[Waiting] = []
@@ -71,6 +79,8 @@ def cut(
         returned = queue.returned()
         if returned and (suspect or not is_suspect(returned[0], limits.max_attempts)):
             judge = _Judge(entry, now, latency, limits, expired)
+            if most and len(returned) > most:
+                queue.split_returned(most)
             items = queue.take_returned(judge.expiry_only)
         else:
             head = queue.head()
@@ -79,7 +89,8 @@ def cut(
             max_rows, wait_until = _linger(queue, entry, head, now, latency)
             if wait_until is not None:
                 return Decision(None, wait_until, expired)
-            judge = _Judge(entry, now, latency, limits, expired, max_rows)
+            judge = (_Counting if most else _Judge)(entry, now, latency, limits, expired, max_rows)
+            judge.most = most
             items = queue.take(head.group, judge)
         if items:
             return Decision(_bundle(items, judge, limits), None, expired)
@@ -104,7 +115,8 @@ def group_of(request: InferenceRequest) -> tuple[tuple[str, str, tuple[int, ...]
 class _Judge:
     """Decides request by request; called by the queue in its order."""
 
-    __slots__ = ("bytes", "deadline", "entry", "expired", "latency", "max_bytes", "max_rows", "now", "rows")
+    __slots__ = ("bytes", "deadline", "entry", "expired", "latency", "max_bytes", "max_rows", "most", "now", "rows")
+    most: int
 
     def __init__(
         self,
@@ -152,6 +164,20 @@ class _Judge:
     def _drop(self, item: Waiting) -> Verdict:
         self.expired.append(item)
         return Verdict.DROP
+
+
+class _Counting(_Judge):
+    """Ends the bundle after a number of requests, too."""
+
+    __slots__ = ()
+
+    def __call__(self, item: Waiting) -> Verdict:
+        if self.rows and self.most <= 0:
+            return Verdict.STOP
+        verdict = super().__call__(item)
+        if verdict is Verdict.TAKE:
+            self.most -= 1
+        return verdict
 
 
 def _linger(

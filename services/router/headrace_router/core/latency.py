@@ -37,7 +37,7 @@ class LatencyModel:
         self._seen_at = now
         self._fit()
 
-    def predict(self, rows: int, now: float) -> float | None:
+    def predict(self, rows: float, now: float) -> float | None:
         """Seconds in the engine for a batch of so many rows."""
         if self._weight < ENOUGH or now - self._seen_at > STALE_S:
             return None

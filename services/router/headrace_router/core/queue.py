@@ -108,6 +108,12 @@ class Queue:
             self._returned.popleft()
         return []
 
+    def split_returned(self, most: int) -> None:
+        """Of the first bundle that came back, only so many go together; the rest of it is next."""
+        items = self.returned()
+        self._returned.popleft()
+        self._returned.extendleft([items[most:], items[:most]])
+
     def take_returned(self, judge: Judge) -> list[Waiting]:
         """What the judge takes of the first bundle that came back. It never stops."""
         taken = []
@@ -127,6 +133,12 @@ class Queue:
             if level.count:
                 return level.head()
         return None
+
+    def ahead(self, level: int, tenant: str, deadline: float) -> float:
+        """Requests that would go before one that came now, about: the urgent ones, and its level's by turns."""
+        urgent = sum(each.count for each in self._levels[: level - 1])
+        back = sum(len(items) for items in self._returned)
+        return back + urgent + self._levels[level - 1].ahead(tenant, self._weights.get(tenant, 1.0), deadline)
 
     def take(self, group: Hashable, judge: Judge) -> list[Waiting]:
         """Takes requests of a group in order, until the judge stops or there are no more."""

@@ -25,7 +25,7 @@ _HEAD_BYTES = len(_MAGIC) + _CHECK_BYTES
 
 def encode_answer(key: bytes, outputs: Sequence[TensorData]) -> bytes:
     """The value to store under `key`."""
-    pieces: list[bytes | memoryview] = [struct.pack("<H", len(outputs))]
+    pieces: list[Buffer] = [struct.pack("<H", len(outputs))]
     for tensor in outputs:
         pieces.append(_tensor_head(tensor))
         pieces.append(tensor.data)

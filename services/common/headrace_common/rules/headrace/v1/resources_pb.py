@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from protobuf import DescFile
 
 
-_QuantitiesFields: TypeAlias = Literal["cpu", "memory", "gpu", "gpu_memory", "concurrency", "requests_per_second"]
+_QuantitiesFields: TypeAlias = Literal["cpu", "memory", "gpu", "gpu_memory", "concurrency", "requests_per_second", "queue_length", "queue_bytes"]
 
 class Quantities(Message[_QuantitiesFields]):
     """
@@ -66,9 +66,21 @@ class Quantities(Message[_QuantitiesFields]):
             ```proto
             optional double requests_per_second = 6;
             ```
+        queue_length:
+            Requests that wait.
+
+            ```proto
+            optional int64 queue_length = 7;
+            ```
+        queue_bytes:
+            Tensor bytes of the requests that wait, written like memory.
+
+            ```proto
+            optional string queue_bytes = 8;
+            ```
     """
 
-    __slots__ = ("cpu", "memory", "gpu", "gpu_memory", "concurrency", "requests_per_second")
+    __slots__ = ("cpu", "memory", "gpu", "gpu_memory", "concurrency", "requests_per_second", "queue_length", "queue_bytes")
 
     if TYPE_CHECKING:
 
@@ -81,6 +93,8 @@ class Quantities(Message[_QuantitiesFields]):
             gpu_memory: str | None = None,
             concurrency: int | None = None,
             requests_per_second: float | None = None,
+            queue_length: int | None = None,
+            queue_bytes: str | None = None,
         ) -> None:
             pass
 
@@ -90,6 +104,8 @@ class Quantities(Message[_QuantitiesFields]):
         gpu_memory: str
         concurrency: int
         requests_per_second: float
+        queue_length: int
+        queue_bytes: str
 
 _BudgetFields: TypeAlias = Literal["per_hour", "per_month"]
 
@@ -269,7 +285,7 @@ class CapacityClass(Enum):
 
 
 _DESC = file_desc(
-    b'\n\x1bheadrace/v1/resources.proto\x12\x0bheadrace.v1\x1a\x1bbuf/validate/validate.proto"\xea\x03\n\nQuantities\x12?\n\x03cpu\x18\x01 \x01(\tH\x00R\x03cpuB(\xbaH%r#2!^[0-9]+(\\.[0-9]{1,3})?$|^[0-9]+m$\x88\x01\x01\x12D\n\x06memory\x18\x02 \x01(\tH\x01R\x06memoryB\'\xbaH$r"2 ^[0-9]+(\\.[0-9]+)?([KMGT]i?|k)?$\x88\x01\x01\x12?\n\x03gpu\x18\x03 \x01(\tH\x02R\x03gpuB(\xbaH%r#2!^[0-9]+(\\.[0-9]{1,3})?$|^[0-9]+m$\x88\x01\x01\x12K\n\ngpu_memory\x18\x04 \x01(\tH\x03R\tgpuMemoryB\'\xbaH$r"2 ^[0-9]+(\\.[0-9]+)?([KMGT]i?|k)?$\x88\x01\x01\x12.\n\x0bconcurrency\x18\x05 \x01(\x03H\x04R\x0bconcurrencyB\x07\xbaH\x04"\x02(\x00\x88\x01\x01\x12E\n\x13requests_per_second\x18\x06 \x01(\x01H\x05R\x11requestsPerSecondB\x10\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x88\x01\x01B\x06\n\x04_cpuB\t\n\x07_memoryB\x06\n\x04_gpuB\r\n\x0b_gpu_memoryB\x0e\n\x0c_concurrencyB\x16\n\x14_requests_per_second"\xaf\x01\n\x06Budget\x12C\n\x08per_hour\x18\x01 \x01(\tH\x00R\x07perHourB#\xbaH r\x1e2\x1c^[0-9]{1,12}(\\.[0-9]{1,6})?$\x88\x01\x01\x12E\n\tper_month\x18\x02 \x01(\tH\x01R\x08perMonthB#\xbaH r\x1e2\x1c^[0-9]{1,12}(\\.[0-9]{1,6})?$\x88\x01\x01B\x0b\n\t_per_hourB\x0c\n\n_per_month"]\n\x05Price\x12#\n\x08currency\x18\x01 \x01(\tR\x08currencyB\x07\xbaH\x04r\x02\x18\x08\x12/\n\x0fmicros_per_hour\x18\x02 \x01(\x03R\rmicrosPerHourB\x07\xbaH\x04"\x02(\x00"\x85\x03\n\rInstanceShape\x12\x1c\n\x04name\x18\x01 \x01(\tR\x04nameB\x08\xbaH\x05r\x03\x18\x80\x01\x12.\n\x0ecpu_millicores\x18\x02 \x01(\x03R\rcpuMillicoresB\x07\xbaH\x04"\x02(\x00\x12*\n\x0cmemory_bytes\x18\x03 \x01(\x03R\x0bmemoryBytesB\x07\xbaH\x04"\x02(\x00\x12&\n\ngpu_millis\x18\x04 \x01(\x03R\tgpuMillisB\x07\xbaH\x04"\x02(\x00\x121\n\x10gpu_memory_bytes\x18\x05 \x01(\x03R\x0egpuMemoryBytesB\x07\xbaH\x04"\x02(\x00\x122\n\x10gpu_architecture\x18\x06 \x01(\tR\x0fgpuArchitectureB\x07\xbaH\x04r\x02\x18\x10\x12A\n\x0ecapacity_class\x18\x07 \x01(\x0e2\x1a.headrace.v1.CapacityClassR\rcapacityClass\x12(\n\x05price\x18\x08 \x01(\x0b2\x12.headrace.v1.PriceR\x05price*\x83\x01\n\rCapacityClass\x12\x1e\n\x1aCAPACITY_CLASS_UNSPECIFIED\x10\x00\x12\x1c\n\x18CAPACITY_CLASS_ON_DEMAND\x10\x01\x12\x17\n\x13CAPACITY_CLASS_SPOT\x10\x02\x12\x1b\n\x17CAPACITY_CLASS_RESERVED\x10\x03b\x06proto3',
+    b'\n\x1bheadrace/v1/resources.proto\x12\x0bheadrace.v1\x1a\x1bbuf/validate/validate.proto"\x8b\x05\n\nQuantities\x12?\n\x03cpu\x18\x01 \x01(\tH\x00R\x03cpuB(\xbaH%r#2!^[0-9]+(\\.[0-9]{1,3})?$|^[0-9]+m$\x88\x01\x01\x12D\n\x06memory\x18\x02 \x01(\tH\x01R\x06memoryB\'\xbaH$r"2 ^[0-9]+(\\.[0-9]+)?([KMGT]i?|k)?$\x88\x01\x01\x12?\n\x03gpu\x18\x03 \x01(\tH\x02R\x03gpuB(\xbaH%r#2!^[0-9]+(\\.[0-9]{1,3})?$|^[0-9]+m$\x88\x01\x01\x12K\n\ngpu_memory\x18\x04 \x01(\tH\x03R\tgpuMemoryB\'\xbaH$r"2 ^[0-9]+(\\.[0-9]+)?([KMGT]i?|k)?$\x88\x01\x01\x12.\n\x0bconcurrency\x18\x05 \x01(\x03H\x04R\x0bconcurrencyB\x07\xbaH\x04"\x02(\x00\x88\x01\x01\x12E\n\x13requests_per_second\x18\x06 \x01(\x01H\x05R\x11requestsPerSecondB\x10\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x88\x01\x01\x12/\n\x0cqueue_length\x18\x07 \x01(\x03H\x06R\x0bqueueLengthB\x07\xbaH\x04"\x02(\x00\x88\x01\x01\x12M\n\x0bqueue_bytes\x18\x08 \x01(\tH\x07R\nqueueBytesB\'\xbaH$r"2 ^[0-9]+(\\.[0-9]+)?([KMGT]i?|k)?$\x88\x01\x01B\x06\n\x04_cpuB\t\n\x07_memoryB\x06\n\x04_gpuB\r\n\x0b_gpu_memoryB\x0e\n\x0c_concurrencyB\x16\n\x14_requests_per_secondB\x0f\n\r_queue_lengthB\x0e\n\x0c_queue_bytes"\xaf\x01\n\x06Budget\x12C\n\x08per_hour\x18\x01 \x01(\tH\x00R\x07perHourB#\xbaH r\x1e2\x1c^[0-9]{1,12}(\\.[0-9]{1,6})?$\x88\x01\x01\x12E\n\tper_month\x18\x02 \x01(\tH\x01R\x08perMonthB#\xbaH r\x1e2\x1c^[0-9]{1,12}(\\.[0-9]{1,6})?$\x88\x01\x01B\x0b\n\t_per_hourB\x0c\n\n_per_month"]\n\x05Price\x12#\n\x08currency\x18\x01 \x01(\tR\x08currencyB\x07\xbaH\x04r\x02\x18\x08\x12/\n\x0fmicros_per_hour\x18\x02 \x01(\x03R\rmicrosPerHourB\x07\xbaH\x04"\x02(\x00"\x85\x03\n\rInstanceShape\x12\x1c\n\x04name\x18\x01 \x01(\tR\x04nameB\x08\xbaH\x05r\x03\x18\x80\x01\x12.\n\x0ecpu_millicores\x18\x02 \x01(\x03R\rcpuMillicoresB\x07\xbaH\x04"\x02(\x00\x12*\n\x0cmemory_bytes\x18\x03 \x01(\x03R\x0bmemoryBytesB\x07\xbaH\x04"\x02(\x00\x12&\n\ngpu_millis\x18\x04 \x01(\x03R\tgpuMillisB\x07\xbaH\x04"\x02(\x00\x121\n\x10gpu_memory_bytes\x18\x05 \x01(\x03R\x0egpuMemoryBytesB\x07\xbaH\x04"\x02(\x00\x122\n\x10gpu_architecture\x18\x06 \x01(\tR\x0fgpuArchitectureB\x07\xbaH\x04r\x02\x18\x10\x12A\n\x0ecapacity_class\x18\x07 \x01(\x0e2\x1a.headrace.v1.CapacityClassR\rcapacityClass\x12(\n\x05price\x18\x08 \x01(\x0b2\x12.headrace.v1.PriceR\x05price*\x83\x01\n\rCapacityClass\x12\x1e\n\x1aCAPACITY_CLASS_UNSPECIFIED\x10\x00\x12\x1c\n\x18CAPACITY_CLASS_ON_DEMAND\x10\x01\x12\x17\n\x13CAPACITY_CLASS_SPOT\x10\x02\x12\x1b\n\x17CAPACITY_CLASS_RESERVED\x10\x03b\x06proto3',
     [
         validate_pb.desc(),
     ],

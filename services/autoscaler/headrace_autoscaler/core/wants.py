@@ -1,0 +1,69 @@
+"""What each router needs of the limits, from its demand reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import exp
+
+from headrace_autoscaler.core.leases import Want
+
+MEMORY_S = 2.0
+"""Needs rise at once and are forgotten over this."""
+NEGLIGIBLE = 0.01
+_SHORTEST_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One caller's use of one model since the router's last report.
+
+    Attributes:
+        in_hand: queued or at runners now.
+    """
+
+    tenant: str
+    model: str
+    arrivals: int
+    refused: int
+    in_hand: int
+
+
+class WantMeter:
+    """Of one router. All times are monotonic seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._at = now
+        self._wants: dict[str, Want] = {}
+
+    def report(self, uses: Iterable[Use], now: float) -> dict[str, Want]:
+        """The needs by key, "tenant" and "tenant/model", after a complete report."""
+        period_s = max(_SHORTEST_S, now - self._at)
+        self._at = now
+        fresh: dict[str, Want] = {}
+        for use in uses:
+            for key in (use.tenant, f"{use.tenant}/{use.model}"):
+                old = fresh.get(key, Want())
+                fresh[key] = Want(old.rate + use.arrivals / period_s, old.in_hand + _needed(use))
+        keep = exp(-period_s / MEMORY_S)
+        self._wants = {
+            key: want
+            for key in self._wants.keys() | fresh.keys()
+            if (want := _blend(self._wants.get(key, Want()), fresh.get(key, Want()), keep)) != Want()
+        }
+        return self._wants
+
+
+def _needed(use: Use) -> float:
+    """What would be in hand, had nobody been refused: in proportion, but no more than the refused ones."""
+    admitted = use.arrivals - use.refused
+    if use.refused <= 0:
+        return use.in_hand
+    missing = use.in_hand * use.refused / admitted if admitted > 0 else use.refused
+    return use.in_hand + min(missing, use.refused)
+
+
+def _blend(old: Want, fresh: Want, keep: float) -> Want:
+    rate = old.rate * keep + fresh.rate * (1.0 - keep)
+    in_hand = max(fresh.in_hand, old.in_hand * keep)
+    return Want(rate if rate > NEGLIGIBLE else 0.0, in_hand if in_hand > NEGLIGIBLE else 0.0)

@@ -1,0 +1,230 @@
+"""What is going to be late is refused at once, and nothing else: queue, cut and prediction in virtual time."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+from headrace_router.core.batching import BatchLimits, Bundle, cut
+from headrace_router.core.latency import LatencyModel
+from headrace_router.core.queue import Queue
+from headrace_router.core.shedding import STALE_S, Drain
+from headrace_router.core.waiting import Waiting
+from headrace_router.domain import RevisionEntry
+
+Make = Callable[..., Waiting]
+BATCH = 8
+ENGINE_S = 0.005
+CAPACITY = BATCH / ENGINE_S
+DEADLINE_S = 0.05
+LIMITS = BatchLimits(max_bundle_bytes=1 << 20, max_attempts=3)
+
+
+@dataclass
+class World:
+    """One lane: its queue, and runners with a serial engine each that holds two bundles.
+
+    Attributes:
+        engine_s: of a bundle; a test may change it on the way.
+        took_s: of those that were answered.
+    """
+
+    entry: RevisionEntry
+    engine_s: float = ENGINE_S
+    runners: int = 1
+    shedding: bool = True
+    queue: Queue = field(default_factory=Queue)
+    drain: Drain = field(default_factory=Drain)
+    latency: LatencyModel = field(default_factory=LatencyModel)
+    took_s: list[float] = field(default_factory=list)
+    shed: int = 0
+    late: int = 0
+
+    def __post_init__(self) -> None:
+        self.held: list[list[Bundle]] = [[] for _ in range(self.runners)]
+        self.ends: list[tuple[float, int]] = []
+
+    def run(self, arrivals: list[Waiting]) -> None:
+        for item in arrivals:
+            self.until(item.arrived)
+            self.arrive(item, item.arrived)
+        self.until(float("inf"))
+
+    def until(self, when: float) -> None:
+        while self.ends and self.ends[0][0] <= when:
+            now, runner = heapq.heappop(self.ends)
+            self.finish(runner, now)
+
+    def arrive(self, item: Waiting, now: float) -> None:
+        late_s = 0.0
+        if self.shedding and self.queue.count:
+            outstanding = sum(map(len, self.held))
+            late_s = self.drain.late_by(
+                self.queue, item.level, item.tenant, item.rows, item.deadline, outstanding, BATCH, now
+            )
+        if late_s:
+            self.shed += 1
+        else:
+            self.queue.push(item)
+            self.flush(now)
+
+    def flush(self, now: float) -> None:
+        while self.queue.count and (free := min(range(self.runners), key=lambda n: len(self.held[n]))) is not None:
+            if len(self.held[free]) == 2:
+                return
+            decision = cut(self.queue, self.entry, now, self.latency, LIMITS)
+            self.late += len(decision.expired)
+            if decision.expired:
+                self.drain.heed(late=True)
+            if decision.bundle is None:
+                return
+            self.held[free].append(decision.bundle)
+            if len(self.held[free]) == 1:
+                heapq.heappush(self.ends, (now + self.engine_s, free))
+
+    def finish(self, runner: int, now: float) -> None:
+        bundle = self.held[runner].pop(0)
+        if self.held[runner]:
+            heapq.heappush(self.ends, (now + self.engine_s, runner))
+        self.latency.observe(bundle.rows, self.engine_s, now)
+        self.drain.done(bundle.rows, len(bundle.items), now, waiting=self.queue.count > 0)
+        self.drain.heed(late=now > bundle.deadline)
+        for item in bundle.items:
+            if now > item.deadline:
+                self.late += 1
+            else:
+                self.took_s.append(now - item.arrived)
+        self.flush(now)
+
+
+@pytest.fixture
+def poisson(make_waiting: Make) -> Callable[..., list[Waiting]]:
+    """Requests at random moments, as many per second as asked for."""
+
+    def make(rate: float, for_s: float, start_s: float = 0.0, deadline_s: float = DEADLINE_S) -> list[Waiting]:
+        random, now, items = Random(7), start_s, []
+        pattern = make_waiting().request
+        while now < start_s + for_s:
+            item = make_waiting(now=now)
+            item.request, item.deadline = pattern, now + deadline_s
+            items.append(item)
+            now += random.expovariate(rate)
+        return items
+
+    return make
+
+
+@pytest.mark.parametrize("runners", [1, 3])
+@pytest.mark.parametrize("overload", [1.2, 2.0, 5.0, 10.0])
+def test_goodput_stays_at_its_peak_whatever_the_overload(
+    entry: RevisionEntry, poisson: Callable[..., list[Waiting]], overload: float, runners: int
+) -> None:
+    world = World(entry, runners=runners)
+    world.run(poisson(overload * runners * CAPACITY, 3.0 / runners))
+    peak = runners * CAPACITY * 3.0 / runners
+    assert len(world.took_s) >= 0.9 * peak
+    assert max(world.took_s) <= DEADLINE_S
+    # It takes a few results to learn; until then everybody is let in.
+    learning = 8 * BATCH * overload
+    assert world.late <= learning + 0.02 * len(world.took_s)
+    assert world.shed > 0
+
+
+def test_without_shedding_half_of_all_would_wait_to_die(
+    entry: RevisionEntry, poisson: Callable[..., list[Waiting]]
+) -> None:
+    world = World(entry, shedding=False)
+    world.run(poisson(2.0 * CAPACITY, 2.0))
+    assert world.late >= 0.9 * 2.0 * CAPACITY
+
+
+def test_below_capacity_next_to_nobody_is_shed(entry: RevisionEntry, poisson: Callable[..., list[Waiting]]) -> None:
+    world = World(entry)
+    world.run(poisson(0.8 * CAPACITY, 5.0))
+    assert world.shed + world.late <= 0.001 * len(world.took_s)
+
+
+def test_an_engine_that_was_slow_is_believed_to_be_quick_again(
+    entry: RevisionEntry, poisson: Callable[..., list[Waiting]]
+) -> None:
+    world = World(entry, engine_s=0.2)
+    world.run(poisson(CAPACITY / 2, 3.0))
+    assert not world.took_s, "no bundle can be in time"
+    world.engine_s, world.latency = ENGINE_S, LatencyModel()
+    start_s = 3.0 + 2 * STALE_S
+    world.run(poisson(CAPACITY / 2, 1.0, start_s))
+    world.shed = world.late = 0
+    world.run(poisson(CAPACITY / 2, 2.0, start_s + 1.0))
+    assert world.shed + world.late <= 0.01 * CAPACITY
+
+
+def busy_drain(gap_s: float = 0.01, rows: int = 8, requests: int = 8, now: float = 0.0) -> Drain:
+    drain = Drain()
+    for number in range(8):
+        drain.done(rows, requests, now + gap_s * (number - 7), waiting=True)
+    return drain
+
+
+def queue_of(make_waiting: Make, count: int, **changes: object) -> Queue:
+    queue = Queue(levels=2)
+    for _ in range(count):
+        queue.push(make_waiting(**changes))
+    return queue
+
+
+@pytest.mark.parametrize(
+    ("waiting", "who", "late"),
+    [
+        pytest.param({"count": 40, "deadline": 1.0}, {"deadline": 0.05}, False, id="it overtakes later deadlines"),
+        pytest.param({"count": 40, "deadline": 0.04}, {"deadline": 0.05}, True, id="it does not overtake earlier ones"),
+        pytest.param({"count": 40, "level": 2}, {"deadline": 0.05}, False, id="it is more urgent"),
+        pytest.param({"count": 40, "deadline": 1.0}, {"deadline": 0.05, "level": 2}, True, id="it is less urgent"),
+        pytest.param({"count": 40, "tenant": "u"}, {"deadline": 0.05}, False, id="it has its own share"),
+        pytest.param({"count": 4, "deadline": 0.04}, {"deadline": 0.05}, False, id="a short queue"),
+        pytest.param({"count": 400, "deadline": 0.04}, {"deadline": float("inf")}, False, id="it has no deadline"),
+    ],
+)
+def test_only_what_goes_before_it_makes_a_request_late(
+    make_waiting: Make, waiting: dict[str, object], who: dict[str, object], late: bool
+) -> None:
+    queue = queue_of(make_waiting, **waiting)  # type: ignore[arg-type]
+    item = make_waiting(**who)
+    drain = busy_drain()
+    assert (drain.late_by(queue, item.level, item.tenant, 1, item.deadline, 2, BATCH, 0.0) > 0) == late
+
+
+@pytest.mark.parametrize(
+    ("drain", "now"),
+    [
+        pytest.param(Drain(), 0.0, id="nothing was measured"),
+        pytest.param(busy_drain(), 2 * STALE_S, id="what was measured is old"),
+    ],
+)
+def test_who_knows_nothing_admits(make_waiting: Make, drain: Drain, now: float) -> None:
+    queue = queue_of(make_waiting, 1000, deadline=now + 0.001)
+    assert drain.late_by(queue, 1, "t", 1, now + 0.001, 2, BATCH, now) == 0.0
+    assert drain.pace(BATCH, now) is None
+
+
+def test_times_of_an_idle_lane_are_not_measured() -> None:
+    drain = Drain()
+    for number in range(20):
+        drain.done(1, 1, float(number), waiting=False)
+    assert drain.pace(1, 20.0) is None
+
+
+def test_the_pace_is_in_requests_and_of_full_bundles() -> None:
+    drain = busy_drain(gap_s=0.01, rows=8, requests=4)
+    for number in range(40):
+        drain.done(8, 4, 0.01 * (number + 1), waiting=True)
+    assert drain.pace(8, 0.4) == pytest.approx(400.0, rel=0.05)
+
+
+def test_a_slow_engine_is_not_forgotten_between_two_results(make_waiting: Make) -> None:
+    drain = busy_drain(gap_s=3.0)
+    queue = queue_of(make_waiting, 8, deadline=9.0)
+    assert drain.late_by(queue, 1, "t", 1, 6.0, 2, BATCH, 2.9) > 0.0
