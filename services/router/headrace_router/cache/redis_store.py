@@ -95,6 +95,7 @@ class RedisStore:
         self._due = asyncio.Event()
         self._counts = StoreCounts()
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
 
     def counts(self) -> StoreCounts:
         return self._counts
@@ -108,6 +109,10 @@ class RedisStore:
 
     async def stop(self) -> None:
         """What is not written yet is lost: it is only a cache."""
+        # On Python 3.11 the client's use of wait_for can swallow a cancellation: the tasks look here as well.
+        self._stopping = True
+        self._asked.set()
+        self._due.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -161,7 +166,7 @@ class RedisStore:
                 self._rests_until = asyncio.get_running_loop().time() + self._pause_s
 
     async def _keep_on(self, work: Callable[[], Awaitable[None]], clean_up: Callable[[], None]) -> None:
-        while True:
+        while not self._stopping:
             try:
                 await work()
             except _FAILURES as error:
@@ -173,7 +178,8 @@ class RedisStore:
                 _log.exception("cache failed; requests go on without it")
             finally:
                 clean_up()
-            await asyncio.sleep(self._pause_s)
+            if not self._stopping:
+                await asyncio.sleep(self._pause_s)
 
     def _go_down(self) -> None:
         self.up = False
@@ -187,7 +193,7 @@ class RedisStore:
             await self._reads.ping()
         self.up = True
         _log.info("cache connected")
-        while True:
+        while not self._stopping:
             await self._asked.wait()
             self._asked.clear()
             lookup, self._wanted = self._wanted, _Lookup()
@@ -207,10 +213,10 @@ class RedisStore:
     async def _write(self) -> None:
         """Writes what is due, until something fails."""
         await self._writes.connection_pool.disconnect()
-        while True:
+        while not self._stopping:
             await self._due.wait()
             self._due.clear()
-            while batch := list(islice(self._unwritten.items(), WRITES_AT_ONCE)):
+            while not self._stopping and (batch := list(islice(self._unwritten.items(), WRITES_AT_ONCE))):
                 now = asyncio.get_running_loop().time()
                 async with asyncio.timeout(CONNECT_S), self._writes.pipeline(transaction=False) as pipeline:
                     for key, due in batch:
