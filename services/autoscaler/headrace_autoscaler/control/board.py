@@ -117,8 +117,9 @@ class Board:
     def reported(self, report: Report) -> None:
         """Leases move with what routers report."""
         meter = self._meters.get(report.router)
-        if meter is not None and not report.urgent:
-            self._book.want(report.router, meter.report(map(_use, report.entries), self._clock.monotonic()))
+        if meter is not None:
+            uses, now = map(_use, report.entries), self._clock.monotonic()
+            self._book.want(report.router, meter.report(uses, now, complete=not report.urgent))
 
     def move_leases(self) -> None:
         """Sends what has to move from router to router. Call it every now and then."""

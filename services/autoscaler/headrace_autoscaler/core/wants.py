@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import exp
 
@@ -36,8 +36,12 @@ class WantMeter:
         self._at = now
         self._wants: dict[str, Want] = {}
 
-    def report(self, uses: Iterable[Use], now: float) -> dict[str, Want]:
-        """The needs by key, "tenant" and "tenant/model", after a complete report."""
+    def report(self, uses: Iterable[Use], now: float, *, complete: bool) -> dict[str, Want]:
+        """The needs by key, "tenant" and "tenant/model".
+
+        Args:
+            complete: what the report does not name is not used; otherwise it says nothing of that.
+        """
         period_s = max(_SHORTEST_S, now - self._at)
         self._at = now
         fresh: dict[str, Want] = {}
@@ -49,9 +53,15 @@ class WantMeter:
         self._wants = {
             key: want
             for key in self._wants.keys() | fresh.keys()
-            if (want := _blend(self._wants.get(key, Want()), fresh.get(key, Want()), keep)) != Want()
+            if (want := self._blend(key, fresh, keep, complete)) != Want()
         }
         return self._wants
+
+    def _blend(self, key: str, fresh: Mapping[str, Want], keep: float, complete: bool) -> Want:
+        old = self._wants.get(key, Want())
+        if key not in fresh and not complete:
+            return old
+        return _blend(old, fresh.get(key, Want()), keep)
 
 
 def _needed(use: Use) -> float:
