@@ -10,13 +10,21 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from headrace_common.errors import InvalidArgument
+from headrace_common.errors import HeadraceError, InvalidArgument
 
 Buffer = bytes | bytearray | memoryview
 LENGTH_BYTES = 4
 MOST_FRAME_BYTES = (1 << 32) - 1
+FRAMES_SUFFIX = ".f"
+"""Of the socket beside one that serves gRPC. Short: paths of unix sockets are."""
+_UNIX = "unix:"
 _ROOM = 1 << 16
 """What is read at once. A longer message gets memory of its own."""
+
+
+def frames_path(target: str) -> str | None:
+    """Where whoever serves gRPC at a target takes frames too; None: it is not on this machine."""
+    return target.removeprefix(_UNIX) + FRAMES_SUFFIX if target.startswith(_UNIX) else None
 
 
 class FrameLink(asyncio.BufferedProtocol):
@@ -87,7 +95,7 @@ class FrameLink(asyncio.BufferedProtocol):
                 message, self._long, self._filled = self._long, None, 0
                 self._receive(message)
         except Exception as error:  # noqa: BLE001 - whatever the receiver could not take ends the link, and is told
-            self.abort(error.message if isinstance(error, InvalidArgument) else repr(error))
+            self.abort(error.message if isinstance(error, HeadraceError) else repr(error))
 
     def eof_received(self) -> bool:
         if self._filled or self._long is not None:

@@ -1,13 +1,43 @@
-"""What waits to be written to one stream: whole messages in order, and long bundles chunk by chunk in between."""
+"""What is sent on one stream: by gRPC, where it waits to be written, or by frames, where it does not.
+
+Whole messages go in order, and long bundles chunk by chunk in between.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from headrace_common.frames import Buffer, FrameLink
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Sending(Protocol[T_contra]):
+    """What is sent on a stream, whatever it goes by."""
+
+    def put(self, message: T_contra, /) -> None:
+        """In order."""
+        ...
+
+    def put_long(self, bundle_id: int, messages: Iterator[T_contra], /) -> None:
+        """A bundle and its chunks."""
+        ...
+
+    def withdraw(self, bundle_id: int, instead: T_contra, /) -> None:
+        """Sends `instead` after what has been sent of the bundle, and no more chunks of it."""
+        ...
+
+    def close(self) -> None:
+        """Nothing follows what has been put."""
+        ...
+
+    def end(self) -> None:
+        """Ends at once."""
+        ...
 
 
 class _Transfer(Generic[T]):
@@ -90,3 +120,29 @@ class Outbox(Generic[T]):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class FrameOutbox(Generic[T]):
+    """`Sending` over a `FrameLink`: there is nothing to wait for, and no limit that asks for chunks."""
+
+    def __init__(self, link: FrameLink, serialise: Callable[[T], Buffer]) -> None:
+        self._link = link
+        self._serialise = serialise
+
+    def put(self, message: T) -> None:
+        self._link.send(self._serialise(message))
+
+    def put_long(self, bundle_id: int, messages: Iterator[T]) -> None:
+        del bundle_id
+        for message in messages:
+            self.put(message)
+
+    def withdraw(self, bundle_id: int, instead: T) -> None:
+        del bundle_id
+        self.put(instead)
+
+    def close(self) -> None:
+        self._link.finish()
+
+    def end(self) -> None:
+        self._link.close()

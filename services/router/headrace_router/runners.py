@@ -13,8 +13,9 @@ import grpc
 from headrace.runner.v1 import runner_pb2
 from headrace_common.chunks import MOST_MESSAGE_BYTES
 from headrace_common.clock import Clock
+from headrace_common.frames import Buffer, FrameLink, frames_path
 from headrace_common.logs import get_logger
-from headrace_common.outbox import Outbox
+from headrace_common.outbox import FrameOutbox, Outbox, Sending
 from headrace_router.bundles import Read
 from headrace_router.core.batching import Bundle
 from headrace_router.domain import RevisionEntry
@@ -126,7 +127,7 @@ class Runner:
         self._half_closed = False
         self._leaving = placement.draining
         self._wake = asyncio.Event()
-        self._outbox: Outbox[bytes] = Outbox()
+        self._outbox: Sending[bytes] = Outbox()
         self._transports = transports or Transports()
         self._transport = Transport(Transports(), placement.target)
         self._last_id = 0
@@ -215,22 +216,30 @@ class Runner:
         return granted
 
     async def _stream(self, execute: Callable[[], Any]) -> None:
-        """One stream, from Attach to its end."""
-        self._outbox = Outbox()
-        self._transport = Transport(self._transports, self.placement.target)
-        self._rejected = self._half_closed = False
-        call = execute()
-        placement = self.placement
-        attach = runner_pb2.Attach(
-            router_id=self._router_id,
-            instance_id=placement.instance_id,
-            model=placement.model,
-            revision=placement.revision,
-            shared_memory=self._transport.path,
-        )
-        self._outbox.put(runner_pb2.ExecuteRequest(attach=attach).SerializeToString())
-        self.connected = True
-        writer = asyncio.create_task(self._write(call))
+        """One connection, from Attach to its end: by frames where the runner is on this machine and takes them."""
+        path = frames_path(self.placement.target)
+        link = FrameLink(self._receive_frame)
+        try:
+            if path is None:
+                raise FileNotFoundError
+            await asyncio.get_running_loop().create_unix_connection(lambda: link, path)
+        except OSError:
+            await self._stream_grpc(execute())
+        else:
+            await self._stream_frames(link)
+
+    async def _stream_frames(self, link: FrameLink) -> None:
+        link.peer_finished = lambda: link.abort("" if self._ending else "the runner closed it")
+        self._attach(FrameOutbox(link, _as_it_is))
+        try:
+            self._log_break(await asyncio.shield(link.ended))
+        finally:
+            link.abort("")
+
+    async def _stream_grpc(self, call: Any) -> None:
+        outbox: Outbox[bytes] = Outbox()
+        self._attach(outbox)
+        writer = asyncio.create_task(_write(outbox, call))
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 self._receive(message)
@@ -244,12 +253,23 @@ class Runner:
             await asyncio.wait([writer])
             self._note_writer(writer)
 
-    async def _write(self, call: Any) -> None:
-        outbox, write = self._outbox, call.write
-        while (payload := await outbox.next()) is not None:
-            await write(payload)
-            del payload
-        await call.done_writing()
+    def _attach(self, outbox: Sending[bytes]) -> None:
+        self._outbox = outbox
+        self._transport = Transport(self._transports, self.placement.target)
+        self._rejected = self._half_closed = False
+        placement = self.placement
+        attach = runner_pb2.Attach(
+            router_id=self._router_id,
+            instance_id=placement.instance_id,
+            model=placement.model,
+            revision=placement.revision,
+            shared_memory=self._transport.path,
+        )
+        self._outbox.put(runner_pb2.ExecuteRequest(attach=attach).SerializeToString())
+        self.connected = True
+
+    def _receive_frame(self, message: Buffer) -> None:
+        self._receive(runner_pb2.ExecuteResponse.FromString(bytes(message)))
 
     def _receive(self, message: runner_pb2.ExecuteResponse) -> None:
         kind = message.WhichOneof("message")
@@ -296,9 +316,12 @@ class Runner:
         self._user.bundle_done(self, sent, result)
         self._half_close_if_done()
 
+    @property
+    def _ending(self) -> bool:
+        return self._draining or self._leaving or self._rejected
+
     def _half_close_if_done(self) -> None:
-        ending = self._draining or self._leaving or self._rejected
-        if ending and self.connected and not self.outstanding and not self._half_closed:
+        if self._ending and self.connected and not self.outstanding and not self._half_closed:
             self._half_closed = True
             self._outbox.close()
 
@@ -319,7 +342,7 @@ class Runner:
             _log.error("runner writer failed", instance=self.placement.instance_id, error=repr(error))
 
     def _log_break(self, reason: str) -> None:
-        if self._granted and not (self._draining or self._leaving):
+        if reason and self._granted and not (self._draining or self._leaving):
             _log.warning(
                 "runner stream broke",
                 instance=self.placement.instance_id,
@@ -327,3 +350,14 @@ class Runner:
                 bundles=len(self.outstanding),
                 reason=reason,
             )
+
+
+async def _write(outbox: Outbox[bytes], call: Any) -> None:
+    while (payload := await outbox.next()) is not None:
+        await call.write(payload)
+        del payload
+    await call.done_writing()
+
+
+def _as_it_is(message: bytes) -> bytes:
+    return message

@@ -19,10 +19,12 @@ from headrace.runner.v1 import runner_pb2_grpc
 from headrace_common.clock import SystemClock
 from headrace_common.config import ProcessContext, load_context
 from headrace_common.errors import InvalidArgument
+from headrace_common.frames import FRAMES_SUFFIX
 from headrace_common.grpc_server import add_health, add_process_service, new_server
 from headrace_common.logs import configure_logging, get_logger
 from headrace_common.telemetry import Telemetry
 from headrace_common.validation import validate
+from headrace_runner.bundle_socket import BundleSocket
 from headrace_runner.engines.registry import import_engines
 from headrace_runner.measures import Measures
 from headrace_runner.runner import Runner
@@ -85,6 +87,9 @@ async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path) -> Non
     runner_pb2_grpc.add_RunnerServiceServicer_to_server(RunnerServicer(runner), server)
     add_process_service(server, telemetry.scrape, runner.drain)
     server.add_insecure_port(f"unix:{socket}")
+    # First: who finds the one finds the other.
+    bundles = BundleSocket(runner, Path(f"{socket}{FRAMES_SUFFIX}"))
+    await bundles.start()
     await server.start()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -92,6 +97,7 @@ async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path) -> Non
             runner.standby()
             await runner.until_gone()
     finally:
+        bundles.stop()
         await server.stop(_LAST_ANSWERS_S)
 
 

@@ -12,6 +12,7 @@ from headrace.v1.resources_pb2 import InstanceShape
 from headrace_common.clock import Clock
 from headrace_common.errors import FailedPrecondition, HeadraceError
 from headrace_common.logs import get_logger
+from headrace_common.outbox import Sending
 from headrace_runner.core.lifecycle import LEAVING, Admission, Standing, State
 from headrace_runner.domain import Loaded, LoadPlan
 from headrace_runner.engines.base import Engine
@@ -129,10 +130,10 @@ class Runner:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
 
-    def attach(self, attach: pb.Attach) -> ExecuteStream:
+    def attach(self, attach: pb.Attach, outbox: Sending[pb.ExecuteResponse]) -> ExecuteStream:
         """Takes a router in. Raises FailedPrecondition if this is not the instance it looks for."""
         self._stream_count += 1
-        stream = ExecuteStream(self._stream_count, attach, self._worker, self._clock)
+        stream = ExecuteStream(self._stream_count, attach, outbox, self._worker, self._clock)
         self._settle(stream, record=not self._cold_start_told)
         self._streams[stream.number] = stream
         return stream

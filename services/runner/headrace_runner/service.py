@@ -10,8 +10,10 @@ import grpc
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace.runner.v1 import runner_pb2_grpc
 from headrace_common.errors import InvalidArgument
+from headrace_common.outbox import Outbox
 from headrace_common.validation import validate
 from headrace_runner.runner import Runner
+from headrace_runner.streams import serve
 
 _DEFAULT_GRACE_S = 30.0
 
@@ -47,8 +49,9 @@ class RunnerServicer(runner_pb2_grpc.RunnerServiceServicer):
             return
         if first.WhichOneof("message") != "attach":
             raise InvalidArgument("Execute: the first message must be attach, which says which instance is meant")
-        stream = self._runner.attach(first.attach)
+        outbox: Outbox[pb.ExecuteResponse] = Outbox()
+        stream = self._runner.attach(first.attach, outbox)
         try:
-            await stream.serve(context)
+            await serve(stream, outbox, context)
         finally:
             self._runner.detach(stream)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -12,7 +11,7 @@ from headrace.runner.v1 import runner_pb2 as pb
 from headrace_common.chunks import Assemblies, ChunkRefused
 from headrace_common.clock import Clock
 from headrace_common.errors import InvalidArgument
-from headrace_common.outbox import Outbox
+from headrace_common.outbox import Outbox, Sending
 from headrace_runner.domain import Loaded
 from headrace_runner.execution import DROPPED, WRONG_MODEL, Job, refusal
 from headrace_runner.transport import Answer, Contents, memory_of
@@ -27,22 +26,25 @@ class ExecuteStream:
         number: unique in this runner.
         attach: what the router said first.
         refuses: why its bundles are not executed here; None: they are.
+        failure: what ends the connection; None: nothing has.
     """
 
-    def __init__(self, number: int, attach: pb.Attach, worker: EngineWorker, clock: Clock) -> None:
+    def __init__(
+        self, number: int, attach: pb.Attach, outbox: Sending[pb.ExecuteResponse], worker: EngineWorker, clock: Clock
+    ) -> None:
         self.number = number
         self.attach = attach
         self.refuses: str | None = "no slots have been granted"
         self._worker = worker
         self._clock = clock
-        self._outbox: Outbox[pb.ExecuteResponse] = Outbox()
+        self._outbox = outbox
         self._memory = memory_of(attach)
         self._contents = Contents(self._memory)
         self._assemblies = Assemblies()
         self._coming: dict[int, Job] = {}
         self._held: set[int] = set()
         self._half_closed = False
-        self._failure: Exception | None = None
+        self.failure: Exception | None = None
         self._granted = False
         self._left = False
 
@@ -75,43 +77,37 @@ class ExecuteStream:
 
     def fail(self, error: Exception) -> None:
         """Ends the call with an error."""
-        if self._failure is None:
-            self._failure = error
+        if self.failure is None:
+            self.failure = error
             self._outbox.end()
 
-    async def serve(self, context: Any) -> None:
-        """Until the router has half-closed and all it sent is answered."""
-        reader = asyncio.create_task(self._read(context))
-        try:
-            while (message := await self._outbox.next()) is not None:
-                await context.write(message)
-                del message  # Or it would be held while the next one is waited for.
-        finally:
-            self._worker.drop(self.number)
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
-        if self._failure is not None:
-            raise self._failure
+    def receive(self, request: pb.ExecuteRequest) -> None:
+        """What the router sent after Attach.
 
-    async def _read(self, context: Any) -> None:
-        handlers: dict[str | None, Callable[[pb.ExecuteRequest], None]] = {
-            "bundle": lambda request: self._receive(request.bundle),
-            "chunk": lambda request: self._receive_chunk(request.chunk),
-            "cancel": lambda request: self._withdraw(request.cancel.bundle_id),
-        }
+        Raises:
+            InvalidArgument: it breaks a rule; nothing more is taken from this router.
+        """
+        kind = request.WhichOneof("message")
         try:
-            while (request := await context.read()) is not grpc.aio.EOF:
-                kind = request.WhichOneof("message")
-                if kind not in handlers:
-                    raise InvalidArgument(f"Execute: {kind or 'an empty message'} is not expected after attach")
-                handlers[kind](request)
-                del request  # Or it would be held while the next one is waited for.
+            if kind == "bundle":
+                self._receive(request.bundle)
+            elif kind == "chunk":
+                self._receive_chunk(request.chunk)
+            elif kind == "cancel":
+                self._withdraw(request.cancel.bundle_id)
+            else:
+                raise InvalidArgument(f"Execute: {kind or 'an empty message'} is not expected after attach")
         except ChunkRefused as error:
-            self.fail(InvalidArgument(f"Execute: {error}"))
-        except Exception as error:  # noqa: BLE001 - ends the call, by way of its writer
-            self.fail(error)
+            raise InvalidArgument(f"Execute: {error}") from None
+
+    def half_close(self) -> None:
+        """The router has sent all; what it sent is still answered."""
         self._half_closed = True
         self._finish()
+
+    def close(self) -> None:
+        """The connection is over: what has not begun is forgotten."""
+        self._worker.drop(self.number)
 
     def _receive(self, bundle: pb.Bundle) -> None:
         bundle_id = bundle.bundle_id
@@ -166,3 +162,28 @@ class ExecuteStream:
 def _chunked(bundle: pb.Bundle) -> dict[int, int]:
     """Sizes of the inputs that follow in chunks, by index."""
     return {index: tensor.chunked_bytes for index, tensor in enumerate(bundle.inputs) if tensor.chunked_bytes}
+
+
+async def serve(stream: ExecuteStream, outbox: Outbox[pb.ExecuteResponse], context: Any) -> None:
+    """Runs a stream over a gRPC call, until the router has half-closed and all it sent is answered."""
+    reader = asyncio.create_task(_read(stream, context))
+    try:
+        while (message := await outbox.next()) is not None:
+            await context.write(message)
+            del message  # Or it would be held while the next one is waited for.
+    finally:
+        stream.close()
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+    if stream.failure is not None:
+        raise stream.failure
+
+
+async def _read(stream: ExecuteStream, context: Any) -> None:
+    try:
+        while (request := await context.read()) is not grpc.aio.EOF:
+            stream.receive(request)
+            del request  # Or it would be held while the next one is waited for.
+    except Exception as error:  # noqa: BLE001 - ends the call, by way of its writer
+        stream.fail(error)
+    stream.half_close()

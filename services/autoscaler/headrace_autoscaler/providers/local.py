@@ -17,6 +17,7 @@ from pathlib import Path
 
 from headrace_autoscaler.providers.base import StartedRunner, StartFailed
 from headrace_common.config import ProcessContext
+from headrace_common.frames import FRAMES_SUFFIX
 from headrace_common.logs import get_logger
 
 _PEER_CREDENTIALS = struct.Struct("3i")
@@ -126,7 +127,9 @@ class LocalProvider:
     def _forget(self, runner_id: str) -> None:
         self._watches.pop(runner_id, None)
         self._context_file(runner_id).unlink(missing_ok=True)
-        (self._context.runtime_dir / f"{runner_id}.sock").unlink(missing_ok=True)
+        socket = self._context.runtime_dir / f"{runner_id}.sock"
+        for path in (socket, Path(f"{socket}{FRAMES_SUFFIX}")):
+            path.unlink(missing_ok=True)
 
     def _context_file(self, runner_id: str) -> Path:
         return self._context.runtime_dir / f"{runner_id}.json"

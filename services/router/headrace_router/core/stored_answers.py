@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
 
-from headrace_router.domain import TensorData
+from headrace_router.domain import Buffer, TensorData
 
 VERSION = 1
 _MAGIC = b"HR" + bytes([VERSION])
