@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from headrace.oip import inference_pb2 as pb
 from headrace_common.clock import FakeClock
@@ -21,6 +22,10 @@ from headrace_router.oip.datatypes import DATATYPES
 from headrace_router.oip.hot import HotInference
 from headrace_router.oip.rest import RestApp
 from headrace_router.oip.servicer import InferenceServicer
+
+# How long an example takes is the machine's affair.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 MAX_BATCH = 8
 MAX_BYTES = 1 << 20
