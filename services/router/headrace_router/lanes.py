@@ -15,6 +15,7 @@ from headrace_router.core import dispatch
 from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.batching import BatchLimits, Bundle, cut, group_of, has_one_group, waiting_suspect
 from headrace_router.core.latency import LatencyModel
+from headrace_router.core.pace import Soonest
 from headrace_router.core.queue import Queue
 from headrace_router.core.waiting import Stage, Waiting
 from headrace_router.domain import InferenceRequest, RevisionEntry, TensorData
@@ -58,6 +59,7 @@ class Lane:
         self.latency = LatencyModel()
         self.accounts: dict[str, Account] = {}
         self.runners: dict[str, Runner] = {}
+        self._soonest = Soonest(self.runners.values())
         self.held: list[Waiting] = []
         self.in_hand = 0
         self.most_queued = 1 << 62
@@ -132,7 +134,8 @@ class Lane:
             runner, suspect = dispatch.pick(self.runners.values(), suspect_waits=suspect_waits)
             if runner is None:
                 return
-            decision = cut(self.queue, self.entry, now, self.latency, self._limits, suspect=suspect)
+            soonest = self._soonest if len(self.runners) > 1 else None
+            decision = cut(self.queue, self.entry, now, runner.pace, self._limits, soonest=soonest, suspect=suspect)
             for item in decision.expired:
                 self._unqueue(item)
                 self._fail(item, expired(item), "deadline")
@@ -148,6 +151,7 @@ class Lane:
             item.account.in_flight += 1
         try:
             runner.send(bundle, now)
+            runner.pace.sent(bundle.rows, now)
         except Exception as error:  # noqa: BLE001 - its requests get an answer, and the queue goes on
             self._incidents.log("bundle cannot be sent", repr(error))
             for item in bundle.items:
@@ -165,8 +169,7 @@ class Lane:
 
     def add_runner(self, runner: Runner) -> None:
         self.runners[runner.placement.instance_id] = runner
-        for rows, seconds in runner.placement.profile:
-            self.latency.observe(rows, seconds, self._now())
+        self.latency.seed(runner.placement.profile, self._now())
 
     def runner_ended(self, runner: Runner) -> None:
         if self.runners.get(runner.placement.instance_id) is runner:
@@ -200,7 +203,7 @@ class Lane:
 
     def _answer(self, runner: Runner, sent: Sent, outputs: list[list[TensorData]], compute_s: float) -> None:
         bundle = sent.bundle
-        self.latency.observe(bundle.rows, compute_s, self._now())
+        runner.pace.answered(bundle.rows, compute_s, self._now())
         answered = self._books.answer(bundle, sent.at, outputs, compute_s, self.entry.slo_s)
         if answered:
             self._left(answered)
@@ -210,6 +213,7 @@ class Lane:
 
     def _bundle_failed(self, runner: Runner, bundle: Bundle, code: int, detail: str) -> None:
         """A poison request must not fail its batch-mates: the bundle is taken apart until it is alone."""
+        runner.pace.ended(bundle.rows, self._now())
         if code == _Code.BUNDLE_ERROR_CODE_DROPPED:
             self._expire(bundle)
         items = _wanted(bundle)
@@ -234,6 +238,7 @@ class Lane:
                 self.fail(item, expired(item), "deadline")
 
     def bundles_lost(self, runner: Runner, lost: list[Sent]) -> None:
+        runner.pace.lost()
         for sent in lost:
             retry = dispatch.after_loss(_wanted(sent.bundle), self._limits.max_attempts)
             self._retry(retry, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, "its runner was lost each time that it was sent")

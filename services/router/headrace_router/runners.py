@@ -15,6 +15,8 @@ from headrace_common.clock import Clock
 from headrace_common.logs import get_logger
 from headrace_router.bundles import encode_bundle
 from headrace_router.core.batching import Bundle
+from headrace_router.core.latency import LatencyModel
+from headrace_router.core.pace import Pace
 from headrace_router.domain import RevisionEntry
 
 _log = get_logger()
@@ -64,9 +66,14 @@ class Sent:
 
 
 class RunnerUser(Protocol):
-    """Who sends bundles to a runner and hears what became of them. Called in the event loop."""
+    """Who sends bundles to a runner and hears what became of them. Called in the event loop.
+
+    Attributes:
+        latency: the model's over all runners.
+    """
 
     entry: RevisionEntry
+    latency: LatencyModel
 
     def runner_changed(self, runner: Runner) -> None:
         """It has granted slots, or accepts no more."""
@@ -88,6 +95,7 @@ class Runner:
 
     Attributes:
         free_slots, accepting, solo, recent_s: see `core.dispatch.RunnerSlots`.
+        pace: kept by its user.
         ready_at: when the first slots were granted; None before.
         load_s, warm_s: of its start, as the runner told.
         began_at: when the request came that this runner was started for; None: no request did it.
@@ -100,6 +108,7 @@ class Runner:
         self.solo = False
         self.recent_s = 0.0
         self.outstanding: dict[int, Sent] = {}
+        self.pace = Pace(user.latency)
         self.bundles = 0
         self.lost_bundles = 0
         self.connected = False

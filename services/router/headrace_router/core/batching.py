@@ -2,8 +2,9 @@
 
 Work-conserving: with a free slot, what waits is sent now, whatever its size, unless the model's
 configuration asks to linger. A bundle ends at the model's maximum batch, at a number of bytes, and at
-the size whose predicted time still meets the earliest deadline in it. What has missed its deadline,
-or is known to miss it even alone, is dropped before it costs anything.
+the size whose predicted completion at its runner still meets the earliest deadline in it. What has missed
+its deadline, or is known to miss it even alone at any runner, is dropped before it costs anything; what this
+runner would make late and another would not is left for that one.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from dataclasses import dataclass
 from math import inf
 
 from headrace_router.core.dispatch import is_suspect
-from headrace_router.core.latency import LatencyModel
+from headrace_router.core.pace import Predictor
 from headrace_router.core.queue import Queue, Verdict
 from headrace_router.core.waiting import Waiting
 from headrace_router.domain import InferenceRequest, RevisionEntry
+
+MOST_LEFT = 64
+"""So many requests are left for another runner before the search for one that this runner can serve ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +63,41 @@ class Decision:
 
 
 def cut(
-    queue: Queue, entry: RevisionEntry, now: float, latency: LatencyModel, limits: BatchLimits, *, suspect: bool = False
+    queue: Queue,
+    entry: RevisionEntry,
+    now: float,
+    pace: Predictor,
+    limits: BatchLimits,
+    *,
+    soonest: Predictor | None = None,
+    suspect: bool = False,
 ) -> Decision:
     """The next bundle.
 
     Args:
+        pace: of the runner that it is for.
+        soonest: of the best of all runners; None: there is no other.
         suspect: whether a suspect bundle may be given; without it one is left where it is.
     """
     expired: list[Waiting] = []
     while True:
         returned = queue.returned()
         if returned and (suspect or not is_suspect(returned[0], limits.max_attempts)):
-            judge = _Judge(entry, now, latency, limits, expired)
+            judge = _Judge(now, pace, soonest, limits, expired)
             items = queue.take_returned(judge.expiry_only)
         else:
             head = queue.head()
             if head is None:
                 return Decision(None, None, expired)
-            max_rows, wait_until = _linger(queue, entry, head, now, latency)
+            max_rows, wait_until = _linger(queue, entry, head, now, pace)
             if wait_until is not None:
                 return Decision(None, wait_until, expired)
-            judge = _Judge(entry, now, latency, limits, expired, max_rows)
+            judge = _Judge(now, pace, soonest, limits, expired, max_rows)
             items = queue.take(head.group, judge)
         if items:
             return Decision(_bundle(items, judge, limits), None, expired)
+        if judge.left:
+            return Decision(None, None, expired)
 
 
 def waiting_suspect(queue: Queue, max_attempts: int) -> bool:
@@ -104,25 +119,26 @@ def group_of(request: InferenceRequest) -> tuple[tuple[str, str, tuple[int, ...]
 class _Judge:
     """Decides request by request; called by the queue in its order."""
 
-    __slots__ = ("bytes", "deadline", "entry", "expired", "latency", "max_bytes", "max_rows", "now", "rows")
+    __slots__ = ("bytes", "deadline", "expired", "left", "max_bytes", "max_rows", "now", "pace", "rows", "soonest")
 
     def __init__(
         self,
-        entry: RevisionEntry,
         now: float,
-        latency: LatencyModel,
+        pace: Predictor,
+        soonest: Predictor | None,
         limits: BatchLimits,
         expired: list[Waiting],
         max_rows: int = 1,
     ) -> None:
-        self.entry = entry
         self.now = now
-        self.latency = latency
+        self.pace = pace
+        self.soonest = soonest
         self.max_rows = max_rows
         self.max_bytes = limits.max_bundle_bytes
         self.expired = expired
         self.rows = 0
         self.bytes = 0
+        self.left = 0
         self.deadline = inf
 
     def __call__(self, item: Waiting) -> Verdict:
@@ -134,9 +150,9 @@ class _Judge:
         if deadline != inf:
             if item.deadline <= self.now:
                 return self._drop(item)
-            needed_s = self.latency.predict(rows, self.now)
+            needed_s = self.pace.predict(rows, self.now)
             if needed_s is not None and self.now + needed_s > deadline:
-                return Verdict.STOP if self.rows else self._drop(item)
+                return Verdict.STOP if self.rows else self._too_late_here(item)
             self.deadline = deadline
         self.rows = rows
         self.bytes = size
@@ -149,14 +165,20 @@ class _Judge:
         self.deadline = min(self.deadline, item.deadline)
         return Verdict.TAKE
 
+    def _too_late_here(self, item: Waiting) -> Verdict:
+        if self.soonest is not None:
+            needed_s = self.soonest.predict(item.rows, self.now)
+            if needed_s is None or self.now + needed_s <= item.deadline:
+                self.left += 1
+                return Verdict.LEAVE if self.left <= MOST_LEFT else Verdict.STOP
+        return self._drop(item)
+
     def _drop(self, item: Waiting) -> Verdict:
         self.expired.append(item)
         return Verdict.DROP
 
 
-def _linger(
-    queue: Queue, entry: RevisionEntry, head: Waiting, now: float, latency: LatencyModel
-) -> tuple[int, float | None]:
+def _linger(queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace: Predictor) -> tuple[int, float | None]:
     """Most rows to take now, or until when to wait for more.
 
     As Triton's dynamic batcher: the largest preferred size that can be filled is sent at once; else
@@ -174,7 +196,7 @@ def _linger(
     if preferred:
         return max(preferred), None
     until = oldest + batching.max_queue_delay_s
-    in_danger = head.deadline <= until + (latency.predict(most, now) or 0.0)
+    in_danger = head.deadline <= until + (pace.predict(most, now) or 0.0)
     return (most, None) if in_danger or now >= until else (most, until)
 
 

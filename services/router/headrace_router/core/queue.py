@@ -21,11 +21,12 @@ LITTER = 64
 
 
 class Verdict(IntEnum):
-    """What to do with the next request: into the bundle, out of the queue, or end the bundle here."""
+    """What to do with the next request: into the bundle, out of the queue, end the bundle here, or look past it."""
 
     TAKE = 0
     DROP = 1
     STOP = 2
+    LEAVE = 3
 
 
 Judge = Callable[[Waiting], Verdict]
@@ -132,19 +133,31 @@ class Queue:
         """Takes requests of a group in order, until the judge stops or there are no more."""
         taken: list[Waiting] = []
         for level in self._levels:
-            while (item := level.next_of(group)) is not None:
-                verdict = judge(item)
-                if verdict is Verdict.STOP:
-                    return taken
-                taking = verdict is Verdict.TAKE
-                level.serve(item, charge=taking)
-                self._leave(item)
-                if taking:
-                    item.stage = Stage.SENT
-                    taken.append(item)
-                else:
-                    item.stage = Stage.DONE
+            if level.count and self._take_of(level, group, judge, taken):
+                break
         return taken
+
+    def _take_of(self, level: Backlog, group: Hashable, judge: Judge, taken: list[Waiting]) -> bool:
+        """Whether the judge stopped."""
+        passed_over: list[Waiting] = []
+        verdict = Verdict.TAKE
+        while verdict is not Verdict.STOP and (item := level.next_of(group)) is not None:
+            verdict = judge(item)
+            if verdict is Verdict.TAKE:
+                level.serve(item, charge=True)
+                self._leave(item)
+                item.stage = Stage.SENT
+                taken.append(item)
+            elif verdict is Verdict.DROP:
+                level.serve(item, charge=False)
+                self._leave(item)
+                item.stage = Stage.DONE
+            elif verdict is Verdict.LEAVE:
+                level.skip(item)
+                passed_over.append(item)
+        for item in passed_over:
+            level.unskip(item)
+        return verdict is Verdict.STOP
 
     def survey(self, group: Hashable, enough_rows: int) -> tuple[int, float]:
         """Rows of a group that wait and when the oldest came; stops counting at `enough_rows`."""
@@ -152,7 +165,7 @@ class Queue:
         for item in self:
             if item.group == group and item.backlog is not None:
                 rows += item.rows
-                oldest = min(oldest, item.enqueued)
+                oldest = min(oldest, item.arrived)
                 if rows >= enough_rows:
                     break
         return rows, oldest
