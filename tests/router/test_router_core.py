@@ -387,3 +387,10 @@ def test_halving_finds_every_culprit_and_only_culprits(make_waiting: Make, count
             answered += bundle
     assert {id(item) for item in failed} == culprits
     assert len(failed) + len(answered) == count
+
+
+def test_a_bundle_that_comes_back_for_the_last_time_is_taken_apart(make_waiting: Make) -> None:
+    items = [make_waiting(), make_waiting()]
+    assert dispatch.after_return(items, 3) == dispatch.Retry([items], [])
+    assert dispatch.after_return(items, 3) == dispatch.Retry([[item] for item in items], [])
+    assert dispatch.after_return(items[:1], 3) == dispatch.Retry([], items[:1])

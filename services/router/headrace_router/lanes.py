@@ -129,9 +129,10 @@ class Lane:
         """Sends as long as something waits and somebody is free."""
         self._flush_due = False
         now = self._now()
+        passed: list[Runner] = []
         while self.queue.count:
             suspect_waits = waiting_suspect(self.queue, self._limits.max_attempts)
-            runner, suspect = dispatch.pick(self.runners.values(), suspect_waits=suspect_waits)
+            runner, suspect = dispatch.pick(self.runners.values(), suspect_waits=suspect_waits, passed=passed)
             if runner is None:
                 return
             soonest = self._soonest if len(self.runners) > 1 else None
@@ -139,6 +140,9 @@ class Lane:
             for item in decision.expired:
                 self._unqueue(item)
                 self._fail(item, expired(item), "deadline")
+            if decision.left:
+                passed.append(runner)
+                continue
             if decision.bundle is None:
                 if decision.wait_until is not None:
                     self._flush_at(decision.wait_until, now)

@@ -55,11 +55,13 @@ class Decision:
     Attributes:
         wait_until: nothing to send before then (monotonic seconds), because the model lingers.
         expired: left the queue because their deadline has passed or cannot be met.
+        left: what waits is for another runner, which can do it in time.
     """
 
     bundle: Bundle | None
     wait_until: float | None
     expired: list[Waiting]
+    left: bool = False
 
 
 def cut(
@@ -80,24 +82,28 @@ def cut(
         suspect: whether a suspect bundle may be given; without it one is left where it is.
     """
     expired: list[Waiting] = []
-    while True:
-        returned = queue.returned()
-        if returned and (suspect or not is_suspect(returned[0], limits.max_attempts)):
-            judge = _Judge(now, pace, soonest, limits, expired)
-            items = queue.take_returned(judge.expiry_only)
-        else:
-            head = queue.head()
-            if head is None:
-                return Decision(None, None, expired)
-            max_rows, wait_until = _linger(queue, entry, head, now, pace)
-            if wait_until is not None:
-                return Decision(None, wait_until, expired)
-            judge = _Judge(now, pace, soonest, limits, expired, max_rows)
-            items = queue.take(head.group, judge)
-        if items:
+    left = False
+    while (returned := queue.returned()) and (suspect or not is_suspect(returned[0], limits.max_attempts)):
+        judge = _Judge(now, pace, soonest, limits, expired, _most_rows(entry))
+        if items := queue.take_returned(judge):
             return Decision(_bundle(items, judge, limits), None, expired)
         if judge.left:
-            return Decision(None, None, expired)
+            left = True
+            break
+    while (head := queue.head()) is not None:
+        max_rows, wait_until = _linger(queue, entry, head, now, pace)
+        if wait_until is not None:
+            return Decision(None, wait_until, expired)
+        judge = _Judge(now, pace, soonest, limits, expired, max_rows)
+        if items := queue.take(head.group, judge):
+            return Decision(_bundle(items, judge, limits), None, expired)
+        if judge.left:
+            return Decision(None, None, expired, True)
+    return Decision(None, None, expired, left)
+
+
+def _most_rows(entry: RevisionEntry) -> int:
+    return entry.max_batch_size if entry.batchable else 1
 
 
 def waiting_suspect(queue: Queue, max_attempts: int) -> bool:
@@ -128,7 +134,7 @@ class _Judge:
         soonest: Predictor | None,
         limits: BatchLimits,
         expired: list[Waiting],
-        max_rows: int = 1,
+        max_rows: int,
     ) -> None:
         self.now = now
         self.pace = pace
@@ -158,13 +164,6 @@ class _Judge:
         self.bytes = size
         return Verdict.TAKE
 
-    def expiry_only(self, item: Waiting) -> Verdict:
-        if item.deadline <= self.now:
-            return self._drop(item)
-        self.rows += item.rows
-        self.deadline = min(self.deadline, item.deadline)
-        return Verdict.TAKE
-
     def _too_late_here(self, item: Waiting) -> Verdict:
         if self.soonest is not None:
             needed_s = self.soonest.predict(item.rows, self.now)
@@ -186,7 +185,7 @@ def _linger(queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace:
     waits whose deadline is in danger by it.
     """
     batching = entry.batching
-    most = entry.max_batch_size if entry.batchable else 1
+    most = _most_rows(entry)
     if most <= 1 or not (batching.max_queue_delay_s or batching.preferred_batch_sizes):
         return most, None
     rows, oldest = queue.survey(head.group, most)

@@ -110,16 +110,23 @@ class Queue:
         return []
 
     def take_returned(self, judge: Judge) -> list[Waiting]:
-        """What the judge takes of the first bundle that came back. It never stops."""
-        taken = []
-        for item in self.returned():
-            self._leave(item)
-            verdict = judge(item)
-            item.stage = Stage.DONE if verdict is Verdict.DROP else Stage.SENT
-            if verdict is not Verdict.DROP:
-                taken.append(item)
-        if self._returned:
+        """What the judge takes of the first bundle that came back. What it leaves or stops at stays the first."""
+        taken: list[Waiting] = []
+        kept: list[Waiting] = []
+        waiting = self.returned()
+        if waiting:
             self._returned.popleft()
+        for item in waiting:
+            verdict = judge(item)
+            if verdict in (Verdict.STOP, Verdict.LEAVE):
+                kept.append(item)
+                continue
+            self._leave(item)
+            item.stage = Stage.SENT if verdict is Verdict.TAKE else Stage.DONE
+            if verdict is Verdict.TAKE:
+                taken.append(item)
+        if kept:
+            self._returned.appendleft(kept)
         return taken
 
     def head(self) -> Waiting | None:
