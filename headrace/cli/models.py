@@ -71,6 +71,14 @@ def deploy(
         ),
     ] = None,
     response_cache: Annotated[bool | None, typer.Option(help="Answer repeated requests from memory.")] = None,
+    pad: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=VALUE",
+            help="Fill this input's free dimensions up with the value, so that unlike shapes share a batch; "
+            "repeatable. For models whose answers it does not change.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return once a real load has succeeded.")] = False,
 ) -> None:
     """Deploy a model, or a new version of one."""
@@ -88,6 +96,7 @@ def deploy(
             "engine": engine,
             "shared_with": share_with or (),
             "response_cache": response_cache,
+            "padding": flags.padding(pad or ()),
         }
         tenant_name(tenant, "--tenant")
         spec = _spec(source, name, options)

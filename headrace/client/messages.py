@@ -64,6 +64,7 @@ class ModelOptions(TypedDict, total=False):
     engine_options: Mapping[str, str]
     response_cache: bool | None
     policy: str
+    padding: Mapping[str, float]
 
 
 def build(kind: type[Built], **fields: Any) -> Built:

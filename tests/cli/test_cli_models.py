@@ -53,7 +53,8 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
     flags = (
         "--name iris --tenant acme --min-instances 1 --max-instances 4 --idle-timeout 90s --slo 100ms --max-batch 8 "
         "--cpu 500m --memory 2Gi --gpu 0.5 --gpu-memory 1Gi --concurrency 7 --rps 2.5 --budget 1.50/h "
-        "--budget 200/month --engine fake --share-with b --share-with c --response-cache --wait"
+        "--budget 200/month --engine fake --share-with b --share-with c --response-cache --pad ids=0 "
+        "--pad x=-1.5 --wait"
     )
     done = run("deploy", deployable, *flags.split())
     assert (done.code, done.err) == (0, "")
@@ -76,6 +77,7 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
         engine="fake",
         shared_with=["b", "c"],
         response_cache=True,
+        padding={"ids": 0.0, "x": -1.5},
     )
 
 
@@ -100,6 +102,9 @@ def test_a_url_is_passed_on(mesh: Any, run: Run, deployable: str) -> None:
         (["--slo", "100"], "--slo: expected a duration like 100ms"),
         (["--budget", "5/day"], "--budget: expected an amount per time"),
         (["--budget", "1/h", "--budget", "2/h"], "--budget: per hour is given twice"),
+        (["--pad", "tokens"], "--pad: expected an input and a number such as tokens=0; got 'tokens'"),
+        (["--pad", "tokens=x"], "--pad: expected an input and a number"),
+        (["--pad", "a=0", "--pad", "a=1"], "--pad: input 'a' is given twice"),
         (["--max-instances", "0"], "--max-instances"),
         (["--min-instances", "x"], "--min-instances"),
     ],
@@ -205,6 +210,7 @@ def test_apply_sets_tenants_first_and_uploads_paths_beside_the_file(
         "idle_timeout": "5m",
         "resources": {"cpu": 2, "memory": "1Gi"},
         "engine_options": {"intra_op_threads": 1},
+        "padding": {"ids": 0},
     }
     tenant = {"name": "a", "nominal": {"cpu": 4, "concurrency": 10}, "budget": {"per_hour": 1.5}}
     file = write_yaml(tmp_path / "mesh.yaml", {"model": model}, None, {"tenant": tenant})
@@ -220,6 +226,7 @@ def test_apply_sets_tenants_first_and_uploads_paths_beside_the_file(
         idle_timeout={"seconds": 300},
         resources={"cpu": "2", "memory": "1Gi"},
         engine_options={"intra_op_threads": "1"},
+        padding={"ids": 0.0},
     )
     [set_tenant] = mesh.requests(methods.SET_TENANT)
     assert set_tenant.tenant == tenants_pb2.TenantSpec(

@@ -13,6 +13,7 @@ from math import inf
 
 from headrace.runner.v1 import runner_pb2
 from headrace_router.core.batching import Bundle
+from headrace_router.core.padding import cut_back, padded_parts
 from headrace_router.domain import RevisionEntry, TensorData
 
 # Tag bytes: field number << 3 | 2 (length-delimited), of ExecuteRequest.bundle, Bundle.inputs, Tensor.data.
@@ -43,6 +44,9 @@ def encode_bundle(bundle_id: int, bundle: Bundle, entry: RevisionEntry, now: flo
     for index, first in enumerate(items[0].request.inputs):
         parts = [item.request.inputs[index].data for item in items]
         shape = (bundle.rows, *first.shape[1:]) if entry.batchable else first.shape
+        if entry.batching.padding:
+            rest, parts = padded_parts(items, index, entry)
+            shape = (bundle.rows, *rest)
         header = runner_pb2.Tensor(name=first.name, datatype=first.datatype, shape=shape).SerializeToString()
         size = sum(map(len, parts))
         header += _TENSOR_DATA + varint(size)
@@ -84,6 +88,8 @@ def split_outputs(outputs: Sequence[runner_pb2.Tensor], bundle: Bundle, entry: R
         for answer, item, end in zip(answers, items, ends, strict=True):
             answer.append(TensorData(name, datatype, (item.rows, *rest), data[start:end]))
             start = end
+    if entry.batching.padding:
+        cut_back(answers, items, entry)
     for index, item in enumerate(items):
         if item.request.outputs:
             answers[index] = _pick(answers[index], item.request.outputs)

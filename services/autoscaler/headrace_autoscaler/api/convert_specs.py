@@ -37,6 +37,7 @@ def deploy_request(spec: models_pb2.ModelSpec, caller: str) -> DeployRequest:
             engine_options=tuple(sorted(spec.engine_options.items())),
             policy=spec.policy or _DEFAULT.policy,
             source=spec.source,
+            padding=tuple(sorted(spec.padding.items())),
         ),
         artifact=spec.artifact,
         response_cache=spec.response_cache if spec.HasField("response_cache") else None,
@@ -62,6 +63,7 @@ def model_spec_pb(spec: ModelSpec) -> models_pb2.ModelSpec:
         engine_options=dict(spec.engine_options),
         response_cache=spec.response_cache,
         policy=spec.policy,
+        padding=dict(spec.padding),
     )
 
 

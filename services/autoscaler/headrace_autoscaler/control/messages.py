@@ -79,6 +79,7 @@ def _batching(batching: Batching) -> control_pb2.BatchingPolicy:
         default_priority_level=batching.default_priority_level,
         max_queue_size=batching.max_queue_size,
         default_timeout_us=batching.default_timeout_us,
+        pad=dict(batching.padding),
     )
 
 

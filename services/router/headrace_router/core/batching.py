@@ -14,6 +14,7 @@ from math import inf
 
 from headrace_router.core.dispatch import is_suspect
 from headrace_router.core.pace import Predictor
+from headrace_router.core.padding import padded_group
 from headrace_router.core.queue import Queue, Verdict
 from headrace_router.core.waiting import Waiting
 from headrace_router.domain import InferenceRequest, RevisionEntry
@@ -118,7 +119,11 @@ def has_one_group(entry: RevisionEntry) -> bool:
 
 
 def group_of(request: InferenceRequest) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
-    """Requests of equal groups have the same inputs, of the same datatypes and non-batch shapes."""
+    """Requests of equal groups have the same inputs, of the same datatypes and non-batch shapes, or of shapes
+    that may be padded to one."""
+    padding = request.revision.batching.padding
+    if padding:
+        return padded_group(request, dict(padding))
     return tuple((tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in request.inputs)
 
 
