@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from headrace_router.core import dispatch
 from headrace_router.core.admission import Budget, Lease, Limiter, Limits, QueueBound, Queued
+from headrace_router.core.band import Watch
 from headrace_router.core.batching import BatchLimits, Decision, cut, group_of, has_one_group
 from headrace_router.core.latency import STALE_S, LatencyModel
 from headrace_router.core.queue import Queue
@@ -312,6 +313,7 @@ class Slots:
     accepting: bool = True
     solo: bool = False
     recent_s: float = 0.0
+    watch: Watch = field(default_factory=Watch)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from headrace_router.core import dispatch
 from headrace_router.core.accounts import Account
 from headrace_router.core.admission import Limiter
 from headrace_router.core.backlog import PATIENCE_S
+from headrace_router.core.band import Watch
 from headrace_router.core.batching import BatchLimits, Bundle, Decision, cut, waiting_suspect
 from headrace_router.core.latency import LatencyModel
 from headrace_router.core.pace import Pace, Soonest
@@ -50,6 +51,7 @@ class Runner:
     held: deque[Bundle] = field(default_factory=deque)
     accepting: bool = True
     recent_s: float = 0.0
+    watch: Watch = field(default_factory=Watch)
 
     @property
     def free_slots(self) -> int:

@@ -11,7 +11,7 @@ from headrace_common import errors
 from headrace_common.clock import Clock
 from headrace_router.books import Books, cold_start, expired, failure
 from headrace_router.bundles import split_outputs
-from headrace_router.core import dispatch
+from headrace_router.core import band, dispatch
 from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.batching import BatchLimits, Bundle, cut, group_of, has_one_group, waiting_suspect
 from headrace_router.core.latency import LatencyModel
@@ -156,6 +156,7 @@ class Lane:
         try:
             runner.send(bundle, now)
             runner.pace.sent(bundle.rows, now)
+            runner.watch.sent(now)
         except Exception as error:  # noqa: BLE001 - its requests get an answer, and the queue goes on
             self._incidents.log("bundle cannot be sent", repr(error))
             for item in bundle.items:
@@ -181,6 +182,7 @@ class Lane:
         self.runner_changed(runner)
 
     def runner_changed(self, runner: Runner) -> None:
+        self.compare_runners(self._now())
         if any(known.accepting for known in self.runners.values()):
             if self.without_since is not None:
                 runner.began_at = self.asked_at
@@ -191,6 +193,10 @@ class Lane:
                 self._ask(self.without_since)
         if self.queue.count:
             self.schedule()
+
+    def compare_runners(self, now: float) -> None:
+        """Gives those less that are slower than the others. For now and then, and when there are fewer."""
+        band.review(self.runners.values(), now)
 
     def bundle_done(self, runner: Runner, sent: Sent, result: runner_pb2.BundleResult) -> None:
         if result.HasField("error"):

@@ -14,6 +14,7 @@ from headrace.runner.v1 import runner_pb2
 from headrace_common.clock import Clock
 from headrace_common.logs import get_logger
 from headrace_router.bundles import encode_bundle
+from headrace_router.core.band import Watch
 from headrace_router.core.batching import Bundle
 from headrace_router.core.latency import LatencyModel
 from headrace_router.core.pace import Pace
@@ -95,7 +96,7 @@ class Runner:
 
     Attributes:
         free_slots, accepting, solo, recent_s: see `core.dispatch.RunnerSlots`.
-        pace: kept by its user.
+        pace, watch: kept by its user.
         ready_at: when the first slots were granted; None before.
         load_s, warm_s: of its start, as the runner told.
         began_at: when the request came that this runner was started for; None: no request did it.
@@ -109,6 +110,7 @@ class Runner:
         self.recent_s = 0.0
         self.outstanding: dict[int, Sent] = {}
         self.pace = Pace(user.latency)
+        self.watch = Watch()
         self.bundles = 0
         self.lost_bundles = 0
         self.connected = False

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from headrace_router.core.band import Watch
 from headrace_router.core.waiting import Waiting
 
 
@@ -18,6 +19,7 @@ class RunnerSlots(Protocol):
         accepting: connected, and not draining.
         solo: it holds a suspect bundle and gets nothing beside it.
         recent_s: mean time of its last bundles.
+        watch: says how many bundles it may hold.
     """
 
     @property
@@ -34,6 +36,9 @@ class RunnerSlots(Protocol):
 
     @property
     def recent_s(self) -> float: ...
+
+    @property
+    def watch(self) -> Watch: ...
 
 
 R = TypeVar("R", bound=RunnerSlots)
@@ -71,6 +76,8 @@ def choose(runners: Iterable[R], reserved: R | None = None, passed: Collection[R
     best: R | None = None
     for runner in runners:
         if runner.free_slots < 1 or not runner.accepting or runner.solo or runner is reserved or runner in passed:
+            continue
+        if runner.outstanding_bundles >= runner.watch.allowance:
             continue
         if best is None or _load(runner) < _load(best):
             best = runner

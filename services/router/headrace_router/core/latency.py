@@ -24,7 +24,7 @@ class LatencyModel:
         prior: learns everything that this learns, and is asked while this does not know.
     """
 
-    __slots__ = ("_base", "_deviation", "_moments", "_outliers", "_prior", "_seen_at", "_slope", "_weight")
+    __slots__ = ("_base", "_deviation", "_largest", "_moments", "_outliers", "_prior", "_seen_at", "_slope", "_weight")
 
     def __init__(self, prior: LatencyModel | None = None) -> None:
         self._prior = prior
@@ -32,6 +32,7 @@ class LatencyModel:
         self._deviation = 0.0
         self._weight = 0.0
         self._moments = (0.0, 0.0, 0.0, 0.0)
+        self._largest = 0.0
         self._base = 0.0
         self._slope = 0.0
         self._seen_at = float("-inf")
@@ -60,13 +61,30 @@ class LatencyModel:
             return None if self._prior is None else self._prior.predict(rows, now)
         return self._base + self._slope * rows
 
-    def learnt(self, rows: int) -> float | None:
-        """What was seen here, of whatever age, and nothing of the prior: for comparing one with another."""
-        return None if self._weight < ENOUGH else self._base + self._slope * rows
+    @property
+    def typical_rows(self) -> float | None:
+        """The mean size of what was seen here."""
+        return None if self._weight < ENOUGH else self._moments[0] / self._weight
+
+    def learnt(self, rows: float) -> float | None:
+        """What was seen here, of whatever age, and nothing of the prior: for comparing one with another. None too
+        for batches of more than twice what was seen: too short a time is guessed for them where all were small."""
+        if self._weight < ENOUGH or rows > 2 * self._largest:
+            return None
+        return self._base + self._slope * rows
+
+    def doubt(self) -> None:
+        """The past counts for little from now on: for a runner that is seldom asked, and may have recovered."""
+        if self._weight > 2 * ENOUGH:
+            keep = 2 * ENOUGH / self._weight
+            x, y, xx, xy = self._moments
+            self._weight = 2 * ENOUGH
+            self._moments = (x * keep, y * keep, xx * keep, xy * keep)
 
     def _add(self, rows: int, seconds: float, keep: float, weight: float) -> None:
         x, y, xx, xy = self._moments
         wx = weight * rows
+        self._largest = max(float(rows), self._largest * keep)
         self._weight = self._weight * keep + weight
         self._moments = (x * keep + wx, y * keep + weight * seconds, xx * keep + wx * rows, xy * keep + wx * seconds)
 
