@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace_router.core.batching import MOST_LEFT, BatchLimits, cut
@@ -62,6 +62,7 @@ def test_a_lasting_change_is_believed_after_a_few_and_a_single_stall_is_not() ->
     assert model.predict(4, 1.0) == pytest.approx(0.001, rel=0.05)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 32), st.floats(1e-5, 2.0)), max_size=60), st.integers(1, 32))
 def test_after_any_history_a_steady_line_is_found(seen: list[tuple[int, float]], rows: int) -> None:
     model = LatencyModel()

@@ -172,8 +172,10 @@ def test_survey_counts_one_group_and_stops_when_there_is_enough(make_waiting: Ma
     queue = Queue()
     for now, group, rows in ((3.0, "a", 2), (1.0, "a", 1), (0.0, "b", 1)):
         queue.push(make_waiting(now=now, group=group, rows=rows))
-    assert queue.survey("a", 10) == (3, 1.0)
-    assert queue.survey("a", 2)[0] >= 2
+    assert queue.survey("a", 10, 1000) == (False, 3, 1.0)
+    assert queue.survey("a", 2, 1000)[0]
+    assert queue.survey("a", 10, 20)[0]
+    assert [item.group for item in queue.heads()] == ["b", "a"]
 
 
 TENANTS = {"a": 1.0, "b": 2.0, "c": 0.25}

@@ -14,7 +14,7 @@ from headrace_router.core.admission import Budget, Lease, Limiter, Limits, Queue
 from headrace_router.core.band import Watch
 from headrace_router.core.batching import BatchLimits, Decision, cut, group_of, has_one_group
 from headrace_router.core.latency import STALE_S, LatencyModel
-from headrace_router.core.queue import Queue
+from headrace_router.core.queue import AGEING_S, Queue
 from headrace_router.core.waiting import Waiting
 from headrace_router.domain import Batching, InferenceRequest, RevisionEntry, TensorSpec
 
@@ -134,6 +134,28 @@ def test_config_may_linger(
     else:
         assert decision.bundle is not None
         assert len(decision.bundle.items) == expected
+
+
+def test_a_full_bundle_does_not_linger_behind_another_group_or_for_rows_when_its_bytes_are_full(
+    make_waiting: Make, entry: RevisionEntry
+) -> None:
+    lingering = replace(entry, batching=Batching(max_queue_delay_s=0.1))
+    first, full = make_waiting(group="a"), [make_waiting(group="b") for _ in range(8)]
+    decision = cut_from([first, *full], lingering)
+    assert decision.bundle is not None
+    assert decision.bundle.items == full
+    few = cut_from([make_waiting() for _ in range(3)], lingering, limits=BatchLimits(24, 3))
+    assert few.bundle is not None
+    later = [make_waiting(now=0.05, group="a"), make_waiting(now=0.02, group="b")]
+    assert cut_from(later, lingering, now=0.06).wait_until == pytest.approx(0.12)
+
+
+def test_ageing_does_not_begin_the_delay_anew(make_waiting: Make, entry: RevisionEntry) -> None:
+    queue = Queue(levels=2)
+    queue.push(make_waiting(level=2))
+    queue.age(AGEING_S)
+    lingering = replace(entry, batching=Batching(max_queue_delay_s=6.0))
+    assert cut(queue, lingering, AGEING_S, LatencyModel(), LIMITS).wait_until == 6.0
 
 
 def test_nothing_lingers_into_its_deadline(make_waiting: Make, entry: RevisionEntry) -> None:

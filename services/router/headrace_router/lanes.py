@@ -25,6 +25,10 @@ from headrace_router.runners import Runner, Sent
 
 _ONE_GROUP = ()
 CLOCK_SLACK_S = 0.005
+TICK_S = 0.001
+"""The event loop's timers are rounded up to whole ones of these."""
+POLLED_S = 0.002
+"""A linger that is no longer than this does not wait for its last tick by a timer."""
 _Code = runner_pb2.BundleErrorCode
 
 
@@ -76,6 +80,7 @@ class Lane:
         self._one_group = not entry.batchable or has_one_group(entry)
         self._flush_due = False
         self._linger: asyncio.TimerHandle | None = None
+        self._linger_until = 0.0
 
     @property
     def statistics(self) -> RevisionStatistics:
@@ -168,9 +173,23 @@ class Lane:
         account.queued_bytes -= item.size_bytes
 
     def _flush_at(self, when: float, now: float) -> None:
+        """Sends what lingers, then. A short linger is ended by looking: the loop's timers come up to a tick late."""
+        left_s = when - now
+        if self.entry.batching.max_queue_delay_s <= POLLED_S:
+            left_s -= TICK_S
+            if left_s <= 0:
+                self.schedule()
+                return
         if self._linger is not None:
+            if self._linger_until == when:
+                return
             self._linger.cancel()
-        self._linger = self._loop.call_later(max(0.0, when - now), self.schedule)
+        self._linger_until = when
+        self._linger = self._loop.call_later(left_s, self._linger_over)
+
+    def _linger_over(self) -> None:
+        self._linger = None
+        self.schedule()
 
     def add_runner(self, runner: Runner) -> None:
         self.runners[runner.placement.instance_id] = runner

@@ -173,6 +173,10 @@ class Backlog:
                 return entry[2]
         return None
 
+    def groups(self) -> tuple[Hashable, ...]:
+        """At least those that something waits of."""
+        return tuple(self._rings)
+
     def serve(self, item: Waiting, *, charge: bool) -> None:
         """Takes out what `next_of` gave; its tenant pays for it unless it is only dropped."""
         strand: Strand = item.backlog

@@ -9,6 +9,7 @@ runner would make late and another would not is left for that one.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf
 
@@ -92,11 +93,11 @@ def cut(
             left = True
             break
     while (head := queue.head()) is not None:
-        max_rows, wait_until = _linger(queue, entry, head, now, pace)
+        group, max_rows, wait_until = _next_group(queue, entry, head, now, pace, limits)
         if wait_until is not None:
             return Decision(None, wait_until, expired)
         judge = _Judge(now, pace, soonest, limits, expired, max_rows)
-        if items := queue.take(head.group, judge):
+        if items := queue.take(group, judge):
             return Decision(_bundle(items, judge, limits), None, expired)
         if judge.left:
             return Decision(None, None, expired, True)
@@ -182,19 +183,36 @@ class _Judge:
         return Verdict.DROP
 
 
-def _linger(queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace: Predictor) -> tuple[int, float | None]:
+def _next_group(
+    queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace: Predictor, limits: BatchLimits
+) -> tuple[Hashable, int, float | None]:
+    """The group of the next bundle and most rows to take, or until when all groups wait for more of theirs."""
+    most = _most_rows(entry)
+    batching = entry.batching
+    if most <= 1 or not (batching.max_queue_delay_s or batching.preferred_batch_sizes):
+        return head.group, most, None
+    earliest = inf
+    for first in queue.heads():
+        rows, wait_until = _linger(queue, entry, first, now, pace, limits)
+        if wait_until is None:
+            return first.group, rows, None
+        earliest = min(earliest, wait_until)
+    return head.group, 0, earliest
+
+
+def _linger(
+    queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace: Predictor, limits: BatchLimits
+) -> tuple[int, float | None]:
     """Most rows to take now, or until when to wait for more.
 
-    As Triton's dynamic batcher: the largest preferred size that can be filled is sent at once; else
-    the oldest request waits for max_queue_delay at most, and then goes with what there is. Nothing
-    waits whose deadline is in danger by it.
+    As Triton's dynamic batcher (its user guide, "Batchers"): the largest preferred size that can be filled is
+    sent at once; else the oldest request waits for max_queue_delay at most, and then goes with what there is.
+    Nothing waits whose deadline is in danger by it.
     """
     batching = entry.batching
     most = _most_rows(entry)
-    if most <= 1 or not (batching.max_queue_delay_s or batching.preferred_batch_sizes):
-        return most, None
-    rows, oldest = queue.survey(head.group, most)
-    if rows >= most:
+    full, rows, oldest = queue.survey(head.group, most, limits.max_bundle_bytes)
+    if full:
         return most, None
     preferred = [size for size in batching.preferred_batch_sizes if head.rows <= size <= rows]
     if preferred:

@@ -166,16 +166,28 @@ class Queue:
             level.unskip(item)
         return verdict is Verdict.STOP
 
-    def survey(self, group: Hashable, enough_rows: int) -> tuple[int, float]:
-        """Rows of a group that wait and when the oldest came; stops counting at `enough_rows`."""
-        rows, oldest = 0, float("inf")
+    def heads(self) -> Iterator[Waiting]:
+        """The next request of each group, the next by right first; of a group in several levels, of each."""
+        first = self.head()
+        if first is not None:
+            yield first
+        for level in self._levels:
+            for group in level.groups():
+                item = level.next_of(group)
+                if item is not None and item is not first:
+                    yield item
+
+    def survey(self, group: Hashable, enough_rows: int, enough_bytes: int) -> tuple[bool, int, float]:
+        """Whether there is enough of a group; if not, its rows, and when the oldest came."""
+        rows, size, oldest = 0, 0, float("inf")
         for item in self:
             if item.group == group and item.backlog is not None:
                 rows += item.rows
+                size += item.size_bytes
                 oldest = min(oldest, item.arrived)
-                if rows >= enough_rows:
-                    break
-        return rows, oldest
+                if rows >= enough_rows or size >= enough_bytes:
+                    return True, rows, oldest
+        return False, rows, oldest
 
     def age(self, now: float) -> int:
         """Moves requests up that waited long at their level. How many."""
