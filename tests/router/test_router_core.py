@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace_router.core import dispatch
@@ -196,6 +196,7 @@ def test_one_stall_does_not_bend_the_line_and_a_lasting_change_does() -> None:
     assert model.predict(4, 0.0) == pytest.approx(0.100, rel=0.1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 64), st.floats(1e-6, 10.0)), min_size=6, max_size=80))
 def test_predictions_are_never_negative_and_never_fall_with_rows(seen: list[tuple[int, float]]) -> None:
     model = LatencyModel()
@@ -300,6 +301,7 @@ def test_an_expired_lease_falls_to_its_floor_and_keeps_what_the_floor_leaves_ope
     assert refused(limiter, 6.1) is None
 
 
+@settings(deadline=None)
 @given(
     st.floats(0.5, 50.0),
     st.lists(st.floats(0.0, 1.0), min_size=1, max_size=200),
@@ -396,6 +398,7 @@ def test_with_one_attempt_a_loss_is_the_end(make_waiting: Make) -> None:
     assert dispatch.after_loss(items, 1) == dispatch.Retry([], items)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.data())
 def test_halving_finds_every_culprit_and_only_culprits(make_waiting: Make, count: int, data: st.DataObject) -> None:
     items = [make_waiting() for _ in range(count)]
