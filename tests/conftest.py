@@ -1,4 +1,7 @@
-"""What tests of several folders need: a real redis-server, on a unix socket in a directory of its own."""
+"""What tests of several folders need: a real redis-server, on a unix socket in a directory of its own.
+
+Examples have no time limit of their own: on a busy machine any one may take long.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from redis import Redis
 from redis.exceptions import RedisError
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 class RedisServer:

@@ -68,6 +68,23 @@ def budget(amounts: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def padding(pairs: Sequence[str]) -> dict[str, float]:
+    """`--pad INPUT=VALUE` to the field of the API's ModelSpec."""
+    found: dict[str, float] = {}
+    for text in pairs:
+        name, separator, value = text.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            separator = ""
+        if not separator or not name:
+            raise InvalidArgument(f"--pad: expected an input and a number such as tokens=0; got {text!r}")
+        if name in found:
+            raise InvalidArgument(f"--pad: input {name!r} is given twice")
+        found[name] = number
+    return found
+
+
 def seconds(text: str | None, flag: str) -> float | None:
     """A duration such as 100ms, 60s or 24h; None stays None."""
     return None if text is None else parse_seconds(text, flag)

@@ -84,6 +84,14 @@ def deploy(
     cache_shared: Annotated[
         bool, typer.Option("--cache-shared", help="One cache for all tenants; otherwise one for each.")
     ] = False,
+    pad: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=VALUE",
+            help="Fill this input's free dimensions up with the value, so that unlike shapes share a batch; "
+            "repeatable. For models whose answers it does not change.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return once a real load has succeeded.")] = False,
 ) -> None:
     """Deploy a model, or a new version of one."""
@@ -110,6 +118,7 @@ def deploy(
             "cache_ttl": flags.duration(cache_ttl, "--cache-ttl"),
             "cache_shared": cache_shared,
             "instance_concurrency": instance_concurrency,
+            "padding": flags.padding(pad or ()),
         }
         tenant_name(tenant, "--tenant")
         spec = _spec(source, name, options)

@@ -67,6 +67,7 @@ class ModelOptions(TypedDict, total=False):
     cache_shared: bool
     instance_concurrency: int | None
     policy: str
+    padding: Mapping[str, float]
 
 
 def build(kind: type[Built], **fields: Any) -> Built:

@@ -37,13 +37,13 @@ from headrace_common.errors import InvalidArgument
 _DATATYPES = {TensorProto.FLOAT: "FP32", TensorProto.INT32: "INT32", TensorProto.INT64: "INT64"}
 
 
-def onnx_bytes(scale: float = 2.0, *, rows: str | int = "batch", ir_version: int = 10) -> bytes:
-    """A model that multiplies its input "x" (rows x 3, FP32) and answers "y"."""
+def onnx_bytes(scale: float = 2.0, *, rows: str | int = "batch", width: str | int = 3, ir_version: int = 10) -> bytes:
+    """A model that multiplies its input "x" (rows x width, FP32) and answers "y"."""
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "scale"], ["y"])],
         "scaled",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, 3])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, width])],
         [numpy_helper.from_array(np.array([scale], np.float32), "scale")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=ir_version)

@@ -69,6 +69,7 @@ specs = st.builds(
     engine=st.sampled_from(["", "onnxruntime"]),
     engine_options=st.dictionaries(st.sampled_from("ab"), st.text(max_size=3)).map(lambda d: tuple(sorted(d.items()))),
     source=st.sampled_from(["", "s3://b/m"]),
+    padding=st.dictionaries(st.sampled_from("xy"), st.floats(-9, 9)).map(lambda d: tuple(sorted(d.items()))),
 )
 
 

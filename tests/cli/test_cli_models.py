@@ -53,7 +53,7 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
     flags = (
         "--name iris --tenant acme --min-instances 1 --max-instances 4 --idle-timeout 90s --slo 100ms --max-batch 8 "
         "--cpu 500m --memory 2Gi --gpu 0.5 --gpu-memory 1Gi --concurrency 7 --rps 2.5 --budget 1.50/h "
-        "--budget 200/month --engine fake --share-with b --share-with c --response-cache "
+        "--budget 200/month --engine fake --share-with b --share-with c --response-cache --pad ids=0 --pad x=-1.5 "
         "--cache-ttl 90s --cache-shared --wait --queue-length 9 --queue-bytes 1Gi --instance-concurrency 3"
     )
     done = run("deploy", deployable, *flags.split())
@@ -80,6 +80,7 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
         response_cache=True,
         cache_ttl={"seconds": 90},
         cache_shared=True,
+        padding={"ids": 0.0, "x": -1.5},
     )
 
 
@@ -104,6 +105,9 @@ def test_a_url_is_passed_on(mesh: Any, run: Run, deployable: str) -> None:
         (["--slo", "100"], "--slo: expected a duration like 100ms"),
         (["--budget", "5/day"], "--budget: expected an amount per time"),
         (["--budget", "1/h", "--budget", "2/h"], "--budget: per hour is given twice"),
+        (["--pad", "tokens"], "--pad: expected an input and a number such as tokens=0; got 'tokens'"),
+        (["--pad", "tokens=x"], "--pad: expected an input and a number"),
+        (["--pad", "a=0", "--pad", "a=1"], "--pad: input 'a' is given twice"),
         (["--max-instances", "0"], "--max-instances"),
         (["--min-instances", "x"], "--min-instances"),
     ],
@@ -225,6 +229,7 @@ def test_apply_sets_tenants_first_and_uploads_paths_beside_the_file(
         "idle_timeout": "5m",
         "resources": {"cpu": 2, "memory": "1Gi"},
         "engine_options": {"intra_op_threads": 1},
+        "padding": {"ids": 0},
     }
     tenant = {"name": "a", "nominal": {"cpu": 4, "concurrency": 10}, "budget": {"per_hour": 1.5}}
     file = write_yaml(tmp_path / "mesh.yaml", {"model": model}, None, {"tenant": tenant})
@@ -240,6 +245,7 @@ def test_apply_sets_tenants_first_and_uploads_paths_beside_the_file(
         idle_timeout={"seconds": 300},
         resources={"cpu": "2", "memory": "1Gi"},
         engine_options={"intra_op_threads": "1"},
+        padding={"ids": 0.0},
     )
     [set_tenant] = mesh.requests(methods.SET_TENANT)
     assert set_tenant.tenant == tenants_pb2.TenantSpec(

@@ -350,6 +350,31 @@ async def test_config_may_ask_to_linger_for_a_bigger_batch(start_bench: StartBen
     assert time.monotonic() - began >= 0.049
 
 
+async def test_what_is_full_or_asks_for_no_delay_is_sent_at_once(start_bench: StartBench) -> None:
+    minute = control_pb2.BatchingPolicy(max_queue_delay_us=60_000_000)
+    bench = await start_bench(model={"batching": minute})
+    runner = await bench.add_runner("r1")
+    await asyncio.wait_for(asyncio.gather(*(bench.infer() for _ in range(16))), 10)
+    assert [len(bundle.rows) for bundle in runner.bundles] == [8, 8]
+
+
+async def test_preferred_sizes_without_a_delay_never_wait(start_bench: StartBench) -> None:
+    bench = await start_bench(model={"batching": control_pb2.BatchingPolicy(preferred_batch_sizes=[4])})
+    runner = await bench.add_runner("r1")
+    await asyncio.gather(*(bench.infer() for _ in range(6)))
+    assert [len(bundle.rows) for bundle in runner.bundles] == [4, 2]
+
+
+@pytest.mark.parametrize("delay_us", [300, 1500, 5000])
+async def test_a_lone_request_lingers_for_its_delay_and_not_less(start_bench: StartBench, delay_us: int) -> None:
+    bench = await start_bench(model={"batching": control_pb2.BatchingPolicy(max_queue_delay_us=delay_us)})
+    await bench.add_runner("r1")
+    for _ in range(5):
+        request = bench.request()
+        result = await bench.plane.infer(request)
+        assert result.queue_s >= delay_us / 1e6
+
+
 async def test_counters_tell_what_became_of_every_request(start_bench: StartBench) -> None:
     bench = await start_bench()
     await bench.add_runner("r1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from headrace_router.core.backlog import PATIENCE_S
 from headrace_router.core.queue import AGEING_S, Queue, Verdict
 from headrace_router.core.waiting import Stage, Waiting
+from tests.router.oracle import Oracle, by_deadline
 
 Make = Callable[..., Waiting]
 
@@ -172,51 +172,10 @@ def test_survey_counts_one_group_and_stops_when_there_is_enough(make_waiting: Ma
     queue = Queue()
     for now, group, rows in ((3.0, "a", 2), (1.0, "a", 1), (0.0, "b", 1)):
         queue.push(make_waiting(now=now, group=group, rows=rows))
-    assert queue.survey("a", 10) == (3, 1.0)
-    assert queue.survey("a", 2)[0] >= 2
-
-
-@dataclass
-class Oracle:
-    """The rules, said as slowly and plainly as possible: what may be given next."""
-
-    levels: int
-    weights: dict[str, float]
-    items: list[Waiting] = field(default_factory=list)
-    clocks: dict[tuple[int, str], float] = field(default_factory=dict)
-    level_clock: dict[int, float] = field(default_factory=dict)
-    latest: dict[int, float] = field(default_factory=dict)
-
-    def push(self, item: Waiting) -> None:
-        key = (item.level, item.tenant)
-        if not any((other.level, other.tenant) == key for other in self.items):
-            self.clocks[key] = max(self.clocks.get(key, 0.0), self.level_clock.get(item.level, 0.0))
-        self.items.append(item)
-
-    def may_be_next(self, item: Waiting, group: Hashable) -> bool:
-        rivals = [other for other in self.items if other.group == group]
-        first = min(rivals, key=lambda other: other.level).level
-        rivals = [other for other in rivals if other.level == first]
-        least = min(self.clocks[first, other.tenant] for other in rivals)
-        mates = [other for other in rivals if other.tenant == item.tenant]
-        earliest = min(mates, key=_order)
-        return item is earliest and item.level == first and self.clocks[first, item.tenant] <= least
-
-    def serve(self, item: Waiting) -> None:
-        key = (item.level, item.tenant)
-        self.level_clock[item.level] = max(self.level_clock.get(item.level, 0.0), self.clocks[key])
-        self.clocks[key] += item.rows / self.weights[item.tenant]
-        self.latest[item.level] = max(self.latest.get(item.level, 0.0), self.clocks[key])
-        self.remove(item)
-
-    def remove(self, item: Waiting) -> None:
-        self.items.remove(item)
-        if not any(other.level == item.level for other in self.items):
-            self.level_clock[item.level] = self.latest.get(item.level, 0.0)
-
-
-def _order(item: Waiting) -> tuple[float, int]:
-    return (min(item.deadline, item.arrived + PATIENCE_S), item.seq)
+    assert queue.survey("a", 10, 1000) == (False, 3, 1.0)
+    assert queue.survey("a", 2, 1000)[0]
+    assert queue.survey("a", 10, 20)[0]
+    assert [item.group for item in queue.heads()] == ["b", "a"]
 
 
 TENANTS = {"a": 1.0, "b": 2.0, "c": 0.25}
@@ -252,7 +211,7 @@ class Run:
         self.queue = Queue(levels=2)
         for tenant, weight in TENANTS.items():
             self.queue.set_weight(tenant, weight)
-        self.oracle = Oracle(2, TENANTS)
+        self.oracle = Oracle(TENANTS)
         self.back: list[Waiting] = []
         self.sent: list[Waiting] = []
         self.gone: list[Waiting] = []
@@ -302,7 +261,7 @@ class Run:
         rivals = [item for item in self.oracle.items if item.level == first]
         least = min(self.oracle.clocks[first, item.tenant] for item in rivals)
         mates = [item for item in rivals if item.tenant == head.tenant]
-        return self.oracle.clocks[first, head.tenant] == least and head is min(mates, key=_order)
+        return self.oracle.clocks[first, head.tenant] == least and head is min(mates, key=by_deadline)
 
     def drop(self, most: int) -> None:
         self.take(most, Verdict.DROP)

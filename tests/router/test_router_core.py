@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace_router.core import dispatch
+from headrace_router.core.band import Watch
 from headrace_router.core.batching import BatchLimits, Decision, cut, group_of, has_one_group
 from headrace_router.core.latency import STALE_S, LatencyModel
-from headrace_router.core.queue import Queue
+from headrace_router.core.queue import AGEING_S, Queue
 from headrace_router.core.waiting import Waiting
 from headrace_router.domain import Batching, InferenceRequest, RevisionEntry, TensorSpec
 
@@ -152,6 +153,28 @@ def test_config_may_linger(
         assert len(decision.bundle.items) == expected
 
 
+def test_a_full_bundle_does_not_linger_behind_another_group_or_for_rows_when_its_bytes_are_full(
+    make_waiting: Make, entry: RevisionEntry
+) -> None:
+    lingering = replace(entry, batching=Batching(max_queue_delay_s=0.1))
+    first, full = make_waiting(group="a"), [make_waiting(group="b") for _ in range(8)]
+    decision = cut_from([first, *full], lingering)
+    assert decision.bundle is not None
+    assert decision.bundle.items == full
+    few = cut_from([make_waiting() for _ in range(3)], lingering, limits=BatchLimits(24, 3))
+    assert few.bundle is not None
+    later = [make_waiting(now=0.05, group="a"), make_waiting(now=0.02, group="b")]
+    assert cut_from(later, lingering, now=0.06).wait_until == pytest.approx(0.12)
+
+
+def test_ageing_does_not_begin_the_delay_anew(make_waiting: Make, entry: RevisionEntry) -> None:
+    queue = Queue(levels=2)
+    queue.push(make_waiting(level=2))
+    queue.age(AGEING_S)
+    lingering = replace(entry, batching=Batching(max_queue_delay_s=6.0))
+    assert cut(queue, lingering, AGEING_S, LatencyModel(), LIMITS).wait_until == 6.0
+
+
 def test_nothing_lingers_into_its_deadline(make_waiting: Make, entry: RevisionEntry) -> None:
     lingering = replace(entry, batching=Batching(max_queue_delay_s=0.1))
     decision = cut_from([make_waiting(deadline=0.09)], lingering)
@@ -190,6 +213,7 @@ def test_one_stall_does_not_bend_the_line_and_a_lasting_change_does() -> None:
     assert model.predict(4, 0.0) == pytest.approx(0.100, rel=0.1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 64), st.floats(1e-6, 10.0)), min_size=6, max_size=80))
 def test_predictions_are_never_negative_and_never_fall_with_rows(seen: list[tuple[int, float]]) -> None:
     model = LatencyModel()
@@ -211,6 +235,7 @@ class Slots:
     accepting: bool = True
     solo: bool = False
     recent_s: float = 0.0
+    watch: Watch = field(default_factory=Watch)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +296,7 @@ def test_with_one_attempt_a_loss_is_the_end(make_waiting: Make) -> None:
     assert dispatch.after_loss(items, 1) == dispatch.Retry([], items)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.data())
 def test_halving_finds_every_culprit_and_only_culprits(make_waiting: Make, count: int, data: st.DataObject) -> None:
     items = [make_waiting() for _ in range(count)]
@@ -286,3 +312,10 @@ def test_halving_finds_every_culprit_and_only_culprits(make_waiting: Make, count
             answered += bundle
     assert {id(item) for item in failed} == culprits
     assert len(failed) + len(answered) == count
+
+
+def test_a_bundle_that_comes_back_for_the_last_time_is_taken_apart(make_waiting: Make) -> None:
+    items = [make_waiting(), make_waiting()]
+    assert dispatch.after_return(items, 3) == dispatch.Retry([items], [])
+    assert dispatch.after_return(items, 3) == dispatch.Retry([[item] for item in items], [])
+    assert dispatch.after_return(items[:1], 3) == dispatch.Retry([], items[:1])

@@ -137,6 +137,13 @@ class Revision(_message.Message):
 
 class BatchingPolicy(_message.Message):
     __slots__ = ("preferred_batch_sizes", "max_queue_delay_us", "priority_levels", "default_priority_level", "max_queue_size", "default_timeout_us", "pad")
+    class PadEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     PREFERRED_BATCH_SIZES_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_DELAY_US_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_LEVELS_FIELD_NUMBER: _ClassVar[int]
@@ -150,8 +157,8 @@ class BatchingPolicy(_message.Message):
     default_priority_level: int
     max_queue_size: int
     default_timeout_us: int
-    pad: bool
-    def __init__(self, preferred_batch_sizes: _Optional[_Iterable[int]] = ..., max_queue_delay_us: _Optional[int] = ..., priority_levels: _Optional[int] = ..., default_priority_level: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., default_timeout_us: _Optional[int] = ..., pad: bool = ...) -> None: ...
+    pad: _containers.ScalarMap[str, float]
+    def __init__(self, preferred_batch_sizes: _Optional[_Iterable[int]] = ..., max_queue_delay_us: _Optional[int] = ..., priority_levels: _Optional[int] = ..., default_priority_level: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., default_timeout_us: _Optional[int] = ..., pad: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class Placement(_message.Message):
     __slots__ = ("instance_id", "model", "revision", "target", "state", "shape", "decide", "place", "profile_us")
@@ -294,15 +301,19 @@ class ColdStartReport(_message.Message):
     def __init__(self, instance_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., load: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., warm: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., first_answer: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RunnerHealth(_message.Message):
-    __slots__ = ("instance_id", "connected", "bundles", "mean_service_time_us", "lost_bundles")
+    __slots__ = ("instance_id", "connected", "bundles", "mean_service_time_us", "lost_bundles", "slow", "slowdown")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     MEAN_SERVICE_TIME_US_FIELD_NUMBER: _ClassVar[int]
     LOST_BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    SLOW_FIELD_NUMBER: _ClassVar[int]
+    SLOWDOWN_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     connected: bool
     bundles: int
     mean_service_time_us: int
     lost_bundles: int
-    def __init__(self, instance_id: _Optional[str] = ..., connected: bool = ..., bundles: _Optional[int] = ..., mean_service_time_us: _Optional[int] = ..., lost_bundles: _Optional[int] = ...) -> None: ...
+    slow: bool
+    slowdown: float
+    def __init__(self, instance_id: _Optional[str] = ..., connected: bool = ..., bundles: _Optional[int] = ..., mean_service_time_us: _Optional[int] = ..., lost_bundles: _Optional[int] = ..., slow: bool = ..., slowdown: _Optional[float] = ...) -> None: ...

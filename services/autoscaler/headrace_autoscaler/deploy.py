@@ -39,6 +39,7 @@ from headrace_autoscaler.deploy_plan import (
 from headrace_autoscaler.deploy_source import read_settings, resolve
 from headrace_autoscaler.domain import Model, ModelSpec, Revision, RevisionState, Tenant
 from headrace_autoscaler.fleet.tasks import to_its_end
+from headrace_autoscaler.padding import padding_mistakes
 from headrace_autoscaler.ports import Fleet
 from headrace_autoscaler.repository import CONFIG_PATH, candidates, tensor_mismatches
 from headrace_common.clock import Clock
@@ -226,6 +227,8 @@ class DeployService:
             mismatches = tensor_mismatches(config, loaded.signature)
             if mismatches:
                 raise InvalidArgument(f"{CONFIG_PATH}: {'; '.join(mismatches)}")
+        if mistakes := padding_mistakes(revision.batching.padding, loaded.signature):
+            raise InvalidArgument(f"padding: {'; '.join(mistakes)}")
         return replace(revision, loaded=loaded)
 
     async def _undo(self, spec: ModelSpec, reason: str, artifact: Artifact | None, new_tenant: bool) -> None:

@@ -161,7 +161,7 @@ def _revision(
         engine_options=tuple(sorted(options.items())),
         max_batch_size=spec.max_batch_size if spec.max_batch_size is not None else settings.max_batch_size,
         slots=settings.slots,
-        batching=settings.batching,
+        batching=replace(settings.batching, padding=spec.padding),
         warmup=settings.warmup,
         model_config=settings.model_config,
         deployed_at=now,

@@ -87,6 +87,7 @@ class ModelSpec:
     cache_shared: bool = False
     cache_ttl_s: float | None = None
     instance_concurrency: int | None = None
+    padding: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,11 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """config.pbtxt's dynamic_batching, where it says something."""
+    """config.pbtxt's dynamic_batching, where it says something.
+
+    Attributes:
+        padding: inputs whose free non-batch dimensions may be padded, and with what; the user's, not config.pbtxt's.
+    """
 
     preferred_batch_sizes: tuple[int, ...] = ()
     max_queue_delay_us: int = 0
@@ -108,6 +113,7 @@ class Batching:
     default_priority_level: int = 0
     max_queue_size: int = 0
     default_timeout_us: int = 0
+    padding: tuple[tuple[str, float], ...] = ()
 
 
 class RevisionState(StrEnum):

@@ -17,6 +17,7 @@ from headrace.runner.v1 import runner_pb2
 from headrace_common import chunks
 from headrace_common.shared_memory import SHARED_FROM_BYTES, Region
 from headrace_router.core.batching import Bundle
+from headrace_router.core.padding import cut_back, padded_parts
 from headrace_router.domain import Buffer, RevisionEntry, TensorData
 
 # Tag bytes, field number << 3 | wire type, of ExecuteRequest, Bundle, Tensor, SharedMemoryRegion and BundleChunk.
@@ -76,8 +77,11 @@ def encode_bundle(
     inline = 0
     for index, first in enumerate(items[0].request.inputs):
         parts = [item.request.inputs[index].data for item in items]
-        size = sum(map(len, parts))
         shape = (bundle.rows, *first.shape[1:]) if entry.batchable else first.shape
+        if entry.batching.padding:
+            rest, parts = padded_parts(items, index, entry)
+            shape = (bundle.rows, *rest)
+        size = sum(map(len, parts))
         head = _tensor_head(first.name, first.datatype, shape)
         region = place(parts, size) if place is not None and size >= SHARED_FROM_BYTES else None
         if region is not None:
@@ -166,6 +170,8 @@ def split_outputs(
         for answer, item, end in zip(answers, items, ends, strict=True):
             answer.append(TensorData(name, datatype, shapes[item.rows], data[start:end]))
             start = end
+    if entry.batching.padding:
+        cut_back(answers, items, entry)
     for index, item in enumerate(items):
         if item.request.outputs:
             answers[index] = _pick(answers[index], item.request.outputs)

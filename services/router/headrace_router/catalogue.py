@@ -161,4 +161,5 @@ def _batching(policy: control_pb2.BatchingPolicy) -> Batching:
         default_priority_level=policy.default_priority_level,
         max_queue_size=policy.max_queue_size,
         default_timeout_s=policy.default_timeout_us / 1e6,
+        padding=tuple(sorted(policy.pad.items())),
     )

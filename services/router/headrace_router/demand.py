@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from headrace.control.v1 import control_pb2
 from headrace_router.control import Report
 from headrace_router.core.accounts import Account, Totals
+from headrace_router.core.band import Standing
 from headrace_router.measures import ColdStart
 from headrace_router.runners import Runner
 
@@ -77,6 +78,8 @@ def _health(runner: Runner) -> control_pb2.RunnerHealth:
         bundles=runner.bundles,
         mean_service_time_us=int(runner.recent_s * 1e6),
         lost_bundles=runner.lost_bundles,
+        slow=runner.watch.standing is Standing.PAUSED,
+        slowdown=runner.watch.slowdown,
     )
 
 

@@ -34,6 +34,8 @@ class Batching:
     default_priority_level: int = 0
     max_queue_size: int = 0
     default_timeout_s: float = 0.0
+    padding: tuple[tuple[str, float], ...] = ()
+    """Inputs whose free non-batch dimensions may be padded, and with what."""
 
 
 @dataclass(frozen=True, slots=True)

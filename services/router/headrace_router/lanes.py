@@ -12,11 +12,12 @@ from headrace_common import errors
 from headrace_common.clock import Clock
 from headrace_router.books import Books, cold_start, expired, failure
 from headrace_router.bundles import split_outputs
-from headrace_router.core import dispatch
+from headrace_router.core import band, dispatch
 from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.batching import BatchLimits, Bundle, cut, group_of, has_one_group, waiting_suspect
 from headrace_router.core.comebacks import Comebacks
 from headrace_router.core.latency import LatencyModel
+from headrace_router.core.pace import Soonest
 from headrace_router.core.queue import Queue
 from headrace_router.core.shedding import Drain
 from headrace_router.core.waiting import Answer, Stage, Waiting
@@ -27,6 +28,10 @@ from headrace_router.runners import Runner, Sent
 
 _ONE_GROUP = ()
 CLOCK_SLACK_S = 0.005
+TICK_S = 0.001
+"""The event loop's timers are rounded up to whole ones of these."""
+POLLED_S = 0.002
+"""A linger that is no longer than this does not wait for its last tick by a timer."""
 _Code = runner_pb2.BundleErrorCode
 
 
@@ -63,6 +68,7 @@ class Lane:
         self.latency = LatencyModel()
         self.accounts: dict[str, Account] = {}
         self.runners: dict[str, Runner] = {}
+        self._soonest = Soonest(self.runners.values())
         self.held: list[Waiting] = []
         self.in_hand = 0
         self.most_queued = 1 << 62
@@ -82,6 +88,7 @@ class Lane:
         self._one_group = not entry.batchable or has_one_group(entry)
         self._flush_due = False
         self._linger: asyncio.TimerHandle | None = None
+        self._linger_until = 0.0
 
     @property
     def most_rows(self) -> int:
@@ -152,20 +159,27 @@ class Lane:
         """Sends as long as something waits and somebody is free."""
         self._flush_due = False
         now = self._now()
+        passed: list[Runner] = []
         while self.queue.count:
             suspect_waits = waiting_suspect(self.queue, self._limits.max_attempts)
             at_once = self.entry.instance_concurrency
             runners = self._with_room(at_once) if at_once else self.runners.values()
-            runner, suspect = dispatch.pick(runners, suspect_waits=suspect_waits)
+            runner, suspect = dispatch.pick(runners, suspect_waits=suspect_waits, passed=passed)
             if runner is None:
                 return
             most = at_once - runner.requests if at_once else 0
-            decision = cut(self.queue, self.entry, now, self.latency, self._limits, suspect=suspect, most=most)
+            soonest = self._soonest if len(self.runners) > 1 else None
+            decision = cut(
+                self.queue, self.entry, now, runner.pace, self._limits, soonest=soonest, suspect=suspect, most=most
+            )
             for item in decision.expired:
                 self._unqueue(item)
                 self._fail(item, expired(item), "deadline")
             if decision.expired:
                 self.drain.heed(late=True)
+            if decision.left:
+                passed.append(runner)
+                continue
             if decision.bundle is None:
                 if decision.wait_until is not None:
                     self._flush_at(decision.wait_until, now)
@@ -181,6 +195,8 @@ class Lane:
             item.account.in_flight += 1
         try:
             runner.send(bundle, now)
+            runner.pace.sent(bundle.rows, now)
+            runner.watch.sent(now)
         except Exception as error:  # noqa: BLE001 - its requests get an answer, and the queue goes on
             self._incidents.log("bundle cannot be sent", repr(error))
             for item in bundle.items:
@@ -192,14 +208,27 @@ class Lane:
         account.queued_bytes -= item.size_bytes
 
     def _flush_at(self, when: float, now: float) -> None:
+        """Sends what lingers, then. A short linger is ended by looking: the loop's timers come up to a tick late."""
+        left_s = when - now
+        if self.entry.batching.max_queue_delay_s <= POLLED_S:
+            left_s -= TICK_S
+            if left_s <= 0:
+                self.schedule()
+                return
         if self._linger is not None:
+            if self._linger_until == when:
+                return
             self._linger.cancel()
-        self._linger = self._loop.call_later(max(0.0, when - now), self.schedule)
+        self._linger_until = when
+        self._linger = self._loop.call_later(left_s, self._linger_over)
+
+    def _linger_over(self) -> None:
+        self._linger = None
+        self.schedule()
 
     def add_runner(self, runner: Runner) -> None:
         self.runners[runner.placement.instance_id] = runner
-        for rows, seconds in runner.placement.profile:
-            self.latency.observe(rows, seconds, self._now())
+        self.latency.seed(runner.placement.profile, self._now())
 
     def runner_ended(self, runner: Runner) -> None:
         if self.runners.get(runner.placement.instance_id) is runner:
@@ -207,6 +236,7 @@ class Lane:
         self.runner_changed(runner)
 
     def runner_changed(self, runner: Runner) -> None:
+        self.compare_runners(self._now())
         if any(known.accepting for known in self.runners.values()):
             if self.without_since is not None:
                 runner.began_at = self.asked_at
@@ -217,6 +247,10 @@ class Lane:
                 self._ask(self.without_since)
         if self.queue.count:
             self.schedule()
+
+    def compare_runners(self, now: float) -> None:
+        """Gives those less that are slower than the others. For now and then, and when there are fewer."""
+        band.review(self.runners.values(), now)
 
     def bundle_done(self, runner: Runner, sent: Sent, result: runner_pb2.BundleResult) -> None:
         if result.HasField("error"):
@@ -234,7 +268,7 @@ class Lane:
     def _answer(self, runner: Runner, sent: Sent, outputs: list[list[TensorData]], compute_s: float) -> None:
         bundle = sent.bundle
         now = self._now()
-        self.latency.observe(bundle.rows, compute_s, now)
+        runner.pace.answered(bundle.rows, compute_s, now)
         self.drain.done(bundle.rows, len(bundle.items), now, waiting=self.queue.count >= self.backlog_from)
         if bundle.deadline != inf:
             self.drain.heed(late=now > bundle.deadline)
@@ -247,6 +281,7 @@ class Lane:
 
     def _bundle_failed(self, runner: Runner, bundle: Bundle, code: int, detail: str) -> None:
         """A poison request must not fail its batch-mates: the bundle is taken apart until it is alone."""
+        runner.pace.ended(bundle.rows, self._now())
         if code == _Code.BUNDLE_ERROR_CODE_DROPPED:
             self._expire(bundle)
         items = _wanted(bundle)
@@ -272,6 +307,7 @@ class Lane:
 
     def bundles_lost(self, runner: Runner, lost: list[Sent]) -> None:
         self.drain.lost()
+        runner.pace.lost()
         for sent in lost:
             retry = dispatch.after_loss(_wanted(sent.bundle), self._limits.max_attempts)
             self._retry(retry, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, "its runner was lost each time that it was sent")

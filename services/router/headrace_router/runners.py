@@ -17,7 +17,10 @@ from headrace_common.frames import Buffer, FrameLink, frames_path
 from headrace_common.logs import get_logger
 from headrace_common.outbox import FrameOutbox, Outbox, Sending
 from headrace_router.bundles import Read
+from headrace_router.core.band import Watch
 from headrace_router.core.batching import Bundle
+from headrace_router.core.latency import LatencyModel
+from headrace_router.core.pace import Pace
 from headrace_router.domain import RevisionEntry
 from headrace_router.transport import Received, Transport, Transports
 
@@ -73,9 +76,14 @@ class Sent:
 
 
 class RunnerUser(Protocol):
-    """Who sends bundles to a runner and hears what became of them. Called in the event loop."""
+    """Who sends bundles to a runner and hears what became of them. Called in the event loop.
+
+    Attributes:
+        latency: the model's over all runners.
+    """
 
     entry: RevisionEntry
+    latency: LatencyModel
 
     def runner_changed(self, runner: Runner) -> None:
         """It has granted slots, or accepts no more."""
@@ -97,6 +105,7 @@ class Runner:
 
     Attributes:
         free_slots, accepting, solo, recent_s: see `core.dispatch.RunnerSlots`.
+        pace, watch: kept by its user.
         ready_at: when the first slots were granted; None before.
         load_s, warm_s: of its start, as the runner told.
         began_at: when the request came that this runner was started for; None: no request did it.
@@ -111,6 +120,8 @@ class Runner:
         self.solo = False
         self.recent_s = 0.0
         self.outstanding: dict[int, Sent] = {}
+        self.pace = Pace(user.latency)
+        self.watch = Watch()
         self.bundles = 0
         self.lost_bundles = 0
         self.connected = False

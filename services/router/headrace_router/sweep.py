@@ -19,6 +19,7 @@ def sweep_lane(lane: Lane, now: float, period_s: float, start_timeout_s: float) 
         _sweep_waiting(lane, now, period_s, start_timeout_s)
         _sweep_sent(lane, now, period_s)
         lane.queue.age(now)
+        lane.compare_runners(now)
         lane.schedule()
     elif lane.accounts:
         for account in lane.accounts.values():

@@ -40,6 +40,7 @@ def deploy_request(spec: models_pb2.ModelSpec, caller: str) -> DeployRequest:
             cache_shared=spec.cache_shared,
             cache_ttl_s=seconds(spec.cache_ttl) if spec.HasField("cache_ttl") else None,
             instance_concurrency=spec.instance_concurrency if spec.HasField("instance_concurrency") else None,
+            padding=tuple(sorted(spec.padding.items())),
         ),
         artifact=spec.artifact,
         response_cache=spec.response_cache if spec.HasField("response_cache") else None,
@@ -68,6 +69,7 @@ def model_spec_pb(spec: ModelSpec) -> models_pb2.ModelSpec:
         cache_shared=spec.cache_shared,
         cache_ttl=None if spec.cache_ttl_s is None else duration(spec.cache_ttl_s),
         instance_concurrency=spec.instance_concurrency,
+        padding=dict(spec.padding),
     )
 
 

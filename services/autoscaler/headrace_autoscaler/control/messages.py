@@ -12,6 +12,7 @@ from headrace_autoscaler.core.demand import Counts, Level
 from headrace_autoscaler.core.leases import Share
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.core.replacement import Health
 from headrace_autoscaler.domain import Batching, Limits, Model, Revision, RevisionState
 from headrace_autoscaler.fleet.announcements import PlacementNotice
 from headrace_autoscaler.fleet.link import signature_message
@@ -91,6 +92,7 @@ def _batching(batching: Batching) -> control_pb2.BatchingPolicy:
         default_priority_level=batching.default_priority_level,
         max_queue_size=batching.max_queue_size,
         default_timeout_us=batching.default_timeout_us,
+        pad=dict(batching.padding),
     )
 
 
@@ -138,6 +140,7 @@ def report_of(router: str, message: control_pb2.DemandReport) -> Report:
         router=router,
         entries=tuple(_entry(demand) for demand in message.demands),
         cold_starts=tuple(_cold_start(each) for each in message.cold_starts),
+        runners=tuple(Health(each.instance_id, each.slow, each.slowdown) for each in message.runners),
         urgent=message.urgent,
     )
 

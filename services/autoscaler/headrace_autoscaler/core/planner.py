@@ -85,7 +85,8 @@ class _Planning:
         return Plan(tuple(self._actions), self._blocked, self._bound, tuple(self._admitted), self._refill_held)
 
     def _missing(self, want: Want) -> int:
-        return want.desired - len(self._live.get(want.key, ()))
+        """What is to be replaced does not stand in for what replaces it."""
+        return want.desired - sum(not holding.slow for holding in self._live.get(want.key, ()))
 
     def _find_spares(self) -> list[Holding]:
         """Instances that may make room; the last one goes first, which is the longest idle."""
@@ -109,9 +110,10 @@ class _Planning:
             # One that loads is left to finish: its start is paid for, and demand may be back. Nor does it
             # stand in for one that is ready: until it is, that one answers.
             ready = [each for each in self._live.get(want.key, ()) if each.ready]
-            newest_first = sorted(ready, key=lambda holding: -holding.started_at)
-            for holding in newest_first[: max(0, len(ready) - want.desired)]:
-                self._drain(holding, f"{len(ready)} ready, {want.desired} wanted")
+            slow_then_newest_first = sorted(ready, key=lambda holding: (not holding.slow, -holding.started_at))
+            for holding in slow_then_newest_first[: max(0, len(ready) - want.desired)]:
+                slow = "slower than its peers: " if holding.slow else ""
+                self._drain(holding, f"{slow}{len(ready)} ready, {want.desired} wanted")
 
     def _admit_verified(self) -> None:
         """What was verified outside the limits stays only inside them. What goes soon does not count against it:
@@ -186,7 +188,8 @@ class _Planning:
         if refusal is None:
             return False
         if refusal:
-            self._refuse(want, refusal)
+            if want.held_back or not self._replace_in_place(want):
+                self._refuse(want, refusal)
             return False
         if not self._standby and self._snapshot.start_refusal and not self._snapshot.starting:
             self._refuse(want, self._snapshot.start_refusal)
@@ -198,6 +201,14 @@ class _Planning:
         else:
             self._waiting += 1
         return True
+
+    def _replace_in_place(self, want: Want) -> bool:
+        """Drains what is to be replaced, because there is no room for another beside it."""
+        for holding in self._live.get(want.key, ()):
+            if holding.slow and holding.ready:
+                self._drain(holding, "slower than its peers, and there is no room for another beside it")
+                return True
+        return False
 
     def _refuse(self, want: Want, reason: str) -> None:
         self._bound[want.key] = reason

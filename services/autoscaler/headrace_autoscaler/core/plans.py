@@ -50,6 +50,7 @@ class Holding:
     Attributes:
         admitted: it was started inside the limits, or has been found to fit them since. One that was verified
             for a deploy has not.
+        slow: to be replaced: another starts beside it where there is room, and after it where there is none.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Holding:
     draining: bool
     started_at: float
     admitted: bool = True
+    slow: bool = False
 
     @property
     def key(self) -> Key:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from headrace_autoscaler.core.decider import Policy
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.core.replacement import Replacements
 from headrace_autoscaler.domain import (
     FleetView,
     Limits,
@@ -84,6 +85,7 @@ class RunnerFleet:
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
         self._books = Books(prices, parts.usage, parts.clock)
         self._verifications = Verifications()
+        self._replacements = Replacements()
         self._lifecycle = Lifecycle(
             parts.provider, self.registry, self._books, parts.clock, parts.epoch,
             Timeouts(config.load_timeout_s, config.drain_timeout_s), self._wake.set,
@@ -101,6 +103,7 @@ class RunnerFleet:
             lifecycle=self._lifecycle,
             placing=self.placing,
             retirement=Retirement(parts.catalogue, parts.announcements, self._tasks),
+            replacements=self._replacements,
             announcements=parts.announcements,
             clock=parts.clock,
             policy=Policy(config.target_utilisation),
@@ -190,6 +193,7 @@ class RunnerFleet:
     def router_gone(self, router: str) -> None:
         self._routers.pop(router, None)
         self._demand.router_gone(router)
+        self._replacements.router_gone(router)
 
     def report(self, report: Report) -> None:
         """Counts what a router reports; decides at once where a model at zero is wanted."""
@@ -204,6 +208,8 @@ class RunnerFleet:
             )
         if report.urgent:
             self._wake.set()
+        else:
+            self._replacements.report(report.router, report.runners)
 
     @property
     def router_count(self) -> int:

@@ -35,8 +35,8 @@ class Judged:
         return (self.revision.model, self.revision.revision)
 
 
-def holdings(registry: Registry) -> tuple[Holding, ...]:
-    """Runners that hold something, until their processes are gone."""
+def holdings(registry: Registry, slow: frozenset[str]) -> tuple[Holding, ...]:
+    """Runners that hold something, until their processes are gone. Those in `slow` are to be replaced."""
     return tuple(
         Holding(
             id=runner.id,
@@ -48,6 +48,7 @@ def holdings(registry: Registry) -> tuple[Holding, ...]:
             draining=runner.state >= RunnerState.DRAINING,
             started_at=runner.started_at,
             admitted=runner.admitted,
+            slow=runner.id in slow,
         )
         for runner in registry
         if runner.assignment is not None

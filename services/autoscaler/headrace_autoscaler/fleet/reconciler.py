@@ -17,6 +17,7 @@ from headrace_autoscaler.core.plans import (
     StartStandby,
     StopStandby,
 )
+from headrace_autoscaler.core.replacement import Replacements
 from headrace_autoscaler.domain import DecisionRecord, Limits, Model, Revision
 from headrace_autoscaler.fleet.announcements import Announcements, PlacementNotice
 from headrace_autoscaler.fleet.demand_book import DemandBook
@@ -49,6 +50,7 @@ class Reconciler:
     lifecycle: Lifecycle
     placing: Placing
     retirement: Retirement
+    replacements: Replacements
     announcements: Announcements
     clock: Clock
     policy: Policy
@@ -111,7 +113,7 @@ class Reconciler:
         held_since = self._refill_held_since
         return Snapshot(
             wants=wants(judged, self.placing.failures, now),
-            holdings=holdings(self.registry),
+            holdings=holdings(self.registry, self.replacements.review(self._replaceable(judged), now)),
             standby=tuple(runner.id for runner in empty if runner.state is RunnerState.STANDBY),
             starting=sum(runner.state is RunnerState.STARTING for runner in empty),
             standby_target=self.standby_target,
@@ -123,6 +125,15 @@ class Reconciler:
             protected=self.verifications.protected(),
             hold_refill=held_since is None or now - held_since < REFILL_HELD_S,
         )
+
+    def _replaceable(self, judged: list[Judged]) -> dict[str, Key]:
+        """Instances that serve revisions which stay."""
+        staying = {each.key for each in judged if not each.status.retiring}
+        return {
+            runner.id: runner.assignment.key
+            for runner in self.registry.in_state(RunnerState.READY)
+            if runner.assignment is not None and runner.assignment.key in staying
+        }
 
     def _note_cold_starts(self, judged: list[Judged], now: float, stood_by: frozenset[str]) -> None:
         for each in judged:

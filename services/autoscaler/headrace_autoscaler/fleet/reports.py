@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from headrace_autoscaler.core.demand import Counts, Level
 from headrace_autoscaler.core.plans import Key
+from headrace_autoscaler.core.replacement import Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,4 +51,5 @@ class Report:
     router: str
     entries: tuple[DemandEntry, ...] = ()
     cold_starts: tuple[ColdStartEntry, ...] = ()
+    runners: tuple[Health, ...] = ()
     urgent: bool = False

@@ -133,6 +133,12 @@ class Backlog:
         if not share.ringed:
             share.ringed = True
             heappush(self._ring, (share.clock, share.order, share))
+        self._place(item, strand)
+        share.count += 1
+        self.count += 1
+
+    def _place(self, item: Waiting, strand: Strand) -> None:
+        share = strand.share
         if not strand.ringed:
             strand.ringed = True
             heappush(self._rings[item.group], (share.clock, strand.order, strand))
@@ -145,8 +151,6 @@ class Backlog:
             strand.headed = item.seq
             heappush(share.heads, (entry[0], item.seq, strand))
         item.backlog = strand
-        share.count += 1
-        self.count += 1
 
     def ahead(self, tenant: str, weight: float, deadline: float) -> float:
         """Requests that would go before one of this tenant with this deadline, about.
@@ -196,6 +200,10 @@ class Backlog:
                 return entry[2]
         return None
 
+    def groups(self) -> tuple[Hashable, ...]:
+        """At least those that something waits of."""
+        return tuple(self._rings)
+
     def serve(self, item: Waiting, *, charge: bool) -> None:
         """Takes out what `next_of` gave; its tenant pays for it unless it is only dropped."""
         strand: Strand = item.backlog
@@ -208,6 +216,13 @@ class Backlog:
             if share.clock > self._latest:
                 self._latest = share.clock
         self._leave(item, share)
+
+    def skip(self, item: Waiting) -> None:
+        """Looks past what `next_of` gave, which stays; until `unskip`, nothing else may be done with it."""
+        heappop(item.backlog.items)
+
+    def unskip(self, item: Waiting) -> None:
+        self._place(item, item.backlog)
 
     def remove(self, item: Waiting) -> None:
         """Takes out any; its entry stays until it comes to the top or `compact` is called."""

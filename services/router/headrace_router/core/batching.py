@@ -2,20 +2,26 @@
 
 Work-conserving: with a free slot, what waits is sent now, whatever its size, unless the model's
 configuration asks to linger. A bundle ends at the model's maximum batch, at a number of bytes, and at
-the size whose predicted time still meets the earliest deadline in it. What has missed its deadline,
-or is known to miss it even alone, is dropped before it costs anything.
+the size whose predicted completion at its runner still meets the earliest deadline in it. What has missed
+its deadline, or is known to miss it even alone at any runner, is dropped before it costs anything; what this
+runner would make late and another would not is left for that one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf
 
 from headrace_router.core.dispatch import is_suspect
-from headrace_router.core.latency import LatencyModel
+from headrace_router.core.pace import Predictor
+from headrace_router.core.padding import padded_group
 from headrace_router.core.queue import Queue, Verdict
 from headrace_router.core.waiting import Waiting
 from headrace_router.domain import InferenceRequest, RevisionEntry
+
+MOST_LEFT = 64
+"""So many requests are left for another runner before the search for one that this runner can serve ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,49 +57,61 @@ class Decision:
     Attributes:
         wait_until: nothing to send before then (monotonic seconds), because the model lingers.
         expired: left the queue because their deadline has passed or cannot be met.
+        left: what waits is for another runner, which can do it in time.
     """
 
     bundle: Bundle | None
     wait_until: float | None
     expired: list[Waiting]
+    left: bool = False
 
 
 def cut(
     queue: Queue,
     entry: RevisionEntry,
     now: float,
-    latency: LatencyModel,
+    pace: Predictor,
     limits: BatchLimits,
     *,
+    soonest: Predictor | None = None,
     suspect: bool = False,
     most: int = 0,
 ) -> Decision:
     """The next bundle.
 
     Args:
-        most: requests that the runner may still be sent; 0: as many as fit.
+        pace: of the runner that it is for.
+        soonest: of the best of all runners; None: there is no other.
         suspect: whether a suspect bundle may be given; without it one is left where it is.
+        most: requests that the runner may still be sent; 0: as many as fit.
     """
     expired: list[Waiting] = []
-    while True:
-        returned = queue.returned()
-        if returned and (suspect or not is_suspect(returned[0], limits.max_attempts)):
-            judge = _Judge(entry, now, latency, limits, expired)
-            if most and len(returned) > most:
-                queue.split_returned(most)
-            items = queue.take_returned(judge.expiry_only)
-        else:
-            head = queue.head()
-            if head is None:
-                return Decision(None, None, expired)
-            max_rows, wait_until = _linger(queue, entry, head, now, latency)
-            if wait_until is not None:
-                return Decision(None, wait_until, expired)
-            judge = (_Counting if most else _Judge)(entry, now, latency, limits, expired, max_rows)
-            judge.most = most
-            items = queue.take(head.group, judge)
-        if items:
+    left = False
+    while (returned := queue.returned()) and (suspect or not is_suspect(returned[0], limits.max_attempts)):
+        if most and len(returned) > most:
+            queue.split_returned(most)
+        judge = _Judge(now, pace, soonest, limits, expired, _most_rows(entry))
+        if items := queue.take_returned(judge):
             return Decision(_bundle(items, judge, limits), None, expired)
+        if judge.left:
+            left = True
+            break
+    while (head := queue.head()) is not None:
+        group, max_rows, wait_until = _next_group(queue, entry, head, now, pace, limits)
+        if wait_until is not None:
+            return Decision(None, wait_until, expired)
+        judge = (_Counting if most else _Judge)(now, pace, soonest, limits, expired, max_rows)
+        if isinstance(judge, _Counting):
+            judge.most = most
+        if items := queue.take(group, judge):
+            return Decision(_bundle(items, judge, limits), None, expired)
+        if judge.left:
+            return Decision(None, None, expired, True)
+    return Decision(None, None, expired, left)
+
+
+def _most_rows(entry: RevisionEntry) -> int:
+    return entry.max_batch_size if entry.batchable else 1
 
 
 def waiting_suspect(queue: Queue, max_attempts: int) -> bool:
@@ -108,33 +126,37 @@ def has_one_group(entry: RevisionEntry) -> bool:
 
 
 def group_of(request: InferenceRequest) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
-    """Requests of equal groups have the same inputs, of the same datatypes and non-batch shapes."""
+    """Requests of equal groups have the same inputs, of the same datatypes and non-batch shapes, or of shapes
+    that may be padded to one."""
+    padding = request.revision.batching.padding
+    if padding:
+        return padded_group(request, dict(padding))
     return tuple((tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in request.inputs)
 
 
 class _Judge:
     """Decides request by request; called by the queue in its order."""
 
-    __slots__ = ("bytes", "deadline", "entry", "expired", "latency", "max_bytes", "max_rows", "most", "now", "rows")
-    most: int
+    __slots__ = ("bytes", "deadline", "expired", "left", "max_bytes", "max_rows", "now", "pace", "rows", "soonest")
 
     def __init__(
         self,
-        entry: RevisionEntry,
         now: float,
-        latency: LatencyModel,
+        pace: Predictor,
+        soonest: Predictor | None,
         limits: BatchLimits,
         expired: list[Waiting],
-        max_rows: int = 1,
+        max_rows: int,
     ) -> None:
-        self.entry = entry
         self.now = now
-        self.latency = latency
+        self.pace = pace
+        self.soonest = soonest
         self.max_rows = max_rows
         self.max_bytes = limits.max_bundle_bytes
         self.expired = expired
         self.rows = 0
         self.bytes = 0
+        self.left = 0
         self.deadline = inf
 
     def __call__(self, item: Waiting) -> Verdict:
@@ -146,20 +168,21 @@ class _Judge:
         if deadline != inf:
             if item.deadline <= self.now:
                 return self._drop(item)
-            needed_s = self.latency.predict(rows, self.now)
+            needed_s = self.pace.predict(rows, self.now)
             if needed_s is not None and self.now + needed_s > deadline:
-                return Verdict.STOP if self.rows else self._drop(item)
+                return Verdict.STOP if self.rows else self._too_late_here(item)
             self.deadline = deadline
         self.rows = rows
         self.bytes = size
         return Verdict.TAKE
 
-    def expiry_only(self, item: Waiting) -> Verdict:
-        if item.deadline <= self.now:
-            return self._drop(item)
-        self.rows += item.rows
-        self.deadline = min(self.deadline, item.deadline)
-        return Verdict.TAKE
+    def _too_late_here(self, item: Waiting) -> Verdict:
+        if self.soonest is not None:
+            needed_s = self.soonest.predict(item.rows, self.now)
+            if needed_s is None or self.now + needed_s <= item.deadline:
+                self.left += 1
+                return Verdict.LEAVE if self.left <= MOST_LEFT else Verdict.STOP
+        return self._drop(item)
 
     def _drop(self, item: Waiting) -> Verdict:
         self.expired.append(item)
@@ -169,7 +192,8 @@ class _Judge:
 class _Counting(_Judge):
     """Ends the bundle after a number of requests, too."""
 
-    __slots__ = ()
+    __slots__ = ("most",)
+    most: int
 
     def __call__(self, item: Waiting) -> Verdict:
         if self.rows and self.most <= 0:
@@ -180,27 +204,42 @@ class _Counting(_Judge):
         return verdict
 
 
+def _next_group(
+    queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace: Predictor, limits: BatchLimits
+) -> tuple[Hashable, int, float | None]:
+    """The group of the next bundle and most rows to take, or until when all groups wait for more of theirs."""
+    most = _most_rows(entry)
+    batching = entry.batching
+    if most <= 1 or not (batching.max_queue_delay_s or batching.preferred_batch_sizes):
+        return head.group, most, None
+    earliest = inf
+    for first in queue.heads():
+        rows, wait_until = _linger(queue, entry, first, now, pace, limits)
+        if wait_until is None:
+            return first.group, rows, None
+        earliest = min(earliest, wait_until)
+    return head.group, 0, earliest
+
+
 def _linger(
-    queue: Queue, entry: RevisionEntry, head: Waiting, now: float, latency: LatencyModel
+    queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace: Predictor, limits: BatchLimits
 ) -> tuple[int, float | None]:
     """Most rows to take now, or until when to wait for more.
 
-    As Triton's dynamic batcher: the largest preferred size that can be filled is sent at once; else
-    the oldest request waits for max_queue_delay at most, and then goes with what there is. Nothing
-    waits whose deadline is in danger by it.
+    As Triton's dynamic batcher (its user guide, "Batchers"): the largest preferred size that can be filled is
+    sent at once; else the oldest request waits for max_queue_delay at most, and then goes with what there is.
+    Nothing waits whose deadline is in danger by it.
     """
     batching = entry.batching
-    most = entry.max_batch_size if entry.batchable else 1
-    if most <= 1 or not (batching.max_queue_delay_s or batching.preferred_batch_sizes):
-        return most, None
-    rows, oldest = queue.survey(head.group, most)
-    if rows >= most:
+    most = _most_rows(entry)
+    full, rows, oldest = queue.survey(head.group, most, limits.max_bundle_bytes)
+    if full:
         return most, None
     preferred = [size for size in batching.preferred_batch_sizes if head.rows <= size <= rows]
     if preferred:
         return max(preferred), None
     until = oldest + batching.max_queue_delay_s
-    in_danger = head.deadline <= until + (latency.predict(most, now) or 0.0)
+    in_danger = head.deadline <= until + (pace.predict(most, now) or 0.0)
     return (most, None) if in_danger or now >= until else (most, until)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from headrace_router.core.band import Watch
 from headrace_router.core.waiting import Waiting
 
 
@@ -18,6 +19,7 @@ class RunnerSlots(Protocol):
         accepting: connected, and not draining.
         solo: it holds a suspect bundle and gets nothing beside it.
         recent_s: mean time of its last bundles.
+        watch: says how many bundles it may hold.
     """
 
     @property
@@ -35,6 +37,9 @@ class RunnerSlots(Protocol):
     @property
     def recent_s(self) -> float: ...
 
+    @property
+    def watch(self) -> Watch: ...
+
 
 R = TypeVar("R", bound=RunnerSlots)
 
@@ -47,27 +52,32 @@ class Retry:
     failed: list[Waiting]
 
 
-def pick(runners: Collection[R], *, suspect_waits: bool) -> tuple[R | None, bool]:
+def pick(runners: Collection[R], *, suspect_waits: bool, passed: Collection[R] = ()) -> tuple[R | None, bool]:
     """The runner for the next bundle (None: nobody is free), and whether that is to be the suspect one.
 
     A suspect bundle goes to a runner that holds nothing; until there is one, a runner is emptied for it.
+
+    Args:
+        passed: have been asked already; all that waits was left for others.
     """
     if not suspect_waits:
-        return choose(runners), False
+        return choose(runners, None, passed), False
     reserved = choose_for_suspect(runners)
-    if reserved is not None and not reserved.outstanding_bundles and reserved.free_slots:
+    if reserved is not None and reserved not in passed and not reserved.outstanding_bundles and reserved.free_slots:
         return reserved, True
-    return choose(runners, reserved), False
+    return choose(runners, reserved, passed), False
 
 
-def choose(runners: Iterable[R], reserved: R | None = None) -> R | None:
+def choose(runners: Iterable[R], reserved: R | None = None, passed: Collection[R] = ()) -> R | None:
     """The runner with a free slot that has least in hand, then the quickest. None: nobody is free.
 
     `reserved` is being emptied for a suspect bundle and gets nothing else.
     """
     best: R | None = None
     for runner in runners:
-        if runner.free_slots < 1 or not runner.accepting or runner.solo or runner is reserved:
+        if runner.free_slots < 1 or not runner.accepting or runner.solo or runner is reserved or runner in passed:
+            continue
+        if runner.outstanding_bundles >= runner.watch.allowance:
             continue
         if best is None or _load(runner) < _load(best):
             best = runner
@@ -93,14 +103,8 @@ def after_loss(items: Sequence[Waiting], max_attempts: int) -> Retry:
 
     Counts the attempt. A request that was lost `max_attempts` times has failed.
     """
-    retry: list[Waiting] = []
-    failed: list[Waiting] = []
-    for item in items:
-        item.attempts += 1
-        (failed if item.attempts >= max_attempts else retry).append(item)
-    if any(is_suspect(item, max_attempts) for item in retry):
-        return Retry([[item] for item in retry], failed)
-    return Retry(halves(retry), failed)
+    retry, failed = _count_attempt(items, max_attempts)
+    return Retry(_alone_if_suspect(retry, max_attempts) or halves(retry), failed)
 
 
 def after_error(items: Sequence[Waiting]) -> Retry:
@@ -112,12 +116,21 @@ def after_error(items: Sequence[Waiting]) -> Retry:
 
 
 def after_return(items: Sequence[Waiting], max_attempts: int) -> Retry:
-    """The runner sent the bundle back unexecuted: the same again, as often as a loss."""
+    """The runner sent the bundle back unexecuted: the same again, as often as a loss, the last time each alone."""
+    retry, failed = _count_attempt(items, max_attempts)
+    return Retry(_alone_if_suspect(retry, max_attempts) or ([retry] if retry else []), failed)
+
+
+def _count_attempt(items: Sequence[Waiting], max_attempts: int) -> tuple[list[Waiting], list[Waiting]]:
+    """Those that may be sent again, and those that have failed."""
     for item in items:
         item.attempts += 1
     retry = [item for item in items if item.attempts < max_attempts]
-    failed = [item for item in items if item.attempts >= max_attempts]
-    return Retry([retry] if retry else [], failed)
+    return retry, [item for item in items if item.attempts >= max_attempts]
+
+
+def _alone_if_suspect(items: Sequence[Waiting], max_attempts: int) -> list[list[Waiting]]:
+    return [[item] for item in items] if any(is_suspect(item, max_attempts) for item in items) else []
 
 
 def is_suspect(item: Waiting, max_attempts: int) -> bool:

@@ -21,11 +21,12 @@ LITTER = 64
 
 
 class Verdict(IntEnum):
-    """What to do with the next request: into the bundle, out of the queue, or end the bundle here."""
+    """What to do with the next request: into the bundle, out of the queue, end the bundle here, or look past it."""
 
     TAKE = 0
     DROP = 1
     STOP = 2
+    LEAVE = 3
 
 
 Judge = Callable[[Waiting], Verdict]
@@ -115,16 +116,23 @@ class Queue:
         self._returned.extendleft([items[most:], items[:most]])
 
     def take_returned(self, judge: Judge) -> list[Waiting]:
-        """What the judge takes of the first bundle that came back. It never stops."""
-        taken = []
-        for item in self.returned():
-            self._leave(item)
-            verdict = judge(item)
-            item.stage = Stage.DONE if verdict is Verdict.DROP else Stage.SENT
-            if verdict is not Verdict.DROP:
-                taken.append(item)
-        if self._returned:
+        """What the judge takes of the first bundle that came back. What it leaves or stops at stays the first."""
+        taken: list[Waiting] = []
+        kept: list[Waiting] = []
+        waiting = self.returned()
+        if waiting:
             self._returned.popleft()
+        for item in waiting:
+            verdict = judge(item)
+            if verdict in (Verdict.STOP, Verdict.LEAVE):
+                kept.append(item)
+                continue
+            self._leave(item)
+            item.stage = Stage.SENT if verdict is Verdict.TAKE else Stage.DONE
+            if verdict is Verdict.TAKE:
+                taken.append(item)
+        if kept:
+            self._returned.appendleft(kept)
         return taken
 
     def head(self) -> Waiting | None:
@@ -144,30 +152,54 @@ class Queue:
         """Takes requests of a group in order, until the judge stops or there are no more."""
         taken: list[Waiting] = []
         for level in self._levels:
-            while (item := level.next_of(group)) is not None:
-                verdict = judge(item)
-                if verdict is Verdict.STOP:
-                    return taken
-                taking = verdict is Verdict.TAKE
-                level.serve(item, charge=taking)
-                self._leave(item)
-                if taking:
-                    item.stage = Stage.SENT
-                    taken.append(item)
-                else:
-                    item.stage = Stage.DONE
+            if level.count and self._take_of(level, group, judge, taken):
+                break
         return taken
 
-    def survey(self, group: Hashable, enough_rows: int) -> tuple[int, float]:
-        """Rows of a group that wait and when the oldest came; stops counting at `enough_rows`."""
-        rows, oldest = 0, float("inf")
+    def _take_of(self, level: Backlog, group: Hashable, judge: Judge, taken: list[Waiting]) -> bool:
+        """Whether the judge stopped."""
+        passed_over: list[Waiting] = []
+        verdict = Verdict.TAKE
+        while verdict is not Verdict.STOP and (item := level.next_of(group)) is not None:
+            verdict = judge(item)
+            if verdict is Verdict.TAKE:
+                level.serve(item, charge=True)
+                self._leave(item)
+                item.stage = Stage.SENT
+                taken.append(item)
+            elif verdict is Verdict.DROP:
+                level.serve(item, charge=False)
+                self._leave(item)
+                item.stage = Stage.DONE
+            elif verdict is Verdict.LEAVE:
+                level.skip(item)
+                passed_over.append(item)
+        for item in passed_over:
+            level.unskip(item)
+        return verdict is Verdict.STOP
+
+    def heads(self) -> Iterator[Waiting]:
+        """The next request of each group, the next by right first; of a group in several levels, of each."""
+        first = self.head()
+        if first is not None:
+            yield first
+        for level in self._levels:
+            for group in level.groups():
+                item = level.next_of(group)
+                if item is not None and item is not first:
+                    yield item
+
+    def survey(self, group: Hashable, enough_rows: int, enough_bytes: int) -> tuple[bool, int, float]:
+        """Whether there is enough of a group; if not, its rows, and when the oldest came."""
+        rows, size, oldest = 0, 0, float("inf")
         for item in self:
             if item.group == group and item.backlog is not None:
                 rows += item.rows
-                oldest = min(oldest, item.enqueued)
-                if rows >= enough_rows:
-                    break
-        return rows, oldest
+                size += item.size_bytes
+                oldest = min(oldest, item.arrived)
+                if rows >= enough_rows or size >= enough_bytes:
+                    return True, rows, oldest
+        return False, rows, oldest
 
     def age(self, now: float) -> int:
         """Moves requests up that waited long at their level. How many."""
