@@ -9,7 +9,9 @@ from random import Random
 
 import pytest
 
+from headrace_router.core.accounts import Totals
 from headrace_router.core.batching import BatchLimits, Bundle, cut
+from headrace_router.core.comebacks import Comebacks
 from headrace_router.core.latency import LatencyModel
 from headrace_router.core.queue import Queue
 from headrace_router.core.shedding import STALE_S, Drain
@@ -59,7 +61,8 @@ class World:
             now, runner = heapq.heappop(self.ends)
             self.finish(runner, now)
 
-    def arrive(self, item: Waiting, now: float) -> None:
+    def arrive(self, item: Waiting, now: float) -> float:
+        """By how much it would have been late; 0: it was let in."""
         late_s = 0.0
         if self.shedding and self.queue.count:
             outstanding = sum(map(len, self.held))
@@ -71,6 +74,7 @@ class World:
         else:
             self.queue.push(item)
             self.flush(now)
+        return late_s
 
     def flush(self, now: float) -> None:
         while self.queue.count and (free := min(range(self.runners), key=lambda n: len(self.held[n]))) is not None:
@@ -160,6 +164,38 @@ def test_an_engine_that_was_slow_is_believed_to_be_quick_again(
     world.shed = world.late = 0
     world.run(poisson(CAPACITY / 2, 2.0, start_s + 1.0))
     assert world.shed + world.late <= 0.01 * CAPACITY
+
+
+@dataclass
+class User:
+    totals: Totals = field(default_factory=Totals)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.5, 0.7])
+def test_who_comes_back_when_told_is_let_in(
+    entry: RevisionEntry, poisson: Callable[..., list[Waiting]], load: float
+) -> None:
+    """Each second comes a burst of a quarter of a second's work; whoever is refused returns once."""
+    world, comebacks, user = World(entry), Comebacks(), User()
+    items = poisson(load * CAPACITY, 20.0)
+    for second in range(1, 20):
+        items += poisson(1e6, 0.25 * CAPACITY / 1e6, float(second))
+    events = [(item.arrived, number, item, False) for number, item in enumerate(items)]
+    heapq.heapify(events)
+    kept = broken = 0
+    while events:
+        now, number, item, returning = heapq.heappop(events)
+        world.until(now)
+        user.totals.arrivals += 1
+        item.arrived, item.deadline = now, now + DEADLINE_S
+        late_s = world.arrive(item, now)
+        if returning:
+            kept, broken = kept + (late_s == 0.0), broken + (late_s > 0.0)
+        elif late_s:
+            back = now + comebacks.promise(now, late_s, world.drain.pace(BATCH, now), [user])
+            heapq.heappush(events, (back, number, item, True))
+    assert kept + broken > 100
+    assert kept >= 0.9 * (kept + broken)
 
 
 def busy_drain(gap_s: float = 0.01, rows: int = 8, requests: int = 8, now: float = 0.0) -> Drain:

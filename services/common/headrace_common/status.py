@@ -80,7 +80,7 @@ def _details(code: grpc.StatusCode, message: str, error: errors.HeadraceError) -
         return None
     unchanging = _without_delay(code.value[0], message, subject, dimension)
     # Of a serialised message, the parts may follow each other in any order, and repeated ones add up.
-    return unchanging if retry_after_s is None else unchanging + _delay(math.ceil(retry_after_s * 1e3))
+    return unchanging if retry_after_s is None else unchanging + _delay(_advised_ms(retry_after_s))
 
 
 @lru_cache(maxsize=1024)
@@ -93,6 +93,12 @@ def _without_delay(code: int, message: str, subject: str, dimension: str) -> byt
         status.details.append(_pack(failure))
     serialized: bytes = status.SerializeToString()
     return serialized
+
+
+def _advised_ms(retry_after_s: float) -> int:
+    """Rounded up, and from a second on to hundredths: so few values are remembered whole."""
+    grain_ms = 1 if retry_after_s < 1.0 else 10
+    return math.ceil(retry_after_s * 1e3 / grain_ms) * grain_ms
 
 
 @lru_cache(maxsize=4096)

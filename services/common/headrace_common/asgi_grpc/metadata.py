@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -74,8 +75,9 @@ def parse_timeout(value: bytes) -> float:
     return int(digits) * _SECONDS[unit]
 
 
+@lru_cache(maxsize=1024)
 def encode_message(message: str) -> bytes:
-    """A status message, percent-encoded."""
+    """A status message, percent-encoded. A flood of refusals says the same again and again."""
     return quote(message, safe=_PRINTABLE).encode("ascii")
 
 
