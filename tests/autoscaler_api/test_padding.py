@@ -69,7 +69,7 @@ async def test_what_is_right_is_kept_told_to_routers_and_changed_by_a_new_revisi
     files = {"m.onnx": onnx_model(width="width")}
     model = await api.deploy("m", files, padding={"x": -1.0})
     assert dict(model.spec.padding) == {"x": -1.0}
-    [revision] = model_entry(api.catalogue.model("m"), {}).revisions
+    [revision] = model_entry(api.catalogue.model("m"), {}, 1).revisions
     assert dict(revision.batching.pad) == {"x": -1.0}
     again = await api.deploy("m", files, padding={"x": -1.0})
     assert [version.revision for version in again.versions] == [1]

@@ -77,7 +77,7 @@ def request_of(make_waiting: Make, entry: RevisionEntry, x: np.ndarray) -> Waiti
 def execute(engine: ort.InferenceSession, items: list[Waiting], entry: RevisionEntry) -> list[list[TensorData]]:
     """As router and runner together."""
     bundle = Bundle(items, sum(item.rows for item in items), (), float("inf"))
-    message = runner_pb2.ExecuteRequest.FromString(encode_bundle(1, bundle, entry, 0.0)).bundle
+    message = runner_pb2.ExecuteRequest.FromString(encode_bundle(1, bundle, entry, 0.0).message).bundle
     inputs = {each.name: np.frombuffer(each.data, "<f4").reshape(tuple(each.shape)) for each in message.inputs}
     names = ["total", "doubled"]
     outputs = [

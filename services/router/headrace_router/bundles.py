@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, chain
 from math import inf
 
 from headrace.runner.v1 import runner_pb2
@@ -72,9 +72,11 @@ def encode_bundle(
 ) -> EncodedBundle:
     """`place`: takes large tensors; without it, or room in it, they follow in chunks."""
     items = bundle.items
-    pieces: list[Buffer] = [_frame(bundle_id, bundle, now)]
+    frame = _frame(bundle_id, bundle, now)
+    pieces: list[Buffer] = [frame]
     chunked: list[tuple[int, Sequence[Buffer]]] = []
     inline = 0
+    total = len(frame)
     for index, first in enumerate(items[0].request.inputs):
         parts = [item.request.inputs[index].data for item in items]
         shape = (bundle.rows, *first.shape[1:]) if entry.batchable else first.shape
@@ -87,17 +89,19 @@ def encode_bundle(
         if region is not None:
             where = _REGION_OFFSET + varint(region.offset) + _REGION_SIZE + varint(size)
             head += _TENSOR_REGION + varint(len(where)) + where
-            pieces.append(_BUNDLE_INPUTS + varint(len(head)) + head)
+            parts, size = [], 0
         elif inline + size > chunks.MESSAGE_BYTES:
             head += _TENSOR_CHUNKED + varint(size)
-            pieces.append(_BUNDLE_INPUTS + varint(len(head)) + head)
             chunked.append((index, parts))
+            parts, size = [], 0
         else:
-            inline += size
             head += _TENSOR_DATA + varint(size)
-            pieces.append(_BUNDLE_INPUTS + varint(len(head) + size) + head)
-            pieces += parts
-    message = b"".join((_REQUEST_BUNDLE, varint(sum(map(len, pieces))), *pieces))
+        inline += size
+        head = _BUNDLE_INPUTS + varint(len(head) + size) + head
+        total += len(head) + size
+        pieces.append(head)
+        pieces += parts
+    message = b"".join((_REQUEST_BUNDLE, varint(total), *pieces))
     return EncodedBundle(bundle_id, message, chunked)
 
 
@@ -155,21 +159,19 @@ def split_outputs(
     items = bundle.items
     # All contents first: a region that is never read is never given back.
     contents = [(tensor, _content(index, tensor, read)) for index, tensor in enumerate(outputs)]
+    if len(contents) == len(entry.outputs) == 1 and contents[0][0].name == entry.outputs[0].name and entry.batchable:
+        # Whoever names outputs can only have named this one.
+        return [[output] for output in _split(*contents[0], bundle)]
     if len(contents) > 1:
         place = {spec.name: index for index, spec in enumerate(entry.outputs)}
         contents.sort(key=lambda content: place.get(content[0].name, len(place)))
     answers: list[list[TensorData]] = [[] for _ in items]
     for tensor, data in contents:
-        name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
         if not entry.batchable:
-            answers[0].append(TensorData(name, datatype, shape, data))
+            answers[0].append(TensorData(tensor.name, tensor.datatype, tuple(tensor.shape), data))
             continue
-        ends = _ends(tensor, shape, len(data), bundle)
-        shapes = {rows: (rows, *shape[1:]) for rows in {item.rows for item in items}}
-        start = 0
-        for answer, item, end in zip(answers, items, ends, strict=True):
-            answer.append(TensorData(name, datatype, shapes[item.rows], data[start:end]))
-            start = end
+        for answer, output in zip(answers, _split(tensor, data, bundle), strict=True):
+            answer.append(output)
     if entry.batching.padding:
         cut_back(answers, items, entry)
     for index, item in enumerate(items):
@@ -178,6 +180,21 @@ def split_outputs(
         elif len(answers[index]) < len(entry.outputs):
             raise MalformedResult(f"{len(answers[index])} outputs came, the signature has {len(entry.outputs)}")
     return answers
+
+
+def _split(tensor: runner_pb2.Tensor, data: memoryview, bundle: Bundle) -> list[TensorData]:
+    """One output, cut into the requests'. Raises MalformedResult."""
+    name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
+    rows = [item.rows for item in bundle.items]
+    ends = _ends(tensor, shape, len(data), bundle.rows, rows)
+    if len(rows) == 1:
+        return [TensorData(name, datatype, shape, data)]
+    shapes = {count: (count, *shape[1:]) for count in set(rows)}
+    starts = chain((0,), ends)
+    return [
+        TensorData(name, datatype, shapes[count], data[start:end])
+        for count, start, end in zip(rows, starts, ends, strict=False)
+    ]
 
 
 def _content(index: int, tensor: runner_pb2.Tensor, read: Read | None) -> memoryview:
@@ -189,18 +206,17 @@ def _content(index: int, tensor: runner_pb2.Tensor, read: Read | None) -> memory
     return memoryview(data)
 
 
-def _ends(tensor: runner_pb2.Tensor, shape: tuple[int, ...], size: int, bundle: Bundle) -> Sequence[int]:
-    """Where each request's rows end in the tensor's data."""
-    rows = bundle.rows
+def _ends(tensor: runner_pb2.Tensor, shape: tuple[int, ...], size: int, rows: int, of: Sequence[int]) -> Sequence[int]:
+    """Where the rows of each request end in the tensor's data. `rows`: of the bundle; `of`: of each request."""
     if not shape or shape[0] != rows:
         raise MalformedResult(f"output {tensor.name!r} has shape {list(shape)}; the bundle has {rows} rows")
-    ends_of_requests = accumulate(item.rows for item in bundle.items)
+    ends_of_requests = accumulate(of)
     if tensor.row_ends:
         row_ends = list(tensor.row_ends)
         if len(row_ends) != rows or row_ends[-1] != size or row_ends != sorted(row_ends):
             raise MalformedResult(f"output {tensor.name!r} has row ends that do not fit {rows} rows, {size} bytes")
         return [row_ends[end - 1] for end in ends_of_requests]
-    if len(bundle.items) > 1 and tensor.datatype == "BYTES" and 0 not in shape:
+    if len(of) > 1 and tensor.datatype == "BYTES" and 0 not in shape:
         raise MalformedResult(f"output {tensor.name!r} is BYTES for several requests and does not say where rows end")
     if size % rows:
         raise MalformedResult(f"output {tensor.name!r} has {size} bytes, which {rows} rows do not divide")

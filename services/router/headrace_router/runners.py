@@ -140,7 +140,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._outbox: Sending[bytes] = Outbox()
         self._transports = transports or Transports()
-        self._transport = Transport(Transports(), placement.target)
+        self._transport = Transport(Transports(), placement.target)  # Of no stream yet.
         self._last_id = 0
 
     @property
@@ -338,7 +338,7 @@ class Runner:
 
     def _lose(self) -> None:
         """The stream is over: what it held runs elsewhere."""
-        self._transport = Transport(Transports(), self.placement.target)
+        self._transport.close()
         lost = list(self.outstanding.values())
         self.outstanding.clear()
         self.lost_bundles += len(lost)

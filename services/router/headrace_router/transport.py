@@ -90,6 +90,12 @@ class Transport:
         else:
             self._segment = None
 
+    def close(self) -> None:
+        """The stream is over: nobody reads or writes the segment any more."""
+        self._segment = self._placer = None
+        self._regions.clear()
+        self._coming.clear()
+
     def encode(self, bundle_id: int, bundle: Bundle, entry: RevisionEntry, now: float) -> EncodedBundle:
         """Takes regions for the bundle, as far as there is room, until `done`."""
         encoded, by = self._encode(bundle_id, bundle, entry, now)

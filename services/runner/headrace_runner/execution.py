@@ -33,6 +33,7 @@ class Job:
         received: monotonic seconds.
         deliver: takes the answer; called on the event loop.
         contents: of inputs that are not inside the bundle's message.
+        rows: of all its requests.
     """
 
     stream: int
@@ -40,6 +41,10 @@ class Job:
     received: float
     deliver: Callable[[Job, Answer], None]
     contents: Contents = field(default_factory=Contents)
+    rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = sum(self.bundle.rows)
 
     @property
     def expired_at(self) -> float | None:
@@ -69,17 +74,18 @@ class Executor:
         if expired_at is not None and begun >= expired_at:
             return refusal(job.bundle.bundle_id, DROPPED, "its deadlines passed before it could begin")
         wait_us = round((begun - job.received) * 1e6)
-        answer, compute_s = self._run(job.bundle, job.contents)
+        answer, compute_s = self._run(job)
         result = answer.result
         result.wait_us = wait_us
         result.compute_us = round(compute_s * 1e6)
-        self._measures.executed(job.bundle, result, begun)
+        self._measures.executed(job.bundle, job.rows, result, begun)
         return answer
 
-    def _run(self, bundle: pb.Bundle, contents: Contents) -> tuple[Answer, float]:
+    def _run(self, job: Job) -> tuple[Answer, float]:
+        bundle, contents = job.bundle, job.contents
         start = end = self._clock.monotonic()
         try:
-            rows = self._rows(bundle)
+            rows = self._rows(job)
             inputs = self._decode(bundle.inputs, rows, contents)
             wanted = self._wanted(bundle.outputs)
             start = self._clock.monotonic()
@@ -100,13 +106,14 @@ class Executor:
             answer = refusal(bundle.bundle_id, ENGINE_FAILED, type(error).__name__)
         return answer, end - start
 
-    def _rows(self, bundle: pb.Bundle) -> int | None:
+    def _rows(self, job: Job) -> int | None:
         """Rows of the batch; None for a model that is not batchable."""
         if not self._loaded.signature.batchable:
-            if len(bundle.rows) > 1:
-                raise InputRefused(f"the bundle holds {len(bundle.rows)} requests; this model takes one at a time")
+            requests = len(job.bundle.rows)
+            if requests > 1:
+                raise InputRefused(f"the bundle holds {requests} requests; this model takes one at a time")
             return None
-        rows = sum(bundle.rows)
+        rows = job.rows
         if rows > self._loaded.max_batch_size:
             raise InputRefused(f"the bundle holds {rows} rows; the maximum batch is {self._loaded.max_batch_size}")
         return rows
@@ -114,7 +121,7 @@ class Executor:
     def _decode(self, tensors: Sequence[pb.Tensor], rows: int | None, contents: Contents) -> dict[str, Array]:
         arrays: dict[str, Array] = {}
         for index, tensor in enumerate(tensors):
-            name, datatype, shape = tensor.name, tensor.datatype, tensor.shape
+            name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
             spec = self._inputs.get(name)
             if spec is None or name in arrays:
                 raise InputRefused(f"input {name!r} is {'unknown' if spec is None else 'given twice'}")

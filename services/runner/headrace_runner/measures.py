@@ -1,4 +1,4 @@
-"""What the runner counts. Plain integers, written by one thread; read at export."""
+"""What the runner counts. Plain integers, written by one thread at a time; read at export."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ class Measures:
             "revision": str(holding.revision),
         }
 
-    def executed(self, bundle: pb.Bundle, result: pb.BundleResult, begun: float) -> None:
-        """Counts one bundle that reached the engine. `begun`: monotonic seconds."""
+    def executed(self, bundle: pb.Bundle, rows: int, result: pb.BundleResult, begun: float) -> None:
+        """Counts one bundle that reached the engine. `rows`: of all of it; `begun`: monotonic seconds."""
         self.bundles += 1
         self.requests += len(bundle.rows)
-        self.rows += sum(bundle.rows)
-        self.compute_us += result.compute_us
-        self.wait_us += result.wait_us
+        self.rows += rows
+        compute_us, wait_us = result.compute_us, result.wait_us
+        self.compute_us += compute_us
+        self.wait_us += wait_us
         self.failed_bundles += result.HasField("error")
-        self._compute.record(result.compute_us / 1e6)
-        self._wait.record(result.wait_us / 1e6)
+        self._compute.record(compute_us / 1e6)
+        self._wait.record(wait_us / 1e6)
         if bundle.traceparents:
             self._trace(bundle, result, begun)
 

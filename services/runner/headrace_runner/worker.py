@@ -63,7 +63,7 @@ class EngineWorker:
         with self._ready:
             executor = self._executor
             idle = not self._busy and not self._calls and not len(self._jobs)
-            if executor is None or not idle or not self._brevity.short(sum(job.bundle.rows)):
+            if executor is None or not idle or not self._brevity.short(job.rows):
                 self._jobs.add(job.stream, job)
                 self._ready.notify()
                 return
@@ -125,7 +125,7 @@ class EngineWorker:
     def _timed(self, executor: Executor, job: Job) -> Answer:
         begun = self._clock.monotonic()
         answer = executor.execute(job)
-        self._brevity.observe(sum(job.bundle.rows), self._clock.monotonic() - begun)
+        self._brevity.observe(job.rows, self._clock.monotonic() - begun)
         return answer
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:

@@ -13,6 +13,7 @@ from pyvoy._server import get_envoy_environ
 
 from headrace_common.config import ProcessContext
 from headrace_common.errors import FailedPrecondition
+from headrace_common.grpc_core import poll_without_event_engine
 from headrace_router.envoy.settings import config_path, render, settings_of
 
 CONTEXT_VARIABLE = "HEADRACE_CONTEXT"
@@ -69,7 +70,9 @@ def envoy_environment(environment: Mapping[str, str], context_file: Path) -> dic
     """
     embedding = get_envoy_environ()
     check_embeddable(embedding)
-    return {**environment, **embedding, CONTEXT_VARIABLE: str(context_file.resolve())}
+    complete = {**environment, **embedding, CONTEXT_VARIABLE: str(context_file.resolve())}
+    poll_without_event_engine(complete)
+    return complete
 
 
 def check_embeddable(embedding: Mapping[str, str]) -> None:
