@@ -159,7 +159,8 @@ def split_outputs(
     items = bundle.items
     # All contents first: a region that is never read is never given back.
     contents = [(tensor, _content(index, tensor, read)) for index, tensor in enumerate(outputs)]
-    if len(contents) == len(entry.outputs) == 1 and contents[0][0].name == entry.outputs[0].name and entry.batchable:
+    plain = entry.batchable and not entry.batching.padding
+    if plain and len(contents) == len(entry.outputs) == 1 and contents[0][0].name == entry.outputs[0].name:
         # Whoever names outputs can only have named this one.
         return [[output] for output in _split(*contents[0], bundle)]
     if len(contents) > 1:
