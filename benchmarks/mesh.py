@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from benchmarks.processes import DidNotStart, descendants, free_port
-from benchmarks.systems import prometheus
+from benchmarks import prometheus
 
 HEADRACE = str(Path(sys.executable).parent / "headrace")
 # The routers answer all instruments of one scrape from a reading this old at most.

@@ -46,7 +46,8 @@ class Loop:
                 return
             touched: dict[Link, None] = {}
             while number < count and plan.due(number) <= now:
-                touched[self._take(number)] = None
+                if (taken := self._take(number)) is not None:
+                    touched[taken] = None
                 self.sent_at.append(now)
                 number += 1
             for link in touched:
@@ -64,10 +65,10 @@ class Loop:
                 raise ProtocolError("the server does not acknowledge the client's settings")
             self._wait(0.1)
 
-    def _take(self, number: int) -> Link:
+    def _take(self, number: int) -> Link | None:
         known = len(self._links.links)
         link = self._links.take(number)
-        if len(self._links.links) > known:
+        if link is not None and len(self._links.links) > known:
             self._watch(link)
         return link
 

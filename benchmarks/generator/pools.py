@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
 from benchmarks.generator import http1, http2
+
+
+MOST_CONNECTIONS = 512
+"""As many as the closed loop opens; a server that needs more is behind anyway."""
 
 
 class Protocol(Interface):
@@ -38,34 +43,42 @@ class SharedLinks:
     def __init__(self, make: Callable[[], http2.Connection], address: tuple[str, int], count: int) -> None:
         self.links = [Link(connected(address), make()) for _ in range(count)]
 
-    def take(self, number: int) -> Link:
+    def take(self, number: int) -> Link | None:
+        """The connection that has it now; None: it waits for one."""
         link = self.links[number % len(self.links)]
         link.protocol.request(number)
         return link
 
     def give_back(self, link: Link) -> None:
-        pass
+        """One of its requests has ended."""
 
 
 class LoneLinks:
-    """HTTP/1.1: an idle connection, or one more."""
+    """HTTP/1.1: an idle connection, or one more; when there are as many as may be, requests wait here."""
 
     def __init__(self, make: Callable[[], http1.Connection], address: tuple[str, int], count: int) -> None:
         self._make, self._address = make, address
         self.links = [Link(connected(address), make()) for _ in range(count)]
         self._idle = list(self.links)
+        self._waiting: deque[int] = deque()
 
-    def take(self, number: int) -> Link:
+    def take(self, number: int) -> Link | None:
         if self._idle:
             link = self._idle.pop()
-        else:
+        elif len(self.links) < MOST_CONNECTIONS:
             link = Link(connected(self._address), self._make())
             self.links.append(link)
+        else:
+            self._waiting.append(number)
+            return None
         link.protocol.request(number)
         return link
 
     def give_back(self, link: Link) -> None:
-        self._idle.append(link)
+        if self._waiting:
+            link.protocol.request(self._waiting.popleft())
+        else:
+            self._idle.append(link)
 
 
 def connected(address: tuple[str, int]) -> socket.socket:

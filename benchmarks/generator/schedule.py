@@ -56,7 +56,7 @@ class Outcome:
         in_time: ok within the limit that was asked for, from when they were due.
         p50_ms, p99_ms: from due to answered, of ok ones; unanswered ones count as infinitely late, and an
             infinite quantile is -1, because JSON has no infinity.
-        late_p99_ms: how much later than due the generator itself sent.
+        late_p99_ms: how much later than due the generator itself got to it.
     """
 
     offered: int
