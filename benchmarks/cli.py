@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace) -> plan.Settings:
-    values = {field.name: getattr(options, field.name) for field in fields(plan.Settings) if hasattr(options, field.name)}
+    values = {
+        field.name: getattr(options, field.name) for field in fields(plan.Settings) if hasattr(options, field.name)
+    }
     known = {"systems": SYSTEMS, "workloads": NAMES, "specials": plan.SPECIALS}
     for name in ("systems", "workloads", "specials"):
         values[name] = _words(values[name])

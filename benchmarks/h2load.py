@@ -1,4 +1,4 @@
-"""Closed loop by nghttp2's `h2load`: so many requests are always in flight, each answer is followed by the next request."""
+"""Closed loop by nghttp2's `h2load`: so many requests are always in flight; each answer is followed by the next."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ def send(url: str, body: bytes, headers: Mapping[str, str], in_flight: int, requ
     _run(url, body, headers, True, in_flight, ["-n", str(requests)])
 
 
-def _run(
-    url: str, body: bytes, headers: Mapping[str, str], http2: bool, in_flight: int, options: list[str]
-) -> str:
+def _run(url: str, body: bytes, headers: Mapping[str, str], http2: bool, in_flight: int, options: list[str]) -> str:
     if shutil.which("h2load") is None:
         raise FileNotFoundError(MISSING)
     clients, streams = connections(in_flight, http2)
@@ -88,9 +86,7 @@ def parse(printed: str, log: str) -> Load:
     Raises:
         ValueError: it did not print what it is known to print.
     """
-    finished, requests, statuses = (
-        pattern.search(printed) for pattern in (_FINISHED, _REQUESTS, _STATUSES)
-    )
+    finished, requests, statuses = (pattern.search(printed) for pattern in (_FINISHED, _REQUESTS, _STATUSES))
     if finished is None or requests is None or statuses is None:
         raise ValueError(f"h2load printed no summary that is understood:\n{printed}")
     answers = _answers(log)

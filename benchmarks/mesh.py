@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.processes import DidNotStart, descendants, free_port
 from benchmarks import prometheus
+from benchmarks.processes import DidNotStart, descendants, free_port
 
 HEADRACE = str(Path(sys.executable).parent / "headrace")
 # The routers answer all instruments of one scrape from a reading this old at most.

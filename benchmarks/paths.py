@@ -23,5 +23,7 @@ def site_packages_of(peer: str) -> Path:
     """Where its packages are. Raises FileNotFoundError where `install` has not been."""
     found = sorted((environment_of(peer) / "lib").glob("python3*/site-packages"))
     if not found:
-        raise FileNotFoundError(f"{peer} is not installed in {environment_of(peer)}: run `python -m benchmarks install`")
+        raise FileNotFoundError(
+            f"{peer} is not installed in {environment_of(peer)}: run `python -m benchmarks install`"
+        )
     return found[0]

@@ -112,7 +112,9 @@ def descendants(pid: int) -> dict[int, str]:
             with contextlib.suppress(OSError):
                 # The name in stat(5) is in parentheses and may hold anything.
                 parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                commands[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                commands[int(entry.name)] = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
     found: dict[int, str] = {}
     fresh = {pid}
     while fresh:

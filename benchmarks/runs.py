@@ -29,7 +29,11 @@ class Runner:
 
     def __init__(self, settings: plan.Settings, path: Path) -> None:
         versions = {name: SYSTEMS[name].version() for name in settings.systems}
-        asked = {"rounds": settings.rounds, "slow_rounds": settings.slow_rounds, "seconds": settings.seconds}
+        asked = {
+            "rounds": settings.rounds,
+            "slow_rounds": min(settings.rounds, settings.slow_rounds),
+            "seconds": settings.seconds,
+        }
         self.run = Run(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", describe(), versions, asked)
         self.path = path
         self._settings = settings
@@ -126,7 +130,9 @@ class Runner:
         records.save(self.run, self.path)
 
 
-def closed_of(turn: plan.Turn, in_flight: int, seen: h2load.Load, before: Counts | None, after: Counts | None) -> Closed:
+def closed_of(
+    turn: plan.Turn, in_flight: int, seen: h2load.Load, before: Counts | None, after: Counts | None
+) -> Closed:
     """What was served: never more than the server itself counts as a success."""
     served, refused = seen.ok, seen.done - seen.ok
     if before is not None and after is not None:

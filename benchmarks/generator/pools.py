@@ -10,7 +10,6 @@ from typing import Protocol as Interface
 
 from benchmarks.generator import http1, http2
 
-
 MOST_CONNECTIONS = 512
 """As many as the closed loop opens; a server that needs more is behind anyway."""
 

@@ -12,6 +12,7 @@ from benchmarks.report.tables import (
     open_table,
     ratio_table,
     refused_table,
+    rest_table,
     special_table,
     systems_of,
     table,
@@ -27,11 +28,15 @@ _WORKLOADS = {
     "image": "3x224x224 fp32 to its three means: 602 KB a request, little work",
     "magika": "a real model, features of real files: 8 KB a request, milliseconds of work",
 }
+_OPEN_LOOP = (
+    "Requests leave at fixed times, whatever the server does; latency counts from when a request was due. Failed and "
+    "unanswered requests are counted, and unanswered ones are infinitely late."
+)
 _SPECIALS = {
     "bare": "Bare ONNX Runtime: magika in a loop at batch 8 (rows per second)",
     "goodput": "Overload: an engine of 5 ms per batch of 8, twice its capacity offered, a deadline of 50 ms",
-    "tenants": "Two tenants of weights 3 and 1, 128 requests in flight each, one shared model (served, and their ratio)",
-    "memory": "Resident bytes of router (with Envoy) and runner after so many mlp requests",
+    "tenants": "Two tenants of weights 3 and 1, 128 requests in flight each, one shared model (what was served)",
+    "memory": "Resident MiB of router (with Envoy) and runner after so many mlp requests",
 }
 
 
@@ -60,8 +65,10 @@ def render(run: Run, titles: dict[str, str], images: dict[str, str]) -> str:
     for workload, words in _WORKLOADS.items():
         if systems_of(run, workload):
             parts += _workload(run, workload, words, titles, images)
+    if rest := rest_table(run, titles):
+        parts += ["## mlp over REST with JSON, 64 in flight", rest]
     if run.open:
-        parts += ["## mlp, open loop", _method("open loop"), images.get("latency", ""), open_table(run, titles)]
+        parts += ["## mlp, open loop", _OPEN_LOOP, images.get("latency", ""), open_table(run, titles)]
     for kind, words in _SPECIALS.items():
         if any(item.kind == kind for item in run.special):
             parts += [f"## {words}", special_table(run, kind)]
@@ -72,7 +79,7 @@ def render(run: Run, titles: dict[str, str], images: dict[str, str]) -> str:
 
 
 def _head(run: Run, titles: dict[str, str]) -> str:
-    machine = [(name, value) for name, value in {"measured": run.started, **run.machine}.items()]
+    machine = [("measured", run.started), *run.machine.items()]
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in run.settings.items())
     machine.append(("run", f"{settings}; {run.minutes:.0f} minutes"))
     versions = [
@@ -83,13 +90,14 @@ def _head(run: Run, titles: dict[str, str]) -> str:
 
 
 def _workload(run: Run, name: str, words: str, titles: dict[str, str], images: dict[str, str]) -> list[str]:
+    ratios = ratio_table(run, name, titles)
     return [
         f"## {name}, closed loop",
         f"{words}. Requests served per second, median (lowest to highest round):",
         throughput_table(run, name, titles),
         images.get(f"throughput-{name}", ""),
-        "Ratios of medians:",
-        ratio_table(run, name, titles),
+        "Ratios of medians:" if ratios else "",
+        ratios,
         "Latency in milliseconds, p50 / p99:",
         latency_table(run, name, titles),
     ]
@@ -100,13 +108,6 @@ def _failures(run: Run, titles: dict[str, str]) -> str:
         return ""
     lines = [f"- {titles.get(item.system, item.system)}, {item.workload}: {item.reason}" for item in run.failures]
     return "\n".join(["**Not measured in this run:**", "", *lines])
-
-
-def _method(name: str) -> str:
-    return {
-        "open loop": "Requests leave at fixed times, whatever the server does; latency counts from when a request was "
-        "due. Failed and unanswered requests are counted, and unanswered ones are infinitely late."
-    }[name]
 
 
 def _draw(run: Run, titles: dict[str, str], folder: Path) -> dict[str, Path]:

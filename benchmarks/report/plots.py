@@ -30,7 +30,9 @@ def throughput(run: Run, workload: str, titles: dict[str, str], path: Path) -> N
         for system in systems_of(run, workload):
             if system not in _COLOURS:
                 continue
-            points = [(load, rates) for load in loads_of(run, workload) if (rates := run.closed_rates(system, workload, load))]
+            points = [
+                (load, rates) for load in loads_of(run, workload) if (rates := run.closed_rates(system, workload, load))
+            ]
             spreads = [spread(rates) for _, rates in points]
             middles = [found.median for found in spreads]
             error = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.figures import Spread, median, ratio, spread
+from benchmarks.plan import REST
 from benchmarks.records import Closed, Run
 from benchmarks.report.targets import targets
 
@@ -20,7 +21,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def target_table(run: Run) -> str:
     """One row per target."""
     rows = [
-        (target.what, target.against, target.bound, "; ".join(figure.text() for figure in target.figures), target.verdict)
+        (
+            target.what,
+            target.against,
+            target.bound,
+            "; ".join(figure.text() for figure in target.figures),
+            target.verdict,
+        )
         for target in targets(run)
     ]
     return table(("what", "against", "target", "figure", "verdict"), rows)
@@ -49,13 +56,17 @@ def ratio_table(run: Run, workload: str, titles: dict[str, str]) -> str:
 
     loads = loads_of(run, workload)
     peers = [system for system in systems_of(run, workload) if system != HEADRACE]
+    if HEADRACE not in systems_of(run, workload) or not peers:
+        return ""
     rows = [(titles.get(system, system), *(cell_of(system, load) for load in loads)) for system in peers]
     return table(("headrace over", *(f"at {load}" for load in loads)), rows)
 
 
 def open_table(run: Run, titles: dict[str, str]) -> str:
     """One row per system and offered rate."""
-    keys = list(dict.fromkeys((item.system, item.fraction, item.rate if not item.fraction else 0.0) for item in run.open))
+    keys = list(
+        dict.fromkeys((item.system, item.fraction, item.rate if not item.fraction else 0.0) for item in run.open)
+    )
     rows = []
     for system, fraction, fixed in keys:
         items = [
@@ -88,7 +99,13 @@ def special_table(run: Run, kind: str) -> str:
 def refused_table(run: Run, titles: dict[str, str]) -> str:
     """Cells where answers were no success; "" where there were none."""
     rows = [
-        (titles.get(item.system, item.system), item.workload, str(item.in_flight), f"{item.refused:,}", f"{item.rate:,.0f}")
+        (
+            titles.get(item.system, item.system),
+            item.workload,
+            str(item.in_flight),
+            f"{item.refused:,}",
+            f"{item.rate:,.0f}",
+        )
         for item in run.closed
         if item.refused
     ]
@@ -100,8 +117,20 @@ def loads_of(run: Run, workload: str) -> list[int]:
 
 
 def systems_of(run: Run, workload: str) -> list[str]:
-    """In the order they were first measured."""
-    return list(dict.fromkeys(item.system for item in run.closed if item.workload == workload))
+    """In the order they were first measured. Those over REST are compared with each other alone."""
+    found = dict.fromkeys(item.system for item in run.closed if item.workload == workload)
+    return [system for system in found if system not in REST]
+
+
+def rest_table(run: Run, titles: dict[str, str]) -> str:
+    """REST JSON, mlp at 64 in flight; "" where it was not measured."""
+    rows = []
+    for system in REST:
+        items = run.closed_of(system, "mlp", 64)
+        if items:
+            latency = f"{median([item.p50_ms for item in items]):.2f} / {median([item.p99_ms for item in items]):.2f}"
+            rows.append((titles.get(system, system), _with_range(spread([item.rate for item in items])), latency))
+    return table(("system", "req/s", "p50 / p99 ms"), rows) if rows else ""
 
 
 def _by_load(run: Run, workload: str, titles: dict[str, str], cell: Callable[[list[Closed]], str]) -> str:
@@ -111,8 +140,10 @@ def _by_load(run: Run, workload: str, titles: dict[str, str], cell: Callable[[li
         by_load = [run.closed_of(system, workload, load) for load in loads]
         rows.append((titles.get(system, system), *(cell(items) if items else "" for items in by_load)))
     for failure in run.failures:
-        if failure.workload == workload:
-            rows.append((titles.get(failure.system, failure.system), f"NOT MEASURED: {failure.reason}".replace("|", "/")))
+        if failure.workload == workload and failure.system not in REST:
+            rows.append(
+                (titles.get(failure.system, failure.system), f"NOT MEASURED: {failure.reason}".replace("|", "/"))
+            )
     width = len(loads) + 1
     return table(
         ("system", *(f"{load} in flight" for load in loads)), [(*row, *[""] * (width - len(row))) for row in rows]
@@ -120,6 +151,8 @@ def _by_load(run: Run, workload: str, titles: dict[str, str], cell: Callable[[li
 
 
 def _with_range(found: Spread) -> str:
+    if found.rounds == 1:
+        return _number(found.median)
     return f"{_number(found.median)} ({_number(found.low)} to {_number(found.high)})"
 
 

@@ -97,7 +97,9 @@ def targets(run: Run) -> list[Target]:
             "mlp throughput at 64 in flight",
             "MLServer, LitServe, BentoML, Ray Serve",
             ">= 8",
-            tuple(throughput("mlp", 64, peer, 8.0, _TITLES[peer]) for peer in ("mlserver", "litserve", "bentoml", "ray")),
+            tuple(
+                throughput("mlp", 64, peer, 8.0, _TITLES[peer]) for peer in ("mlserver", "litserve", "bentoml", "ray")
+            ),
         ),
         Target(
             "goodput at 2x capacity, 50 ms deadline; p99 of what was admitted",
@@ -181,5 +183,3 @@ def _missed(figure: Figure) -> bool:
 
 def _shown(value: float) -> str:
     return "infinite" if math.isinf(value) else f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-

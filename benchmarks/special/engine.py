@@ -1,4 +1,4 @@
-"""A mesh whose engine takes 5 ms per batch of 8, so that the engine is the limit and neither router nor generator is."""
+"""A mesh whose engine takes 5 ms per batch of 8, so that neither router nor generator is the limit."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks import prometheus
 from benchmarks.paths import CACHE, SERVERS, environment_of
 from benchmarks.peers import installed_version
 from benchmarks.processes import free_port, server
 from benchmarks.servers.onnx_session import MAX_BATCH
-from benchmarks import prometheus
 from benchmarks.systems.base import Counts, Running, job_environment
 from benchmarks.systems.open_inference import (
     GRPC_HEADERS,

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks import prometheus
 from benchmarks.paths import CACHE, SERVERS, site_packages_of
 from benchmarks.peers import installed_version
 from benchmarks.processes import free_port, library_path, server
 from benchmarks.servers.onnx_session import MAX_BATCH
-from benchmarks import prometheus
 from benchmarks.systems.base import Counts, Running, job_environment
 from benchmarks.systems.open_inference import GRPC_HEADERS, PATH, framed, grpc_client
 from benchmarks.workloads import Workload
