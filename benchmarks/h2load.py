@@ -15,6 +15,9 @@ from benchmarks.figures import quantile
 MISSING = "h2load is missing; on Debian: apt-get install nghttp2-client"
 # More streams on fewer connections is what gRPC clients do; eight connections are eight client processes.
 _CONNECTIONS = 8
+_LEAST_SECONDS = 1.0
+_ENDS_WITHIN_S = 30.0
+_SENDS_WITHIN_S = 900.0
 _FINISHED = re.compile(r"finished in ([0-9.]+)(ms|s|m)\b")
 _REQUESTS = re.compile(r"requests: .*?(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout")
 _STATUSES = re.compile(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx")
@@ -54,20 +57,24 @@ def connections(in_flight: int, http2: bool) -> tuple[int, int]:
 
 
 def load(url: str, body: bytes, headers: Mapping[str, str], http2: bool, in_flight: int, seconds: float) -> Load:
-    """Raises FileNotFoundError without h2load, CalledProcessError where it fails."""
+    """Raises FileNotFoundError without h2load, subprocess.SubprocessError where it fails or does not end."""
+    # A run that is over before all connections are up may never end.
+    seconds = max(seconds, _LEAST_SECONDS)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         log = Path(folder) / "log"
         options = ["-D", f"{int(seconds * 1000)}ms", f"--log-file={log}"]
-        printed = _run(url, body, headers, http2, in_flight, options)
+        printed = _run(url, body, headers, http2, in_flight, options, seconds + _ENDS_WITHIN_S)
         return parse(printed, log.read_text())
 
 
 def send(url: str, body: bytes, headers: Mapping[str, str], in_flight: int, requests: int) -> None:
     """So many requests over HTTP/2, without a look at their latencies. Raises as `load` does."""
-    _run(url, body, headers, True, in_flight, ["-n", str(requests)])
+    _run(url, body, headers, True, in_flight, ["-n", str(requests)], _SENDS_WITHIN_S)
 
 
-def _run(url: str, body: bytes, headers: Mapping[str, str], http2: bool, in_flight: int, options: list[str]) -> str:
+def _run(
+    url: str, body: bytes, headers: Mapping[str, str], http2: bool, in_flight: int, options: list[str], timeout_s: float
+) -> str:
     if shutil.which("h2load") is None:
         raise FileNotFoundError(MISSING)
     clients, streams = connections(in_flight, http2)
@@ -77,7 +84,7 @@ def _run(url: str, body: bytes, headers: Mapping[str, str], http2: bool, in_flig
         content.flush()
         command = ["h2load", "-c", str(clients), "-m", str(streams), "-t", "1", "-d", content.name, *options]
         command += fields if http2 else ["--h1", *fields]
-        return subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([*command, url], capture_output=True, text=True, check=True, timeout=timeout_s).stdout
 
 
 def parse(printed: str, log: str) -> Load:
