@@ -14,7 +14,7 @@ _REQUESTS = 64
 
 
 class WrongAnswer(Exception):
-    """A system answered something else than ONNX Runtime does."""
+    """A system answered something else than ONNX Runtime does, or an error."""
 
 
 def check(running: Running, workload: Workload) -> int:
@@ -28,7 +28,10 @@ def check(running: Running, workload: Workload) -> int:
 
     def ask(number: int) -> None:
         index = number % count
-        answer = running.infer(workload.row(index))
+        try:
+            answer = running.infer(workload.row(index))
+        except Exception as error:  # each kind of client has errors of its own
+            raise WrongAnswer(f"row {index}: {error!r}") from error
         _compare(answer, expected[index : index + 1], index)
 
     for index in range(count):

@@ -42,10 +42,10 @@ class Mesh:
     def target(self) -> str:
         return self.url.removeprefix("http://")
 
-    def total(self, metric: str, **labels: str) -> int:
-        """Sum of a counter over processes; see `prometheus.total`."""
+    def metrics_text(self) -> str:
+        """What its metrics say, not older than this call."""
         time.sleep(_READING_AGE_S)
-        return prometheus.total(prometheus.read(self.metrics), metric, **labels)
+        return prometheus.read(self.metrics)
 
     def pids(self) -> Mapping[str, int]:
         """The process that is Envoy with the router in it, and the runner."""

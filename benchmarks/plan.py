@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 FAST = ("headrace", "triton", "mosec")
 SLOW = ("mlserver", "ray", "litserve", "bentoml")
+CONTEXT = ("mosec",)
+"""Fast, but no target of the open loop names it: one round."""
 REST = ("headrace-rest", "mlserver-rest")
 LOADS = (1, 16, 64, 512)
 FIXED_RATES = (1000.0, 4000.0, 8000.0)
@@ -60,9 +62,29 @@ def closed_turns(settings: Settings) -> list[Turn]:
     return turns
 
 
-def open_rates(capacity: float) -> list[tuple[float, float]]:
+@dataclass(frozen=True, slots=True)
+class OpenTurn:
+    """One system is started with mlp and offered fixed rates; with `fractions`, of its own capacity too."""
+
+    round: int
+    system: str
+    fractions: bool
+
+
+def open_turns(settings: Settings) -> list[OpenTurn]:
+    """Round by round, every fast system in turn."""
+    return [
+        OpenTurn(round_, system, round_ < settings.slow_rounds)
+        for round_ in range(settings.rounds)
+        for system in settings.systems
+        if system in FAST and (round_ == 0 or system not in CONTEXT)
+    ]
+
+
+def open_rates(capacity: float, fractions: bool) -> list[tuple[float, float]]:
     """(rate, fraction of capacity or 0): the fixed rates, and the fractions of what this system can do."""
-    return [(rate, 0.0) for rate in FIXED_RATES] + [(round(capacity * share), share) for share in FRACTIONS]
+    shares = FRACTIONS if fractions else ()
+    return [(rate, 0.0) for rate in FIXED_RATES] + [(round(capacity * share), share) for share in shares]
 
 
 def _loads(system: str, workload: str) -> tuple[int, ...]:

@@ -16,8 +16,11 @@ from benchmarks.records import Closed, Failure, Open, Run
 from benchmarks.report.machine import describe
 from benchmarks.systems import SYSTEMS, Counts, Running
 from benchmarks.workloads import Workload
+from headrace.errors import HeadraceError
 
-_PROBLEMS = (DidNotStart, answers.WrongAnswer, FileNotFoundError, OSError, subprocess.SubprocessError, ValueError)
+_HOPELESS = (DidNotStart, answers.WrongAnswer, HeadraceError, OSError, ValueError)
+"""Once is enough: the system is left out from here on. What h2load or the generator could not do is tried again."""
+_PROBLEMS = (*_HOPELESS, subprocess.SubprocessError)
 
 
 class Runner:
@@ -38,6 +41,7 @@ class Runner:
         self.path = path
         self._settings = settings
         self._began = time.monotonic()
+        self._hopeless: set[tuple[str, str]] = set()
         self._workloads = {name: workloads.load(name) for name in workloads.NAMES}
 
     def all(self) -> Run:
@@ -45,24 +49,20 @@ class Runner:
         for turn in plan.closed_turns(self._settings):
             self._turn(turn.system, turn.workload, lambda running, workload, turn=turn: self._closed(running, turn))
         if self._settings.open_loop and "mlp" in self._settings.workloads:
-            for round_ in range(self._settings.rounds):
-                for system in self._settings.systems:
-                    if system in plan.FAST:
-                        self._turn(
-                            system,
-                            "mlp",
-                            lambda running, workload, system=system, round_=round_: self._open(
-                                running, workload, system, round_
-                            ),
-                        )
+            for open_turn in plan.open_turns(self._settings):
+                self._turn(
+                    open_turn.system,
+                    "mlp",
+                    lambda running, workload, turn=open_turn: self._open(running, workload, turn),
+                )
         for kind in self._settings.specials:
             for round_ in range(1 if kind == "memory" else self._settings.rounds):
                 self._special(kind, round_)
         return self.run
 
     def _turn(self, system: str, name: str, measure: Callable[[Running, Workload], None]) -> None:
-        """A system that fails is skipped from here on, and named on the page."""
-        if any((failure.system, failure.workload) == (system, name) for failure in self.run.failures):
+        """What fails is named on the page."""
+        if (system, name) in self._hopeless:
             return
         workload = self._workloads[name]
         try:
@@ -71,6 +71,8 @@ class Runner:
                 measure(running, workload)
         except _PROBLEMS as error:
             self._failed(system, name, error)
+            if isinstance(error, _HOPELESS):
+                self._hopeless.add((system, name))
         self._save()
 
     def _closed(self, running: Running, turn: plan.Turn) -> None:
@@ -87,16 +89,17 @@ class Runner:
                 flush=True,
             )
 
-    def _open(self, running: Running, workload: Workload, system: str, round_: int) -> None:
+    def _open(self, running: Running, workload: Workload, turn: plan.OpenTurn) -> None:
+        system = turn.system
         capacity = self._capacity(system, workload, running)
-        for rate, fraction in plan.open_rates(capacity):
+        for rate, fraction in plan.open_rates(capacity, turn.fractions):
             offered = Plan(rate, self._settings.warm_up_s, self._settings.seconds)
             outcome = open_loop.offer(running.url, running.body, running.headers, running.http2, offered)
             failed = outcome.failed + outcome.unanswered
             figures = (outcome.ok, failed, outcome.p50_ms, outcome.p99_ms, outcome.late_p99_ms)
-            self.run.open.append(Open(system, workload.name, rate, fraction, round_, *figures))
+            self.run.open.append(Open(system, workload.name, rate, fraction, turn.round, *figures))
             print(
-                f"{workload.name} {system}, {rate:.0f} req/s offered, round {round_}: p50 {outcome.p50_ms:.2f} ms, "
+                f"{workload.name} {system}, {rate:.0f} req/s offered, round {turn.round}: p50 {outcome.p50_ms:.2f} ms, "
                 f"p99 {outcome.p99_ms:.2f} ms, {failed} failed, generator late by {outcome.late_p99_ms:.2f} ms (p99)",
                 flush=True,
             )

@@ -9,7 +9,7 @@ from benchmarks import h2load
 from benchmarks.plan import Settings
 from benchmarks.records import Special
 from benchmarks.special.engine import MODEL, body, slow_engine
-from benchmarks.systems.headrace import counts, limited
+from benchmarks.systems.headrace import limited, outcomes
 from benchmarks.systems.open_inference import GRPC_HEADERS, PATH
 
 WEIGHTS = {"heavy": 3.0, "light": 1.0}
@@ -40,11 +40,11 @@ def tenants(settings: Settings, round_: int) -> Special:
         for flood in floods:
             flood.start()
         time.sleep(settings.warm_up_s)
-        before = {name: counts(mesh, MODEL, name).ok for name in WEIGHTS}
+        before = mesh.metrics_text()
         time.sleep(settings.seconds)
-        after = {name: counts(mesh, MODEL, name).ok for name in WEIGHTS}
+        after = mesh.metrics_text()
         for flood in floods:
             flood.join()
-    served = {name: after[name] - before[name] for name in WEIGHTS}
+    served = {name: outcomes(after, MODEL, name).ok - outcomes(before, MODEL, name).ok for name in WEIGHTS}
     ratio = served["heavy"] / served["light"] if served["light"] else -1.0
     return Special("tenants", round_, {**served, "ratio": ratio})

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import headrace
+from benchmarks import prometheus
 from benchmarks.mesh import Mesh, running_mesh
 from benchmarks.systems.base import Counts, Running
 from benchmarks.systems.open_inference import (
@@ -27,6 +28,7 @@ TENANT_HEADER = {"x-headrace-tenant": TENANT}
 CONCURRENCY = 100_000
 REQUESTS_PER_SECOND = 1_000_000.0
 MAX_BATCH = 64
+_OUTCOMES = "headrace_requests_total"
 
 
 def limited(name: str, weight: float = 1.0) -> tenants_pb2.TenantSpec:
@@ -97,9 +99,14 @@ class HeadraceRest(Headrace):
             )
 
 
-def counts(mesh: Mesh, model: str, tenant: str = ".*") -> Counts:
+def counts(mesh: Mesh, model: str) -> Counts:
     """What the routers say of one model."""
+    return outcomes(mesh.metrics_text(), model)
+
+
+def outcomes(metrics: str, model: str, tenant: str = ".*") -> Counts:
+    """Of a mesh's metrics."""
     return Counts(
-        mesh.total("headrace_requests_total", model=model, tenant=tenant, outcome="ok"),
-        mesh.total("headrace_requests_total", model=model, tenant=tenant, outcome="(?!ok$).*"),
+        prometheus.total(metrics, _OUTCOMES, model=model, tenant=tenant, outcome="ok"),
+        prometheus.total(metrics, _OUTCOMES, model=model, tenant=tenant, outcome="(?!ok$).*"),
     )

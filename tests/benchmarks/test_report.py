@@ -107,3 +107,11 @@ def test_every_system_takes_its_turn_in_every_round() -> None:
     assert (1, "ray") not in order
     assert order[-3:] == [(1, "headrace"), (1, "triton"), (1, "mosec")]
     assert {turn.loads for turn in turns if turn.system == "headrace"} == {(1, 16, 64, 512)}
+
+
+def test_open_loop_rounds_go_to_those_whom_a_target_names() -> None:
+    turns = plan.open_turns(plan.Settings(rounds=3, slow_rounds=2))
+    assert [turn.system for turn in turns if turn.round == 0] == ["headrace", "triton", "mosec"]
+    assert [turn.system for turn in turns if turn.round > 0] == ["headrace", "triton"] * 2
+    assert {turn.round for turn in turns if turn.fractions} == {0, 1}
+    assert plan.open_rates(10_000.0, fractions=True)[-1] == (9000, 0.9)
