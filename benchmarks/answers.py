@@ -17,6 +17,22 @@ class WrongAnswer(Exception):
     """A system answered something else than ONNX Runtime does, or an error."""
 
 
+class NoAnswer(Exception):
+    """A system that had answered before does not now."""
+
+
+def drain(running: Running, workload: Workload) -> None:
+    """Returns when what a load left behind is worked off: a request that is queued behind it has its answer.
+
+    Raises:
+        NoAnswer: it did not come.
+    """
+    try:
+        running.infer(workload.row(0))
+    except Exception as error:  # each kind of client has errors of its own
+        raise NoAnswer(f"no answer after a load: {error!r}") from error
+
+
 def check(running: Running, workload: Workload) -> int:
     """Asks for every row, alone and then together so that batches are mixed. How many answers were right: all.
 

@@ -20,7 +20,7 @@ from headrace.errors import HeadraceError
 
 _HOPELESS = (DidNotStart, answers.WrongAnswer, HeadraceError, OSError, ValueError)
 """Once is enough: the system is left out from here on. What h2load or the generator could not do is tried again."""
-_PROBLEMS = (*_HOPELESS, subprocess.SubprocessError)
+_PROBLEMS = (*_HOPELESS, answers.NoAnswer, subprocess.SubprocessError)
 
 
 class Runner:
@@ -47,7 +47,9 @@ class Runner:
     def all(self) -> Run:
         """Everything the settings name."""
         for turn in plan.closed_turns(self._settings):
-            self._turn(turn.system, turn.workload, lambda running, workload, turn=turn: self._closed(running, turn))
+            self._turn(
+                turn.system, turn.workload, lambda running, workload, turn=turn: self._closed(running, workload, turn)
+            )
         if self._settings.open_loop and "mlp" in self._settings.workloads:
             for open_turn in plan.open_turns(self._settings):
                 self._turn(
@@ -75,10 +77,11 @@ class Runner:
                 self._hopeless.add((system, name))
         self._save()
 
-    def _closed(self, running: Running, turn: plan.Turn) -> None:
+    def _closed(self, running: Running, workload: Workload, turn: plan.Turn) -> None:
         settings = self._settings
         for in_flight in turn.loads:
             _load(running, in_flight, settings.warm_up_s)
+            answers.drain(running, workload)
             before = settled(running)
             seen = _load(running, in_flight, settings.seconds)
             measured = closed_of(turn, in_flight, seen, before, settled(running))
@@ -93,6 +96,7 @@ class Runner:
         system = turn.system
         capacity = self._capacity(system, workload, running)
         for rate, fraction in plan.open_rates(capacity, turn.fractions):
+            answers.drain(running, workload)
             offered = Plan(rate, self._settings.warm_up_s, self._settings.seconds)
             outcome = open_loop.offer(running.url, running.body, running.headers, running.http2, offered)
             failed = outcome.failed + outcome.unanswered

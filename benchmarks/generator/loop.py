@@ -34,8 +34,16 @@ class Loop:
             self._watch(link)
 
     def run(self) -> None:
-        """Returns when all is answered, or some time after the last request was due."""
-        self._settle()
+        """Returns when all is answered, or some time after the last request was due. Closes the connections."""
+        try:
+            self._settle()
+            self._send_what_is_due()
+        finally:
+            self._poll.close()
+            for link in self._links.links:
+                link.socket.close()
+
+    def _send_what_is_due(self) -> None:
         plan, count = self._plan, self._plan.count
         self._started = time.perf_counter()
         gives_up_at = plan.due(count) + GIVES_UP_AFTER_S
