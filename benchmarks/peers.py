@@ -19,7 +19,7 @@ class Peer:
 
     Attributes:
         package: whose version is shown.
-        requirements: for pip; ONNX Runtime and numpy come on top, in the versions that headrace itself has here.
+        requirements: for pip; ONNX Runtime comes on top, in the version that headrace itself has here, and numpy.
     """
 
     name: str
@@ -28,12 +28,12 @@ class Peer:
 
 
 PEERS = (
-    Peer("triton", "nvidia-pytriton", ("nvidia-pytriton==0.7.0",)),
-    Peer("mosec", "mosec", ("mosec==0.9.8",)),
-    Peer("mlserver", "mlserver", ("mlserver==1.7.1",)),
-    Peer("ray", "ray", ("ray[serve]==2.60.*",)),
-    Peer("litserve", "litserve", ("litserve==0.2.19",)),
-    Peer("bentoml", "bentoml", ("bentoml==1.4.40",)),
+    Peer("triton", "nvidia-pytriton", ("nvidia-pytriton==0.7.0", "numpy==1.26.4")),
+    Peer("mosec", "mosec", ("mosec==0.9.8", "numpy==2.4.6")),
+    Peer("mlserver", "mlserver", ("mlserver==1.7.1", "numpy==2.4.6")),
+    Peer("ray", "ray", ("ray[serve]==2.60.*", "numpy==2.4.6")),
+    Peer("litserve", "litserve", ("litserve==0.2.19", "numpy==2.4.6")),
+    Peer("bentoml", "bentoml", ("bentoml==1.4.40", "numpy==2.4.6")),
 )
 
 
@@ -81,4 +81,4 @@ def _install(peer: Peer) -> str:
 
 def _same_as_here() -> list[str]:
     """ONNX Runtime is the engine in every system, so it is one version in all of them."""
-    return [f"{name}=={importlib.metadata.version(name)}" for name in ("onnxruntime", "numpy")]
+    return [f"onnxruntime=={importlib.metadata.version('onnxruntime')}"]

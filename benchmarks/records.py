@@ -141,6 +141,7 @@ def merged(runs: Iterable[Run]) -> Run:
         for name in ("closed", "open", "special", "failures"):
             getattr(last, name)[:0] = getattr(other, name)
         last.minutes += other.minutes
+        last.versions = {**other.versions, **last.versions}
     return last
 
 

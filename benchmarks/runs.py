@@ -128,9 +128,8 @@ class Runner:
         self._save()
 
     def _failed(self, system: str, what: str, error: Exception) -> None:
-        reason = str(error) or type(error).__name__
-        print(f"NOT MEASURED: {system}, {what}: {reason}", flush=True)
-        self.run.failures.append(Failure(system, what, reason.splitlines()[0]))
+        print(f"NOT MEASURED: {system}, {what}: {error!r}\n{error}", flush=True)
+        self.run.failures.append(Failure(system, what, reason_of(error)))
 
     def _save(self) -> None:
         self.run.minutes = (time.monotonic() - self._began) / 60
@@ -158,6 +157,16 @@ def closed_of(
         seen.latency_ms(0.5),
         seen.latency_ms(0.99),
     )
+
+
+def reason_of(error: Exception) -> str:
+    """One line for the page."""
+    match error:
+        case subprocess.TimeoutExpired():
+            return f"{Path(error.cmd[0]).name} did not end within {error.timeout:g} s"
+        case subprocess.CalledProcessError():
+            return f"{Path(error.cmd[0]).name} ended with status {error.returncode}"
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def settled(running: Running) -> Counts | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from benchmarks import prometheus
 from benchmarks.h2load import Load
 from benchmarks.plan import Turn
-from benchmarks.runs import closed_of
+from benchmarks.runs import closed_of, reason_of
 from benchmarks.systems import Counts
 
 TURN = Turn(0, "mlp", "headrace", (64,))
@@ -39,3 +41,16 @@ headrace_requests_total{model="other",outcome="ok",process="router-0"} 100
     assert prometheus.total(text, "headrace_requests_total", model="m", outcome="ok") == 15
     assert prometheus.total(text, "headrace_requests_total", model="m", outcome="(?!ok$).*") == 3
     assert prometheus.total(text, "headrace_bundles_total", model="m") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (subprocess.TimeoutExpired(["/usr/bin/h2load", "-c", "512"], 38.0), "h2load did not end within 38 s"),
+        (subprocess.CalledProcessError(2, ["h2load", "-c"]), "h2load ended with status 2"),
+        (ValueError("first\nsecond"), "first"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_a_failure_is_one_line(error: Exception, expected: str) -> None:
+    assert reason_of(error) == expected

@@ -39,7 +39,7 @@ def test_a_server_that_stops_answering_is_not_spared_the_silence() -> None:
 
 
 def test_a_run_without_an_answer_lasted_as_long_as_it_ran() -> None:
-    load = h2load.parse(PRINTED.replace("5 2xx", "0 2xx"), "")
+    load = h2load.parse(PRINTED, "")
     assert (load.seconds, load.ok, load.latency_ms(0.5)) == (2.01, 0, 0.0)
 
 
