@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,14 +29,14 @@ def main() -> None:
             with running_mesh(standby=1) as mesh:
                 cold_start.measure(mesh.url)
         case _:
-            peers.install([peer.name for peer in peers.PEERS])
-            print(f"wrote {write(records.load(_run(plan.Settings())))}")
+            failures = peers.install([peer.name for peer in peers.PEERS])
+            print(f"wrote {write(records.load(_run(plan.Settings(), failures)))}")
 
 
-def _run(settings: plan.Settings) -> Path:
+def _run(settings: plan.Settings, not_installed: Mapping[str, str] | None = None) -> Path:
     path = records.new_path()
     print(f"results: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}", flush=True)
-    run = Runner(settings, path).all()
+    run = Runner(settings, path, not_installed or {}).all()
     print(f"{run.minutes:.0f} minutes; {len(run.failures)} not measured")
     return path
 

@@ -67,7 +67,9 @@ def _install(peer: Peer) -> str:
     if stamp.exists() and stamp.read_text().split() == wanted:
         return ""
     if not (folder / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        made = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True, check=False)
+        if made.returncode:
+            return f"cannot make {folder}: {' '.join(made.stdout.split())[-300:]}"
     # A peer's numbers must not hang on this machine's own constraints, nor ours on a peer's.
     environment = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +30,11 @@ class Runner:
         run: what has been measured so far; `path` has the same.
     """
 
-    def __init__(self, settings: plan.Settings, path: Path) -> None:
+    def __init__(self, settings: plan.Settings, path: Path, not_installed: Mapping[str, str]) -> None:
+        """
+        Args:
+            not_installed: peers that are not there, and why.
+        """
         versions = {name: SYSTEMS[name].version() for name in settings.systems}
         asked = {
             "rounds": settings.rounds,
@@ -41,6 +45,7 @@ class Runner:
         self.path = path
         self._settings = settings
         self._began = time.monotonic()
+        self._not_installed = not_installed
         self._hopeless: set[tuple[str, str]] = set()
         self._workloads = {name: workloads.load(name) for name in workloads.NAMES}
 
@@ -68,6 +73,8 @@ class Runner:
             return
         workload = self._workloads[name]
         try:
+            if problem := self._not_installed.get(SYSTEMS[system].peer):
+                raise DidNotStart(problem)
             with SYSTEMS[system].running(workload) as running:
                 answers.check(running, workload)
                 measure(running, workload)

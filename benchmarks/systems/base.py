@@ -56,10 +56,12 @@ class System(Protocol):
     Attributes:
         name: in files and on the command line.
         title: on the page.
+        peer: whose environment it runs in, see `peers`; "" for headrace itself.
         protocol: what its clients speak, in words.
     """
 
     name: str
+    peer: str
     title: str
     protocol: str
 

@@ -55,6 +55,7 @@ class Headrace:
     """Over gRPC."""
 
     name = "headrace"
+    peer = ""
     title = "headrace"
     protocol = "gRPC, Open Inference"
 
@@ -80,6 +81,7 @@ class HeadraceRest(Headrace):
     """Over REST with JSON."""
 
     name = "headrace-rest"
+    peer = ""
     title = "headrace REST"
     protocol = "HTTP/1.1, Open Inference JSON"
 

@@ -32,6 +32,7 @@ class MlServer:
     """Over gRPC."""
 
     name = "mlserver"
+    peer = "mlserver"
     title = "MLServer"
     protocol = "gRPC, Open Inference"
 
@@ -58,6 +59,7 @@ class MlServerRest(MlServer):
     """Over REST with JSON."""
 
     name = "mlserver-rest"
+    peer = "mlserver"
     title = "MLServer REST"
     protocol = "HTTP/1.1, Open Inference JSON"
 

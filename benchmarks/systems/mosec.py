@@ -17,6 +17,7 @@ class Mosec:
     """See the module."""
 
     name = "mosec"
+    peer = "mosec"
     title = "mosec"
     protocol = "HTTP/1.1, raw bytes"
 

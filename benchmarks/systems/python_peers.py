@@ -23,6 +23,7 @@ class LitServe:
     """See the module."""
 
     name = "litserve"
+    peer = "litserve"
     title = "LitServe"
     protocol = "HTTP/1.1, JSON"
 
@@ -44,6 +45,7 @@ class BentoMl:
     """See the module."""
 
     name = "bentoml"
+    peer = "bentoml"
     title = "BentoML"
     protocol = "HTTP/1.1, JSON"
 
@@ -67,6 +69,7 @@ class RayServe:
     """See the module."""
 
     name = "ray"
+    peer = "ray"
     title = "Ray Serve"
     protocol = "HTTP/1.1, raw bytes"
 

@@ -28,6 +28,7 @@ class Triton:
     """See the module."""
 
     name = "triton"
+    peer = "triton"
     title = "Triton"
     protocol = "gRPC, Open Inference"
 
