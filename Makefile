@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.headrace-installed
 
-.PHONY: demo test check protos bench clean setup format
+.PHONY: demo test check protos bench microbench clean setup format
 
 setup: $(STAMP)
 
@@ -38,8 +38,15 @@ format: setup
 protos: setup
 	$(BIN)/python protos/generate.py
 
+# Installs the peers below .cache/bench, measures (about half an hour), writes docs/benchmarks.md.
 bench: setup
+	@command -v h2load >/dev/null || { echo "make bench needs h2load; on Debian: apt-get install nghttp2-client" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
+
+# Times of the hot route's steps; that they do not become dearer is tested in `make test`, by counting.
+microbench: setup
+	$(BIN)/python -m pytest tests/microbench -p no:randomly --benchmark-enable --benchmark-only
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

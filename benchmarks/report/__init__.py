@@ -1,0 +1,1 @@
+"""docs/benchmarks.md out of the records of a run."""
