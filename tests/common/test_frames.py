@@ -110,6 +110,22 @@ async def test_each_side_ends_when_it_has_said_all() -> None:
             assert (await here.link.ended, await there.link.ended) == ("", "")
 
 
+async def test_a_link_that_both_sides_have_finished_ends(  # Whoever is first, and if one is gone.
+) -> None:
+    for first, second in ((0, 1), (1, 0)):
+        async with linked() as peers:
+            peers[0].link.send(b"there")
+            await peers[1].until(1)
+            heard = asyncio.Event()
+            peers[second].link.peer_finished = heard.set
+            peers[first].link.finish()
+            async with asyncio.timeout(WITHIN_S):
+                await heard.wait()
+                peers[second].link.finish()
+                peers[second].link.send(b"too late")
+                assert (await peers[0].link.ended, await peers[1].link.ended) == ("", "")
+
+
 async def test_a_message_over_the_limit_ends_the_link_and_says_so() -> None:
     async with linked(limit=8) as (here, there):
         here.link.send(b"12345678")

@@ -25,8 +25,15 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def runner(directory: Path) -> AsyncIterator[RunnerProcess]:
+def by(request: pytest.FixtureRequest) -> Any:
+    """How a test's routers reach Execute: "grpc", or what the module asks for."""
+    return getattr(request, "param", "grpc")
+
+
+@pytest.fixture
+async def runner(directory: Path, by: Any) -> AsyncIterator[RunnerProcess]:
     async with running(directory) as started:
+        started.by = by
         yield started
 
 
@@ -62,9 +69,10 @@ def lasting() -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.fixture
-async def shared(lasting: tuple[Any, Any]) -> AsyncIterator[RunnerProcess]:
+async def shared(lasting: tuple[Any, Any], by: Any) -> AsyncIterator[RunnerProcess]:
     """Holds a fake model that echoes and fails on 13. Shared: do not unload, hang or kill it."""
     async with connected(*lasting) as runner:
+        runner.by = by
         models = runner.context.state_dir
         await runner.stub.Load(shared_load(models))
         yield runner

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace.runner.v1 import runner_pb2_grpc
 from headrace_common.config import MeshConfig, ProcessContext, RunnerConfig
+from headrace_common.frames import FrameLink, frames_path
 
 PATIENCE_S = 20.0
 INSTANCE = {"instance_id": "i-1", "tenant": "acme", "model": "echo", "revision": 1, "version": "1"}
@@ -27,12 +28,17 @@ ATTACH = pb.Attach(router_id="router-0", instance_id="i-1", model="echo", revisi
 
 @dataclass
 class RunnerProcess:
-    """A process and a channel to it. Only its own pid is ever signalled."""
+    """A process and a channel to it. Only its own pid is ever signalled.
+
+    Attributes:
+        by: how routers reach Execute.
+    """
 
     process: subprocess.Popen[bytes]
     context: ProcessContext
     channel: grpc.aio.Channel
     log: Path
+    by: Literal["grpc", "frames"] = "grpc"
     stub: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,6 +60,12 @@ class RunnerProcess:
     async def exit_code(self) -> int:
         """Waits for its end."""
         return await asyncio.to_thread(self.process.wait, PATIENCE_S)
+
+    async def says(self, text: str) -> None:
+        """Waits until its log has this."""
+        async with asyncio.timeout(PATIENCE_S):
+            while text not in self.log.read_text():
+                await asyncio.sleep(0.01)
 
     def logged(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
@@ -125,6 +137,15 @@ class Router:
         assert response.WhichOneof("message") == "result", response
         return response.result
 
+    async def ended(self) -> grpc.StatusCode | None:
+        """Waits for the end that the runner gives the stream; the status, where gRPC has one."""
+        async with asyncio.timeout(PATIENCE_S):
+            try:
+                assert await self.call.read() is grpc.aio.EOF
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+        return None
+
     async def half_close(self) -> None:
         """Closes this side and waits for the runner to close the other."""
         await self.call.done_writing()
@@ -132,8 +153,39 @@ class Router:
             assert await self.call.read() is grpc.aio.EOF
 
 
+class FrameCall:
+    """A connection by frames, as a grpc.aio call looks."""
+
+    def __init__(self) -> None:
+        self._came: asyncio.Queue[Any] = asyncio.Queue()
+        self.link = FrameLink(lambda message: self._came.put_nowait(pb.ExecuteResponse.FromString(bytes(message))))
+        self.link.ended.add_done_callback(lambda _: self._came.put_nowait(grpc.aio.EOF))
+
+    async def write(self, request: pb.ExecuteRequest) -> None:
+        self.link.send(request.SerializeToString())
+
+    async def read(self) -> Any:
+        return await self._came.get()
+
+    async def done_writing(self) -> None:
+        self.link.finish()
+
+    def cancel(self) -> None:
+        self.link.abort("cancelled")
+
+
+async def call(runner: RunnerProcess) -> Any:
+    """A connection to Execute on which nothing has been said."""
+    if runner.by == "grpc":
+        return runner.stub.Execute()
+    connection = FrameCall()
+    path = frames_path(f"unix:{runner.context.socket}")
+    await asyncio.get_running_loop().create_unix_connection(lambda: connection.link, path)
+    return connection
+
+
 async def attach(runner: RunnerProcess, message: pb.Attach = ATTACH) -> Router:
-    router = Router(runner.stub.Execute())
+    router = Router(await call(runner))
     await router.send(pb.ExecuteRequest(attach=message))
     return router
 

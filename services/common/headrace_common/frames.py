@@ -49,10 +49,11 @@ class FrameLink(asyncio.BufferedProtocol):
         # A message longer than the room, while it comes.
         self._long: memoryview | None = None
         self._reason = ""
+        self._finished = self._peer_finished = False
 
     def send(self, *parts: Buffer) -> None:
         """One message, given in parts. What the socket does not take at once is kept and written later."""
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._finished or self._transport.is_closing():
             return
         size = sum(map(len, parts))
         if size > MOST_FRAME_BYTES:
@@ -60,8 +61,13 @@ class FrameLink(asyncio.BufferedProtocol):
         self._transport.writelines((size.to_bytes(LENGTH_BYTES, "little"), *parts))
 
     def finish(self) -> None:
-        """Nothing more will be sent; messages are still received."""
-        if self._transport is not None and not self._transport.is_closing():
+        """Nothing more will be sent; messages are still received. Once both sides have finished, it ends."""
+        if self._transport is None or self._finished or self._transport.is_closing():
+            return
+        self._finished = True
+        if self._peer_finished:
+            self._transport.close()
+        else:
             self._transport.write_eof()
 
     def close(self) -> None:
@@ -100,6 +106,9 @@ class FrameLink(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         if self._filled or self._long is not None:
             self.abort("the connection ended inside a message")
+            return False
+        self._peer_finished = True
+        if self._finished:
             return False
         self.peer_finished()
         return True  # Our side stays open until `finish` or `close`.
