@@ -64,7 +64,7 @@ class RunnerProcess:
     async def says(self, text: str) -> None:
         """Waits until its log has this."""
         async with asyncio.timeout(PATIENCE_S):
-            while text not in self.log.read_text():
+            while text not in self.log.read_text():  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.01)
 
     def logged(self) -> list[dict[str, Any]]:
