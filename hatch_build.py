@@ -23,7 +23,7 @@ class IngressBuildHook(BuildHookInterface[Any]):
     """Envoy's dynamic modules are for Linux here; elsewhere the router does without."""
 
     def dependencies(self) -> list[str]:
-        return ["ziglang==0.17.1"] if sys.platform == "linux" and shutil.which("cc") is None else []
+        return ["ziglang==0.17.1"] if sys.platform == "linux" and not _works(["cc"]) else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         del version
@@ -31,7 +31,7 @@ class IngressBuildHook(BuildHookInterface[Any]):
             return
         folder = Path(self.root) / FOLDER
         made = folder / "ingress.so"
-        compiler = ["cc"] if shutil.which("cc") else [sys.executable, "-m", "ziglang", "cc"]
+        compiler = ["cc"] if _works(["cc"]) else [sys.executable, "-m", "ziglang", "cc"]
         # Beside the final name first: a router that runs has the old file mapped.
         fresh = made.with_suffix(".so.new")
         command = [*compiler, *FLAGS, "-o", str(fresh), str(folder / "ingress.c")]
@@ -42,3 +42,11 @@ class IngressBuildHook(BuildHookInterface[Any]):
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
         build_data["force_include"][str(made)] = "headrace_router/ingress/ingress.so"
+
+
+def _works(compiler: list[str]) -> bool:
+    """It is there, and so are the C library's headers."""
+    if shutil.which(compiler[0]) is None:
+        return False
+    probe = [*compiler, "-xc", "-fsyntax-only", "-include", "pthread.h", "-"]
+    return subprocess.run(probe, input=b"", capture_output=True, check=False).returncode == 0  # noqa: S603 - as above

@@ -26,7 +26,14 @@ class Answer:
         return self.headers["grpc-status"], self.headers.get("grpc-message", "")
 
 
-def call(address: str, chunks: Sequence[bytes], headers: Sequence[tuple[str, str]] = (), *, end: bool = True) -> Answer:
+def call(
+    address: str,
+    chunks: Sequence[bytes],
+    headers: Sequence[tuple[str, str]] = (),
+    *,
+    end: bool = True,
+    path: str = MODEL_INFER,
+) -> Answer:
     """POSTs the chunks, each in frames of its own, to ModelInfer and waits for the answer.
 
     Args:
@@ -38,26 +45,33 @@ def call(address: str, chunks: Sequence[bytes], headers: Sequence[tuple[str, str
     http = h2.connection.H2Connection()
     with socket.create_connection((host, int(port)), timeout=_WITHIN_S) as connection:
         http.initiate_connection()
-        sent = [(":method", "POST"), (":scheme", "http"), (":authority", address), (":path", MODEL_INFER)]
+        sent = [(":method", "POST"), (":scheme", "http"), (":authority", address), (":path", path)]
         if "content-type" not in dict(headers):
             sent.append(("content-type", "application/grpc"))
         http.send_headers(1, [*sent, ("te", "trailers"), *headers], end_stream=end and not chunks)
+        answer = Answer()
         for number, chunk in enumerate(chunks, start=1):
+            while http.local_flow_control_window(1) < len(chunk):
+                connection.sendall(http.data_to_send())
+                if _take(answer, http, connection):
+                    return answer
             http.send_data(1, chunk, end_stream=end and number == len(chunks))
             connection.sendall(http.data_to_send())
         connection.sendall(http.data_to_send())
-        return _answer(http, connection)
+        while not _take(answer, http, connection):
+            connection.sendall(http.data_to_send())
+        return answer
 
 
-def _answer(http: h2.connection.H2Connection, connection: socket.socket) -> Answer:
-    answer = Answer()
-    while received := connection.recv(65536):
+def _take(answer: Answer, http: h2.connection.H2Connection, connection: socket.socket) -> bool:
+    """Reads once. Whether the answer is complete."""
+    if received := connection.recv(65536):
         for event in http.receive_data(received):
             if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
                 answer.headers.update((bytes(key).decode(), bytes(value).decode()) for key, value in event.headers)
             elif isinstance(event, h2.events.DataReceived):
                 answer.body += event.data
             elif isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
-                return answer
-        connection.sendall(http.data_to_send())
+                return True
+        return False
     raise AssertionError(f"the connection ended after {answer}")

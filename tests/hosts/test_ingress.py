@@ -120,6 +120,8 @@ CASES: dict[str, tuple[list[bytes], list[tuple[str, str]], str]] = {
     "id that is not ASCII": ([framed(request(id="é"))], [], "no memory"),
     "unknown model": ([framed(request("nobody"))], [], "nobody"),
     "no tenant's name": ([GOOD], [("x-headrace-tenant", "not a name")], "x-headrace-tenant"),
+    "an empty tenant": ([GOOD], [("x-headrace-tenant", "")], "x-headrace-tenant"),
+    "an empty timeout": ([GOOD], [("grpc-timeout", "")], "grpc-timeout is ''"),
     "timeout that is none": ([GOOD], [("grpc-timeout", "soon")], "grpc-timeout is 'soon'"),
     "kind of gRPC": ([GOOD], [("content-type", "application/grpc+proto")], "no memory"),
     "sampled trace": ([GOOD], [("traceparent", f"00-{'a' * 32}-{'b' * 16}-01")], "no memory"),
@@ -139,6 +141,26 @@ async def test_both_ways_answer_alike(
     assert short.status == long.status
     assert short.headers.get("grpc-status-details-bin") == long.headers.get("grpc-status-details-bin")
     assert short.headers["content-type"] == "application/grpc"
+
+
+@pytest.mark.usefixtures("told")
+async def test_a_query_changes_nothing(routers: tuple[envoy_child.EnvoyChild, envoy_child.EnvoyChild]) -> None:
+    path = f"{raw_call.MODEL_INFER}?a=1"
+    answers = [await asyncio.to_thread(raw_call.call, router.address, [GOOD], path=path) for router in routers]
+    assert [answer.status[0] for answer in answers] == ["14", "14"]
+    assert "no memory" in answers[0].status[1]
+
+
+async def test_bytes_that_arrive_are_bounded_over_all_requests() -> None:
+    config = MeshConfig(router=RouterConfig(max_queue_bytes=1 << 20))
+    with envoy_child.router_child(config) as router:
+        whole = framed(bytes(3 << 20))
+        refused = await asyncio.to_thread(
+            raw_call.call, router.address, [whole[at : at + 16384] for at in range(0, len(whole), 16384)]
+        )
+        assert refused.status == ("8", "this router holds as many bytes of requests as it may; retry later")
+        small = await asyncio.to_thread(raw_call.call, router.address, [GOOD])
+        assert small.status[0] == "14", "what has been refused holds nothing"
 
 
 @pytest.mark.parametrize("chunks", [[], [GOOD[:9]]], ids=["nothing comes", "the end does not come"])

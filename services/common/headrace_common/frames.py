@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import cast
 
 from headrace_common.errors import HeadraceError, InvalidArgument
+from headrace_common.logs import get_logger
 
 Buffer = bytes | bytearray | memoryview
 LENGTH_BYTES = 4
@@ -101,6 +102,8 @@ class FrameLink(asyncio.BufferedProtocol):
                 message, self._long, self._filled = self._long, None, 0
                 self._receive(message)
         except Exception as error:  # noqa: BLE001 - whatever the receiver could not take ends the link, and is told
+            if not isinstance(error, HeadraceError):
+                get_logger().error("frame_not_taken", error=repr(error), exc_info=error)
             self.abort(error.message if isinstance(error, HeadraceError) else repr(error))
 
     def eof_received(self) -> bool:

@@ -25,7 +25,7 @@ from headrace_router.cache import CachedPlane, open_store
 from headrace_router.envoy.launch import CONTEXT_VARIABLE
 from headrace_router.health import RouterHealth, add_router_health
 from headrace_router.ingress.host import Ingress
-from headrace_router.ingress.library import IngressLibrary
+from headrace_router.ingress.library import LIBRARY, IngressLibrary
 from headrace_router.oip.hot import HotInference
 from headrace_router.oip.hot_stream import HotStreams
 from headrace_router.oip.rest import RestApp
@@ -113,12 +113,11 @@ def _ingress(limits: RouterConfig, hot: HotInference, plane: DataPlane) -> Ingre
     """None where Envoy has no such filter: see `envoy.settings`."""
     if not limits.native_ingress:
         return None
-    try:
-        library = IngressLibrary()
-    except OSError as error:
-        get_logger().warning("no native ingress", reason=str(error), effect="unary gRPC goes by ASGI, at a higher cost")
+    if not LIBRARY.exists():
+        get_logger().warning("no native ingress", effect="unary gRPC goes by ASGI, at a higher cost")
         return None
-    return Ingress(library, hot, plane, limits.max_request_bytes, limits.sweep_period_s)
+    library = IngressLibrary()
+    return Ingress(library, hot, plane, limits.max_request_bytes, limits.max_queue_bytes, limits.sweep_period_s)
 
 
 _router: Router | None = None

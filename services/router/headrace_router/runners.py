@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import grpc
 
 from headrace.runner.v1 import runner_pb2
-from headrace_common.chunks import MOST_MESSAGE_BYTES
+from headrace_common import chunks
 from headrace_common.clock import Clock
 from headrace_common.frames import Buffer, FrameLink, frames_path
 from headrace_common.logs import get_logger
@@ -25,14 +25,15 @@ from headrace_router.domain import RevisionEntry
 from headrace_router.transport import Received, Transport, Transports
 
 _log = get_logger()
+MOST_FRAME_BYTES = chunks.MOST_BUNDLE_BYTES + chunks.MESSAGE_BYTES
 EXECUTE = "/headrace.runner.v1.RunnerService/Execute"
 FIRST_BACKOFF_S = 0.01
 LONGEST_BACKOFF_S = 1.0
 SMOOTHING = 0.1
 """Weight of the newest bundle in a runner's mean time."""
 CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", MOST_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", chunks.MOST_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", chunks.MOST_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 10),
     ("grpc.min_reconnect_backoff_ms", 10),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -229,7 +230,7 @@ class Runner:
     async def _stream(self, execute: Callable[[], Any]) -> None:
         """One connection, from Attach to its end: by frames where the runner is on this machine and takes them."""
         path = frames_path(self.placement.target)
-        link = FrameLink(self._receive_frame)
+        link = FrameLink(self._receive_frame, MOST_FRAME_BYTES)
         try:
             if path is None:
                 raise FileNotFoundError
@@ -278,6 +279,8 @@ class Runner:
         )
         self._outbox.put(runner_pb2.ExecuteRequest(attach=attach).SerializeToString())
         self.connected = True
+        # The placement may have been left while the connection was made.
+        self._half_close_if_done()
 
     def _receive_frame(self, message: Buffer) -> None:
         self._receive(runner_pb2.ExecuteResponse.FromString(bytes(message)))

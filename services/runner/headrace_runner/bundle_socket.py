@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from headrace.runner.v1 import runner_pb2 as pb
+from headrace_common import chunks
 from headrace_common.errors import HeadraceError, InvalidArgument
 from headrace_common.frames import Buffer, FrameLink
 from headrace_common.logs import get_logger
@@ -24,7 +25,10 @@ class BundleSocket:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: _Session(self._runner).link, str(self._path))
+        try:
+            self._server = await loop.create_unix_server(lambda: _Session(self._runner).link, str(self._path))
+        except OSError as error:  # Such as a path that is a byte too long; routers come by gRPC then.
+            get_logger().warning("no_frames", reason=str(error), effect="routers on this machine use gRPC")
 
     def stop(self) -> None:
         if self._server is not None:
@@ -36,7 +40,7 @@ class _Session:
     """One router's connection."""
 
     def __init__(self, runner: Runner) -> None:
-        self.link = FrameLink(self._receive)
+        self.link = FrameLink(self._receive, chunks.MOST_BUNDLE_BYTES + chunks.MESSAGE_BYTES)
         self.link.ended.add_done_callback(self._over)
         self._runner = runner
         self._stream: ExecuteStream | None = None

@@ -223,6 +223,9 @@ class Runner:
             self._settle(stream, record)
         except FailedPrecondition as error:
             stream.fail(error)
+        except Exception as error:  # noqa: BLE001 - one router's connection must not keep the others from being told
+            get_logger().error("router_not_told", error=repr(error), exc_info=error)
+            stream.fail(error)
 
     def _settle(self, stream: ExecuteStream, record: bool) -> None:
         """Gives a router what it is due in the present standing. `record`: a grant carries the load's times."""

@@ -6,11 +6,14 @@ import asyncio
 import time
 from typing import Any
 
+import grpc
+
 from headrace_common.asgi_grpc.framing import Deframer
 from headrace_common.asgi_grpc.metadata import encode_message, encode_value, parse_timeout
-from headrace_common.errors import DeadlineExceeded, InvalidArgument
+from headrace_common.errors import DeadlineExceeded, InvalidArgument, QueueFull
 from headrace_common.grpc_server import log_failure
 from headrace_common.identity import DEFAULT_TENANT, tenant_of
+from headrace_common.logs import get_logger
 from headrace_common.status import DETAILS_KEY
 from headrace_router.domain import InferenceResult
 from headrace_router.ingress.library import IngressLibrary, Kind, Taken
@@ -20,6 +23,7 @@ from headrace_router.oip.wire import ResponseTemplate
 from headrace_router.ports import DataPlane
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+FULL_RETRY_S = 1.0
 MOST_AT_ONCE = 256
 """Requests taken before the loop does something else."""
 
@@ -29,6 +33,7 @@ class Ingress:
 
     Args:
         max_message_bytes: largest request message.
+        max_held_bytes: of requests that arrive; past it large ones are refused.
         sweep_period_s: how long a request that is late in arriving may go unnoticed, roughly.
         arrival_timeout_s: a request that has not arrived whole by then is given up.
     """
@@ -39,6 +44,7 @@ class Ingress:
         hot: HotInference,
         plane: DataPlane,
         max_message_bytes: int,
+        max_held_bytes: int,
         sweep_period_s: float,
         arrival_timeout_s: float = 60.0,
     ) -> None:
@@ -47,6 +53,7 @@ class Ingress:
         self._hot = hot
         self._submit = plane.submit
         self._limit = max_message_bytes
+        self._max_held_bytes = max_held_bytes
         self._sweep_period_s = sweep_period_s
         self._arrival_timeout_s = arrival_timeout_s
         self._loop = asyncio.get_running_loop()
@@ -55,7 +62,7 @@ class Ingress:
 
     def start(self) -> None:
         """From now on the filter keeps what is its own."""
-        descriptor = self._library.open(self._limit, self._arrival_timeout_s)
+        descriptor = self._library.open(self._limit, self._max_held_bytes, self._arrival_timeout_s)
         self._loop.add_reader(descriptor, self._take)
         self._give_up_late()
 
@@ -72,15 +79,23 @@ class Ingress:
         self._replies.append((stream, message))
 
     def fail(self, stream: int, error: BaseException) -> None:
-        wire = log_failure(METHOD, error)
-        details = b"" if wire.details is None else encode_value(DETAILS_KEY, wire.details)
-        self._library.fail(stream, wire.code.value[0], encode_message(wire.message), details)
+        """Answers with an error; the stream is answered whatever happens here."""
+        code, message, details = grpc.StatusCode.INTERNAL.value[0], b"", b""
+        try:
+            wire = log_failure(METHOD, error)
+            message = encode_message(wire.message)
+            details = b"" if wire.details is None else encode_value(DETAILS_KEY, wire.details)
+            code = wire.code.value[0]
+        finally:
+            self._library.fail(stream, code, message, details)
 
     def _send(self) -> None:
         replies = self._replies
         if replies:
             self._replies = []
-            self._library.reply(replies)
+            unanswered = self._library.reply(replies)
+            if unanswered:
+                get_logger().error("answers that are none", count=unanswered)
 
     def _take(self) -> None:
         for taken in self._library.take(MOST_AT_ONCE):
@@ -94,9 +109,9 @@ class Ingress:
     def _begin(self, taken: Taken, answer: _Answer) -> None:
         _, kind, arrived, tenant, timeout, traceparent, body, header, request_id, spans = taken
         caller = Caller(DEFAULT_TENANT, None, "", answer.is_gone)
-        if tenant:
+        if tenant is not None:
             caller.tenant = tenant_of(tenant.decode("latin-1"))
-        if timeout:
+        if timeout is not None:
             caller.time_left_s = max(0.0, parse_timeout(timeout) - (time.monotonic() - arrived))
         if traceparent:
             caller.traceparent = traceparent.decode("latin-1")
@@ -113,6 +128,10 @@ class Ingress:
         """The message of a body that is not the usual one; mostly raises what is wrong with it."""
         if kind == Kind.LATE:
             raise DeadlineExceeded("the request did not arrive whole in time")
+        if kind == Kind.FULL:
+            raise QueueFull(
+                "this router holds as many bytes of requests as it may; retry later", retry_after_s=FULL_RETRY_S
+            )
         deframer = Deframer("", self._limit)
         messages = deframer.feed(body)
         deframer.finish()

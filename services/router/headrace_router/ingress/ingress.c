@@ -79,14 +79,20 @@ WEAK object *PyLong_FromSsize_t(py_size number);
 WEAK long PyLong_AsLong(object *number);
 WEAK object *PyFloat_FromDouble(double number);
 WEAK object *PyErr_Occurred(void);
+WEAK void PyErr_Clear(void);
 WEAK void Py_IncRef(object *item);
 WEAK void Py_DecRef(object *item);
+WEAK extern object _Py_NoneStruct;
 
 /* --- streams --- */
 
 enum { TENANT, TIMEOUT, TRACEPARENT, KEPT_HEADERS };
 enum { PREFIX = 5, INLINE_ROOM = 1024, MAX_SPANS = 16, MAX_HEADER = 4096 };
-enum { WHOLE = 0, IRREGULAR = 1, LATE = 2 };
+enum { WHOLE = 0, IRREGULAR = 1, LATE = 2, FULL = 3 };
+enum { RESOURCE_EXHAUSTED = 8 };
+static const size_t absent = SIZE_MAX;
+/* Bytes that one `take` copies at most, beyond its first request. */
+static const size_t take_bytes = 32 << 20;
 
 typedef struct stream {
   struct stream *next;               /* in the queue */
@@ -98,7 +104,7 @@ typedef struct stream {
   int kind;
   double arrived, due;
   char *kept;                        /* values of the kept headers, one after the other */
-  size_t kept_size[KEPT_HEADERS];
+  size_t kept_size[KEPT_HEADERS];    /* or `absent` */
   char *body;                        /* with gRPC's prefix */
   size_t size, room;
   char *reply;                       /* message with prefix; or grpc-status, grpc-message and details */
@@ -111,7 +117,8 @@ static struct {
   pthread_mutex_t lock;
   stream *first, *last, *arriving;
   int event; /* -1: nobody takes requests */
-  size_t limit;
+  size_t limit, most_held;
+  atomic_size_t held; /* bytes of bodies that have come and not been taken */
   double arrival_timeout;
 } ingress = {.lock = PTHREAD_MUTEX_INITIALIZER, .event = -1};
 
@@ -123,10 +130,17 @@ static double now_s(void) {
   return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
+static void drop_body(stream *s) {
+  atomic_fetch_sub(&ingress.held, s->size);
+  if (s->body != s->inline_body) free(s->body);
+  s->body = s->inline_body;
+  s->size = 0;
+}
+
 static void release(stream *s) {
   if (atomic_fetch_sub(&s->refs, 1) != 1) return;
   if (s->scheduler) envoy_dynamic_module_callback_http_filter_scheduler_delete(s->scheduler);
-  if (s->body != s->inline_body) free(s->body);
+  drop_body(s);
   free(s->kept);
   free(s->reply);
   free(s);
@@ -174,11 +188,12 @@ static buffer get(void *filter, const char *name) {
   return value;
 }
 
-/* The last value counts where a header came more than once. */
+/* The last value counts where a header came more than once. One that did not come has the length `absent`. */
 static buffer get_last(void *filter, const char *name) {
   buffer value = {NULL, 0}, key = {name, strlen(name)};
   size_t count = 0;
-  if (!envoy_dynamic_module_callback_http_get_header(filter, REQUEST_HEADER, key, &value, 0, &count)) return (buffer){NULL, 0};
+  if (!envoy_dynamic_module_callback_http_get_header(filter, REQUEST_HEADER, key, &value, 0, &count))
+    return (buffer){NULL, absent};
   if (count > 1)
     envoy_dynamic_module_callback_http_get_header(filter, REQUEST_HEADER, key, &value, count - 1, NULL);
   return value;
@@ -191,7 +206,7 @@ static bool is(buffer value, const char *text) {
 static bool is_grpc(buffer type) {
   static const char grpc[] = "application/grpc";
   const size_t size = sizeof grpc - 1;
-  return type.length >= size && memcmp(type.ptr, grpc, size) == 0 &&
+  return type.length != absent && type.length >= size && memcmp(type.ptr, grpc, size) == 0 &&
          (type.length == size || type.ptr[size] == '+' || type.ptr[size] == ';');
 }
 
@@ -221,15 +236,16 @@ static bool keep_headers(stream *s, void *filter) {
   for (int i = 0; i < KEPT_HEADERS; i++) {
     values[i] = get_last(filter, names[i]);
     s->kept_size[i] = values[i].length;
-    total += values[i].length;
+    if (values[i].length != absent) total += values[i].length;
   }
-  double left_s = values[TIMEOUT].length ? timeout_s(values[TIMEOUT]) : -1;
+  double left_s = timeout_s(values[TIMEOUT]);
   s->due = s->arrived + (left_s >= 0 && left_s < ingress.arrival_timeout ? left_s : ingress.arrival_timeout);
   if (!total) return true;
   char *at = s->kept = malloc(total);
   if (!at) return false;
   for (int i = 0; i < KEPT_HEADERS; i++) {
-    if (values[i].length) memcpy(at, values[i].ptr, values[i].length);
+    if (values[i].length == absent || !values[i].length) continue;
+    memcpy(at, values[i].ptr, values[i].length);
     at += values[i].length;
   }
   return true;
@@ -246,6 +262,7 @@ static bool append(stream *s, const char *data, size_t size) {
   }
   memcpy(s->body + s->size, data, size);
   s->size += size;
+  atomic_fetch_add(&ingress.held, size);
   return true;
 }
 
@@ -304,7 +321,17 @@ API const char *envoy_dynamic_module_on_program_init(void) { return "v0.1.0"; }
 
 API const void *envoy_dynamic_module_on_http_filter_config_new(void *config, buffer name, buffer text) {
   (void)config, (void)name, (void)text;
-  return &ingress;
+  /* An Envoy without one of these must not start, rather than fall at the first request. */
+  const bool complete = envoy_dynamic_module_callback_http_get_header &&
+                        envoy_dynamic_module_callback_http_get_body_chunks_size &&
+                        envoy_dynamic_module_callback_http_get_body_chunks &&
+                        envoy_dynamic_module_callback_http_send_response_headers &&
+                        envoy_dynamic_module_callback_http_send_response_data &&
+                        envoy_dynamic_module_callback_http_send_response_trailers &&
+                        envoy_dynamic_module_callback_http_filter_scheduler_new &&
+                        envoy_dynamic_module_callback_http_filter_scheduler_commit &&
+                        envoy_dynamic_module_callback_http_filter_scheduler_delete;
+  return complete ? &ingress : NULL;
 }
 
 API void envoy_dynamic_module_on_http_filter_config_destroy(const void *config) { (void)config; }
@@ -320,16 +347,29 @@ API const void *envoy_dynamic_module_on_http_filter_new(const void *config, void
   return s;
 }
 
+static bool is_ours(void *filter) {
+  buffer path = get(filter, ":path");
+  const char *query = path.length ? memchr(path.ptr, '?', path.length) : NULL;
+  if (query) path.length = (size_t)(query - path.ptr);
+  if (!is(path, "/inference.GRPCInferenceService/ModelInfer") || !is_grpc(get_last(filter, "content-type"))) return false;
+  buffer encoding = get_last(filter, "grpc-encoding");
+  return encoding.length == absent || is(encoding, "identity");
+}
+
+/* On its route there is nobody else who would answer. */
+static int refuse(void *filter, const char *code, size_t digits) {
+  header lines[] = {{":status", 7, "200", 3}, {"content-type", 12, "application/grpc", 16}, {"grpc-status", 11, code, digits}};
+  envoy_dynamic_module_callback_http_send_response_headers(filter, lines, 3, true);
+  return HEADERS_STOP;
+}
+
 API int envoy_dynamic_module_on_http_filter_request_headers(void *filter, void *module, bool end) {
   stream *s = module;
-  if (module == &passed_on || ingress.event < 0 ||
-      !is(get(filter, ":path"), "/inference.GRPCInferenceService/ModelInfer") ||
-      !is_grpc(get_last(filter, "content-type")))
-    return HEADERS_CONTINUE;
-  buffer encoding = get_last(filter, "grpc-encoding");
-  if (encoding.length && !is(encoding, "identity")) return HEADERS_CONTINUE;
+  if (!is_ours(filter)) return HEADERS_CONTINUE;
+  if (module == &passed_on) return refuse(filter, "8", 1);
+  if (ingress.event < 0) return refuse(filter, "14", 2);
   s->arrived = now_s();
-  if (!keep_headers(s, filter)) return HEADERS_CONTINUE;
+  if (!keep_headers(s, filter)) return refuse(filter, "8", 1);
   s->filter = filter;
   s->scheduler = envoy_dynamic_module_callback_http_filter_scheduler_new(filter);
   if (end) {
@@ -356,8 +396,12 @@ API int envoy_dynamic_module_on_http_filter_request_body(void *filter, void *mod
   stream *s = module;
   if (module == &passed_on || !s->filter) return BODY_CONTINUE;
   if (!still_arriving(s)) return BODY_STOP_NO_BUFFER;
-  if (!read_body(s, filter) || too_large(s))
+  if (!read_body(s, filter))
+    hand_over(s, FULL);
+  else if (too_large(s))
     hand_over(s, IRREGULAR);
+  else if (atomic_load(&ingress.held) > ingress.most_held && s->size > INLINE_ROOM)
+    hand_over(s, FULL);
   else if (end)
     hand_over(s, kind_of(s));
   return BODY_STOP_NO_BUFFER;
@@ -391,15 +435,21 @@ API void envoy_dynamic_module_on_http_filter_scheduled(void *filter, void *modul
   stream *s = module;
   if (module == &passed_on || s->replied || atomic_load(&s->gone)) return;
   s->replied = true;
+  atomic_fetch_add(&s->refs, 1); /* sending may end the stream */
   if (s->status) {
     send_error(s, filter);
+    release(s);
     return;
   }
   static header begin[] = {{":status", 7, "200", 3}, {"content-type", 12, "application/grpc", 16}};
   static header finish[] = {{"grpc-status", 11, "0", 1}};
   envoy_dynamic_module_callback_http_send_response_headers(filter, begin, 2, false);
-  envoy_dynamic_module_callback_http_send_response_data(filter, (buffer){s->reply, s->reply_size}, false);
-  envoy_dynamic_module_callback_http_send_response_trailers(filter, finish, 1);
+  if (!atomic_load(&s->gone))
+    envoy_dynamic_module_callback_http_send_response_data(filter, (buffer){s->reply, s->reply_size}, false);
+  free(s->reply); /* Envoy has a copy, which it may keep for as long as the client does not read */
+  s->reply = NULL;
+  if (!atomic_load(&s->gone)) envoy_dynamic_module_callback_http_send_response_trailers(filter, finish, 1);
+  release(s);
 }
 
 API void envoy_dynamic_module_on_http_filter_stream_complete(void *filter, void *module) {
@@ -527,8 +577,9 @@ API object *headrace_split(object *message) {
 }
 
 /* Begins to take requests. The file descriptor to watch; -1: out of descriptors. */
-API int headrace_open(size_t limit, double arrival_timeout) {
+API int headrace_open(size_t limit, size_t most_held, double arrival_timeout) {
   ingress.limit = limit;
+  ingress.most_held = most_held;
   ingress.arrival_timeout = arrival_timeout;
   ingress.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   return ingress.event;
@@ -545,6 +596,11 @@ static object *described(stream *s) {
   PyTuple_SetItem(tuple, 1, PyLong_FromSsize_t(s->kind));
   PyTuple_SetItem(tuple, 2, PyFloat_FromDouble(s->arrived));
   for (int i = 0; i < KEPT_HEADERS; i++) {
+    if (s->kept_size[i] == absent) {
+      Py_IncRef(&_Py_NoneStruct);
+      PyTuple_SetItem(tuple, 3 + i, &_Py_NoneStruct);
+      continue;
+    }
     PyTuple_SetItem(tuple, 3 + i, PyBytes_FromStringAndSize(kept, (py_size)s->kept_size[i]));
     kept += s->kept_size[i];
   }
@@ -557,11 +613,9 @@ static object *described(stream *s) {
   return tuple;
 }
 
-static void drop_body(stream *s) {
-  if (s->kind == LATE) return;
-  if (s->body != s->inline_body) free(s->body);
-  s->body = s->inline_body;
-  s->size = 0;
+static void commit(stream *s) {
+  if (!atomic_load(&s->gone)) envoy_dynamic_module_callback_http_filter_scheduler_commit(s->scheduler, 1);
+  release(s);
 }
 
 /* Up to `most` requests that have arrived, each (stream, kind, arrived, tenant, timeout, traceparent, body,
@@ -574,7 +628,11 @@ API object *headrace_take(long most) {
   (void)read_size;
   pthread_mutex_lock(&ingress.lock);
   stream *s = ingress.first, *last = NULL;
-  for (stream *at = s; at && most > 0; at = at->next, most--) last = at;
+  size_t bytes = 0;
+  for (stream *at = s; at && most > 0 && bytes < take_bytes; at = at->next, most--) {
+    last = at;
+    if (at->kind != LATE) bytes += at->size;
+  }
   ingress.first = last ? last->next : s;
   if (last) last->next = NULL;
   bool more = ingress.first != NULL;
@@ -583,19 +641,18 @@ API object *headrace_take(long most) {
   while (s) {
     stream *next = s->next;
     object *tuple = described(s);
-    if (tuple) {
-      drop_body(s);
-      PyList_Append(taken, tuple);
-      Py_DecRef(tuple);
+    const bool given = tuple && !PyErr_Occurred() && !PyList_Append(taken, tuple);
+    if (tuple) Py_DecRef(tuple);
+    /* What is late may still be written to by the worker thread. */
+    if (s->kind != LATE) drop_body(s);
+    if (!given) {
+      PyErr_Clear();
+      s->status = RESOURCE_EXHAUSTED;
+      commit(s);
     }
     s = next;
   }
   return taken;
-}
-
-static void commit(stream *s) {
-  if (!atomic_load(&s->gone)) envoy_dynamic_module_callback_http_filter_scheduler_commit(s->scheduler, 1);
-  release(s);
 }
 
 static char *framed(const char *message, size_t size) {
@@ -607,22 +664,27 @@ static char *framed(const char *message, size_t size) {
   return reply;
 }
 
-/* Answers streams: a list of (stream, message). The number of those answered, which is all of them unless
- * memory is short; -1 with an exception set. */
+/* Answers streams: a list of (stream, message). How many of those were not what they should be; they are not
+ * answered. */
 API long headrace_reply(object *answers) {
   py_size count = PyList_Size(answers);
+  long bad = 0;
   for (py_size i = 0; i < count; i++) {
     object *pair = PyList_GetItem(answers, i);
     char *data;
     py_size size;
     stream *s = PyLong_AsVoidPtr(PyTuple_GetItem(pair, 0));
-    if (!s || PyBytes_AsStringAndSize(PyTuple_GetItem(pair, 1), &data, &size)) return -1;
+    if (!s || PyBytes_AsStringAndSize(PyTuple_GetItem(pair, 1), &data, &size)) {
+      PyErr_Clear();
+      bad++;
+      continue;
+    }
     s->reply = framed(data, (size_t)size);
     s->reply_size = PREFIX + (size_t)size;
-    s->status = s->reply ? 0 : 8;
+    s->status = s->reply ? 0 : RESOURCE_EXHAUSTED;
     commit(s);
   }
-  return (long)count;
+  return bad;
 }
 
 /* Ends a stream with a status. `message` is percent-encoded and `details` base64, as headers want them. */

@@ -14,18 +14,20 @@ from typing import Any
 LIBRARY = Path(__file__).with_name("ingress.so")
 """Made when the package is built."""
 
-Taken = tuple[int, int, float, bytes, bytes, bytes, bytes, bytes, bytes, tuple[int, ...]]
+Taken = tuple[int, int, float, bytes | None, bytes | None, bytes | None, bytes, bytes, bytes, tuple[int, ...]]
 """A request: (stream, `Kind`, arrived in monotonic seconds, tenant, grpc-timeout, traceparent, body, header,
-id, spans). Headers that did not come are empty. The last three are those of `oip.header.split`; the
+id, spans). Of the three headers, None is one that did not come. The last three are those of `oip.header.split`; the
 header is empty where the message is an unusual one."""
 
 
 class Kind(IntEnum):
-    """WHOLE: the body is one message. IRREGULAR: it is not, and still has gRPC's prefix. LATE: there is none."""
+    """WHOLE: the body is one message. IRREGULAR: it is not, and still has gRPC's prefix. LATE: it did not come in
+    time. FULL: there was no room for it."""
 
     WHOLE = 0
     IRREGULAR = 1
     LATE = 2
+    FULL = 3
 
 
 class IngressLibrary:
@@ -33,7 +35,7 @@ class IngressLibrary:
 
     def __init__(self, path: Path = LIBRARY) -> None:
         library = ctypes.PyDLL(str(path))
-        self._open = _function(library.headrace_open, ctypes.c_int, ctypes.c_size_t, ctypes.c_double)
+        self._open = _function(library.headrace_open, ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_double)
         self._fail = _function(
             library.headrace_fail,
             ctypes.c_int,
@@ -50,9 +52,15 @@ class IngressLibrary:
         self.give_up = _function(library.headrace_give_up, ctypes.c_long, ctypes.c_double)
         self.split = _function(library.headrace_split, ctypes.py_object, ctypes.py_object)
 
-    def open(self, max_message_bytes: int, arrival_timeout_s: float) -> int:
-        """The file descriptor that is readable when there is something to take."""
-        descriptor: int = self._open(max_message_bytes, arrival_timeout_s)
+    def open(self, max_message_bytes: int, max_held_bytes: int, arrival_timeout_s: float) -> int:
+        """The file descriptor that is readable when there is something to take.
+
+        Args:
+            max_message_bytes: of one request.
+            max_held_bytes: of all that have begun to come and have not been taken.
+            arrival_timeout_s: a request that has not arrived whole by then is late.
+        """
+        descriptor: int = self._open(max_message_bytes, max_held_bytes, arrival_timeout_s)
         if descriptor < 0:
             raise OSError("no file descriptor is left for the ingress; raise the limit of open files")
         return descriptor
