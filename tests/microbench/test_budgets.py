@@ -26,22 +26,30 @@ def hold_to(name: str, measured: Operations) -> None:
         pytest.fail(problem, pytrace=False)
 
 
-async def test_a_request_through_the_router() -> None:
+async def test_a_request_by_the_filter() -> None:
+    async with route(MLP) as asked:
+        await asked.ask_by_filter(TOGETHER)
+        with counted() as calls:
+            for _ in range(ROUNDS):
+                await asked.ask_by_filter(TOGETHER)
+    hold_to("request by the filter", calls.per(ROUNDS * TOGETHER))
+
+
+async def test_a_request_by_asgi() -> None:
     async with route(MLP) as asked:
         await asked.ask(TOGETHER)
         with counted() as calls:
             for _ in range(ROUNDS):
                 await asked.ask(TOGETHER)
-    measured = calls.per(ROUNDS * TOGETHER)
-    hold_to("request through router", measured)
+    hold_to("request by ASGI", calls.per(ROUNDS * TOGETHER))
 
 
 async def test_no_task_per_request() -> None:
     async with route(MLP) as asked:
-        await asked.ask(TOGETHER)
+        await asked.ask_by_filter(TOGETHER)
         with counted_tasks() as made:
             for _ in range(ROUNDS):
-                await asked.ask(TOGETHER)
+                await asked.ask_by_filter(TOGETHER)
     assert made.total() / (ROUNDS * TOGETHER) <= budgets.TASKS_PER_REQUEST, made
 
 
@@ -52,7 +60,7 @@ async def test_a_request_leaves_nothing_behind() -> None:
             kept = []
             for _ in range(3):
                 for _ in range(ROUNDS):
-                    await asked.ask(TOGETHER)
+                    await asked.ask_by_filter(TOGETHER)
                 gc.collect()
                 kept.append(tracemalloc.get_traced_memory()[0])
         finally:
@@ -63,12 +71,12 @@ async def test_a_request_leaves_nothing_behind() -> None:
 
 async def test_a_large_tensor_is_not_copied_more_often_than_it_must() -> None:
     async with route(IMAGE) as asked:
-        await asked.ask(1)
+        await asked.ask_by_filter(1)
         tracemalloc.start()
         try:
             before = tracemalloc.get_traced_memory()[0]
             tracemalloc.reset_peak()
-            await asked.ask(1)
+            await asked.ask_by_filter(1)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

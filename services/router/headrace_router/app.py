@@ -32,7 +32,6 @@ from headrace_router.oip.rest import RestApp
 from headrace_router.oip.servicer import InferenceServicer
 from headrace_router.oip.stream import METHOD as STREAM_INFER
 from headrace_router.plane import Plane
-from headrace_router.ports import DataPlane
 from headrace_router.traces import TracedPlane
 
 INFERENCE = "inference.GRPCInferenceService"
@@ -46,9 +45,15 @@ _SERVICES = (INFERENCE, "grpc.health.v1.Health", *(service.full_name for service
 
 
 class Router:
-    """One router: its plane, and the protocols in front of it. Made inside a running event loop."""
+    """One router: its plane, and the protocols in front of it. Made inside a running event loop.
 
-    def __init__(self, context: ProcessContext, telemetry: Telemetry, clock: Clock) -> None:
+    Args:
+        ingress: the filter in Envoy that takes unary inference; None: there is none, and ASGI takes that too.
+    """
+
+    def __init__(
+        self, context: ProcessContext, telemetry: Telemetry, clock: Clock, ingress: IngressLibrary | None = None
+    ) -> None:
         limits = context.mesh.router
         self.plane = Plane(context, clock)
         self._cached = CachedPlane(self.plane, open_store(limits, clock), limits, clock)
@@ -72,7 +77,7 @@ class Router:
         add_reflection(self.serve, _SERVICES)
         add_process_service(self.serve, telemetry.scrape, self._drain)
         instruments.register(telemetry, self.plane, clock)
-        self._ingress = _ingress(limits, self._hot, plane)
+        self._ingress = None if ingress is None else Ingress(ingress, self._hot, plane, limits)
         instruments.register_cache(telemetry, self._cached)
 
     @asynccontextmanager
@@ -109,15 +114,14 @@ class Router:
         return await self._hot.infer_bytes(body, tenant, call.time_left_s, traceparent, call.is_gone)
 
 
-def _ingress(limits: RouterConfig, hot: HotInference, plane: DataPlane) -> Ingress | None:
+def _filter(limits: RouterConfig) -> IngressLibrary | None:
     """None where Envoy has no such filter: see `envoy.settings`."""
     if not limits.native_ingress:
         return None
     if not LIBRARY.exists():
         get_logger().warning("no native ingress", effect="unary gRPC goes by ASGI, at a higher cost")
         return None
-    library = IngressLibrary()
-    return Ingress(library, hot, plane, limits.max_request_bytes, limits.max_queue_bytes, limits.sweep_period_s)
+    return IngressLibrary()
 
 
 _router: Router | None = None
@@ -137,7 +141,7 @@ async def _running() -> AsyncIterator[None]:
     context = load_context(Path(os.environ[CONTEXT_VARIABLE]))
     configure_logging(context.process, context.mesh.telemetry.log_level)
     telemetry = Telemetry.start(context.process, context.mesh.telemetry, context.mesh.router.trace_sample_ratio)
-    router = Router(context, telemetry, SystemClock())
+    router = Router(context, telemetry, SystemClock(), _filter(context.mesh.router))
     try:
         async with router.running():
             _router = router

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import lru_cache
 from typing import Any
 
 import grpc
 
 from headrace_common.asgi_grpc.framing import Deframer
 from headrace_common.asgi_grpc.metadata import encode_message, encode_value, parse_timeout
+from headrace_common.config import RouterConfig
 from headrace_common.errors import DeadlineExceeded, InvalidArgument, QueueFull
 from headrace_common.grpc_server import log_failure
 from headrace_common.identity import DEFAULT_TENANT, tenant_of
@@ -32,9 +34,7 @@ class Ingress:
     """Between `start` and `stop` it answers what the filter queues.
 
     Args:
-        max_message_bytes: largest request message.
-        max_held_bytes: of requests that arrive; past it large ones are refused.
-        sweep_period_s: how long a request that is late in arriving may go unnoticed, roughly.
+        limits: largest request; bytes of requests that may be arriving; how long a late one may go unnoticed.
         arrival_timeout_s: a request that has not arrived whole by then is given up.
     """
 
@@ -43,18 +43,16 @@ class Ingress:
         library: IngressLibrary,
         hot: HotInference,
         plane: DataPlane,
-        max_message_bytes: int,
-        max_held_bytes: int,
-        sweep_period_s: float,
+        limits: RouterConfig,
         arrival_timeout_s: float = 60.0,
     ) -> None:
         self.is_gone = library.is_gone
         self._library = library
         self._hot = hot
         self._submit = plane.submit
-        self._limit = max_message_bytes
-        self._max_held_bytes = max_held_bytes
-        self._sweep_period_s = sweep_period_s
+        self._limit = limits.max_request_bytes
+        self._max_held_bytes = limits.max_queue_bytes
+        self._sweep_period_s = limits.sweep_period_s
         self._arrival_timeout_s = arrival_timeout_s
         self._loop = asyncio.get_running_loop()
         self._replies: list[tuple[int, bytes]] = []
@@ -110,7 +108,7 @@ class Ingress:
         _, kind, arrived, tenant, timeout, traceparent, body, header, request_id, spans = taken
         caller = Caller(DEFAULT_TENANT, None, "", answer.is_gone)
         if tenant is not None:
-            caller.tenant = tenant_of(tenant.decode("latin-1"))
+            caller.tenant = _tenant_of(tenant)
         if timeout is not None:
             caller.time_left_s = max(0.0, parse_timeout(timeout) - (time.monotonic() - arrived))
         if traceparent:
@@ -142,6 +140,12 @@ class Ingress:
     def _give_up_late(self) -> None:
         self._library.give_up(time.monotonic())
         self._sweep = self._loop.call_later(self._sweep_period_s, self._give_up_late)
+
+
+@lru_cache(maxsize=4096)
+def _tenant_of(claimed: bytes) -> str:
+    """Raises Unauthenticated as `tenant_of` does."""
+    return tenant_of(claimed.decode("latin-1"))
 
 
 class _Answer:
