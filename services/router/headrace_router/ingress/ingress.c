@@ -6,9 +6,9 @@
  * makes no task, scope or future for a request. What is not an ordinary unary ModelInfer is left to the
  * filters behind this one.
  *
- * Who may touch what: until a stream is queued, and again once its reply is committed, only the worker
- * thread; in between only the event loop. `gone` and `refs` are atomic. The list of arriving streams is
- * guarded by the queue's lock, because the event loop looks there for what is late.
+ * Who may touch what: until a stream is queued, and again once its reply is, only the worker thread; in between
+ * only the event loop. `gone` and `refs` are atomic. Both queues, and the list of arriving streams, where the
+ * event loop looks for what is late, are guarded by one lock.
  *
  * Interfaces are declared here as far as they are used, so that building takes a C compiler and nothing
  * else. Python's functions are those of its stable ABI. Both sets are weak: the file loads into a plain
@@ -100,7 +100,7 @@ typedef struct stream {
   void *filter, *scheduler;
   atomic_int refs;                   /* the filter's and the event loop's */
   atomic_bool gone;
-  bool arriving, queued, replied;
+  bool arriving, queued;
   int kind;
   double arrived, due;
   char *kept;                        /* values of the kept headers, one after the other */
@@ -116,6 +116,8 @@ typedef struct stream {
 static struct {
   pthread_mutex_t lock;
   stream *first, *last, *arriving;
+  stream *first_reply, *last_reply; /* answered and not sent */
+  stream *waker;                    /* of those, or sent already: whose event will send them all */
   int event; /* -1: nobody takes requests */
   size_t limit, most_held;
   atomic_size_t held; /* bytes of bodies that have come and not been taken */
@@ -430,26 +432,65 @@ static void send_error(stream *s, void *filter) {
   envoy_dynamic_module_callback_http_send_response_headers(filter, lines, count, true);
 }
 
-API void envoy_dynamic_module_on_http_filter_scheduled(void *filter, void *module, uint64_t event) {
-  (void)event;
-  stream *s = module;
-  if (module == &passed_on || s->replied || atomic_load(&s->gone)) return;
-  s->replied = true;
-  atomic_fetch_add(&s->refs, 1); /* sending may end the stream */
+static void send_reply(stream *s) {
+  if (atomic_load(&s->gone)) return;
   if (s->status) {
-    send_error(s, filter);
-    release(s);
+    send_error(s, s->filter);
     return;
   }
   static header begin[] = {{":status", 7, "200", 3}, {"content-type", 12, "application/grpc", 16}};
   static header finish[] = {{"grpc-status", 11, "0", 1}};
-  envoy_dynamic_module_callback_http_send_response_headers(filter, begin, 2, false);
+  envoy_dynamic_module_callback_http_send_response_headers(s->filter, begin, 2, false);
   if (!atomic_load(&s->gone))
-    envoy_dynamic_module_callback_http_send_response_data(filter, (buffer){s->reply, s->reply_size}, false);
+    envoy_dynamic_module_callback_http_send_response_data(s->filter, (buffer){s->reply, s->reply_size}, false);
   free(s->reply); /* Envoy has a copy, which it may keep for as long as the client does not read */
   s->reply = NULL;
-  if (!atomic_load(&s->gone)) envoy_dynamic_module_callback_http_send_response_trailers(filter, finish, 1);
-  release(s);
+  if (!atomic_load(&s->gone)) envoy_dynamic_module_callback_http_send_response_trailers(s->filter, finish, 1);
+}
+
+/* One event sends all that is answered: each would be a wake-up of this thread. */
+API void envoy_dynamic_module_on_http_filter_scheduled(void *filter, void *module, uint64_t event) {
+  (void)filter, (void)module, (void)event;
+  pthread_mutex_lock(&ingress.lock);
+  stream *s = ingress.first_reply;
+  ingress.first_reply = ingress.last_reply = ingress.waker = NULL;
+  pthread_mutex_unlock(&ingress.lock);
+  while (s) {
+    stream *next = s->next;
+    send_reply(s); /* it may be destroyed by this; our reference keeps it until the next line */
+    release(s);
+    s = next;
+  }
+}
+
+/* With the lock held: somebody's event is on its way as long as there is something to send. Returns what nobody is
+ * there for any more, to be released without the lock. */
+static stream *see_to_waker(void) {
+  if (ingress.waker || !ingress.first_reply) return NULL;
+  for (stream *s = ingress.first_reply; s; s = s->next) {
+    if (atomic_load(&s->gone)) continue;
+    ingress.waker = s;
+    envoy_dynamic_module_callback_http_filter_scheduler_commit(s->scheduler, 1);
+    return NULL;
+  }
+  stream *gone = ingress.first_reply;
+  ingress.first_reply = ingress.last_reply = NULL;
+  return gone;
+}
+
+static void release_all(stream *s) {
+  while (s) {
+    stream *next = s->next;
+    release(s);
+    s = next;
+  }
+}
+
+/* With the lock held. The event loop's reference goes along. */
+static void queue_reply(stream *s) {
+  s->next = NULL;
+  if (ingress.last_reply) ingress.last_reply->next = s; else ingress.first_reply = s;
+  ingress.last_reply = s;
 }
 
 API void envoy_dynamic_module_on_http_filter_stream_complete(void *filter, void *module) {
@@ -463,7 +504,13 @@ API void envoy_dynamic_module_on_http_filter_destroy(void *module) {
   atomic_store(&s->gone, true);
   pthread_mutex_lock(&ingress.lock);
   leave_arriving(s);
+  stream *nobodys = NULL;
+  if (ingress.waker == s) {
+    ingress.waker = NULL; /* its event will not come */
+    nobodys = see_to_waker();
+  }
   pthread_mutex_unlock(&ingress.lock);
+  release_all(nobodys);
   release(s);
 }
 
@@ -614,8 +661,11 @@ static object *described(stream *s) {
 }
 
 static void commit(stream *s) {
-  if (!atomic_load(&s->gone)) envoy_dynamic_module_callback_http_filter_scheduler_commit(s->scheduler, 1);
-  release(s);
+  pthread_mutex_lock(&ingress.lock);
+  queue_reply(s);
+  stream *nobodys = see_to_waker();
+  pthread_mutex_unlock(&ingress.lock);
+  release_all(nobodys);
 }
 
 /* Up to `most` requests that have arrived, each (stream, kind, arrived, tenant, timeout, traceparent, body,
@@ -669,6 +719,7 @@ static char *framed(const char *message, size_t size) {
 API long headrace_reply(object *answers) {
   py_size count = PyList_Size(answers);
   long bad = 0;
+  stream *first = NULL, **end = &first;
   for (py_size i = 0; i < count; i++) {
     object *pair = PyList_GetItem(answers, i);
     char *data;
@@ -682,8 +733,18 @@ API long headrace_reply(object *answers) {
     s->reply = framed(data, (size_t)size);
     s->reply_size = PREFIX + (size_t)size;
     s->status = s->reply ? 0 : RESOURCE_EXHAUSTED;
-    commit(s);
+    s->next = NULL;
+    *end = s;
+    end = &s->next;
   }
+  pthread_mutex_lock(&ingress.lock);
+  for (stream *s = first, *next; s; s = next) {
+    next = s->next;
+    queue_reply(s);
+  }
+  stream *nobodys = see_to_waker();
+  pthread_mutex_unlock(&ingress.lock);
+  release_all(nobodys);
   return bad;
 }
 
