@@ -105,7 +105,9 @@ class Ingress:
                     answer.set_exception(error)
 
     def _begin(self, taken: Taken, answer: _Answer) -> None:
-        _, kind, arrived, tenant, timeout, traceparent, body, header, request_id, spans = taken
+        _, kind, arrived, tenant, timeout, traceparent, came, header, request_id, spans = taken
+        # First, because a large body is ours to free.
+        body = came if isinstance(came, bytes) else self._library.given(came)
         caller = Caller(DEFAULT_TENANT, None, "", answer.is_gone)
         if tenant is not None:
             caller.tenant = _tenant_of(tenant)
@@ -114,7 +116,7 @@ class Ingress:
         if traceparent:
             caller.traceparent = traceparent.decode("latin-1")
         if kind != Kind.WHOLE:
-            body = self._message_of(kind, body)
+            body = self._message_of(kind, bytes(body))
         if header:
             request, answer.request_id, _ = self._hot.decode_parts(body, header, request_id, spans, caller)
         else:

@@ -93,6 +93,8 @@ enum { RESOURCE_EXHAUSTED = 8 };
 static const size_t absent = SIZE_MAX;
 /* Bytes that one `take` copies at most, beyond its first request. */
 static const size_t take_bytes = 32 << 20;
+/* From here on a body is given away instead of copied. */
+static const size_t given_bytes = 64 << 10;
 
 typedef struct stream {
   struct stream *next;               /* in the queue */
@@ -651,7 +653,19 @@ static object *described(stream *s) {
     PyTuple_SetItem(tuple, 3 + i, PyBytes_FromStringAndSize(kept, (py_size)s->kept_size[i]));
     kept += s->kept_size[i];
   }
-  PyTuple_SetItem(tuple, 6, PyBytes_FromStringAndSize(s->body + skip, (py_size)size));
+  if (size >= given_bytes && s->kind == WHOLE) {
+    object *place = PyTuple_New(3);
+    if (!place) {
+      Py_DecRef(tuple);
+      return NULL;
+    }
+    PyTuple_SetItem(place, 0, PyLong_FromVoidPtr(s->body));
+    PyTuple_SetItem(place, 1, PyLong_FromSsize_t((py_size)skip));
+    PyTuple_SetItem(place, 2, PyLong_FromSsize_t((py_size)s->size));
+    PyTuple_SetItem(tuple, 6, place);
+  } else {
+    PyTuple_SetItem(tuple, 6, PyBytes_FromStringAndSize(s->body + skip, (py_size)size));
+  }
   if (s->kind == WHOLE) {
     set_parts(tuple, 7, s->body + skip, size);
   } else {
@@ -669,7 +683,8 @@ static void commit(stream *s) {
 }
 
 /* Up to `most` requests that have arrived, each (stream, kind, arrived, tenant, timeout, traceparent, body,
- * header, id, spans). The caller answers every one, once. */
+ * header, id, spans). The caller answers every one, once. A large body is (address, where its message begins,
+ * where it ends), and the caller's to give to `headrace_free`. */
 API object *headrace_take(long most) {
   uint64_t count;
   object *taken = PyList_New(0);
@@ -693,6 +708,11 @@ API object *headrace_take(long most) {
     object *tuple = described(s);
     const bool given = tuple && !PyErr_Occurred() && !PyList_Append(taken, tuple);
     if (tuple) Py_DecRef(tuple);
+    if (given && s->kind == WHOLE && s->size - PREFIX >= given_bytes) {
+      atomic_fetch_sub(&ingress.held, s->size);
+      s->body = s->inline_body;
+      s->size = 0;
+    }
     /* What is late may still be written to by the worker thread. */
     if (s->kind != LATE) drop_body(s);
     if (!given) {
@@ -763,6 +783,8 @@ API int headrace_fail(void *handle, int status, const char *message, size_t mess
   commit(s);
   return 0;
 }
+
+API void headrace_free(void *body) { free(body); }
 
 /* Whether the client of a stream that has not been answered is known to have gone. */
 API int headrace_is_gone(void *handle) { return atomic_load(&((stream *)handle)->gone); }

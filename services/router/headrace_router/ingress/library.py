@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import ctypes
 from enum import IntEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 LIBRARY = Path(__file__).with_name("ingress.so")
 """Made when the package is built."""
 
-Taken = tuple[int, int, float, bytes | None, bytes | None, bytes | None, bytes, bytes, bytes, tuple[int, ...]]
-"""A request: (stream, `Kind`, arrived in monotonic seconds, tenant, grpc-timeout, traceparent, body, header,
-id, spans). Of the three headers, None is one that did not come. The last three are those of `oip.header.split`; the
-header is empty where the message is an unusual one."""
+Place = tuple[int, int, int]
+Header = bytes | None
+Taken = tuple[int, int, float, Header, Header, Header, bytes | Place, bytes, bytes, tuple[int, ...]]
+"""A request: (stream, `Kind`, arrived in monotonic seconds, tenant, grpc-timeout, traceparent, body, header, id,
+spans). A large body is a place in memory, for `given`. Of the three headers, None is one that did not come. The last
+three are those of `oip.header.split`; the header is empty where the message is an unusual one."""
 
 
 class Kind(IntEnum):
@@ -51,6 +54,8 @@ class IngressLibrary:
         self.is_gone = _function(library.headrace_is_gone, ctypes.c_int, ctypes.c_void_p)
         self.give_up = _function(library.headrace_give_up, ctypes.c_long, ctypes.c_double)
         self.split = _function(library.headrace_split, ctypes.py_object, ctypes.py_object)
+        self._free = _function(library.headrace_free, None, ctypes.c_void_p)
+        self._array_of = lru_cache(maxsize=64)(self._make_array)
 
     def open(self, max_message_bytes: int, max_held_bytes: int, arrival_timeout_s: float) -> int:
         """The file descriptor that is readable when there is something to take.
@@ -64,6 +69,19 @@ class IngressLibrary:
         if descriptor < 0:
             raise OSError("no file descriptor is left for the ingress; raise the limit of open files")
         return descriptor
+
+    def given(self, place: Place) -> memoryview:
+        """A large body without a copy. Its memory is freed when the last view of it is gone."""
+        address, start, end = place
+        return memoryview(self._array_of(end).from_address(address)).cast("B")[start:]
+
+    def _make_array(self, size: int) -> Any:
+        free = self._free
+
+        def give_back(array: Any) -> None:
+            free(ctypes.addressof(array))
+
+        return type("_Body", (ctypes.c_char * size,), {"__del__": give_back})
 
     def fail(self, stream: int, code: int, message: bytes, details: bytes) -> None:
         """Ends a stream with a status; both texts are as headers want them."""

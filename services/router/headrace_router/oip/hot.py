@@ -82,15 +82,16 @@ class HotInference:
         result = await self._plane.infer(request)
         return self.template(request.revision).encode(request_id, result.outputs)
 
-    def decode(self, body: bytes, caller: Caller) -> tuple[InferenceRequest, bytes, bool]:
+    def decode(self, body: bytes | memoryview, caller: Caller) -> tuple[InferenceRequest, bytes, bool]:
         """The request, its id as UTF-8, and whether a stream shall mark its answer as the final one."""
+        body = bytes(body)
         parts = split(body)
         if parts is None:
             return self._decode_fully(body, caller)
         return self.decode_parts(body, parts.header, parts.request_id, parts.spans, caller)
 
     def decode_parts(
-        self, body: bytes, header: bytes, request_id: bytes, spans: Sequence[int], caller: Caller
+        self, body: bytes | memoryview, header: bytes, request_id: bytes, spans: Sequence[int], caller: Caller
     ) -> tuple[InferenceRequest, bytes, bool]:
         """As `decode`, of a request that `header.split`, or what does the same, has taken apart."""
         plan = self._plans.get(header)
@@ -100,8 +101,8 @@ class HotInference:
             return self._decode_fully(body, caller)
         return _bind(plan, memoryview(body), spans, caller, self._clock.monotonic()), request_id, plan.final
 
-    def _decode_fully(self, body: bytes, caller: Caller) -> tuple[InferenceRequest, bytes, bool]:
-        message = parse_infer(body)
+    def _decode_fully(self, body: bytes | memoryview, caller: Caller) -> tuple[InferenceRequest, bytes, bool]:
+        message = parse_infer(bytes(body))
         entry = self._catalogue.resolve(caller.tenant, message.model_name, message.model_version)
         request = decode_infer(message, self._signatures.of(entry), caller, self._clock.monotonic())
         return request, message.id.encode(), asks_for_final(message)
