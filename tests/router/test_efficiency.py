@@ -90,7 +90,7 @@ def test_no_engine_is_emptied_much_slower_than_at_its_best_size(most: int, facto
 
     size = EfficientSize(most)
     size.seed([(1, time(1)), (most, time(most))])
-    run(size, time, 12 * TRY_EVERY)
+    run(size, time, 48 * TRY_EVERY)
     reached = run(size, time, 4 * TRY_EVERY)
     known = [1, most, min(most, size.usual), min(most, 2 * size.usual)]
     assert reached >= max(rows / time(rows) for rows in known) / SLACK * 0.85
