@@ -440,6 +440,21 @@ async def test_demand_reports_hits_beside_what_needs_an_instance(start_front: St
     assert (control.total("arrivals"), control.total("rows"), control.total("failed")) == (1, 1, 0)
 
 
+async def test_demand_reports_who_follows_beside_what_instances_hold(start_front: StartFront) -> None:
+    front = await start_front()
+    runner = await front.bench.add_runner("r1")
+    first, others = await front.flight(runner, 3)
+
+    def last() -> list[tuple[int, int, int]]:
+        reports = front.bench.control.reports
+        return [(each.queued, each.in_flight, each.following) for each in reports[-1].demands] if reports else []
+
+    await front.eventually(lambda: last() == [(0, 1, 3)])
+    runner.gate.set()
+    await asyncio.gather(first, *others)
+    await front.eventually(lambda: last() == [(0, 0, 0)])
+
+
 # --- Redis ---
 
 
