@@ -74,12 +74,14 @@ class Router:
 
     def __init__(self, stub: control_pb2_grpc.ControlServiceStub, name: str, highest_epoch: int = 0) -> None:
         self.call = stub.Sync()
+        # A stream takes one message after the other.
+        self._writing = asyncio.Lock()
         self._hello = control_pb2.SyncRequest(
             hello=control_pb2.Hello(router_id=name, software_version="1", highest_epoch=highest_epoch)
         )
 
     async def greet(self) -> control_pb2.SyncResponse:
-        await self.call.write(self._hello)
+        await self._say(self._hello)
         return await self.next()
 
     async def next(self) -> control_pb2.SyncResponse:
@@ -87,10 +89,14 @@ class Router:
             return await self.call.read()
 
     async def applied(self, version: int) -> None:
-        await self.call.write(control_pb2.SyncRequest(applied_version=version))
+        await self._say(control_pb2.SyncRequest(applied_version=version))
 
     async def report(self, *demands: control_pb2.Demand, urgent: bool = False) -> None:
-        await self.call.write(control_pb2.SyncRequest(demand=control_pb2.DemandReport(demands=demands, urgent=urgent)))
+        await self._say(control_pb2.SyncRequest(demand=control_pb2.DemandReport(demands=demands, urgent=urgent)))
+
+    async def _say(self, message: control_pb2.SyncRequest) -> None:
+        async with self._writing:
+            await self.call.write(message)
 
 
 @dataclass

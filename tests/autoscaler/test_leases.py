@@ -74,6 +74,14 @@ def test_parts_go_where_they_are_needed_once_the_other_router_has_given_way() ->
     assert issue(book, "router-0", 10.1).limits.concurrency == 15, "its old lease has run out by now"
 
 
+def test_what_a_router_gives_back_moves_on_whenever_that_is_heard() -> None:
+    book = book_of(Limits(concurrency=20), 2, held_until=TTL_S)
+    serials = {router: book.issue(router, [KEY], 0.0, 0.0)[0] for router in book.routers}
+    assert book.moves(book.routers, 0.0) == {"router-0": [], "router-1": []}, "either may obey more from before"
+    book.applied("router-1", serials["router-1"])
+    assert book.moves(book.routers, 0.0) == {"router-0": [KEY], "router-1": []}
+
+
 def test_the_floor_of_a_router_that_is_away_is_not_lent() -> None:
     book = book_of(Limits(concurrency=20), 2, held_until=10.0)
     assert issue(book, "router-0", 0.0).limits.concurrency == 5, "router-1 may have all else from before"
