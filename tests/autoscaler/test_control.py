@@ -11,8 +11,10 @@ import grpc
 import pytest
 
 from headrace.control.v1 import control_pb2, control_pb2_grpc
-from headrace_autoscaler.control.board import Board
+from headrace_autoscaler.control.board import LEASE_TTL_S, Board
+from headrace_autoscaler.control.messages import report_of
 from headrace_autoscaler.control.server import ControlServicer
+from headrace_autoscaler.core.leases import DEAD_BAND
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.domain import (
     Limits,
@@ -72,12 +74,14 @@ class Router:
 
     def __init__(self, stub: control_pb2_grpc.ControlServiceStub, name: str, highest_epoch: int = 0) -> None:
         self.call = stub.Sync()
+        # A stream takes one message after the other.
+        self._writing = asyncio.Lock()
         self._hello = control_pb2.SyncRequest(
             hello=control_pb2.Hello(router_id=name, software_version="1", highest_epoch=highest_epoch)
         )
 
     async def greet(self) -> control_pb2.SyncResponse:
-        await self.call.write(self._hello)
+        await self._say(self._hello)
         return await self.next()
 
     async def next(self) -> control_pb2.SyncResponse:
@@ -85,10 +89,14 @@ class Router:
             return await self.call.read()
 
     async def applied(self, version: int) -> None:
-        await self.call.write(control_pb2.SyncRequest(applied_version=version))
+        await self._say(control_pb2.SyncRequest(applied_version=version))
 
     async def report(self, *demands: control_pb2.Demand, urgent: bool = False) -> None:
-        await self.call.write(control_pb2.SyncRequest(demand=control_pb2.DemandReport(demands=demands, urgent=urgent)))
+        await self._say(control_pb2.SyncRequest(demand=control_pb2.DemandReport(demands=demands, urgent=urgent)))
+
+    async def _say(self, message: control_pb2.SyncRequest) -> None:
+        async with self._writing:
+            await self.call.write(message)
 
 
 @dataclass
@@ -197,7 +205,8 @@ async def test_reports_are_handed_on(open_mesh: Callable[..., object]) -> None:
     await router.greet()
     demand = control_pb2.Demand(
         tenant="acme", model="m", revision=1, arrivals=4, rows=8, queued=2, in_flight=1, completed=1, bundles=1,
-        service_time_us=900, oldest_wait_us=1500, refusals={"concurrency": 2, "budget": 1},
+        service_time_us=900, oldest_wait_us=1500, refusals={"concurrency": 2, "budget": 1, "requests_per_second": 4},
+        cache_hits=6, following=5,
     )  # fmt: skip
     await router.report(demand, urgent=True)
     async with asyncio.timeout(DEADLINE_S):
@@ -208,7 +217,7 @@ async def test_reports_are_handed_on(open_mesh: Callable[..., object]) -> None:
     assert (report.router, report.urgent, entry.tenant, entry.key) == ("router-0", True, "acme", ("m", 1))
     assert (entry.counts.arrivals, entry.counts.rows, entry.counts.service_time_us) == (4, 8, 900)
     assert (entry.level.queued, entry.level.in_flight, entry.level.oldest_wait_s) == (2, 1, 0.0015)
-    assert entry.refused == 3
+    assert (entry.refused, entry.over_rate, entry.cache_hits, entry.following) == (7, 4, 6, 5)
 
 
 async def test_a_router_has_heard_once_it_applied_and_reported_after_that(open_mesh: Callable[..., object]) -> None:
@@ -348,3 +357,43 @@ async def test_leases_follow_what_routers_report_once_the_other_has_given_way(op
                 await asyncio.sleep(0.002)
         for task in hearing:
             task.cancel()
+
+
+@pytest.mark.parametrize("hits", [0, 225, 150], ids=["executed", "answered from a cache", "some of each"])
+def test_a_rate_is_lent_for_all_that_come_whether_they_are_executed_or_not(hits: int) -> None:
+    """900 per second come to one of two routers, and none to the other; each obeys what it is lent."""
+    clock = FakeClock()
+    board = Board(LocalPrices(42_500, "USD"), 2, clock)
+    board.announce([model_of()], {}, (), [Tenant("acme", Limits(requests_per_second=1000.0, concurrency=40))])
+    sessions = [board.open(f"router-{number}") for number in range(2)]
+    lent = [control_pb2.QuotaLimits(), control_pb2.QuotaLimits()]
+    for _ in range(100):
+        for number, session in enumerate(sessions):
+            update = board.update_for(session)
+            lent[number] = next((each.limits for each in update.leases if each.tenant == "acme"), lent[number])
+            board.applied(session, update.version)
+        clock.advance(0.25)
+        admitted = min(225, int(lent[0].requests_per_second / 4))
+        spared, refused = hits * admitted // 225, 225 - admitted
+        busy = control_pb2.Demand(
+            tenant="acme", model="m", revision=1, arrivals=225 - spared, cache_hits=spared,
+            in_flight=0 if spared == admitted else 4, refusals={"requests_per_second": refused},
+        )  # fmt: skip
+        board.reported(report_of("router-0", control_pb2.DemandReport(demands=[busy])))
+        board.reported(report_of("router-1", control_pb2.DemandReport()))
+        board.move_leases()
+    assert [each.requests_per_second for each in lent] == pytest.approx([750, 250], abs=DEAD_BAND * 1000)
+    assert [each.concurrency for each in lent] == [20, 20], "so few in hand need no more than anybody has"
+
+
+@pytest.mark.parametrize("level", ["queued", "in_flight", "following"])
+def test_concurrency_is_lent_for_all_that_is_in_hand(level: str) -> None:
+    clock = FakeClock()
+    board = Board(LocalPrices(42_500, "USD"), 2, clock)
+    board.announce([model_of()], {}, (), [Tenant("acme", Limits(concurrency=40))])
+    session, _ = (board.open(f"router-{number}") for number in range(2))
+    clock.advance(2 * LEASE_TTL_S)
+    demand = control_pb2.Demand(tenant="acme", model="m", revision=1, **{level: 100})
+    board.reported(report_of("router-0", control_pb2.DemandReport(demands=[demand])))
+    [part] = [each.limits.concurrency for each in board.update_for(session).leases if each.tenant == "acme"]
+    assert part == 30, "all but the other's floor"

@@ -16,6 +16,8 @@ from headrace_autoscaler.domain import Limits
 
 TTL_S = 10.0
 KEY = "acme"
+PERIOD_S = 100.0
+"""Of a report; so long that what was before it is forgotten."""
 
 
 def book_of(limits: Limits, routers: int, held_until: float = 0.0) -> LeaseBook:
@@ -72,6 +74,14 @@ def test_parts_go_where_they_are_needed_once_the_other_router_has_given_way() ->
     assert issue(book, "router-0", 10.1).limits.concurrency == 15, "its old lease has run out by now"
 
 
+def test_what_a_router_gives_back_moves_on_whenever_that_is_heard() -> None:
+    book = book_of(Limits(concurrency=20), 2, held_until=TTL_S)
+    serials = {router: book.issue(router, [KEY], 0.0, 0.0)[0] for router in book.routers}
+    assert book.moves(book.routers, 0.0) == {"router-0": [], "router-1": []}, "either may obey more from before"
+    book.applied("router-1", serials["router-1"])
+    assert book.moves(book.routers, 0.0) == {"router-0": [KEY], "router-1": []}
+
+
 def test_the_floor_of_a_router_that_is_away_is_not_lent() -> None:
     book = book_of(Limits(concurrency=20), 2, held_until=10.0)
     assert issue(book, "router-0", 0.0).limits.concurrency == 5, "router-1 may have all else from before"
@@ -93,6 +103,32 @@ def test_a_limit_that_is_cut_takes_effect_as_routers_hear_of_it() -> None:
     second = [issue(book, f"router-{number}").limits.concurrency for number in range(2)]
     assert first == [1, 2], "router-1 may still be obeying its ten when router-0 is told"
     assert second == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("use", "in_hand"),
+    [
+        (Use("t", "m", 100, 0, 4, hits=90), 4.0),
+        (Use("t", "m", 900, 324, 0, hits=576, over_rate=324), 0.0),
+        (Use("t", "m", 200, 100, 5, hits=50, over_rate=100), 10.0),
+        (Use("t", "m", 1000, 50, 10, hits=900), 20.0),
+        (Use("t", "m", 30, 30, 0), 30.0),
+        (Use("t", "m", 10, 40, 6, hits=10), 46.0),
+        (Use("t", "m", 0, 5, 1), 6.0),
+    ],
+    ids=[
+        "hits hold nothing",
+        "nor would they, had their rate been larger",
+        "of those over the rate some would have been hits",
+        "who is refused for what is in hand was no hit",
+        "nobody came in",
+        "those who failed came earlier",
+        "nobody came at all",
+    ],
+)
+def test_hits_need_rate_and_nothing_else(use: Use, in_hand: float) -> None:
+    want = WantMeter(0.0).report([use], PERIOD_S, complete=True)["t"]
+    assert (want.rate * PERIOD_S, want.in_hand) == pytest.approx((use.arrivals, in_hand))
 
 
 def test_needs_rise_at_once_and_fade() -> None:

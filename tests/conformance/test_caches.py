@@ -84,6 +84,15 @@ async def test_an_answer_comes_back_as_it_was(store: AnswerStore) -> None:
     assert (counts.stored, counts.errors, counts.skipped, counts.too_large) == (1, 0, 0, 0)
 
 
+async def test_what_is_known_at_once_is_what_asking_would_tell(store: AnswerStore) -> None:
+    assert store.peek(KEY) is None
+    store.put(KEY, answer(), LONG_S, GROUP)
+    assert store.peek(KEY) == answer()
+    await settled(store)
+    assert store.peek(KEY) in (None, await store.get(KEY))
+    assert isinstance(store, RedisStore) or store.peek(KEY) == answer()
+
+
 async def test_the_last_answer_counts(store: AnswerStore) -> None:
     for fill in (1, 2):
         store.put(KEY, answer(fill=fill), LONG_S, GROUP)

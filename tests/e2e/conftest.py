@@ -25,6 +25,8 @@ import pytest
 import yaml
 from onnx import TensorProto, helper
 
+from headrace import Client
+from headrace.cli.views import model_view, status_view
 from headrace.oip import inference_pb2 as oip
 from headrace.oip import inference_pb2_grpc
 
@@ -57,12 +59,14 @@ class Mesh:
         return done
 
     def describe(self, name: str) -> dict[str, Any]:
-        described: dict[str, Any] = json.loads(self.cli("describe", name, "--json").stdout)
-        return described
+        """What `headrace describe --json` prints, without a process for it: tests poll this."""
+        with Client(self.url) as client:
+            return model_view(client.model(name))
 
     def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self.cli("status", "--json").stdout)
-        return status
+        """What `headrace status --json` prints."""
+        with Client(self.url) as client:
+            return status_view(client.status())
 
     def post(self, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any, dict[str, str]]:
         """POSTs JSON (or bytes as they are); returns status, JSON answer, headers in lower case."""

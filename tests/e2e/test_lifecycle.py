@@ -34,14 +34,14 @@ def test_from_zero_and_back_with_the_cold_start_told(mesh: Any, models: Path, ev
 
 
 def test_describe_has_what_scripts_rely_on(mesh: Any) -> None:
-    described = mesh.describe("add")
+    described = json.loads(mesh.cli("describe", "add", "--json").stdout)
     assert {"name", "tenant", "state", "versions", "instances", "min_instances", "max_instances"} <= described.keys()
     assert described["state"] == "ready"
     assert (described["min_instances"], described["max_instances"]) == (1, None)
     [instance] = described["instances"]
     assert instance["state"] == "ready"
     assert "add" in mesh.cli("list").stdout
-    assert mesh.status()["models"]
+    assert json.loads(mesh.cli("status", "--json").stdout)["models"]
 
 
 def test_a_model_that_cannot_be_batched_says_why(mesh: Any) -> None:

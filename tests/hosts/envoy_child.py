@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,12 @@ def router_child(mesh: MeshConfig | None = None, name: str = "router-0") -> Iter
         command = [sys.executable, "-m", "headrace_router", "--context", str(context_file)]
         with _running(context, command, dict(os.environ)) as child:
             yield child
+
+
+def router_children(running: contextlib.ExitStack, *names: str) -> list[EnvoyChild]:
+    """Runs routers, which start at the same time, until the stack is closed."""
+    threads = running.enter_context(ThreadPoolExecutor(len(names)))
+    return list(threads.map(lambda name: running.enter_context(router_child(name=name)), names))
 
 
 @contextlib.contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -23,7 +25,7 @@ from headrace_common.status import GENERIC
 from headrace_router.core.waiting import Answer
 from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry, TensorData, TensorSpec
 from headrace_router.oip.hot import HotInference
-from headrace_router.oip.hot_stream import HotStreams
+from headrace_router.oip.hot_stream import HotStream, HotStreams
 from headrace_router.oip.servicer import InferenceServicer
 from headrace_router.oip.stream import METHOD
 
@@ -357,6 +359,96 @@ async def test_large_answers_leave_as_several_events() -> None:
     message.raw_input_contents[0] = bytes(600_000)
     line = await serve(hot_app(Wide(), Batch(), FakeClock()), Line().say(frame(message.SerializeToString()) * 3))
     assert [len(body) // 600_000 for body in line.bodies] == [2, 1]
+
+
+class Regions(Batch):
+    """Answers with views of memory that somebody waits to get back; all that came, when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = asyncio.Event()
+        self._regions: list[weakref.ref[Any]] = []
+        self._answers: list[Answer] = []
+
+    def submit(self, request: InferenceRequest, answer: Answer) -> None:
+        self.requests.append(request)
+        self._answers.append(answer)
+        self.came.set()
+
+    def answer(self) -> None:
+        for number, answer in enumerate(self._answers):
+            region = np.full(2, number, "<f4").view(np.uint8)
+            self._regions.append(weakref.ref(region))
+            answer.set_result(InferenceResult([TensorData("y", "FP32", (1, 2), region.data)]))
+        self._answers.clear()
+
+    async def taken(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.requests) < count:
+                self.came.clear()
+                await self.came.wait()
+
+    @property
+    def held(self) -> int:
+        """Regions that are referred to."""
+        return sum(region() is not None for region in self._regions)
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """What refers to itself stays."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("leaves", ["before", "after"])
+async def test_who_leaves_keeps_no_memory_of_answers(leaves: str) -> None:
+    plane = Regions()
+    line = Line().say(*[frame(right(number).SerializeToString()) for number in range(3)], end=False)
+    line.reads.clear()
+    served = asyncio.ensure_future(serve(hot_app(One(), plane, FakeClock()), line))
+    await plane.taken(3)
+    if leaves == "after":
+        plane.answer()
+    line.leave()
+    await served
+    plane.answer()
+    assert not plane.held
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_a_stream_that_has_ended_is_gone() -> None:
+    streams: weakref.WeakSet[HotStream] = weakref.WeakSet()
+    plane, clock = Batch(), FakeClock()
+    hot = HotStreams(HotInference(One(), plane, clock), plane, MAX_IN_FLIGHT)
+
+    def opened(call: Call, wake: Callable[[], None]) -> HotStream:
+        stream = hot.open(call, wake)
+        streams.add(stream)
+        return stream
+
+    app = GrpcAsgiApp(MAX_BYTES, sweep_period_s=0.01)
+    app.register_stream_bytes(METHOD, opened)
+    line = await serve(app, Line().say(*[frame(right(number).SerializeToString()) for number in range(3)]))
+    plane.requests.clear()
+    assert (ids(line), len(streams)) == (["0", "1", "2"], 0)
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_who_does_not_read_keeps_no_memory_of_answers() -> None:
+    plane = Regions()
+    line = Line().say(*[frame(right(number).SerializeToString()) for number in range(MAX_IN_FLIGHT)])
+    line.reads.clear()
+    served = asyncio.ensure_future(serve(hot_app(One(), plane, FakeClock()), line))
+    await plane.taken(MAX_IN_FLIGHT)
+    plane.answer()
+    assert not plane.held
+    line.reads.set()
+    await served
+    said = [np.frombuffer(one.infer_response.raw_output_contents[0], "<f4").tolist() for one in line.answers]
+    assert (said, sorted(ids(line))) == ([[n, n] for n in range(MAX_IN_FLIGHT)], ["0", "1", "2", "3"])
 
 
 messages = st.builds(

@@ -165,6 +165,19 @@ def test_nobody_is_told_the_same_moment_and_nobody_a_moment_too_far_away() -> No
     assert waits[:100] == sorted(waits[:100])
 
 
+@pytest.mark.parametrize(("executed", "spacing_s"), [(True, 1 / 40), (False, 1 / 5)], ids=["a queue", "a rate"])
+def test_what_a_cache_answers_competes_for_a_rate_and_not_for_execution(executed: bool, spacing_s: float) -> None:
+    """100 per second are possible. 20 come to be executed, 70 to be answered from the cache, 10 as they were told."""
+    comebacks, user = Comebacks(), Occupant()
+    for step in range(1, 101):
+        comebacks.promise(step / 10, 0.0, 100.0, [user], executed=executed)
+        user.totals.arrivals += 10
+        user.totals.completed += 10
+        user.totals.cache_hits += 7
+    first, second = (comebacks.promise(10.0, 0.0, 100.0, [user], executed=executed) for _ in range(2))
+    assert second - first == pytest.approx(spacing_s, rel=0.05)
+
+
 @dataclass
 class Crowd:
     """Clients who come at random and, when refused, come back when told; once. Virtual time.

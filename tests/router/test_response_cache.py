@@ -19,7 +19,8 @@ from headrace_common.config import RouterConfig
 from headrace_router.cache import CachedPlane
 from headrace_router.cache.memory import MemoryStore
 from headrace_router.cache.redis_store import RedisStore
-from headrace_router.cache.store import AnswerStore
+from headrace_router.cache.store import Answer, AnswerStore
+from headrace_router.domain import InferenceResult
 
 Eventually = Callable[..., Awaitable[None]]
 CODES = runner_pb2.BundleErrorCode
@@ -38,6 +39,12 @@ class Front:
         first, second = struct.unpack("<2f", result.outputs[0].data)
         assert first == second
         return float(first)
+
+    def submit(self, value: float = 1.0, **changes: Any) -> asyncio.Future[InferenceResult]:
+        """As a host does that has no coroutine for each request."""
+        answer: asyncio.Future[InferenceResult] = asyncio.get_running_loop().create_future()
+        self.cached.submit(self.bench.request(value, **changes), answer)
+        return answer
 
     def begin(self, value: float = 1.0, **changes: Any) -> asyncio.Task[float]:
         return asyncio.create_task(self.infer(value, **changes))
@@ -128,6 +135,53 @@ async def test_a_repeated_request_is_executed_once(start_front: StartFront) -> N
     assert (statistics.requests, statistics.cache_hits, statistics.cache_misses) == (2, 4, 2)
     assert statistics.cache_hit_ns > 0
     assert front.is_quiet()
+
+
+async def test_what_is_kept_here_is_answered_where_it_is_submitted(start_front: StartFront) -> None:
+    front = await start_front()
+    runner = await front.bench.add_runner("r1")
+    first = front.submit(3.0)
+    assert not first.done()
+    await first
+    tasks = asyncio.all_tasks()
+    again = [front.submit(3.0) for _ in range(3)]
+    assert [answer.result().outputs for answer in again] == [first.result().outputs] * 3
+    assert asyncio.all_tasks() == tasks
+    assert (len(runner.bundles), front.use.cache_hits, front.use.cache_misses) == (1, 3, 1)
+    assert front.is_quiet()
+
+
+async def test_requests_that_are_submitted_together_become_one_execution(start_front: StartFront) -> None:
+    front = await start_front()
+    runner = await front.bench.add_runner("r1")
+    answers = [front.submit(3.0) for _ in range(10)]
+    assert front.bench.plane.in_hand == 10
+    assert [struct.unpack("<2f", result.outputs[0].data)[0] for result in await asyncio.gather(*answers)] == [3.0] * 10
+    assert (len(runner.bundles), front.use.coalesced) == (1, 9)
+    assert front.is_quiet()
+
+
+async def test_what_is_refused_at_the_door_is_raised_where_it_is_submitted(start_front: StartFront) -> None:
+    front = await start_front()
+    await front.bench.add_runner("r1")
+    await front.lease(requests_per_second=0.001)
+    await front.submit()
+    with pytest.raises(errors.QuotaExceeded):
+        front.submit()
+    assert await front.bench.plane.drain(10.0) == 0
+    with pytest.raises(errors.Unavailable):
+        front.submit()
+    assert (front.use.arrivals, front.use.completed) == (3, 1)
+
+
+async def test_what_is_refused_later_and_who_has_gone_are_told_by_the_answer(start_front: StartFront) -> None:
+    front = await start_front()
+    await front.lease(concurrency=0)
+    with pytest.raises(errors.QuotaExceeded):
+        await front.submit()
+    gone = front.submit()
+    gone.cancel()
+    await front.eventually(front.is_quiet)
 
 
 async def test_a_model_without_a_cache_is_executed_every_time(start_front: StartFront) -> None:
@@ -366,6 +420,57 @@ async def test_a_drain_waits_for_followers(start_front: StartFront) -> None:
     assert await drain == 0
 
 
+class SlowStore(MemoryStore):
+    """Knows nothing at once.
+
+    Attributes:
+        asked: somebody has.
+        gate: cleared: lookups wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1 << 20, 1 << 20, SystemClock())
+        self.asked, self.gate = asyncio.Event(), asyncio.Event()
+
+    def peek(self, key: bytes) -> Answer | None:
+        return None
+
+    async def get(self, key: bytes) -> Answer | None:
+        self.asked.set()
+        await self.gate.wait()
+        return super().peek(key)
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["while it is looked up", "before it is looked up"])
+async def test_a_drain_waits_for_what_is_not_looked_up_yet(start_front: StartFront, asked: bool) -> None:
+    store = SlowStore()
+    front = await start_front(store)
+    answer = front.submit()
+    if asked:
+        await store.asked.wait()
+    drain = asyncio.create_task(front.bench.plane.drain(10.0))
+    await front.eventually(lambda: front.bench.plane.stopping)
+    await store.asked.wait()
+    assert not drain.done()
+    store.gate.set()
+    with pytest.raises(errors.Unavailable):
+        await answer
+    assert await drain == 0
+    assert front.is_quiet()
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["while it is looked up", "before it is looked up"])
+async def test_a_stop_leaves_nobody_without_an_answer(start_front: StartFront, asked: bool) -> None:
+    store = SlowStore()
+    front = await start_front(store)
+    answer = front.submit()
+    if asked:
+        await store.asked.wait()
+    await front.cached.stop()
+    assert isinstance(answer.exception(), errors.Unavailable)
+    assert front.is_quiet()
+
+
 # --- what counts ---
 
 
@@ -438,6 +543,21 @@ async def test_demand_reports_hits_beside_what_needs_an_instance(start_front: St
     control = front.bench.control
     await front.eventually(lambda: control.total("cache_hits") == 3 and control.total("completed") == 1)
     assert (control.total("arrivals"), control.total("rows"), control.total("failed")) == (1, 1, 0)
+
+
+async def test_demand_reports_who_follows_beside_what_instances_hold(start_front: StartFront) -> None:
+    front = await start_front()
+    runner = await front.bench.add_runner("r1")
+    first, others = await front.flight(runner, 3)
+
+    def last() -> list[tuple[int, int, int]]:
+        reports = front.bench.control.reports
+        return [(each.queued, each.in_flight, each.following) for each in reports[-1].demands] if reports else []
+
+    await front.eventually(lambda: last() == [(0, 1, 3)])
+    runner.gate.set()
+    await asyncio.gather(first, *others)
+    await front.eventually(lambda: last() == [(0, 0, 0)])
 
 
 # --- Redis ---

@@ -236,7 +236,7 @@ class DemandReport(_message.Message):
     def __init__(self, period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., demands: _Optional[_Iterable[_Union[Demand, _Mapping]]] = ..., cold_starts: _Optional[_Iterable[_Union[ColdStartReport, _Mapping]]] = ..., runners: _Optional[_Iterable[_Union[RunnerHealth, _Mapping]]] = ..., urgent: bool = ...) -> None: ...
 
 class Demand(_message.Message):
-    __slots__ = ("tenant", "model", "revision", "arrivals", "rows", "queued", "in_flight", "completed", "failed", "service_time_us", "queue_time_us", "within_slo", "refusals", "oldest_wait_us", "bundles", "input_bytes", "output_bytes", "cache_hits")
+    __slots__ = ("tenant", "model", "revision", "arrivals", "rows", "queued", "in_flight", "completed", "failed", "service_time_us", "queue_time_us", "within_slo", "refusals", "oldest_wait_us", "bundles", "input_bytes", "output_bytes", "cache_hits", "following")
     class RefusalsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +262,7 @@ class Demand(_message.Message):
     INPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWING_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     model: str
     revision: int
@@ -280,7 +281,8 @@ class Demand(_message.Message):
     input_bytes: int
     output_bytes: int
     cache_hits: int
-    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., arrivals: _Optional[int] = ..., rows: _Optional[int] = ..., queued: _Optional[int] = ..., in_flight: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., service_time_us: _Optional[int] = ..., queue_time_us: _Optional[int] = ..., within_slo: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., oldest_wait_us: _Optional[int] = ..., bundles: _Optional[int] = ..., input_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., cache_hits: _Optional[int] = ...) -> None: ...
+    following: int
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., arrivals: _Optional[int] = ..., rows: _Optional[int] = ..., queued: _Optional[int] = ..., in_flight: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., service_time_us: _Optional[int] = ..., queue_time_us: _Optional[int] = ..., within_slo: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., oldest_wait_us: _Optional[int] = ..., bundles: _Optional[int] = ..., input_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., cache_hits: _Optional[int] = ..., following: _Optional[int] = ...) -> None: ...
 
 class ColdStartReport(_message.Message):
     __slots__ = ("instance_id", "model", "revision", "load", "warm", "first_answer", "total")

@@ -68,6 +68,7 @@ def _demand(account: Account, totals: Totals, outcomes: dict[str, int]) -> contr
         input_bytes=new.input_bytes,
         output_bytes=new.output_bytes,
         cache_hits=spared,
+        following=account.following,
     )
 
 

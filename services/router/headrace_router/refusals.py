@@ -44,4 +44,4 @@ def refuse_late(lane: Lane, account: Account, request: InferenceRequest, now: fl
 
 def _promise(lane: Lane, earliest_s: float, now: float) -> float:
     pace = lane.drain.pace(lane.most_rows, now)
-    return lane.comebacks.promise(now, earliest_s, pace, lane.accounts.values())
+    return lane.comebacks.promise(now, earliest_s, pace, lane.accounts.values(), executed=True)

@@ -180,8 +180,10 @@ class Board:
 
 
 def _use(entry: DemandEntry) -> Use:
-    in_hand = entry.level.queued + entry.level.in_flight
-    return Use(entry.tenant, entry.model, entry.counts.arrivals, entry.refused, in_hand)
+    """What counts against limits, of which what instances are needed for is a part."""
+    in_hand = entry.level.queued + entry.level.in_flight + entry.following
+    arrivals = entry.counts.arrivals + entry.cache_hits
+    return Use(entry.tenant, entry.model, arrivals, entry.refused, in_hand, entry.cache_hits, entry.over_rate)
 
 
 def _differences(old: Mapping[str, T], new: Mapping[str, T]) -> set[str]:

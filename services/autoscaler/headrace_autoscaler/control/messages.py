@@ -160,6 +160,8 @@ def _entry(demand: control_pb2.Demand) -> DemandEntry:
         level=Level(demand.queued, demand.in_flight, demand.oldest_wait_us / 1e6),
         refused=sum(demand.refusals.values()),
         cache_hits=demand.cache_hits,
+        following=demand.following,
+        over_rate=demand.refusals.get("requests_per_second", 0),
     )
 
 

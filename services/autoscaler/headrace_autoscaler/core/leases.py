@@ -133,13 +133,14 @@ class Pool:
         """What the router was sent last."""
         return self._grants[router][-1].amount if router in self._grants else 0
 
-    def applied(self, router: str, serial: int) -> None:
-        """The router obeys the grant of this serial, so no earlier one."""
+    def applied(self, router: str, serial: int) -> bool:
+        """The router obeys the grant of this serial, so no earlier one. Whether others may have more by that."""
         grants = self._grants.get(router)
         if grants is None:
-            return
+            return False
         obeyed = max((grant.serial for grant in grants if grant.serial <= serial), default=0)
-        self._grants[router] = [grant for grant in grants if grant.serial >= obeyed]
+        kept = self._grants[router] = [grant for grant in grants if grant.serial >= obeyed]
+        return max(grant.amount for grant in grants) > max(grant.amount for grant in kept)
 
     def _targets(self, needs: Mapping[str, float]) -> dict[str, float]:
         """Floors, then max-min fair what is needed above them, then equal parts of what nobody needs."""
@@ -217,7 +218,8 @@ class LeaseBook:
             if issued <= serial:
                 for key in keys:
                     for pool in self._pools.get(key, {}).values():
-                        pool.applied(router, issued)
+                        if pool.applied(router, issued):
+                            self._unsettled.add(key)
         self._sent[router] = [each for each in sent if each[0] > serial]
 
     def _set(self, key: str, limits: Limits) -> None:

@@ -19,7 +19,10 @@ class Use:
     """One caller's use of one model since the router's last report.
 
     Attributes:
-        in_hand: queued or at runners now.
+        arrivals: all that came, whatever became of them.
+        in_hand: queued, at runners or waiting for an equal one now.
+        hits: of the arrivals, those that were answered without an execution of their own.
+        over_rate: of the refused, those that a rate refused.
     """
 
     tenant: str
@@ -27,6 +30,8 @@ class Use:
     arrivals: int
     refused: int
     in_hand: int
+    hits: int = 0
+    over_rate: int = 0
 
 
 class WantMeter:
@@ -65,12 +70,18 @@ class WantMeter:
 
 
 def _needed(use: Use) -> float:
-    """What would be in hand, had nobody been refused: in proportion, but no more than the refused ones."""
-    admitted = use.arrivals - use.refused
+    """What would be in hand, had nobody been refused: in proportion, but no more than the refused ones.
+
+    Hits hold nothing. Nobody is refused for what is in hand who would have been one; of those over a rate as
+    many would as of those admitted.
+    """
     if use.refused <= 0:
         return use.in_hand
-    missing = use.in_hand * use.refused / admitted if admitted > 0 else use.refused
-    return use.in_hand + min(missing, use.refused)
+    admitted = max(use.arrivals - use.refused, use.hits)
+    executed = admitted - use.hits
+    missed = use.refused - use.over_rate * use.hits / (admitted or 1)
+    missing = use.in_hand * missed / executed if executed > 0 else missed
+    return use.in_hand + min(missing, missed)
 
 
 def _blend(old: Want, fresh: Want, keep: float) -> Want:

@@ -11,7 +11,17 @@ from headrace_autoscaler.core.replacement import Health
 
 @dataclass(frozen=True, slots=True)
 class DemandEntry:
-    """One caller's demand on one revision since the router's last report. `tenant` is who called."""
+    """One caller's demand on one revision since the router's last report.
+
+    Counts and level are what instances are needed for; the rest is counted by limits too.
+
+    Attributes:
+        tenant: who called.
+        refused: not answered with a result, for whatever reason.
+        cache_hits: answered without an execution of their own; not in `counts`.
+        following: wait for the answer of an equal request; not in `level`.
+        over_rate: of `refused`, those that a rate refused.
+    """
 
     tenant: str
     model: str
@@ -20,6 +30,8 @@ class DemandEntry:
     level: Level = field(default_factory=Level)
     refused: int = 0
     cache_hits: int = 0
+    following: int = 0
+    over_rate: int = 0
 
     @property
     def answered(self) -> int:

@@ -3,6 +3,7 @@
 | request | counts against |
 | --- | --- |
 | answered from the cache | the rates alone: it holds nothing, and nobody works for it |
+| being looked up | nothing yet; but the router does not end before it is answered |
 | follows an equal one | all of its tenant's limits, as any other: it is in hand until it is answered |
 | takes over from a leader that was not answered | nothing more: it was admitted when it came |
 """
@@ -89,9 +90,19 @@ class Doorway:
             raise error
         return lane, account
 
-    def hit(self, request: InferenceRequest, answer: Answer, arrived: float, now: float) -> InferenceResult:
-        """Answers from the cache. Raises as `check_rate` does: the rates may have been used up meanwhile."""
-        lane, account = self.check_rate(request, now)
+    def hold(self, lane: Lane) -> None:
+        """Something of this lane is in hand, until `release`."""
+        lane.in_hand += 1
+
+    def release(self, lane: Lane) -> None:
+        lane.in_hand -= 1
+        if not lane.in_hand:
+            self._plane.lane_emptied(lane)
+
+    def hit(
+        self, lane: Lane, account: Account, request: InferenceRequest, answer: Answer, arrived: float, now: float
+    ) -> InferenceResult:
+        """Answers from the cache what `check_rate` has let in just now."""
         account.tenant_limit.spend_rate(now)
         account.model_limit.spend_rate(now)
         account.totals.cache_hits += 1
@@ -193,9 +204,7 @@ class Doorway:
         lane, account = follower.lane, follower.account
         account.tenant_limit.in_hand -= 1
         account.model_limit.in_hand -= 1
-        lane.in_hand -= 1
-        if not lane.in_hand:
-            self._plane.lane_emptied(lane)
+        self.release(lane)
 
 
 def _rate_refusal(account: Account, now: float) -> errors.HeadraceError | None:

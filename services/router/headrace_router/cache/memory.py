@@ -34,8 +34,11 @@ class MemoryStore:
     async def stop(self) -> None:
         """There is nothing to stop."""
 
-    async def get(self, key: bytes) -> Answer | None:
+    def peek(self, key: bytes) -> Answer | None:
         return self._answers.get(key, self._now())
+
+    async def get(self, key: bytes) -> Answer | None:
+        return self.peek(key)
 
     def put(self, key: bytes, answer: Answer, ttl_s: float, group: Hashable) -> None:
         size = size_of(answer)

@@ -15,6 +15,7 @@ from headrace_router.core.flights import Flight, Handover, scope_of
 from headrace_router.core.response_key import response_key
 from headrace_router.core.waiting import Answer
 from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry, TensorData
+from headrace_router.lanes import Lane
 from headrace_router.plane import STOPPING, Plane
 from headrace_router.ports import Statistics
 
@@ -46,10 +47,16 @@ class CachedPlane:
         return self._plane.infer(request)
 
     def submit(self, request: InferenceRequest, answer: Answer) -> object:
-        """See `ports.DataPlane.submit`. With a cache it takes a task, which may have to ask another process."""
+        """See `ports.DataPlane.submit`. What is kept here is answered at once; all else takes a task."""
         if not request.revision.response_cache:
             return self._plane.submit(request, answer)
-        task = asyncio.create_task(self._answer(request, answer))
+        arrived = self._now()
+        lane, key, result = self._meet(request, arrived)
+        if result is not None:
+            answer.set_result(result)
+            return None
+        self._doorway.hold(lane)
+        task = asyncio.create_task(self._answer(request, answer, lane, key, arrived))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
         return task
@@ -75,29 +82,53 @@ class CachedPlane:
         ]
 
     async def stop(self) -> None:
+        # A task that is cancelled before it has begun would leave its request without an answer.
+        await asyncio.sleep(0)
         tasks = [*self._tasks, *self._answering]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._store.stop()
 
-    async def _answer(self, request: InferenceRequest, answer: Answer) -> None:
+    async def _answer(self, request: InferenceRequest, answer: Answer, lane: Lane, key: bytes, arrived: float) -> None:
         try:
-            answer.set_result(await self._infer(request))
+            result = await self._look_up(request, lane, key, arrived)
         except asyncio.CancelledError:
-            answer.set_exception(errors.Unavailable(STOPPING))
+            _fail(answer, errors.Unavailable(STOPPING))
         except Exception as error:  # noqa: BLE001 - it is the answer
-            answer.set_exception(error)
+            _fail(answer, error)
+        else:
+            if not answer.done():
+                answer.set_result(result)
 
     async def _infer(self, request: InferenceRequest) -> InferenceResult:
         arrived = self._now()
+        lane, key, result = self._meet(request, arrived)
+        if result is not None:
+            return result
+        self._doorway.hold(lane)
+        return await self._look_up(request, lane, key, arrived)
+
+    def _meet(self, request: InferenceRequest, arrived: float) -> tuple[Lane, bytes, InferenceResult | None]:
+        """Where it belongs, its key, and its answer if that is kept here. Raises as `Doorway.check_rate` does."""
         # What comes too often is refused before it costs a hash of all its bytes.
-        self._doorway.check_rate(request, arrived)
+        lane, account = self._doorway.check_rate(request, arrived)
         key = response_key(request)
-        answer = await self._store.get(key)
+        kept = self._store.peek(key)
+        if kept is None:
+            return lane, key, None
+        return lane, key, self._doorway.hit(lane, account, request, kept, arrived, self._now())
+
+    async def _look_up(self, request: InferenceRequest, lane: Lane, key: bytes, arrived: float) -> InferenceResult:
+        """Answers a request that is held in hand until it is known what becomes of it."""
+        try:
+            answer = await self._store.get(key)
+        finally:
+            self._doorway.release(lane)
         now = self._now()
         if answer is not None:
-            return self._doorway.hit(request, answer, arrived, now)
+            # The rates may have been used up meanwhile.
+            return self._doorway.hit(*self._doorway.check_rate(request, now), request, answer, arrived, now)
         flight = self._flights.get(key)
         if flight is not None:
             return await self._follow(key, flight, request, arrived, now)
@@ -181,3 +212,8 @@ class CachedPlane:
         model, revision = cast("tuple[str, int]", group)
         entry = self._plane.catalogue.entry(model, revision)
         return entry is not None and entry.response_cache and not entry.retiring
+
+
+def _fail(answer: Answer, error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)

@@ -120,9 +120,14 @@ class RedisStore:
         for client in (self._reads, self._writes):
             await client.aclose()
 
+    def peek(self, key: bytes) -> Answer | None:
+        """What is still to be written."""
+        due = self._unwritten.get(key)
+        return due.answer if due is not None and asyncio.get_running_loop().time() < due.expires else None
+
     async def get(self, key: bytes) -> Answer | None:
         loop = asyncio.get_running_loop()
-        if (answer := self._not_yet_written(key)) is not None:
+        if (answer := self.peek(key)) is not None:
             return answer
         wanted = self._wanted
         if not self.up or len(wanted.hopes) >= MOST_WANTED or loop.time() < self._rests_until:
@@ -135,7 +140,7 @@ class RedisStore:
         wanted.hopes.setdefault(key, []).append(hope)
         value = await hope
         if value is None:
-            return self._not_yet_written(key)
+            return self.peek(key)
         answer = decode_answer(key, value)
         if answer is None:
             self._counts.errors += 1
@@ -227,10 +232,6 @@ class RedisStore:
                 for key, due in batch:
                     if self._unwritten.get(key) is due:
                         self._take_out(key)
-
-    def _not_yet_written(self, key: bytes) -> Answer | None:
-        due = self._unwritten.get(key)
-        return due.answer if due is not None and asyncio.get_running_loop().time() < due.expires else None
 
     def _lose_writes(self) -> None:
         self._unwritten.clear()

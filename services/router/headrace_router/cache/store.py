@@ -43,6 +43,10 @@ class AnswerStore(Protocol):
 
     async def stop(self) -> None: ...
 
+    def peek(self, key: bytes) -> Answer | None:
+        """What `get` would say, if that is known here and now; None: ask `get`."""
+        ...
+
     async def get(self, key: bytes) -> Answer | None:
         """What was put under this key less than its time to live ago; None: a miss, for whatever reason."""
         ...

@@ -34,6 +34,11 @@ class Totals(Protocol):
     completed: int
     failed: int
 
+    @property
+    def spared(self) -> int:
+        """Arrived and completed without being executed."""
+        ...
+
 
 class User(Protocol):
     """One who is admitted under the same limit."""
@@ -56,16 +61,19 @@ class Comebacks:
         self._pace: float | None = None
         self._spread = 0.0
 
-    def promise(self, now: float, earliest_s: float, pace: float | None, users: Iterable[User]) -> float:
+    def promise(
+        self, now: float, earliest_s: float, pace: float | None, users: Iterable[User], *, executed: bool = False
+    ) -> float:
         """Seconds from now until the next moment that nobody was promised.
 
         Args:
             earliest_s: before that nobody can be admitted, as far as is known.
             pace: how many per second can be admitted; None: as many as were answered of late.
             users: whose arrivals compete for it.
+            executed: what is limited is execution, for which nobody competes who is answered without.
         """
         if now - self._sampled_at >= SAMPLE_S:
-            self._sample(now, users)
+            self._sample(now, users, executed)
         pace = pace or self._pace or UNKNOWN_PACE
         spare = max(pace - self._fresh, LEAST_SPARE * pace)
         self._spacing_s = 1.0 / (PROMISED_SHARE * spare)
@@ -76,12 +84,13 @@ class Comebacks:
         self._last = at
         return at - now
 
-    def _sample(self, now: float, users: Iterable[User]) -> None:
+    def _sample(self, now: float, users: Iterable[User], executed: bool) -> None:
         arrived = departed = 0
         for user in users:
             totals = user.totals
-            arrived += totals.arrivals
-            departed += totals.completed + totals.failed
+            spared = totals.spared if executed else 0
+            arrived += totals.arrivals - spared
+            departed += totals.completed + totals.failed - spared
         period_s = now - self._sampled_at
         came, went = arrived - self._arrived, departed - self._departed
         if 0.0 < period_s <= FORGOTTEN_S and came >= 0 <= went:

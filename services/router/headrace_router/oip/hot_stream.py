@@ -59,8 +59,13 @@ class HotStreams:
 class HotStream:
     """One stream; implements `asgi_grpc.Exchange`. A request that fails is answered with `error_message`.
 
+    What an ended call leaves to the garbage collector, which runs seldom, holds no answers: with their data it would
+    keep the shared memory that they are in.
+
     Attributes:
         in_hand: see there.
+        hot: writes the answers.
+        closed: nobody wants answers any more.
     """
 
     def __init__(
@@ -76,12 +81,12 @@ class HotStream:
         # In the order of completion.
         self._ready: list[_Answer] = []
         self._wake = wake
-        self._hot = hot
+        self.hot = hot
         self._plane = plane
         self._call = call
         self._caller = caller
         self._max_in_flight = max_in_flight
-        self._closed = False
+        self.closed = False
         caller.is_gone = self._is_closed
 
     @property
@@ -93,7 +98,7 @@ class HotStream:
         answer = _Answer(self)
         try:
             self._caller.time_left_s = self._call.time_left_s
-            request, answer.request_id, answer.final = self._hot.decode(message, self._caller)
+            request, answer.request_id, answer.final = self.hot.decode(message, self._caller)
             answer.request = request
             self._plane.submit(request, answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the rest
@@ -104,7 +109,7 @@ class HotStream:
         self.in_hand += 1
 
     def put(self, answer: _Answer) -> None:
-        """The outcome of a request is known."""
+        """The outcome of a request is known, and the stream is not closed."""
         self._ready.append(answer)
         if len(self._ready) == 1:
             self._wake()
@@ -113,7 +118,7 @@ class HotStream:
         made: list[bytes] = []
         size = 0
         for answer in self._ready:
-            made.append(answer.encode(self._hot))
+            made.append(answer.encoded())
             size += len(made[-1])
             if size >= _EVENT_BYTES:
                 break
@@ -123,19 +128,24 @@ class HotStream:
 
     def close(self) -> None:
         """The plane withdraws what is in hand, since its caller has gone now."""
-        self._closed = True
+        self.closed = True
+        # Answers refer to their stream, and so does the caller's question.
+        self._ready.clear()
+        self._caller.is_gone = None
 
     def _is_closed(self) -> bool:
-        return self._closed
+        return self.closed
 
 
 class _Answer:
     """Where the plane leaves the answer to one request: a `core.waiting.Answer`."""
 
-    __slots__ = ("_error", "_result", "_stream", "final", "request", "request_id")
+    __slots__ = ("_done", "_encoded", "_error", "_result", "_stream", "final", "request", "request_id")
 
     def __init__(self, stream: HotStream) -> None:
         self._stream = stream
+        self._done = False
+        self._encoded: bytes | None = None
         self._result: InferenceResult | None = None
         self._error: BaseException | None = None
         self.request: InferenceRequest | None = None
@@ -143,21 +153,36 @@ class _Answer:
         self.final = False
 
     def done(self) -> bool:
-        return self._result is not None or self._error is not None
+        return self._done
 
     def set_result(self, result: InferenceResult, /) -> None:
+        self._done = True
+        if self._stream.closed:
+            return
         self._result = result
+        # Views, of shared memory or of a whole batch, are not kept until the client reads. What others keep too,
+        # as a response cache does, is copied as late as it can be.
+        for tensor in result.outputs:
+            if isinstance(tensor.data, memoryview):
+                self._encoded = self._encode()
+                self._result = self.request = None
+                break
         self._stream.put(self)
 
     def set_exception(self, exception: BaseException, /) -> None:
-        self._error = exception
-        self._stream.put(self)
+        self._done = True
+        if not self._stream.closed:
+            self._error = exception
+            self._stream.put(self)
 
-    def encode(self, hot: HotInference) -> bytes:
+    def encoded(self) -> bytes:
         """A serialised ModelStreamInferResponse."""
+        return self._encode() if self._encoded is None else self._encoded
+
+    def _encode(self) -> bytes:
         error = b""
         try:
-            response = self._response(hot)
+            response = self._response()
         except Exception as raised:  # noqa: BLE001 - one request's failure does not end the stream
             # Also on an error the id says which request it was.
             response = _ID + varint(len(self.request_id)) + self.request_id if self.request_id else b""
@@ -167,10 +192,10 @@ class _Answer:
             response += _FINAL
         return error + _response_head(len(response)) + response
 
-    def _response(self, hot: HotInference) -> bytes:
+    def _response(self) -> bytes:
         if self._result is None or self.request is None:
             raise self._error or RuntimeError("a request was collected before its outcome was known")
-        return hot.template(self.request.revision).encode(self.request_id, self._result.outputs)
+        return self._stream.hot.template(self.request.revision).encode(self.request_id, self._result.outputs)
 
 
 @lru_cache(maxsize=4096)
