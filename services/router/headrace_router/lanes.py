@@ -52,6 +52,7 @@ class Lane:
 
     Attributes:
         in_hand: requests admitted and not yet answered.
+        outstanding: bundles at runners.
         most_queued: more than so many do not wait.
         timeout_s: of requests that set no deadline; 0: they have none.
         drain, comebacks: tell who would be late, and those who are refused when to return.
@@ -63,16 +64,15 @@ class Lane:
     def __init__(
         self, entry: RevisionEntry, limits: BatchLimits, clock: Clock, user: LaneUser, measures: Measures
     ) -> None:
-        self.entry = entry
+        self.set_entry(entry)
         self.queue = Queue(entry.batching.priority_levels, entry.batching.default_priority_level or 1)
         self.latency = LatencyModel()
         self.accounts: dict[str, Account] = {}
         self.runners: dict[str, Runner] = {}
         self._soonest = Soonest(self.runners.values())
         self.held: list[Waiting] = []
-        self.in_hand = 0
+        self.in_hand = self.outstanding = 0
         self.most_queued = 1 << 62
-        self.timeout_s = entry.batching.default_timeout_s
         self.drain = Drain()
         self.comebacks = Comebacks()
         self.closed_for: Callable[[], errors.HeadraceError] | None = None
@@ -85,7 +85,6 @@ class Lane:
         self._books = Books(clock, measures)
         self._incidents = Incidents(entry.model, entry.revision)
         self._loop = asyncio.get_running_loop()
-        self._one_group = not entry.batchable or has_one_group(entry)
         self._flush_due = False
         self._linger: asyncio.TimerHandle | None = None
         self._linger_until = 0.0
@@ -175,12 +174,14 @@ class Lane:
             for item in decision.expired:
                 self._unqueue(item)
                 self._fail(item, expired(item), "deadline")
-            if decision.expired:
-                self.drain.heed(late=True)
+            if decision.expired and self.queue.count:
+                self.drain.heed(late=True, outstanding=self.outstanding + 1)
             if decision.left:
                 passed.append(runner)
                 continue
             if decision.bundle is None:
+                if decision.expired:
+                    continue  # What is next now may be suspect, and for another runner.
                 if decision.wait_until is not None:
                     self._flush_at(decision.wait_until, now)
                 return
@@ -195,6 +196,7 @@ class Lane:
             item.account.in_flight += 1
         try:
             runner.send(bundle, now)
+            self.outstanding += 1
             runner.pace.sent(bundle.rows, now)
             runner.watch.sent(now)
         except Exception as error:  # noqa: BLE001 - its requests get an answer, and the queue goes on
@@ -253,6 +255,7 @@ class Lane:
         band.review(self.runners.values(), now)
 
     def bundle_done(self, runner: Runner, sent: Sent, result: runner_pb2.BundleResult) -> None:
+        self.outstanding -= 1
         if result.HasField("error"):
             self._bundle_failed(runner, sent.bundle, result.error.code, result.error.detail)
         else:
@@ -271,7 +274,7 @@ class Lane:
         runner.pace.answered(bundle.rows, compute_s, now)
         self.drain.done(bundle.rows, len(bundle.items), now, waiting=self.queue.count >= self.backlog_from)
         if bundle.deadline != inf:
-            self.drain.heed(late=now > bundle.deadline)
+            self.drain.heed(late=now > bundle.deadline, outstanding=self.outstanding + 1)
         answered = self._books.answer(bundle, sent.at, outputs, compute_s, self.entry.slo_s)
         if answered:
             self._left(answered)
@@ -306,6 +309,7 @@ class Lane:
                 self.fail(item, expired(item), "deadline")
 
     def bundles_lost(self, runner: Runner, lost: list[Sent]) -> None:
+        self.outstanding -= len(lost)
         self.drain.lost()
         runner.pace.lost()
         for sent in lost:

@@ -166,14 +166,14 @@ class Runner:
         """Takes a slot. The caller has seen that there is one."""
         self._last_id += 1
         encoded = self._transport.encode(self._last_id, bundle, self._user.entry, now)
-        self.outstanding[self._last_id] = Sent(bundle, now)
-        self.free_slots -= 1
-        self.bundles += 1
-        self.solo = bundle.suspect
         if encoded.chunked:
             self._outbox.put_long(self._last_id, encoded.messages())
         else:
             self._outbox.put(encoded.message)
+        self.outstanding[self._last_id] = Sent(bundle, now)
+        self.free_slots -= 1
+        self.bundles += 1
+        self.solo = bundle.suspect
 
     def cancel(self, bundle_id: int) -> None:
         """Nobody wants the bundle any more: the runner may drop it if it has not begun."""
