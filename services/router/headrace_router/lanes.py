@@ -285,8 +285,7 @@ class Lane:
     def _bundle_failed(self, runner: Runner, bundle: Bundle, code: int, detail: str) -> None:
         """A poison request must not fail its batch-mates: the bundle is taken apart until it is alone."""
         runner.pace.ended(bundle.rows, self._now())
-        if code == _Code.BUNDLE_ERROR_CODE_DROPPED:
-            self._expire(bundle)
+        cause_is_gone = code == _Code.BUNDLE_ERROR_CODE_DROPPED and self._expire(bundle)
         items = _wanted(bundle)
         if not items:
             return
@@ -294,19 +293,22 @@ class Lane:
             self._incidents.log("bundle failed", detail, instance=runner.placement.instance_id, code=code)
         if code == _Code.BUNDLE_ERROR_CODE_WRONG_MODEL:
             runner.reject()
-        if code in (_Code.BUNDLE_ERROR_CODE_DROPPED, _Code.BUNDLE_ERROR_CODE_WRONG_MODEL) or (
+        if cause_is_gone:
+            self._retry(dispatch.Retry([items], []), code, detail)
+        elif code in (_Code.BUNDLE_ERROR_CODE_DROPPED, _Code.BUNDLE_ERROR_CODE_WRONG_MODEL) or (
             code == _Code.BUNDLE_ERROR_CODE_OUT_OF_MEMORY and len(items) == 1
         ):
             self._retry(dispatch.after_return(items, self._limits.max_attempts), code, detail)
         else:
             self._retry(dispatch.after_error(items), code, detail)
 
-    def _expire(self, bundle: Bundle) -> None:
-        """The runner found a deadline passed; its clock may be a little ahead of ours."""
+    def _expire(self, bundle: Bundle) -> bool:
+        """The runner found a deadline passed; its clock may be a little ahead of ours. Whether any has."""
         horizon = self._now() + CLOCK_SLACK_S
         for item in _wanted(bundle):
             if item.deadline <= horizon:
                 self.fail(item, expired(item), "deadline")
+        return bundle.deadline <= horizon
 
     def bundles_lost(self, runner: Runner, lost: list[Sent]) -> None:
         self.outstanding -= len(lost)
