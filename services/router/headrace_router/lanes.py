@@ -115,10 +115,11 @@ class Lane:
         self.entry = entry
         self.timeout_s = entry.batching.default_timeout_s
         self._one_group = not entry.batchable or has_one_group(entry)
+        self._padding = dict(entry.batching.padding)
 
     def enter(self, request: InferenceRequest, answer: Answer, account: Account, now: float, *, hold: bool) -> Waiting:
         """Takes an admitted request in hand. Its answer is set on `answer`."""
-        group: Hashable = _ONE_GROUP if self._one_group else group_of(request)
+        group: Hashable = _ONE_GROUP if self._one_group else group_of(request, self._padding)
         level = self.queue.level_of(request.priority)
         item = Waiting(request, answer, account, group, level, now)
         if self.timeout_s and request.deadline is None:

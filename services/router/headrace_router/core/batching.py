@@ -6,7 +6,7 @@ configuration asks to linger. A bundle holds requests of one group, and which of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -132,12 +132,17 @@ def has_one_group(entry: RevisionEntry) -> bool:
     return all(not spec.optional and -1 not in spec.shape[1:] for spec in entry.inputs)
 
 
-def group_of(request: InferenceRequest) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+def group_of(
+    request: InferenceRequest, padding: Mapping[str, float] | None = None
+) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
     """Requests of equal groups have the same inputs, of the same datatypes and non-batch shapes, or of shapes
-    that may be padded to one."""
-    padding = request.revision.batching.padding
+    that may be padded to one.
+
+    Args:
+        padding: which of the revision's inputs may be.
+    """
     if padding:
-        return padded_group(request, dict(padding))
+        return padded_group(request, padding)
     return tuple((tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in request.inputs)
 
 
