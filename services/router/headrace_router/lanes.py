@@ -10,7 +10,7 @@ from typing import Protocol
 from headrace.runner.v1 import runner_pb2
 from headrace_common import errors
 from headrace_common.clock import Clock
-from headrace_router.books import Books, cold_start, expired, failure
+from headrace_router.books import Books, cold_start, expired
 from headrace_router.bundles import split_outputs
 from headrace_router.core import band, dispatch
 from headrace_router.core.accounts import Account, RevisionStatistics
@@ -24,10 +24,10 @@ from headrace_router.core.waiting import Answer, Stage, Waiting
 from headrace_router.domain import InferenceRequest, RevisionEntry, TensorData
 from headrace_router.incidents import Incidents
 from headrace_router.measures import ColdStart, Measures
+from headrace_router.returns import Returns
 from headrace_router.runners import Runner, Sent
 
 _ONE_GROUP = ()
-CLOCK_SLACK_S = 0.005
 TICK_S = 0.001
 """The event loop's timers are rounded up to whole ones of these."""
 POLLED_S = 0.002
@@ -84,6 +84,7 @@ class Lane:
         self._user = user
         self._books = Books(clock, measures)
         self._incidents = Incidents(entry.model, entry.revision)
+        self._returns = Returns(self.queue, entry.model, limits.max_attempts, self._incidents, self.fail)
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
         self._linger: asyncio.TimerHandle | None = None
@@ -283,55 +284,20 @@ class Lane:
             runner.start_unreported = False
             self._user.cold_start_done(cold_start(runner, self._now()))
 
-    def _bundle_failed(self, runner: Runner, bundle: Bundle, code: int, detail: str) -> None:
-        """A poison request must not fail its batch-mates: the bundle is taken apart until it is alone."""
-        runner.pace.ended(bundle.rows, self._now())
-        cause_is_gone = code == _Code.BUNDLE_ERROR_CODE_DROPPED and self._expire(bundle)
-        items = _wanted(bundle)
-        if not items:
-            return
-        if code != _Code.BUNDLE_ERROR_CODE_DROPPED:
-            self._incidents.log("bundle failed", detail, instance=runner.placement.instance_id, code=code)
-        if code == _Code.BUNDLE_ERROR_CODE_WRONG_MODEL:
-            runner.reject()
-        if cause_is_gone:
-            self._retry(dispatch.Retry([items], []), code, detail)
-        elif code in (_Code.BUNDLE_ERROR_CODE_DROPPED, _Code.BUNDLE_ERROR_CODE_WRONG_MODEL) or (
-            code == _Code.BUNDLE_ERROR_CODE_OUT_OF_MEMORY and len(items) == 1
-        ):
-            self._retry(dispatch.after_return(items, self._limits.max_attempts), code, detail)
-        else:
-            self._retry(dispatch.after_error(items), code, detail)
-
-    def _expire(self, bundle: Bundle) -> bool:
-        """The runner found a deadline passed; its clock may be a little ahead of ours. Whether any has."""
-        horizon = self._now() + CLOCK_SLACK_S
-        for item in _wanted(bundle):
-            if item.deadline <= horizon:
-                self.fail(item, expired(item), "deadline")
-        return bundle.deadline <= horizon
-
     def bundles_lost(self, runner: Runner, lost: list[Sent]) -> None:
         self.outstanding -= len(lost)
         self.drain.lost()
         runner.pace.lost()
         for sent in lost:
-            retry = dispatch.after_loss(_wanted(sent.bundle), self._limits.max_attempts)
-            self._retry(retry, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, "its runner was lost each time that it was sent")
+            self._returns.lost(sent.bundle)
         self.runner_changed(runner)
 
-    def _retry(self, retry: dispatch.Retry, code: int, detail: str) -> None:
-        for items in retry.bundles:
-            for item in items:
-                account = item.account
-                account.in_flight -= 1
-                account.queued += 1
-                account.queued_bytes += item.size_bytes
-            self.queue.put_back(items)
-        for item in retry.failed:
-            error, outcome = failure(code, detail, self.entry.model)
-            self._incidents.log("request failed", detail, tenant=item.tenant, attempts=item.attempts)
-            self.fail(item, error, outcome)
+    def _bundle_failed(self, runner: Runner, bundle: Bundle, code: int, detail: str) -> None:
+        now = self._now()
+        runner.pace.ended(bundle.rows, now)
+        if code == _Code.BUNDLE_ERROR_CODE_WRONG_MODEL:
+            runner.reject()
+        self._returns.failed(bundle, code, detail, runner.placement.instance_id, now)
 
     def fail(self, item: Waiting, error: errors.HeadraceError, outcome: str) -> None:
         """Answers a request in hand with an error, wherever it is; once."""
@@ -370,7 +336,3 @@ class Lane:
         self.closed_for = error
         for item in list(self.waiting()):
             self.fail(item, error(), outcome)
-
-
-def _wanted(bundle: Bundle) -> list[Waiting]:
-    return [item for item in bundle.items if not item.answer.done()]
