@@ -236,10 +236,12 @@ def test_inputs_come_in_the_order_of_the_signature(
     ("time_left_s", "timeout_us", "deadline"),
     [
         pytest.param(None, None, None, id="nobody said when"),
-        pytest.param(2.0, None, 102.0, id="the transport did"),
+        pytest.param(2.0, None, 101.997, id="the transport did, and the answer has a way to go"),
+        pytest.param(0.01, None, 100.009, id="a tenth of little time is for the way"),
         pytest.param(None, 500_000, 100.5, id="the parameter did"),
         pytest.param(2.0, 500_000, 100.5, id="the parameter is earlier"),
-        pytest.param(0.25, 500_000, 100.25, id="the transport is earlier"),
+        pytest.param(0.25, 500_000, 100.247, id="the transport is earlier"),
+        pytest.param(0.25, 249_000, 100.247, id="the transport is earlier by the way"),
         pytest.param(None, 0, None, id="a timeout of 0 is none"),
     ],
 )

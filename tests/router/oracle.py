@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from headrace_router.core.backlog import PATIENCE_S
 from headrace_router.core.batching import Decision
+from headrace_router.core.judging import SHARE
 from headrace_router.core.waiting import Waiting
 
 Promise = Callable[[int], float | None]
@@ -87,18 +88,29 @@ class Round:
     max_rows: int
     max_bytes: int
 
-    def verdict(self, item: Waiting, taken: list[Waiting]) -> str:
+    def verdict(self, item: Waiting, taken: list[Waiting], beside: list[Waiting]) -> str:
+        """`beside`: all that waits in the ordered queue and was not left."""
         together = [*taken, item]
         rows = sum(each.rows for each in together)
         if taken and (rows > self.max_rows or sum(each.size_bytes for each in together) > self.max_bytes):
             return "stop"
         if item.deadline <= self.now:
             return "drop"
-        if self._meets(self.promise(rows), min(each.deadline for each in together)):
-            return "take"
-        if taken:
-            return "stop"
-        return "leave" if self._meets(self.best(item.rows), item.deadline) else "drop"
+        if not self._meets(self.promise(rows), min(each.deadline for each in together)):
+            return "stop" if taken else self._elsewhere(item, item.rows)
+        target = 0 if taken else self._held_up(item, beside)
+        return "take" if self._meets(self.promise(target), item.deadline) else self._elsewhere(item, target)
+
+    def _held_up(self, item: Waiting, beside: list[Waiting]) -> int:
+        """Rows that should go at least, of what waits as urgently for about as long and came with as much time."""
+        given_s = item.deadline - item.arrived
+        alike = [each for each in beside if each.group == item.group and each.level <= item.level]
+        due = [each.rows for each in alike if by_deadline(each)[0] <= item.deadline + given_s]
+        could = [rows for rows in range(1, min(self.max_rows, sum(due)) + 1) if (self.promise(rows) or 0.0) <= given_s]
+        return int(SHARE * max(could, default=0))
+
+    def _elsewhere(self, item: Waiting, rows: int) -> str:
+        return "leave" if self._meets(self.best(rows), item.deadline) else "drop"
 
     def _meets(self, needed_s: float | None, deadline: float) -> bool:
         return needed_s is None or self.now + needed_s <= deadline
@@ -107,7 +119,7 @@ class Round:
         """What becomes of the first bundle that came back."""
         fate: dict[str, list[Waiting]] = {"take": [], "drop": [], "leave": [], "stop": []}
         for item in waiting:
-            fate[self.verdict(item, fate["take"])].append(item)
+            fate[self.verdict(item, fate["take"], [])].append(item)
         return fate
 
     def explain(self, oracle: Oracle, taken: list[Waiting], dropped: list[Waiting]) -> Oracle | None:
@@ -123,49 +135,57 @@ class _Search:
         self.taken = taken
         self.seen: set[Hashable] = set()
 
-    def explain(self, oracle: Oracle, dropped: list[Waiting]) -> Oracle | None:
-        if not oracle.items:
+    def explain(
+        self, oracle: Oracle, dropped: list[Waiting], tried: frozenset[Hashable] = frozenset()
+    ) -> Oracle | None:
+        """`tried`: groups of which all that waits was left."""
+        untried = [item for item in oracle.items if item.group not in tried]
+        if not untried:
             return oracle if not self.taken and not dropped else None
-        for head in oracle.heads():
-            found = self.follow(oracle.branch(), head.group, 0, [], dropped)
+        for group in {item.group for item in (untried if tried else oracle.heads())}:
+            found = self.follow(oracle.branch(), group, 0, [], dropped, tried)
             if found is not None:
                 return found
         return None
 
     def follow(
-        self, oracle: Oracle, group: Hashable, count: int, left: list[Waiting], dropped: list[Waiting]
-    ) -> Oracle | None:
+        self, oracle: Oracle, group: Hashable, count: int, left: list[Waiting], dropped: list[Waiting],
+        tried: frozenset[Hashable],
+    ) -> Oracle | None:  # fmt: skip
         """From the state in which so many were taken and these left; `dropped` are still to be explained."""
-        state = (group, count, frozenset(map(id, left)), frozenset(map(id, dropped)))
+        state = (group, count, frozenset(map(id, left)), frozenset(map(id, dropped)), tried)
         if state in self.seen:
             return None
         self.seen.add(state)
         done = count == len(self.taken) and not dropped
         candidates = oracle.next_of(group, left)
         if not candidates:
-            return (oracle if done else None) if count or left else self.explain(oracle, dropped)
+            if count:
+                return oracle if done else None
+            return self.explain(oracle, dropped, tried | {group} if left else tried)
         for item in candidates:
-            found = self.step(oracle, group, item, count, left, dropped, done)
+            found = self.step(oracle, group, item, count, left, dropped, done, tried)
             if found is not None:
                 return found
         return None
 
     def step(
         self, oracle: Oracle, group: Hashable, item: Waiting, count: int, left: list[Waiting],
-        dropped: list[Waiting], done: bool,
+        dropped: list[Waiting], done: bool, tried: frozenset[Hashable],
     ) -> Oracle | None:  # fmt: skip
-        verdict = self.verdict(item, self.taken[:count])
+        beside = [each for each in oracle.items if each not in left]
+        verdict = self.verdict(item, self.taken[:count], beside)
         if verdict == "stop":
             return oracle if done else None
         if verdict == "leave":
-            return self.follow(oracle, group, count, [*left, item], dropped)
+            return self.follow(oracle, group, count, [*left, item], dropped, tried)
         after = oracle.branch()
         if verdict == "take" and not done and count < len(self.taken) and self.taken[count] is item:
             after.serve(item)
-            return self.follow(after, group, count + 1, left, dropped)
+            return self.follow(after, group, count + 1, left, dropped, tried)
         if verdict == "drop" and item in dropped:
             after.remove(item)
-            return self.follow(after, group, count, left, [each for each in dropped if each is not item])
+            return self.follow(after, group, count, left, [each for each in dropped if each is not item], tried)
         return None
 
 

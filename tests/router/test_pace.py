@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace_router.core.batching import MOST_LEFT, BatchLimits, cut
+from headrace_router.core.band import Watch
+from headrace_router.core.batching import BatchLimits, cut
+from headrace_router.core.judging import MOST_LEFT
 from headrace_router.core.latency import LASTING, STALE_S, LatencyModel
 from headrace_router.core.pace import Pace, Soonest
 from headrace_router.core.queue import Queue
@@ -27,6 +29,8 @@ class Fixed:
     base_s: float | None
     per_row_s: float = 0.0
     accepting: bool = True
+    solo: bool = False
+    watch: Watch = field(default_factory=Watch)
 
     @property
     def pace(self) -> Fixed:
@@ -139,15 +143,30 @@ def test_the_way_there_and_back_counts_and_one_stall_on_it_does_not() -> None:
     assert pace.predict(1, now) == pytest.approx(0.013, rel=0.1)
 
 
+def paused() -> Watch:
+    watch = Watch()
+    watch.allowance = 0
+    return watch
+
+
 @pytest.mark.parametrize(
     ("runners", "promised"),
     [
         ([Fixed(0.3), Fixed(0.1)], 0.1),
         ([Fixed(0.3), Fixed(0.1, accepting=False)], 0.3),
+        ([Fixed(0.3), Fixed(0.1, solo=True)], 0.3),
+        ([Fixed(0.3), Fixed(0.1, watch=paused())], 0.3),
         ([Fixed(0.3), Fixed(None)], None),
         ([], None),
     ],
-    ids=["the best", "of those that take bundles", "an unknown one may be quick", "nobody"],
+    ids=[
+        "the best",
+        "of those that take bundles",
+        "and beside others",
+        "and are not too slow",
+        "an unknown one may be quick",
+        "nobody",
+    ],
 )
 def test_what_the_best_of_several_runners_promises(runners: list[Fixed], promised: float | None) -> None:
     assert Soonest(runners).predict(1, 0.0) == promised
@@ -190,7 +209,62 @@ def test_what_only_another_runner_can_do_in_time_is_left_for_it(make_waiting: Ma
 
 
 def test_the_search_past_what_is_left_ends(make_waiting: Make, entry: RevisionEntry) -> None:
-    queue = queue_of([*(make_waiting(deadline=0.05) for _ in range(MOST_LEFT + 1)), make_waiting(deadline=9.0)])
-    slow = Fixed(0.1)
-    assert cut(queue, entry, 0.0, slow, LIMITS, soonest=Fixed(0.02)).bundle is None
+    urgent, patient = [make_waiting(deadline=0.05) for _ in range(MOST_LEFT)], make_waiting(deadline=9.0)
+    slow, quick = Fixed(0.1), Fixed(0.02)
+    decision = cut(queue_of([*urgent, patient]), entry, 0.0, slow, LIMITS, soonest=quick)
+    assert decision.bundle is not None
+    assert decision.bundle.items == [patient]
+    queue = queue_of([make_waiting(deadline=0.05), *urgent, patient])
+    assert cut(queue, entry, 0.0, slow, LIMITS, soonest=quick).bundle is None
     assert queue.count == MOST_LEFT + 2
+
+
+def test_a_group_that_is_left_for_another_runner_does_not_hold_up_the_others(
+    make_waiting: Make, entry: RevisionEntry
+) -> None:
+    urgent = make_waiting(group="a", deadline=0.05)
+    patient = [make_waiting(group="b", deadline=9.0) for _ in range(3)]
+    queue = queue_of([urgent, *patient])
+    decision = cut(queue, entry, 0.0, Fixed(0.1), LIMITS, soonest=Fixed(0.02))
+    assert decision.bundle is not None
+    assert decision.bundle.items == patient
+    assert cut(queue, entry, 0.0, Fixed(0.1), LIMITS, soonest=Fixed(0.02)).left
+
+
+@pytest.mark.parametrize(
+    ("head", "behind", "taken"),
+    [
+        pytest.param({}, {}, 8, id="who waited too long holds up as many as fill a bundle"),
+        pytest.param({}, {"count": 2}, 3, id="not where little waits"),
+        pytest.param({"now": 0.995}, {}, 3, id="not if it came with little time"),
+        pytest.param({}, {"deadline": None}, 3, id="nobody who has all the time"),
+        pytest.param({}, {"deadline": 1.5}, 3, id="nobody who has much more time"),
+        pytest.param({}, {"level": 2}, 3, id="nobody less urgent"),
+        pytest.param({"deadline": 1.0351}, {}, 7, id="seven rows of eight are enough"),
+    ],
+)
+def test_what_would_hold_up_a_whole_bundle_is_dropped_early(
+    make_waiting: Make, entry: RevisionEntry, head: dict[str, object], behind: dict[str, object], taken: int
+) -> None:
+    """Each row takes 5 ms; the first may be one of three rows, most of the others one of eight."""
+    queue = Queue(levels=2)
+    first = make_waiting(**{"now": 0.9, "deadline": 1.0199} | head)
+    rest = {"now": 0.95, "deadline": 1.05} | behind
+    count = rest.pop("count", 8)
+    assert isinstance(count, int)
+    for item in (first, *(make_waiting(**rest) for _ in range(count))):
+        queue.push(item)
+    decision = cut(queue, entry, 1.0, Fixed(0.0, 0.005), LIMITS)
+    assert decision.bundle is not None
+    assert (len(decision.bundle.items), first in decision.expired) == (taken, first not in decision.bundle.items)
+
+
+def test_what_one_runner_drops_early_is_left_for_another_that_could_fill_its_bundle(
+    make_waiting: Make, entry: RevisionEntry
+) -> None:
+    first = make_waiting(now=0.9, deadline=1.0199)
+    queue = queue_of([first, *(make_waiting(now=0.95, deadline=1.05) for _ in range(8))])
+    slow, quick = Fixed(0.0, 0.005), Fixed(0.0, 0.001)
+    decision = cut(queue, entry, 1.0, slow, LIMITS, soonest=Soonest([slow, quick]))
+    assert decision.bundle is not None
+    assert (len(decision.bundle.items), decision.expired, queue.head()) == (8, [], first)

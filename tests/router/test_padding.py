@@ -70,7 +70,7 @@ def request_of(make_waiting: Make, entry: RevisionEntry, x: np.ndarray) -> Waiti
     item.request.inputs[:] = [
         TensorData(name, "FP32", x.shape, array.tobytes()) for name, array in (("x", x), ("mask", ones))
     ]
-    item.group = group_of(item.request)
+    item.group = group_of(item.request, dict(entry.batching.padding))
     return item
 
 
@@ -119,7 +119,7 @@ def test_padding_is_less_than_what_is_real_along_each_dimension(make_waiting: Ma
 
 def test_what_has_the_largest_shape_is_not_copied(make_waiting: Make, padded: RevisionEntry) -> None:
     items = [request_of(make_waiting, padded, np.zeros((1, *shape), "<f4")) for shape in ((2, 3), (2, 4))]
-    rest, parts = padded_parts(items, 0, padded)
+    rest, parts = padded_parts(items, 0, dict(padded.batching.padding))
     assert rest == (2, 4)
     assert parts[1] is items[1].request.inputs[0].data
     assert np.frombuffer(parts[0], "<f4").reshape(2, 4)[:, 3].tolist() == [7.0, 7.0]
@@ -132,7 +132,7 @@ def test_every_datatype_can_be_padded(make_waiting: Make, padded: RevisionEntry,
     items = [make_waiting(entry=entry) for _ in range(2)]
     for item, width in zip(items, (1, 2), strict=True):
         item.request.inputs[:] = [TensorData("x", datatype, (1, width), np.zeros(width, kind).tobytes())]
-    _, parts = padded_parts(items, 0, entry)
+    _, parts = padded_parts(items, 0, dict(entry.batching.padding))
     one = 0x3F80 if datatype == "BF16" else 1
     assert np.frombuffer(parts[0], kind).tolist() == [0, one]
 

@@ -236,6 +236,30 @@ async def test_a_deadline_expires_in_the_queue_and_at_the_runner(
     assert await bench.infer(5.0) == [5.0, 5.0]
 
 
+async def test_a_deadline_that_passes_at_the_runner_costs_its_mates_no_attempt(
+    start_bench: StartBench, eventually: Eventually, scripts: SimpleNamespace
+) -> None:
+    """More often than a request may be sent, one beside it is too late."""
+
+    async def late(bundle: runner_pb2.Bundle) -> runner_pb2.BundleResult:
+        if not bundle.time_left_us:
+            answer: runner_pb2.BundleResult = await scripts.echo(bundle)
+            return answer
+        await asyncio.sleep(bundle.time_left_us / 1e6)
+        return scripts.failed(bundle, runner_pb2.BUNDLE_ERROR_CODE_DROPPED)  # type: ignore[no-any-return]
+
+    bench = await start_bench()
+    runner = await bench.add_runner("r1", late, slots=1)
+    blocking = asyncio.create_task(bench.infer(deadline=time.monotonic() + 0.02))
+    await eventually(lambda: len(runner.bundles) == 1)
+    hasty = [asyncio.create_task(bench.infer(deadline=time.monotonic() + 0.05 * number)) for number in range(2, 8)]
+    patient = asyncio.create_task(bench.infer(7.0))
+    assert await patient == [7.0, 7.0]
+    results = await asyncio.gather(blocking, *hasty, return_exceptions=True)
+    assert [type(result) for result in results] == [errors.DeadlineExceeded] * 7
+    assert {bundle.attempt for bundle in runner.bundles} == {0}
+
+
 async def test_the_models_own_default_timeout_counts_where_the_caller_set_none(start_bench: StartBench) -> None:
     batching = control_pb2.BatchingPolicy(default_timeout_us=20_000)
     bench = await start_bench(model={"batching": batching})

@@ -167,6 +167,18 @@ def test_a_full_bundle_does_not_linger_behind_another_group_or_for_rows_when_its
     assert cut_from(later, lingering, now=0.06).wait_until == pytest.approx(0.12)
 
 
+@pytest.mark.parametrize(("waiting", "taken"), [(3, 0), (4, 4), (6, 4)])
+def test_nothing_lingers_for_company_that_its_runner_may_not_have(
+    make_waiting: Make, entry: RevisionEntry, waiting: int, taken: int
+) -> None:
+    lingering = replace(entry, batching=Batching(max_queue_delay_s=0.1))
+    queue = Queue()
+    for _ in range(waiting):
+        queue.push(make_waiting())
+    decision = cut(queue, lingering, 0.0, LatencyModel(), LIMITS, most=4)
+    assert len(decision.bundle.items if decision.bundle else []) == taken
+
+
 def test_ageing_does_not_begin_the_delay_anew(make_waiting: Make, entry: RevisionEntry) -> None:
     queue = Queue(levels=2)
     queue.push(make_waiting(level=2))

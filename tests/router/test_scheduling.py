@@ -91,11 +91,14 @@ class Scheduling(RuleBasedStateMachine):
         within=st.sampled_from([None, 0.004, 0.01, 0.02, 0.05, 0.1, 40.0]),
         rows=st.sampled_from([1, 1, 2, MAX_ROWS]),
         size=st.sampled_from([1, 1, 30, 200]),
-        count=st.sampled_from([1, 4]),
+        count=st.sampled_from([1, 4, 9]),
+        spread=st.sampled_from([0.0, 0.05, 1.0]),
     )
-    def push(self, tenant: str, group: str, level: int, within: float | None, rows: int, size: int, count: int) -> None:
+    def push(
+        self, tenant: str, group: str, level: int, within: float | None, rows: int, size: int, count: int, spread: float
+    ) -> None:
         for number in range(count):
-            deadline = None if within is None else self.now + within * (1 + number)
+            deadline = None if within is None else self.now + within * (1 + number * spread)
             item = waiting(self.now, tenant, rows, group=group, level=level, deadline=deadline, size=size)
             self.everything.append(item)
             self.queue.push(item)
@@ -121,6 +124,8 @@ class Scheduling(RuleBasedStateMachine):
         if decision.bundle is not None:
             runner.held.append(decision.bundle)
             runner.pace.sent(decision.bundle.rows, self.now)
+        if decision.bundle is None and decision.expired and not decision.left:
+            return self.try_one(passed)
         if not suspect_waits:
             assert decision.left == (decision.bundle is None and self.queue.count > 0)
         return runner if decision.left else None
@@ -221,7 +226,7 @@ class Scheduling(RuleBasedStateMachine):
         self.queue.withdraw(item)
         self.over.append(item)
 
-    @rule(seconds=st.sampled_from([0.003, 0.003, 0.05, AGEING_S]))
+    @rule(seconds=st.sampled_from([0.003, 0.003, 0.015, 0.05, AGEING_S]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         due = [item for item in self.oracle.items if item.level > 1 and self.now - item.enqueued >= AGEING_S]

@@ -77,11 +77,12 @@ def encode_bundle(
     chunked: list[tuple[int, Sequence[Buffer]]] = []
     inline = 0
     total = len(frame)
+    padding = dict(entry.batching.padding)
     for index, first in enumerate(items[0].request.inputs):
         parts = [item.request.inputs[index].data for item in items]
         shape = (bundle.rows, *first.shape[1:]) if entry.batchable else first.shape
-        if entry.batching.padding:
-            rest, parts = padded_parts(items, index, entry)
+        if padding:
+            rest, parts = padded_parts(items, index, padding)
             shape = (bundle.rows, *rest)
         size = sum(map(len, parts))
         head = _tensor_head(first.name, first.datatype, shape)

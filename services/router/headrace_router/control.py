@@ -14,7 +14,7 @@ import grpc
 
 from headrace.control.v1 import control_pb2, control_pb2_grpc
 from headrace_common.logs import get_logger
-from headrace_router.runners import CHANNEL_OPTIONS
+from headrace_router.connections import CHANNEL_OPTIONS
 
 _log = get_logger()
 FIRST_BACKOFF_S = 0.05

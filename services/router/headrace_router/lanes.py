@@ -10,12 +10,13 @@ from typing import Protocol
 from headrace.runner.v1 import runner_pb2
 from headrace_common import errors
 from headrace_common.clock import Clock
-from headrace_router.books import Books, cold_start, expired, failure
+from headrace_router.books import Books, cold_start, expired
 from headrace_router.bundles import split_outputs
 from headrace_router.core import band, dispatch
 from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.batching import BatchLimits, Bundle, cut, group_of, has_one_group, waiting_suspect
 from headrace_router.core.comebacks import Comebacks
+from headrace_router.core.efficiency import EfficientSize
 from headrace_router.core.latency import LatencyModel
 from headrace_router.core.pace import Soonest
 from headrace_router.core.queue import Queue
@@ -24,10 +25,10 @@ from headrace_router.core.waiting import Answer, Stage, Waiting
 from headrace_router.domain import InferenceRequest, RevisionEntry, TensorData
 from headrace_router.incidents import Incidents
 from headrace_router.measures import ColdStart, Measures
+from headrace_router.returns import Returns
 from headrace_router.runners import Runner, Sent
 
 _ONE_GROUP = ()
-CLOCK_SLACK_S = 0.005
 TICK_S = 0.001
 """The event loop's timers are rounded up to whole ones of these."""
 POLLED_S = 0.002
@@ -52,6 +53,7 @@ class Lane:
 
     Attributes:
         in_hand: requests admitted and not yet answered.
+        outstanding: bundles at runners.
         most_queued: more than so many do not wait.
         timeout_s: of requests that set no deadline; 0: they have none.
         drain, comebacks: tell who would be late, and those who are refused when to return.
@@ -63,29 +65,29 @@ class Lane:
     def __init__(
         self, entry: RevisionEntry, limits: BatchLimits, clock: Clock, user: LaneUser, measures: Measures
     ) -> None:
-        self.entry = entry
+        self.set_entry(entry)
         self.queue = Queue(entry.batching.priority_levels, entry.batching.default_priority_level or 1)
         self.latency = LatencyModel()
         self.accounts: dict[str, Account] = {}
         self.runners: dict[str, Runner] = {}
         self._soonest = Soonest(self.runners.values())
         self.held: list[Waiting] = []
-        self.in_hand = 0
+        self.in_hand = self.outstanding = 0
         self.most_queued = 1 << 62
-        self.timeout_s = entry.batching.default_timeout_s
         self.drain = Drain()
         self.comebacks = Comebacks()
         self.closed_for: Callable[[], errors.HeadraceError] | None = None
         self.asked_at: float | None = None
         self.without_since: float | None = clock.monotonic()
+        self._worth = EfficientSize(max(1, entry.max_batch_size))
         self._limits = limits
         self._clock = clock
         self._now = clock.monotonic
         self._user = user
         self._books = Books(clock, measures)
         self._incidents = Incidents(entry.model, entry.revision)
+        self._returns = Returns(self.queue, entry.model, limits.max_attempts, self._incidents, self.fail)
         self._loop = asyncio.get_running_loop()
-        self._one_group = not entry.batchable or has_one_group(entry)
         self._flush_due = False
         self._linger: asyncio.TimerHandle | None = None
         self._linger_until = 0.0
@@ -93,7 +95,7 @@ class Lane:
     @property
     def most_rows(self) -> int:
         """Of a bundle, with requests as they wait now."""
-        most = self.entry.max_batch_size if self.entry.batchable else 1
+        most = self._worth.usual if self.entry.batchable else 1
         queue = self.queue
         if self.entry.instance_concurrency:
             most = min(most, max(1, int(self.entry.instance_concurrency * self.drain.rows_per_request)))
@@ -113,13 +115,16 @@ class Lane:
 
     def set_entry(self, entry: RevisionEntry) -> None:
         """The catalogue describes the revision anew: its signature came, or it is blocked."""
+        if max(1, entry.max_batch_size) != self._worth.most:
+            self._worth = EfficientSize(max(1, entry.max_batch_size))
         self.entry = entry
         self.timeout_s = entry.batching.default_timeout_s
         self._one_group = not entry.batchable or has_one_group(entry)
+        self._padding = dict(entry.batching.padding)
 
     def enter(self, request: InferenceRequest, answer: Answer, account: Account, now: float, *, hold: bool) -> Waiting:
         """Takes an admitted request in hand. Its answer is set on `answer`."""
-        group: Hashable = _ONE_GROUP if self._one_group else group_of(request)
+        group: Hashable = _ONE_GROUP if self._one_group else group_of(request, self._padding)
         level = self.queue.level_of(request.priority)
         item = Waiting(request, answer, account, group, level, now)
         if self.timeout_s and request.deadline is None:
@@ -170,17 +175,27 @@ class Lane:
             most = at_once - runner.requests if at_once else 0
             soonest = self._soonest if len(self.runners) > 1 else None
             decision = cut(
-                self.queue, self.entry, now, runner.pace, self._limits, soonest=soonest, suspect=suspect, most=most
+                self.queue,
+                self.entry,
+                now,
+                runner.pace,
+                self._limits,
+                soonest=soonest,
+                suspect=suspect,
+                most=most,
+                worth=self._worth.cut_at(),
             )
             for item in decision.expired:
                 self._unqueue(item)
                 self._fail(item, expired(item), "deadline")
-            if decision.expired:
-                self.drain.heed(late=True)
+            if decision.expired and self.queue.count:
+                self.drain.heed(late=True, outstanding=self.outstanding + 1)
             if decision.left:
                 passed.append(runner)
                 continue
             if decision.bundle is None:
+                if decision.expired:
+                    continue  # What is next now may be suspect, and for another runner.
                 if decision.wait_until is not None:
                     self._flush_at(decision.wait_until, now)
                 return
@@ -195,6 +210,7 @@ class Lane:
             item.account.in_flight += 1
         try:
             runner.send(bundle, now)
+            self.outstanding += 1
             runner.pace.sent(bundle.rows, now)
             runner.watch.sent(now)
         except Exception as error:  # noqa: BLE001 - its requests get an answer, and the queue goes on
@@ -229,6 +245,7 @@ class Lane:
     def add_runner(self, runner: Runner) -> None:
         self.runners[runner.placement.instance_id] = runner
         self.latency.seed(runner.placement.profile, self._now())
+        self._worth.seed(runner.placement.profile)
 
     def runner_ended(self, runner: Runner) -> None:
         if self.runners.get(runner.placement.instance_id) is runner:
@@ -253,6 +270,7 @@ class Lane:
         band.review(self.runners.values(), now)
 
     def bundle_done(self, runner: Runner, sent: Sent, result: runner_pb2.BundleResult) -> None:
+        self.outstanding -= 1
         if result.HasField("error"):
             self._bundle_failed(runner, sent.bundle, result.error.code, result.error.detail)
         else:
@@ -269,9 +287,10 @@ class Lane:
         bundle = sent.bundle
         now = self._now()
         runner.pace.answered(bundle.rows, compute_s, now)
+        self._worth.observe(bundle.rows, compute_s)
         self.drain.done(bundle.rows, len(bundle.items), now, waiting=self.queue.count >= self.backlog_from)
         if bundle.deadline != inf:
-            self.drain.heed(late=now > bundle.deadline)
+            self.drain.heed(late=now > bundle.deadline, outstanding=self.outstanding + 1)
         answered = self._books.answer(bundle, sent.at, outputs, compute_s, self.entry.slo_s)
         if answered:
             self._left(answered)
@@ -279,52 +298,20 @@ class Lane:
             runner.start_unreported = False
             self._user.cold_start_done(cold_start(runner, self._now()))
 
-    def _bundle_failed(self, runner: Runner, bundle: Bundle, code: int, detail: str) -> None:
-        """A poison request must not fail its batch-mates: the bundle is taken apart until it is alone."""
-        runner.pace.ended(bundle.rows, self._now())
-        if code == _Code.BUNDLE_ERROR_CODE_DROPPED:
-            self._expire(bundle)
-        items = _wanted(bundle)
-        if not items:
-            return
-        if code != _Code.BUNDLE_ERROR_CODE_DROPPED:
-            self._incidents.log("bundle failed", detail, instance=runner.placement.instance_id, code=code)
-        if code == _Code.BUNDLE_ERROR_CODE_WRONG_MODEL:
-            runner.reject()
-        if code in (_Code.BUNDLE_ERROR_CODE_DROPPED, _Code.BUNDLE_ERROR_CODE_WRONG_MODEL) or (
-            code == _Code.BUNDLE_ERROR_CODE_OUT_OF_MEMORY and len(items) == 1
-        ):
-            self._retry(dispatch.after_return(items, self._limits.max_attempts), code, detail)
-        else:
-            self._retry(dispatch.after_error(items), code, detail)
-
-    def _expire(self, bundle: Bundle) -> None:
-        """The runner found a deadline passed; its clock may be a little ahead of ours."""
-        horizon = self._now() + CLOCK_SLACK_S
-        for item in _wanted(bundle):
-            if item.deadline <= horizon:
-                self.fail(item, expired(item), "deadline")
-
     def bundles_lost(self, runner: Runner, lost: list[Sent]) -> None:
+        self.outstanding -= len(lost)
         self.drain.lost()
         runner.pace.lost()
         for sent in lost:
-            retry = dispatch.after_loss(_wanted(sent.bundle), self._limits.max_attempts)
-            self._retry(retry, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, "its runner was lost each time that it was sent")
+            self._returns.lost(sent.bundle)
         self.runner_changed(runner)
 
-    def _retry(self, retry: dispatch.Retry, code: int, detail: str) -> None:
-        for items in retry.bundles:
-            for item in items:
-                account = item.account
-                account.in_flight -= 1
-                account.queued += 1
-                account.queued_bytes += item.size_bytes
-            self.queue.put_back(items)
-        for item in retry.failed:
-            error, outcome = failure(code, detail, self.entry.model)
-            self._incidents.log("request failed", detail, tenant=item.tenant, attempts=item.attempts)
-            self.fail(item, error, outcome)
+    def _bundle_failed(self, runner: Runner, bundle: Bundle, code: int, detail: str) -> None:
+        now = self._now()
+        runner.pace.ended(bundle.rows, now)
+        if code == _Code.BUNDLE_ERROR_CODE_WRONG_MODEL:
+            runner.reject()
+        self._returns.failed(bundle, code, detail, runner.placement.instance_id, now)
 
     def fail(self, item: Waiting, error: errors.HeadraceError, outcome: str) -> None:
         """Answers a request in hand with an error, wherever it is; once."""
@@ -363,7 +350,3 @@ class Lane:
         self.closed_for = error
         for item in list(self.waiting()):
             self.fail(item, error(), outcome)
-
-
-def _wanted(bundle: Bundle) -> list[Waiting]:
-    return [item for item in bundle.items if not item.answer.done()]

@@ -32,9 +32,8 @@ def refuse_late(lane: Lane, account: Account, request: InferenceRequest, now: fl
     """The queue's own model says that the answer would come after the deadline."""
     deadline = now + lane.timeout_s if request.deadline is None else request.deadline
     level = lane.queue.level_of(request.priority)
-    outstanding = sum(runner.outstanding_bundles for runner in lane.runners.values())
     late_s = lane.drain.late_by(
-        lane.queue, level, request.tenant, request.rows, deadline, outstanding, lane.most_rows, now
+        lane.queue, level, request.tenant, request.rows, deadline, lane.outstanding, lane.most_rows, now
     )
     if late_s > 0.0:
         account.count("shed")

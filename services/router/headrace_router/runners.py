@@ -11,12 +11,11 @@ from typing import Any, Protocol
 import grpc
 
 from headrace.runner.v1 import runner_pb2
-from headrace_common import chunks
 from headrace_common.clock import Clock
-from headrace_common.frames import Buffer, FrameLink, frames_path
 from headrace_common.logs import get_logger
-from headrace_common.outbox import FrameOutbox, Outbox, Sending
+from headrace_common.outbox import Outbox, Sending
 from headrace_router.bundles import Read
+from headrace_router.connections import CHANNEL_OPTIONS, EXECUTE, Stream
 from headrace_router.core.band import Watch
 from headrace_router.core.batching import Bundle
 from headrace_router.core.latency import LatencyModel
@@ -25,20 +24,10 @@ from headrace_router.domain import RevisionEntry
 from headrace_router.transport import Received, Transport, Transports
 
 _log = get_logger()
-MOST_FRAME_BYTES = chunks.MOST_BUNDLE_BYTES + chunks.MESSAGE_BYTES
-EXECUTE = "/headrace.runner.v1.RunnerService/Execute"
 FIRST_BACKOFF_S = 0.01
 LONGEST_BACKOFF_S = 1.0
 SMOOTHING = 0.1
 """Weight of the newest bundle in a runner's mean time."""
-CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", chunks.MOST_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", chunks.MOST_MESSAGE_BYTES),
-    ("grpc.initial_reconnect_backoff_ms", 10),
-    ("grpc.min_reconnect_backoff_ms", 10),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +155,14 @@ class Runner:
         """Takes a slot. The caller has seen that there is one."""
         self._last_id += 1
         encoded = self._transport.encode(self._last_id, bundle, self._user.entry, now)
-        self.outstanding[self._last_id] = Sent(bundle, now)
-        self.free_slots -= 1
-        self.bundles += 1
-        self.solo = bundle.suspect
         if encoded.chunked:
             self._outbox.put_long(self._last_id, encoded.messages())
         else:
             self._outbox.put(encoded.message)
+        self.outstanding[self._last_id] = Sent(bundle, now)
+        self.free_slots -= 1
+        self.bundles += 1
+        self.solo = bundle.suspect
 
     def cancel(self, bundle_id: int) -> None:
         """Nobody wants the bundle any more: the runner may drop it if it has not begun."""
@@ -228,42 +217,9 @@ class Runner:
         return granted
 
     async def _stream(self, execute: Callable[[], Any]) -> None:
-        """One connection, from Attach to its end: by frames where the runner is on this machine and takes them."""
-        path = frames_path(self.placement.target)
-        link = FrameLink(self._receive_frame, MOST_FRAME_BYTES)
-        try:
-            if path is None:
-                raise FileNotFoundError
-            await asyncio.get_running_loop().create_unix_connection(lambda: link, path)
-        except OSError:
-            await self._stream_grpc(execute())
-        else:
-            await self._stream_frames(link)
-
-    async def _stream_frames(self, link: FrameLink) -> None:
-        link.peer_finished = lambda: link.abort("" if self._ending else "the runner closed it")
-        self._attach(FrameOutbox(link, _as_it_is))
-        try:
-            self._log_break(await asyncio.shield(link.ended))
-        finally:
-            link.abort("")
-
-    async def _stream_grpc(self, call: Any) -> None:
-        outbox: Outbox[bytes] = Outbox()
-        self._attach(outbox)
-        writer = asyncio.create_task(_write(outbox, call))
-        try:
-            while (message := await call.read()) is not grpc.aio.EOF:
-                self._receive(message)
-                del message  # Or it would be held while the next one is waited for.
-            status = await call.code()
-            if status is not grpc.StatusCode.OK:
-                self._log_break(f"{status.name}: {await call.details()}")
-        finally:
-            writer.cancel()
-            call.cancel()
-            await asyncio.wait([writer])
-            self._note_writer(writer)
+        """One connection, from Attach to its end."""
+        stream = Stream(self.placement.instance_id, self._attach, self._receive, lambda: self._ending)
+        self._log_break(await stream.run(self.placement.target, execute))
 
     def _attach(self, outbox: Sending[bytes]) -> None:
         self._outbox = outbox
@@ -281,9 +237,6 @@ class Runner:
         self.connected = True
         # The placement may have been left while the connection was made.
         self._half_close_if_done()
-
-    def _receive_frame(self, message: Buffer) -> None:
-        self._receive(runner_pb2.ExecuteResponse.FromString(bytes(message)))
 
     def _receive(self, message: runner_pb2.ExecuteResponse) -> None:
         kind = message.WhichOneof("message")
@@ -349,12 +302,6 @@ class Runner:
         self.connected = self._granted = self.solo = False
         self._user.bundles_lost(self, lost)
 
-    def _note_writer(self, writer: asyncio.Task[None]) -> None:
-        """A writer fails with its stream, whose reader says why; anything else is our mistake."""
-        error = None if writer.cancelled() else writer.exception()
-        if error is not None and not isinstance(error, grpc.aio.AioRpcError | asyncio.InvalidStateError):
-            _log.error("runner writer failed", instance=self.placement.instance_id, error=repr(error))
-
     def _log_break(self, reason: str) -> None:
         if reason and self._granted and not (self._draining or self._leaving):
             _log.warning(
@@ -364,14 +311,3 @@ class Runner:
                 bundles=len(self.outstanding),
                 reason=reason,
             )
-
-
-async def _write(outbox: Outbox[bytes], call: Any) -> None:
-    while (payload := await outbox.next()) is not None:
-        await call.write(payload)
-        del payload
-    await call.done_writing()
-
-
-def _as_it_is(message: bytes) -> bytes:
-    return message

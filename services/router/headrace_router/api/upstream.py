@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from headrace_common.errors import DeadlineExceeded, Unavailable
 from headrace_router.api.rules import Rule
-from headrace_router.runners import CHANNEL_OPTIONS
+from headrace_router.connections import CHANNEL_OPTIONS
 
 BRIDGE_S = 4.0
 """How long a call waits for an autoscaler that is away: a restart takes less."""

@@ -55,6 +55,19 @@ class Strand:
         step = len(self.items) // SAMPLE + 1
         return step * len([entry for entry in self.items[::step] if entry[0] <= deadline])
 
+    def rows_before(self, deadline: float, enough: int) -> int:
+        """Rows that are due before then, exactly; the count ends once there are enough."""
+        items, rows, places = self.items, 0, [0]
+        while places and rows < enough:
+            place = places.pop()
+            # A heap: what is below a later one is later still.
+            if place < len(items) and items[place][0] <= deadline:
+                item = items[place][2]
+                if item.backlog is self:
+                    rows += item.rows
+                places += (2 * place + 1, 2 * place + 2)
+        return rows
+
 
 class Share:
     """One tenant at one level."""
@@ -199,6 +212,15 @@ class Backlog:
             else:
                 return entry[2]
         return None
+
+    def rows_before(self, group: Hashable, deadline: float, enough: int) -> int:
+        """Rows of a group that are due before then; the count ends once there are enough."""
+        rows = 0
+        for _, _, strand in self._rings.get(group, ()):
+            if rows >= enough:
+                break
+            rows += strand.rows_before(deadline, enough - rows)
+        return rows
 
     def groups(self) -> tuple[Hashable, ...]:
         """At least those that something waits of."""

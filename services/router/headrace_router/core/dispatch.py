@@ -62,8 +62,8 @@ def pick(runners: Collection[R], *, suspect_waits: bool, passed: Collection[R] =
     """
     if not suspect_waits:
         return choose(runners, None, passed), False
-    reserved = choose_for_suspect(runners)
-    if reserved is not None and reserved not in passed and not reserved.outstanding_bundles and reserved.free_slots:
+    reserved = choose_for_suspect(runner for runner in runners if runner not in passed)
+    if reserved is not None and not reserved.outstanding_bundles and reserved.free_slots:
         return reserved, True
     return choose(runners, reserved, passed), False
 

@@ -24,14 +24,14 @@ TRY_EVERY = 24
 class EfficientSize:
     """Of one model. Sizes are rows; a size stands for all above half of it.
 
-    Args:
+    Attributes:
         most: the model's maximum batch.
     """
 
-    __slots__ = ("_costs", "_counts", "_most", "_place", "_places", "_since_trial")
+    __slots__ = ("_costs", "_counts", "_place", "_places", "_since_trial", "most")
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._places = _place_of(most) + 1
         self._costs = [0.0] * self._places
         self._counts = [0] * self._places
@@ -64,12 +64,12 @@ class EfficientSize:
         if self._since_trial >= TRY_EVERY:
             self._since_trial = 0
             place = self._trial()
-        return min(self._most, 1 << place)
+        return min(self.most, 1 << place)
 
     @property
     def usual(self) -> int:
         """The size that batches are cut at but for trials."""
-        return min(self._most, 1 << self._place)
+        return min(self.most, 1 << self._place)
 
     def _trial(self) -> int:
         """The next smaller size that nobody knows, or else the next larger one."""

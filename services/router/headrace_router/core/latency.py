@@ -8,10 +8,16 @@ FORGETTING = 0.98
 """Weight of the past at each observation: about the last 50 count."""
 ENOUGH = 5.0
 """Weight of observations below which the model does not know."""
+DRIFT = 2 * (1.0 - FORGETTING)
+"""Weight of the newest observation in the mean deviation."""
 CLIP = 4.0
 """An observation further than this many mean deviations from the line counts as being there."""
 LASTING = 8
 """So many observations in a row, all too far on one side, are no stalls: the past is forgotten for them."""
+SETTLED = 15.0
+"""Weight of observations below which each may move the line a lot."""
+REFIT = 8
+"""The line is solved when it is asked for; outliers are told by one that is at most so many observations old."""
 STALE_S = 1.0
 """An estimate older than this is no reason to refuse work: trying again is how it is corrected."""
 
@@ -24,7 +30,18 @@ class LatencyModel:
         prior: learns everything that this learns, and is asked while this does not know.
     """
 
-    __slots__ = ("_base", "_deviation", "_largest", "_moments", "_outliers", "_prior", "_seen_at", "_slope", "_weight")
+    __slots__ = (
+        "_base",
+        "_deviation",
+        "_largest",
+        "_moments",
+        "_outliers",
+        "_prior",
+        "_seen_at",
+        "_slope",
+        "_unsolved",
+        "_weight",
+    )
 
     def __init__(self, prior: LatencyModel | None = None) -> None:
         self._prior = prior
@@ -32,6 +49,7 @@ class LatencyModel:
         self._deviation = 0.0
         self._weight = 0.0
         self._moments = (0.0, 0.0, 0.0, 0.0)
+        self._unsolved = 0
         self._largest = 0.0
         self._base = 0.0
         self._slope = 0.0
@@ -44,21 +62,21 @@ class LatencyModel:
             seconds = self._clipped(rows, seconds)
         self._add(rows, seconds, FORGETTING, 1.0)
         self._seen_at = now
-        self._fit()
 
     def seed(self, profile: Sequence[tuple[int, float]], now: float) -> None:
         """Starts from times that were measured elsewhere, (rows, seconds): enough to know, and soon outweighed."""
         if profile and self._weight < ENOUGH:
-            self._weight, self._moments = 0.0, (0.0, 0.0, 0.0, 0.0)
+            self._forget()
             for rows, seconds in profile:
                 self._add(rows, seconds, 1.0, ENOUGH / len(profile))
             self._seen_at = now
-            self._fit()
 
     def predict(self, rows: float, now: float) -> float | None:
         """Seconds in the engine for a batch of so many rows."""
         if self._weight < ENOUGH or now - self._seen_at > STALE_S:
             return None if self._prior is None else self._prior.predict(rows, now)
+        if self._unsolved:
+            self._solve()
         return self._base + self._slope * rows
 
     @property
@@ -71,6 +89,8 @@ class LatencyModel:
         for batches of more than twice what was seen: too short a time is guessed for them where all were small."""
         if self._weight < ENOUGH or rows > 2 * self._largest:
             return None
+        if self._unsolved:
+            self._solve()
         return self._base + self._slope * rows
 
     def doubt(self) -> None:
@@ -81,15 +101,21 @@ class LatencyModel:
             self._weight = 2 * ENOUGH
             self._moments = (x * keep, y * keep, xx * keep, xy * keep)
 
+    def _forget(self) -> None:
+        self._weight, self._moments = 0.0, (0.0, 0.0, 0.0, 0.0)
+
     def _add(self, rows: int, seconds: float, keep: float, weight: float) -> None:
         x, y, xx, xy = self._moments
         wx = weight * rows
-        self._largest = max(float(rows), self._largest * keep)
+        largest = self._largest * keep
+        self._largest = rows if rows > largest else largest
         self._weight = self._weight * keep + weight
         self._moments = (x * keep + wx, y * keep + weight * seconds, xx * keep + wx * rows, xy * keep + wx * seconds)
+        self._unsolved += 1
 
-    def _fit(self) -> None:
+    def _solve(self) -> None:
         """Neither part may be negative: a batch costs something, and more rows never cost less."""
+        self._unsolved = 0
         n = self._weight
         x, y, xx, xy = self._moments
         spread = n * xx - x * x
@@ -102,16 +128,22 @@ class LatencyModel:
         self._base, self._slope = base, slope
 
     def _clipped(self, rows: int, seconds: float) -> float:
+        if self._unsolved >= REFIT or self._weight < SETTLED:
+            self._solve()
         expected = self._base + self._slope * rows
         residual = seconds - expected
         # A floor of a tenth lets a line that fitted perfectly move at all.
         bound = CLIP * max(self._deviation, 0.1 * expected, 1e-6)
-        if -bound <= residual <= bound:
-            self._outliers.clear()
-        elif self._has_changed(rows, seconds, residual > 0):
+        off = residual if residual >= 0.0 else -residual
+        if off <= bound:
+            if self._outliers:
+                self._outliers.clear()
+            self._deviation += (off - self._deviation) * DRIFT
             return seconds
-        self._deviation += (min(abs(residual), bound) - self._deviation) * (1.0 - FORGETTING) * 2
-        return expected + max(-bound, min(bound, residual))
+        if self._has_changed(rows, seconds, residual > 0):
+            return seconds
+        self._deviation += (bound - self._deviation) * DRIFT
+        return expected + (bound if residual > 0 else -bound)
 
     def _has_changed(self, rows: int, seconds: float, above: bool) -> bool:
         """Counts outliers on one side; once there are enough, they alone are the past."""
@@ -121,7 +153,8 @@ class LatencyModel:
         outliers.append((rows, seconds, above))
         if len(outliers) < LASTING:
             return False
-        self._weight, self._moments, self._deviation = 0.0, (0.0, 0.0, 0.0, 0.0), 0.0
+        self._forget()
+        self._deviation = 0.0
         for seen_rows, seen_s, _ in outliers[:-1]:
             self._add(seen_rows, seen_s, 1.0, 1.0)
         outliers.clear()

@@ -35,18 +35,19 @@ def padded_group(request: InferenceRequest, padding: Mapping[str, float]) -> Gro
     )
 
 
-def padded_parts(items: Sequence[Waiting], index: int, entry: RevisionEntry) -> tuple[Shape, list[Buffer]]:
+def padded_parts(items: Sequence[Waiting], index: int, padding: Mapping[str, float]) -> tuple[Shape, list[Buffer]]:
     """One input of a bundle, filled up where that is declared.
 
     Args:
         index: which of the requests' inputs.
+        padding: values of the inputs that may be filled up.
 
     Returns:
         The non-batch shape of all, and each request's data in it. What has the shape already is not copied.
     """
     tensors = [item.request.inputs[index] for item in items]
     rest = tensors[0].shape[1:]
-    value = dict(entry.batching.padding).get(tensors[0].name)
+    value = padding.get(tensors[0].name)
     if value is None:
         return rest, [tensor.data for tensor in tensors]
     rest = _largest(tensors)

@@ -189,17 +189,28 @@ class Queue:
                 if item is not None and item is not first:
                     yield item
 
-    def survey(self, group: Hashable, enough_rows: int, enough_bytes: int) -> tuple[bool, int, float]:
-        """Whether there is enough of a group; if not, its rows, and when the oldest came."""
-        rows, size, oldest = 0, 0, float("inf")
+    def survey(
+        self, group: Hashable, enough_rows: int, enough_bytes: int, enough_requests: int = 0
+    ) -> tuple[bool, int, float]:
+        """Whether there is enough of a group; if not, its rows, and when the oldest came. 0 requests never are."""
+        rows, size, requests, oldest = 0, 0, 0, float("inf")
         for item in self:
             if item.group == group and item.backlog is not None:
                 rows += item.rows
                 size += item.size_bytes
+                requests += 1
                 oldest = min(oldest, item.arrived)
-                if rows >= enough_rows or size >= enough_bytes:
+                if rows >= enough_rows or size >= enough_bytes or requests == enough_requests:
                     return True, rows, oldest
         return False, rows, oldest
+
+    def rows_before(self, item: Waiting, deadline: float, enough: int) -> int:
+        """Rows of its group, as urgent as it is and more, that are due before then; ends once there are enough."""
+        rows = 0
+        for level in self._levels[: item.level]:
+            if rows < enough:
+                rows += level.rows_before(item.group, deadline, enough - rows)
+        return rows
 
     def age(self, now: float) -> int:
         """Moves requests up that waited long at their level. How many."""

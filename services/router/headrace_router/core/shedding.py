@@ -4,7 +4,8 @@ What is measured is the lane itself, not its engines: the time between two bundl
 slot is taken. That holds whatever the runners are, however many there are and whatever lies between.
 What the prediction leaves out (results that come in clumps, a stall) is learned as a margin, by stochastic
 approximation of a quantile (Robbins and Monro, 1951): lateness widens it a lot, being in time narrows it a
-little. At most it is the time of what is at runners, so that a few hopeless deadlines refuse nobody else.
+little. At most it is a part of the time of what is at runners: hopeless deadlines refuse nobody else, and what
+runners make late whatever waits for them does not empty the queue that fills their bundles.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ SMOOTHING = 0.1
 TOO_LATE = 0.5
 IN_TIME = 0.005
 """How far one bundle moves the margin, in gaps: at rest where one bundle of a hundred is late."""
-MOST_GAPS = 64.0
+MARGIN = 0.5
+"""The margin is at most so much of a gap for each bundle at runners but one: so far may their results clump."""
 
 
 class Drain:
@@ -54,9 +56,17 @@ class Drain:
         self.rows_per_request += (rows / requests - self.rows_per_request) * SMOOTHING
         self._busy_since = now if waiting else None
 
-    def heed(self, *, late: bool) -> None:
-        """A bundle with a deadline was late, or an admitted request was given up for it; or it was in time."""
-        self._margin = min(MOST_GAPS, self._margin + TOO_LATE) if late else max(0.0, self._margin - IN_TIME)
+    def heed(self, *, late: bool, outstanding: int) -> None:
+        """A bundle with a deadline was answered late, or in time; late is too what was given up in a queue.
+
+        Only of a queue in which others wait: who found it empty was not judged.
+
+        Args:
+            outstanding: bundles at runners, this one too. The margin never gets larger than what is used of it: it
+                would have to come all the way back before anything changed.
+        """
+        step = TOO_LATE if late else -IN_TIME
+        self._margin = max(0.0, min(self._margin + step, MARGIN * (outstanding - 1)))
 
     def lost(self) -> None:
         """A runner went: the time until the next result says nothing."""
@@ -84,7 +94,7 @@ class Drain:
         elapsed_s = 0.0 if self._busy_since is None else min(now - self._busy_since, usual_s)
         in_hand_s = max(0.0, outstanding * usual_s - elapsed_s)
         last_s = self._gap(max_rows if bundles > 1 else total, now) or usual_s
-        return in_hand_s + bundles * last_s + usual_s * min(self._margin, outstanding)
+        return in_hand_s + bundles * last_s + usual_s * min(self._margin, MARGIN * (outstanding - 1))
 
     def late_by(
         self, queue: Queue, level: int, tenant: str, rows: int, deadline: float, outstanding: int, max_rows: int,

@@ -12,6 +12,10 @@ from headrace_common.identity import TENANT_KEY, tenant_of
 TRACEPARENT_KEY = "traceparent"
 TIMEOUT_KEY = "headrace-timeout-ms"
 _MAX_TIMEOUT_DIGITS = 12
+WAY_BACK_S = 0.003
+WAY_BACK_SHARE = 0.1
+"""So much of a transport's deadline, and at most such a share of it, is the answer's way to the caller: what is ready
+at the last moment arrives too late."""
 
 
 # Not frozen: one is made for each request, and that would cost it half a microsecond.
@@ -58,10 +62,17 @@ def caller_of_headers(headers: Mapping[str, str]) -> Caller:
 
 
 def deadline(now: float, time_left_s: float | None, timeout_s: float | None) -> float | None:
-    """The earlier of what transport and request say, in monotonic seconds; None: neither does."""
+    """When the answer has to be ready, in monotonic seconds; None: neither transport nor request says.
+
+    Args:
+        time_left_s: until the transport's deadline, by which the answer has to be there.
+        timeout_s: that the request itself names, for its execution.
+    """
     if time_left_s is None:
         return None if timeout_s is None else now + timeout_s
-    return now + (time_left_s if timeout_s is None else min(time_left_s, timeout_s))
+    way_back_s = time_left_s * WAY_BACK_SHARE
+    ready_s = time_left_s - (way_back_s if way_back_s < WAY_BACK_S else WAY_BACK_S)
+    return now + (ready_s if timeout_s is None or ready_s < timeout_s else timeout_s)
 
 
 def _timeout_s(text: str | None) -> float | None:
