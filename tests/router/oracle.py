@@ -102,9 +102,9 @@ class Round:
         return "take" if self._meets(self.promise(target), item.deadline) else self._elsewhere(item, target)
 
     def _held_up(self, item: Waiting, beside: list[Waiting]) -> int:
-        """Rows that should go at least, of what waits as urgently for about as long and came with as much time."""
+        """Rows that should go at least, of what waits at its level for about as long and came with as much time."""
         given_s = item.deadline - item.arrived
-        alike = [each for each in beside if each.group == item.group and each.level <= item.level]
+        alike = [each for each in beside if each.group == item.group and each.level == item.level]
         due = [each.rows for each in alike if by_deadline(each)[0] <= item.deadline + given_s]
         could = [rows for rows in range(1, min(self.max_rows, sum(due)) + 1) if (self.promise(rows) or 0.0) <= given_s]
         return int(SHARE * max(could, default=0))

@@ -7,10 +7,10 @@ is left for that one.
 
 A request that has waited too long can still be met, but only by a bundle of few rows, and the next one will have
 waited as long: an overloaded model would execute bundles of one row. Early drop, as in Nexus (Shen et al., SOSP
-2019, section 6.3): what would begin a bundle counts as too late here if its deadline leaves less than `SHARE` of
-the rows that would go without it. Those are the rows that wait with about its deadline, at most the maximum, and
-at most what its whole time, from its arrival to its deadline, would have allowed: who came with little time, or
-waits where little waits, holds up nobody.
+2019): what would begin a bundle counts as too late here if its deadline leaves less than `SHARE` of the rows that
+would go without it. Those are the rows that wait at its level with about its deadline, at most the maximum, and at
+most what its whole time, from its arrival to its deadline, would have allowed: who came with little time, or waits
+where little waits, holds up nobody.
 """
 
 from __future__ import annotations

@@ -205,12 +205,8 @@ class Queue:
         return False, rows, oldest
 
     def rows_before(self, item: Waiting, deadline: float, enough: int) -> int:
-        """Rows of its group, as urgent as it is and more, that are due before then; ends once there are enough."""
-        rows = 0
-        for level in self._levels[: item.level]:
-            if rows < enough:
-                rows += level.rows_before(item.group, deadline, enough - rows)
-        return rows
+        """Rows of its group and level that are due before then; the count ends once there are enough."""
+        return self._levels[item.level - 1].rows_before(item.group, deadline, enough)
 
     def age(self, now: float) -> int:
         """Moves requests up that waited long at their level. How many."""
