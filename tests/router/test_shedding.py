@@ -166,7 +166,7 @@ def poisson(make_waiting: Make) -> Callable[..., list[Waiting]]:
         first = make_waiting()
         while now < start_s + for_s:
             # Of one caller, as an account for each would take most of a test's time.
-            item = Waiting(pattern, first.answer, first.account, first.group, first.level, now)
+            item = Waiting(first.request, first.answer, first.account, first.group, first.level, now)
             until = deadline(now, deadline_s, None)
             assert until is not None
             item.deadline = until

@@ -65,6 +65,7 @@ class Lane:
     def __init__(
         self, entry: RevisionEntry, limits: BatchLimits, clock: Clock, user: LaneUser, measures: Measures
     ) -> None:
+        self._worth = EfficientSize(max(1, entry.max_batch_size))
         self.set_entry(entry)
         self.queue = Queue(entry.batching.priority_levels, entry.batching.default_priority_level or 1)
         self.latency = LatencyModel()
@@ -79,7 +80,6 @@ class Lane:
         self.closed_for: Callable[[], errors.HeadraceError] | None = None
         self.asked_at: float | None = None
         self.without_since: float | None = clock.monotonic()
-        self._worth = EfficientSize(max(1, entry.max_batch_size))
         self._limits = limits
         self._clock = clock
         self._now = clock.monotonic
