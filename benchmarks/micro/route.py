@@ -22,7 +22,7 @@ from headrace_common.clock import SystemClock
 from headrace_common.config import MeshConfig, ProcessContext, RouterConfig
 from headrace_common.telemetry import Telemetry
 from headrace_router.app import Router
-from headrace_router.ingress.library import IngressLibrary, Taken
+from headrace_router.ingress.native import IngressLibrary, Taken
 
 _HEADERS = [
     (b"content-type", b"application/grpc"),

@@ -23,7 +23,7 @@ from headrace.oip import inference_pb2, inference_pb2_grpc
 from headrace.v1 import models_pb2
 from headrace_common.config import MeshConfig, RouterConfig
 from headrace_common.grpc_server import new_server
-from headrace_router.ingress.library import IngressLibrary
+from headrace_router.ingress.native import IngressLibrary
 from headrace_router.oip.header import split
 
 sys.path.insert(0, str(Path(__file__).parent))

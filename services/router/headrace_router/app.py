@@ -25,7 +25,7 @@ from headrace_router.cache import CachedPlane, open_store
 from headrace_router.envoy.launch import CONTEXT_VARIABLE
 from headrace_router.health import RouterHealth, add_router_health
 from headrace_router.ingress.host import Ingress
-from headrace_router.ingress.library import LIBRARY, IngressLibrary
+from headrace_router.ingress.native import LIBRARY, IngressLibrary
 from headrace_router.oip.hot import HotInference
 from headrace_router.oip.hot_stream import HotStreams
 from headrace_router.oip.rest import RestApp

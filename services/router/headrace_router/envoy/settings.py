@@ -13,7 +13,7 @@ from string import Template
 
 from headrace_common.config import MIB, ProcessContext
 from headrace_common.errors import InvalidArgument
-from headrace_router.ingress.library import LIBRARY
+from headrace_router.ingress.native import LIBRARY
 
 _INGRESS = re.compile(r"^ *# \[ingress\].*?^ *# \[/ingress\]\n", re.MULTILINE | re.DOTALL)
 _APPLICATION = "headrace_router.app:app"

@@ -18,7 +18,7 @@ from headrace_common.identity import DEFAULT_TENANT, tenant_of
 from headrace_common.logs import get_logger
 from headrace_common.status import DETAILS_KEY
 from headrace_router.domain import InferenceResult
-from headrace_router.ingress.library import IngressLibrary, Kind, Taken
+from headrace_router.ingress.native import IngressLibrary, Kind, Taken
 from headrace_router.oip.caller import Caller
 from headrace_router.oip.hot import HotInference
 from headrace_router.oip.wire import ResponseTemplate
