@@ -22,6 +22,7 @@ from headrace.oip import inference_pb2, inference_pb2_grpc
 from headrace.v1 import models_pb2
 from headrace_common.config import MeshConfig, RouterConfig
 from headrace_common.grpc_server import new_server
+from headrace_router.envoy import admin_socket
 from headrace_router.ingress.native import IngressLibrary
 from headrace_router.oip.header import split
 
@@ -203,6 +204,29 @@ async def test_a_caller_that_leaves_is_withdrawn_from_the_queue(
             inside, 'headrace_queued_requests{model="waits",service_instance_id="router-0",tenant="default"} 0.0'
         )
         await scraped(inside, 'outcome="cancelled"')
+
+
+@pytest.mark.usefixtures("told")
+async def test_a_client_that_reads_late_gets_all_its_answers(
+    routers: tuple[envoy_child.EnvoyChild, envoy_child.EnvoyChild],
+) -> None:
+    """More answers than Envoy keeps for a connection by default, and than the sockets hold."""
+    router, count, together = routers[0], 14_000, 1_000
+    admin = admin_socket(router.context)
+    before = _completed(admin)
+    with raw_call.SlowReader(router.address) as client:
+        for sent in range(together, count + 1, together):
+            client.send(GOOD, together)
+            async with asyncio.timeout(WITHIN_S):
+                while await asyncio.to_thread(_completed, admin) < before + sent:
+                    continue
+        assert client.read_all() == count
+
+
+def _completed(admin: Path) -> int:
+    """Requests that this Envoy has answered."""
+    stats = envoy_child.ask(admin, "GET", "/stats?filter=front.downstream_rq_completed")
+    return sum(int(line.rpartition(" ")[2]) for line in stats.splitlines())
 
 
 async def scraped(inside: grpc.aio.Channel, line: str) -> None:

@@ -96,13 +96,23 @@ class Ingress:
                 get_logger().error("answers that are none", count=unanswered)
 
     def _take(self) -> None:
-        for taken in self._library.take(MOST_AT_ONCE):
-            answer = _Answer(self, taken[0])
-            try:
-                self._begin(taken, answer)
-            except Exception as error:  # noqa: BLE001 - every error becomes a status
-                if not answer.done():
-                    answer.set_exception(error)
+        """What came while the first were begun is taken along: it shares their bundle."""
+        left = MOST_AT_ONCE
+        while left > 0:
+            taken = self._library.take(left)
+            left -= len(taken)
+            for each in taken:
+                self._begin_or_fail(each)
+            if not self._library.waiting():
+                return
+
+    def _begin_or_fail(self, taken: Taken) -> None:
+        answer = _Answer(self, taken[0])
+        try:
+            self._begin(taken, answer)
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
+            if not answer.done():
+                answer.set_exception(error)
 
     def _begin(self, taken: Taken, answer: _Answer) -> None:
         _, kind, arrived, tenant, timeout, traceparent, came, header, request_id, spans = taken

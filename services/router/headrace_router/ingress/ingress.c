@@ -465,19 +465,29 @@ API void envoy_dynamic_module_on_http_filter_scheduled(void *filter, void *modul
   }
 }
 
-/* With the lock held: somebody's event is on its way as long as there is something to send. Returns what nobody is
- * there for any more, to be released without the lock. */
-static stream *see_to_waker(void) {
+/* With the lock held: some stream's event is to be on its way as long as there is something to send. If none is yet,
+ * the one chosen comes back in `waker`, with a reference, for `send_event`. Returns what nobody is there for any more, to
+ * be released without the lock. */
+static stream *see_to_waker(stream **waker) {
+  *waker = NULL;
   if (ingress.waker || !ingress.first_reply) return NULL;
   for (stream *s = ingress.first_reply; s; s = s->next) {
     if (atomic_load(&s->gone)) continue;
-    ingress.waker = s;
-    envoy_dynamic_module_callback_http_filter_scheduler_commit(s->scheduler, 1);
+    atomic_fetch_add(&s->refs, 1);
+    *waker = ingress.waker = s;
     return NULL;
   }
   stream *gone = ingress.first_reply;
   ingress.first_reply = ingress.last_reply = NULL;
   return gone;
+}
+
+/* Without the lock: the worker thread wakes up at once and wants it. The stream may have been destroyed meanwhile; its
+ * event then comes to nothing, and `destroy` has seen to another. */
+static void send_event(stream *waker) {
+  if (!waker) return;
+  envoy_dynamic_module_callback_http_filter_scheduler_commit(waker->scheduler, 1);
+  release(waker);
 }
 
 static void release_all(stream *s) {
@@ -506,12 +516,13 @@ API void envoy_dynamic_module_on_http_filter_destroy(void *module) {
   atomic_store(&s->gone, true);
   pthread_mutex_lock(&ingress.lock);
   leave_arriving(s);
-  stream *nobodys = NULL;
+  stream *nobodys = NULL, *waker = NULL;
   if (ingress.waker == s) {
     ingress.waker = NULL; /* its event will not come */
-    nobodys = see_to_waker();
+    nobodys = see_to_waker(&waker);
   }
   pthread_mutex_unlock(&ingress.lock);
+  send_event(waker);
   release_all(nobodys);
   release(s);
 }
@@ -677,10 +688,14 @@ static object *described(stream *s) {
 static void commit(stream *s) {
   pthread_mutex_lock(&ingress.lock);
   queue_reply(s);
-  stream *nobodys = see_to_waker();
+  stream *waker, *nobodys = see_to_waker(&waker);
   pthread_mutex_unlock(&ingress.lock);
+  send_event(waker);
   release_all(nobodys);
 }
+
+/* Whether there is something to take. Asked without the lock: what comes this instant wakes the event loop. */
+API int headrace_waiting(void) { return *(stream *volatile *)&ingress.first != NULL; }
 
 /* Up to `most` requests that have arrived, each (stream, kind, arrived, tenant, timeout, traceparent, body,
  * header, id, spans). The caller answers every one, once. A large body is (address, where its message begins,
@@ -762,8 +777,9 @@ API long headrace_reply(object *answers) {
     next = s->next;
     queue_reply(s);
   }
-  stream *nobodys = see_to_waker();
+  stream *waker, *nobodys = see_to_waker(&waker);
   pthread_mutex_unlock(&ingress.lock);
+  send_event(waker);
   release_all(nobodys);
   return bad;
 }

@@ -50,6 +50,7 @@ class IngressLibrary:
             ctypes.c_size_t,
         )
         self.take = _function(library.headrace_take, ctypes.py_object, ctypes.c_long)
+        self.waiting = _function(library.headrace_waiting, ctypes.c_int)
         self.reply = _function(library.headrace_reply, ctypes.c_long, ctypes.py_object)
         self.is_gone = _function(library.headrace_is_gone, ctypes.c_int, ctypes.c_void_p)
         self.give_up = _function(library.headrace_give_up, ctypes.c_long, ctypes.c_double)
