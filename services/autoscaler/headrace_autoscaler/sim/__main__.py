@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import orjson
 
@@ -16,6 +16,7 @@ from headrace_autoscaler.sim.cases import Changes, case_of_scenario, case_of_tra
 from headrace_autoscaler.sim.engine import simulate
 from headrace_autoscaler.sim.events import write_events
 from headrace_autoscaler.sim.outcome import Outcome
+from headrace_autoscaler.sim.plot import check_plot, draw
 from headrace_autoscaler.sim.scenarios import scenario
 from headrace_autoscaler.sim.score import Score, score
 from headrace_autoscaler.sim.trace import read_trace
@@ -29,6 +30,8 @@ _T = TypeVar("_T")
 def main() -> int:
     arguments = _parser().parse_args()
     try:
+        if arguments.plot:
+            check_plot(arguments.plot)
         case = _case(arguments)
         names = _names(arguments.policy)
         for note in case.notes:
@@ -61,6 +64,8 @@ def _run(case: Case, names: list[str], arguments: argparse.Namespace) -> list[Sc
     finally:
         if file:
             file.close()
+    if arguments.plot:
+        draw(outcomes, scores, arguments.plot)
     return scores
 
 
@@ -97,12 +102,18 @@ def _given(text: str | None, flag: str, parse: Callable[[str, str], _T]) -> _T |
     return None if text is None else parse(text, flag)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as `headrace` has it."""
+        self.exit(2, f"headrace: simulate: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="headrace_autoscaler.sim", description=__doc__)
+    parser = _Parser(prog="headrace_autoscaler.sim", description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--trace", type=Path, metavar="FILE")
     source.add_argument("--scenario", metavar="NAME")
-    parser.add_argument("--policy", required=True, metavar="P[,P...]", help="or: all")
+    parser.add_argument("--policy", default="all", metavar="P[,P...]")
     service = parser.add_mutually_exclusive_group()
     service.add_argument("--service-ms", type=_positive, metavar="N")
     service.add_argument("--service-per-token", type=_positive, metavar="MS")

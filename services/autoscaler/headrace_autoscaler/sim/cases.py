@@ -97,7 +97,7 @@ def _models_of(name: str, trace: Trace, changes: Changes) -> tuple[tuple[str, ..
 def _changed(conditions: Conditions, changes: Changes) -> Conditions:
     given = {field: value for field in Conditions.__slots__ if (value := getattr(changes, field, None)) is not None}
     changed = replace(conditions, **given)
-    if changes.standby is None:
+    if changes.standby is None and not conditions.standby:
         changed = replace(changed, standby=int(changed.cold_start_s < _FROM_STANDBY_S))
     if changes.starts_per_s is None and changed.nodes is not None:
         changed = replace(changed, starts_per_s=STARTS_PER_S * changed.nodes)

@@ -133,7 +133,7 @@ SCENARIOS = {
             15,
             1800.0,
             0.05,
-            Conditions(0.5, cold_start_s=0.06, nodes=40, instances_per_node=32, tenant_instances=110),
+            Conditions(0.5, cold_start_s=0.06, standby=40, nodes=40, instances_per_node=32, tenant_instances=110),
             _by_rate(lambda at: 40.0 + 0 * at),
             models=1000,
         ),

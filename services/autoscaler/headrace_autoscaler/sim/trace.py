@@ -1,7 +1,7 @@
 """Reads traces: CSV with a TIMESTAMP column, and model, tenant and GeneratedTokens where there are any.
 
-The format of the Azure Public Dataset's LLM inference traces: `2023-11-16 18:17:03.9799600`. Seconds as a number are read
-as well.
+The format of the Azure Public Dataset's LLM inference traces: `2023-11-16 18:17:03.9799600`. Seconds as a number are
+read as well.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from headrace_autoscaler.sim.workload import Seconds
 from headrace_common.errors import InvalidArgument
 
 _TOKENS = "generatedtokens"
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,26 +68,26 @@ def _read(path: str, lines: Iterable[str]) -> Trace:
     timestamp = header.index("timestamp")
     places = {name: header.index(name) for name in _CHECKS if name in header}
     columns: dict[str, list[str]] = {name: [] for name in places}
-    moments: list[float] = []
+    moments: list[int] = []
     for row in reader:
         if not row:
             continue
         where = f"trace {path}, line {reader.line_num}"
         if len(row) != len(header):
             raise InvalidArgument(f"{where}: expected {len(header)} fields as in the header; got {len(row)}")
-        moments.append(_seconds(row[timestamp].strip(), where))
+        moments.append(_micros(row[timestamp].strip(), where))
         for name, place in places.items():
             columns[name].append(_CHECKS[name](row[place].strip(), where))
     if not moments:
         raise InvalidArgument(f"trace {path}: has a header and no requests")
-    return _in_order(np.array(moments), columns)
+    return _in_order(np.array(moments, dtype=np.int64), columns)
 
 
-def _in_order(moments: Seconds, columns: dict[str, list[str]]) -> Trace:
+def _in_order(moments: NDArray[np.int64], columns: dict[str, list[str]]) -> Trace:
     order = np.argsort(moments, kind="stable")
     tokens = columns.get(_TOKENS)
     return Trace(
-        arrival_s=moments[order] - moments[order[0]],
+        arrival_s=(moments[order] - moments[order[0]]) / 1e6,
         tokens=None if tokens is None else np.array(tokens, dtype=np.float64)[order],
         models=_picked(columns.get("model"), order),
         tenants=_picked(columns.get("tenant"), order),
@@ -98,16 +99,16 @@ def _picked(names: list[str] | None, order: NDArray[np.int64]) -> list[str] | No
     return None if names is None else [names[index] for index in order]
 
 
-def _seconds(text: str, where: str) -> float:
+def _micros(text: str, where: str) -> int:
     if _NUMBER.fullmatch(text):
-        return float(text)
+        return round(float(text) * 1e6)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidArgument(
             f"{where}: TIMESTAMP: expected a time like 2023-11-16 18:17:03.9799600, or seconds; got {text!r}"
         ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _count(text: str, where: str) -> str:

@@ -1,9 +1,8 @@
 """Utilisation between two thresholds, by three names that say how much head-room they keep.
 
-Utilisation is the mean number of requests present (waiting or executing) per request that the instances can execute
-at once, so it passes 1 where requests queue. Above the upper threshold there are at once as many instances as put it
-in the middle between the two; below the lower one the same, but only a cooldown after the last change, so that a dip
-costs no cold starts.
+Utilisation is the share of the ready instances' time in which they did work. Over the upper threshold there are at once
+as many instances as put it in the middle between the two; under the lower one the same, but only a cooldown after the
+last change, so that a dip costs no cold starts.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
 from headrace_autoscaler.core.policies.bounds import bounded
 
 Sensitivity = Literal["normal", "cost", "latency"]
-_WINDOW_S = 30.0
+_WINDOW_S = 10.0
 _MULTIPLIERS: dict[Sensitivity, tuple[float, float]] = {
     "normal": (1.0, 1.0),
     "cost": (1.2, 0.8),
@@ -60,7 +59,8 @@ class ThresholdPolicy:
 
     def __init__(self, thresholds: Thresholds, sensitivity: Sensitivity = "normal") -> None:
         self._thresholds = thresholds.adjusted(sensitivity)
-        self._present = SlidingMean(_WINDOW_S)
+        self._busy = SlidingMean(_WINDOW_S)
+        self._ready = SlidingMean(_WINDOW_S)
         self._read_at: float | None = None
         self._changed_at: float | None = None
         self._target = 0
@@ -68,18 +68,20 @@ class ThresholdPolicy:
     def decide(self, reading: Reading, profile: Profile) -> Wish:
         now = reading.now
         if self._read_at is not None:
-            self._present.add(self._read_at, now, reading.concurrency_s)
+            self._busy.add(self._read_at, now, reading.busy_s)
+            self._ready.add(self._read_at, now, reading.ready_s)
         self._read_at = now
-        load = self._present.mean(now, self.interval_s) / max(1, profile.concurrency)
+        busy, ready = self._busy.mean(now, self.interval_s), self._ready.mean(now, self.interval_s)
+        utilisation = busy / ready if ready else 0.0
         running = reading.ready + reading.starting
-        wanted, reason = self._wanted(reading, load, running)
+        wanted, reason = self._wanted(reading, busy, utilisation)
         if wanted != self._target:
             self._changed_at = now
         self._target = wanted
         until = math.inf if wanted == 0 and not running else 0.0
         inputs = (
-            ("load", load),
-            ("utilisation", load / running if running else 0.0),
+            ("busy", busy),
+            ("utilisation", utilisation),
             ("up", self._thresholds.up),
             ("down", self._thresholds.down),
             ("ready", float(reading.ready)),
@@ -87,12 +89,12 @@ class ThresholdPolicy:
         )
         return bounded(Wish(wanted, reason, inputs, until), profile)
 
-    def _wanted(self, reading: Reading, load: float, running: int) -> tuple[int, str]:
+    def _wanted(self, reading: Reading, busy: float, utilisation: float) -> tuple[int, str]:
         present = reading.queued > 0 or reading.executing > 0
+        running = reading.ready + reading.starting
         if running == 0:
             return (1, "first request: nothing runs") if present else (0, "nothing runs and nothing has come")
-        utilisation = load / running
-        middle = math.ceil(load / ((self._thresholds.up + self._thresholds.down) / 2) - 1e-9)
+        middle = math.ceil(busy / ((self._thresholds.up + self._thresholds.down) / 2) - 1e-9)
         if utilisation > self._thresholds.up:
             return max(running, middle), "utilisation is over the upper threshold"
         if utilisation >= self._thresholds.down:
