@@ -92,8 +92,10 @@ class KpaPolicy:
         if _present(reading):
             return 1, "first request: nothing runs" if not running else "a request is present", 0.0
         if not running:
+            # A revision that comes back from zero is young again.
             self._stable.clear()
             self._panic.clear()
+            self._read_at = None
             return 0, "nothing runs and nothing has come", _FOREVER
         idle_s = reading.now - (reading.now if self._active_at is None else self._active_at)
         if idle_s < _STABLE_WINDOW_S:

@@ -62,22 +62,23 @@ class ThresholdPolicy:
         self._busy = SlidingMean(_WINDOW_S)
         self._ready = SlidingMean(_WINDOW_S)
         self._read_at: float | None = None
-        self._changed_at: float | None = None
-        self._target = 0
+        self._changed_at = 0.0
 
     def decide(self, reading: Reading, profile: Profile) -> Wish:
         now = reading.now
         if self._read_at is not None:
             self._busy.add(self._read_at, now, reading.busy_s)
             self._ready.add(self._read_at, now, reading.ready_s)
+        else:
+            # Of what ran before the first reading nothing is known.
+            self._changed_at = now
         self._read_at = now
         busy, ready = self._busy.mean(now, self.interval_s), self._ready.mean(now, self.interval_s)
         utilisation = busy / ready if ready else 0.0
         running = reading.ready + reading.starting
         wanted, reason = self._wanted(reading, busy, utilisation)
-        if wanted != self._target:
+        if wanted != running:
             self._changed_at = now
-        self._target = wanted
         until = math.inf if wanted == 0 and not running else 0.0
         inputs = (
             ("busy", busy),
@@ -102,6 +103,6 @@ class ThresholdPolicy:
         fewer = min(running, max(middle, 1 if present else 0))
         if fewer == running:
             return running, "utilisation is under the lower threshold, and one fewer would be too few"
-        if self._changed_at is not None and reading.now - self._changed_at < self._thresholds.cooldown_s:
+        if reading.now - self._changed_at < self._thresholds.cooldown_s:
             return running, "utilisation is under the lower threshold, but the cooldown is not over"
         return fewer, "utilisation is under the lower threshold"
