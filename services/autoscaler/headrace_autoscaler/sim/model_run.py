@@ -13,7 +13,7 @@ from headrace_autoscaler.sim.gate import Gate
 from headrace_autoscaler.sim.outcome import END_OF_RUN, Lifetime
 from headrace_autoscaler.sim.starts import StartRate
 
-READY, DONE, ARRIVAL, TICK, END = range(5)
+READY, DONE, ARRIVAL, END, TICK = range(5)
 """Kinds of events; of those at one moment, the lower kind comes first."""
 
 Event = tuple[float, int, int, Any]
