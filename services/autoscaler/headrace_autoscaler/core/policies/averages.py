@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+_ROUNDING = 1e-9
+"""What a running sum may be off by: nothing must not look like a little, which would be rounded up to an instance."""
+
 
 class SlidingMean:
     """Mean of a quantity over the last `window_s`, given its integral over consecutive periods.
@@ -32,7 +35,8 @@ class SlidingMean:
         begin, end, integral = self._periods[0]
         since = max(begin, now - self._window_s)
         before = integral * min(1.0, (since - begin) / (end - begin))
-        return max(0.0, self._sum - before) / max(shortest_s, now - since)
+        inside = self._sum - before
+        return inside / max(shortest_s, now - since) if inside > _ROUNDING else 0.0
 
     def clear(self) -> None:
         self._periods.clear()
