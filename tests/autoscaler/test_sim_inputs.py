@@ -1,14 +1,16 @@
 """What a simulation is run on: traces from files, named scenarios, and what the user changed."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headrace_autoscaler.sim.cases import Changes, case_of_scenario, case_of_trace
+from headrace_autoscaler.sim.plot import check_plot
 from headrace_autoscaler.sim.scenarios import SCENARIOS, scenario
 from headrace_autoscaler.sim.trace import Trace, read_trace
-from headrace_common.errors import InvalidArgument
+from headrace_common.errors import FailedPrecondition, InvalidArgument
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:03.9799600,4808,10
@@ -132,3 +134,10 @@ def test_a_scenario_is_the_same_every_time_and_inside_its_horizon(name: str) -> 
 def test_a_scenario_that_is_not_known_is_said_with_those_that_are() -> None:
     with pytest.raises(InvalidArgument, match=r"scenario 'calm' is not known; there are steady, .*zipf-1000"):
         scenario("calm")
+
+
+def test_a_png_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(FailedPrecondition, match="pip install matplotlib"):
+        check_plot(tmp_path / "picture.png")
+    check_plot(tmp_path / "picture.html")
