@@ -1,0 +1,150 @@
+"""`python -m headrace_autoscaler.sim`: simulates, and prints JSON. `headrace simulate` is the same for people."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import orjson
+
+from headrace_autoscaler.core.policies.named import POLICIES, policy_factory
+from headrace_autoscaler.sim.cases import Changes, case_of_scenario, case_of_trace
+from headrace_autoscaler.sim.engine import simulate
+from headrace_autoscaler.sim.events import write_events
+from headrace_autoscaler.sim.outcome import Outcome
+from headrace_autoscaler.sim.plot import check_plot, draw
+from headrace_autoscaler.sim.scenarios import scenario
+from headrace_autoscaler.sim.score import Score, score
+from headrace_autoscaler.sim.trace import read_trace
+from headrace_autoscaler.sim.workload import Case
+from headrace_common.errors import HeadraceError
+from headrace_common.quantities import parse_micros, parse_seconds
+
+_T = TypeVar("_T")
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        if arguments.plot:
+            check_plot(arguments.plot)
+        case = _case(arguments)
+        names = _names(arguments.policy)
+        for note in case.notes:
+            sys.stderr.write(f"headrace: {note}\n")
+        scores = _run(case, names, arguments)
+    except HeadraceError as error:
+        sys.stderr.write(f"headrace: {error.message}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"headrace: {error.filename or 'output'}: {error.strerror or error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    sys.stdout.buffer.write(orjson.dumps([each.view() for each in scores], option=orjson.OPT_INDENT_2) + b"\n")
+    return 0
+
+
+def _run(case: Case, names: list[str], arguments: argparse.Namespace) -> list[Score]:
+    outcomes: list[Outcome] = []
+    scores = []
+    file = arguments.events.open("wb") if arguments.events else None
+    try:
+        for name in names:
+            outcome = simulate(case, name, policy_factory(name))
+            scores.append(score(outcome))
+            if file:
+                write_events(outcome, file)
+            if arguments.plot:
+                outcomes.append(outcome)
+    finally:
+        if file:
+            file.close()
+    if arguments.plot:
+        draw(outcomes, scores, arguments.plot)
+    return scores
+
+
+def _case(arguments: argparse.Namespace) -> Case:
+    changes = Changes(
+        service_s=None if arguments.service_ms is None else arguments.service_ms / 1e3,
+        service_per_token_s=None if arguments.service_per_token is None else arguments.service_per_token / 1e3,
+        concurrency=arguments.concurrency,
+        slo_s=_given(arguments.slo, "--slo", parse_seconds),
+        cold_start_s=_given(arguments.cold_start, "--cold-start", parse_seconds),
+        models=arguments.models,
+        nodes=arguments.nodes,
+        instances_per_node=arguments.instances_per_node,
+        tenant_instances=arguments.tenant_instances,
+        standby=arguments.standby,
+        starts_per_s=arguments.starts_per_second,
+        queue_length=arguments.queue_length,
+        price_micros_per_hour=_given(arguments.price, "--price", parse_micros),
+        credit_micros=_given(arguments.slo_credit, "--slo-credit", parse_micros),
+    )
+    if arguments.scenario:
+        return case_of_scenario(scenario(arguments.scenario), changes)
+    return case_of_trace(str(arguments.trace), read_trace(arguments.trace), changes)
+
+
+def _names(text: str) -> list[str]:
+    names = list(POLICIES) if text == "all" else text.split(",")
+    for name in names:
+        policy_factory(name)
+    return names
+
+
+def _given(text: str | None, flag: str, parse: Callable[[str, str], _T]) -> _T | None:
+    return None if text is None else parse(text, flag)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as `headrace` has it."""
+        self.exit(2, f"headrace: simulate: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="headrace_autoscaler.sim", description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--trace", type=Path, metavar="FILE")
+    source.add_argument("--scenario", metavar="NAME")
+    parser.add_argument("--policy", default="all", metavar="P[,P...]")
+    service = parser.add_mutually_exclusive_group()
+    service.add_argument("--service-ms", type=_positive, metavar="N")
+    service.add_argument("--service-per-token", type=_positive, metavar="MS")
+    parser.add_argument("--starts-per-second", type=_positive, metavar="N")
+    for flag in ("--slo", "--cold-start", "--price", "--slo-credit"):
+        parser.add_argument(flag)
+    for flag in ("--concurrency", "--models", "--nodes", "--instances-per-node"):
+        parser.add_argument(flag, type=_whole(1), metavar="N")
+    for flag in ("--tenant-instances", "--standby", "--queue-length"):
+        parser.add_argument(flag, type=_whole(0), metavar="N")
+    parser.add_argument("--events", type=Path, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (0.0 < value < math.inf):
+        raise argparse.ArgumentTypeError(f"expected more than 0; got {text}")
+    return value
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected {least} or more; got {text}")
+        return value
+
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
