@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace.runner.v1 import runner_pb2_grpc
 from headrace_common.clock import SystemClock
+from headrace_common.collector import spare_the_collector
 from headrace_common.config import ProcessContext, load_context
 from headrace_common.errors import InvalidArgument
 from headrace_common.frames import FRAMES_SUFFIX
@@ -90,6 +91,7 @@ async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path) -> Non
     # First: who finds the one finds the other.
     bundles = BundleSocket(runner, Path(f"{socket}{FRAMES_SUFFIX}"))
     await bundles.start()
+    spare_the_collector()
     await server.start()
     try:
         async with asyncio.TaskGroup() as tasks:
