@@ -82,7 +82,7 @@ async def test_a_killed_runner_is_gone_when_kill_answers(setting: Setting) -> No
     exited = asyncio.create_task(provider.wait_exit("runner-a"))
     await asyncio.sleep(0)
     await provider.kill("runner-a")
-    assert await exited == "killed by SIGKILL"
+    assert (await exited).how == "killed by SIGKILL"
     assert await provider.list() == ()
     assert _leftovers(setting.runtime_dir) == []
 
@@ -90,7 +90,7 @@ async def test_a_killed_runner_is_gone_when_kill_answers(setting: Setting) -> No
 async def test_killing_what_is_not_there_is_no_error(setting: Setting) -> None:
     provider = setting.open()
     await provider.kill("runner-never")
-    assert await provider.wait_exit("runner-never") == "not running"
+    assert (await provider.wait_exit("runner-never")).how == "not running"
 
 
 async def test_a_runner_that_unloads_ends_by_itself(setting: Setting) -> None:
@@ -101,7 +101,7 @@ async def test_a_runner_that_unloads_ends_by_itself(setting: Setting) -> None:
     async with grpc.aio.insecure_channel(started.target) as channel:
         await runner_pb2_grpc.RunnerServiceStub(channel).Unload(runner_pb2.UnloadRequest(epoch=1))
     async with asyncio.timeout(START_S):
-        assert await exited == "exit status 0"
+        assert (await exited).how == "exit status 0"
     assert await provider.list() == ()
 
 
@@ -150,7 +150,7 @@ async def test_an_adopted_process_that_dies_is_noticed(directory: Path) -> None:
     await second.list()
     os.kill(started.pid, signal.SIGKILL)
     async with asyncio.timeout(START_S):
-        assert await second.wait_exit("runner-a") == "ended"
+        assert (await second.wait_exit("runner-a")).how == "ended"
         await first.wait_exit("runner-a")
     await second.close()
 

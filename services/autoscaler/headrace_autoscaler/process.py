@@ -21,7 +21,7 @@ from headrace_autoscaler.deploy_plan import Offer
 from headrace_autoscaler.fleet.fleet import FleetParts, RunnerFleet
 from headrace_autoscaler.measures import observe_fleet
 from headrace_autoscaler.providers.base import InstanceProvider
-from headrace_autoscaler.providers.local import LocalProvider
+from headrace_autoscaler.providers.local import LocalProvider, open_cgroups
 from headrace_autoscaler.providers.machine import capacity
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import SystemClock
@@ -85,7 +85,7 @@ class Autoscaler:
         catalogue = await StoredCatalogue.open(store, artifacts, self._clock)
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
         board = Board(prices, context.mesh.router.processes, self._clock)
-        provider = LocalProvider(context)
+        provider = LocalProvider(context, cgroups=await asyncio.to_thread(open_cgroups, context))
         room = capacity(config)
         parts = FleetParts(context, epoch, catalogue, provider, board, catalogue.add_usage, self._clock, room)
         fleet = RunnerFleet(parts)

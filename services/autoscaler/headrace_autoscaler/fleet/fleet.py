@@ -171,6 +171,7 @@ class RunnerFleet:
             queued=queued,
             in_flight=in_flight,
             requests=requests,
+            outgrown=self.history.outgrown(model),
         )
 
     def overview(self) -> FleetView:
@@ -182,6 +183,7 @@ class RunnerFleet:
             standby=tuple(
                 runner.view() for runner in self.registry if runner.state in waiting and runner.assignment is None
             ),
+            enforcement=self._parts.provider.enforcement,
         )
 
     # What routers say, through control/.

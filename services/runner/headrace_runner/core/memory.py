@@ -25,7 +25,7 @@ class Usage:
 
     Attributes:
         private_bytes: anonymous memory, resident or swapped out. Neither what is mapped from files, which the kernel
-            takes back when it likes and keeps once for all runners, nor shared memory: the bundle rings are the routers'.
+            takes back when it likes and keeps once for all runners, nor shared memory: bundle rings are the routers'.
         mapped_bytes: private writable memory, touched or not: what RLIMIT_DATA bounds (getrlimit(2)).
     """
 

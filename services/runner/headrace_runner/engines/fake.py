@@ -5,9 +5,10 @@
      "latency_ms": 2.0, "per_row_ms": 0.1,
      "behaviour": "echo", "fail_on": 7, "crash_on": 8, "hang_on": 9, "leak_bytes": 0, "leak_on": 10}
 
-A run keeps `leak_bytes` more of memory, and touches them, until the model is closed. Output i is a copy of input i. `behaviour` "fail", "crash" and "hang" act on every run, those of a load's
-probe and warm-up included, and so does `leak_bytes` without `leak_on`; `fail_on`, `crash_on`, `hang_on` and
-`leak_on` only where an element of the first input equals the value.
+Output i is a copy of input i. A run keeps `leak_bytes` more of memory, and touches them, until the model is closed.
+`behaviour` "fail", "crash" and "hang" act on every run, those of a load's probe and warm-up included, and so does
+`leak_bytes` without `leak_on`; `fail_on`, `crash_on`, `hang_on` and `leak_on` only where an element of the first input
+equals the value.
 """
 
 from __future__ import annotations
