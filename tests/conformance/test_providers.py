@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
+from headrace_autoscaler.domain import Resources
 from headrace_autoscaler.providers.base import InstanceProvider, StartFailed
 from headrace_autoscaler.providers.fake import FakeMachine, FakeProvider
 from headrace_autoscaler.providers.local import LocalProvider
@@ -85,6 +86,18 @@ async def test_a_killed_runner_is_gone_when_kill_answers(setting: Setting) -> No
     assert (await exited).how == "killed by SIGKILL"
     assert await provider.list() == ()
     assert _leftovers(setting.runtime_dir) == []
+
+
+async def test_a_runner_is_held_again_and_again_and_what_is_done_is_said(setting: Setting) -> None:
+    provider = setting.open()
+    started = await provider.start("runner-a")
+    await standby(started.target)
+    for millicores in (500, 2000):
+        held = await provider.hold("runner-a", Resources(millicores, 1 << 30))
+        assert held == provider.enforcement
+    assert held.cpu.startswith(("cgroup", "threads only, millicores are not enforced on this machine: "))
+    assert held.memory in ("cgroup and watchdog", "RLIMIT_DATA and watchdog")
+    await provider.hold("runner-never", Resources())
 
 
 async def test_killing_what_is_not_there_is_no_error(setting: Setting) -> None:
