@@ -116,7 +116,7 @@ class Lifecycle:
         ready = runner.state is RunnerState.READY
         if runner.advance(RunnerState.DRAINING, self._clock.monotonic()):
             self._log.info("instance draining", instance=runner.id, reason=reason, **_labels(runner))
-            self._tasks.start(self._unload(runner, reason, ready), f"drain {runner.id}")
+            self._tasks.start(self._unload(runner, reason, ready, self._timeouts.drain_s), f"drain {runner.id}")
 
     def stop(self, runner: Runner, reason: str) -> None:
         """For a runner that holds nothing, or whose time is up."""
@@ -142,17 +142,24 @@ class Lifecycle:
             runner.state_since = now
             self.stop(runner, f"{runner.state.label} for more than {limit_s:g} s")
 
-    async def shut_down(self) -> None:
-        """Unloads everything, in at most the drain timeout; what is left then is killed."""
+    async def shut_down(self, drain_s: float) -> None:
+        """Unloads everything, in at most this time, also what drains already; what is left then is killed."""
+        reason = "the mesh stops"
         for runner in self._registry:
-            if runner.state is RunnerState.READY:
-                self.drain(runner, "the mesh stops")
-            elif runner.state is not RunnerState.DRAINING:
-                self.stop(runner, "the mesh stops")
-        waiting = [asyncio.create_task(self._provider.wait_exit(runner.id)) for runner in self._registry]
+            if runner.state in (RunnerState.READY, RunnerState.DRAINING):
+                runner.advance(RunnerState.DRAINING, self._clock.monotonic())
+                self._tasks.start(self._unload(runner, reason, True, drain_s), f"unload {runner.id}")
+            else:
+                self.stop(runner, reason)
+        waiting = [
+            asyncio.create_task(self._provider.wait_exit(runner.id), name=runner.id) for runner in self._registry
+        ]
         if waiting:
-            _, late = await asyncio.wait(waiting, timeout=self._timeouts.drain_s + 1.0)
+            _, late = await asyncio.wait(waiting, timeout=drain_s + 1.0)
             for task in late:
+                self._log.warning(
+                    "runner killed", runner=task.get_name(), reason=f"not ended {drain_s:g} s after unload"
+                )
                 task.cancel()
         await asyncio.gather(*(self._kill(runner) for runner in self._registry))
 
@@ -193,6 +200,9 @@ class Lifecycle:
             self._start_failed(str(error))
             return
         runner.target, runner.pid = started.target, started.pid
+        if runner.state is RunnerState.GONE:
+            # Stopped while it was being started, when there was nothing to kill yet.
+            await self._kill(runner)
         await self._follow(runner)
 
     async def _follow(self, runner: Runner) -> None:
@@ -306,9 +316,9 @@ class Lifecycle:
                 await runner.gone.wait()
         return runner.over_memory
 
-    async def _unload(self, runner: Runner, reason: str, ready: bool) -> None:
+    async def _unload(self, runner: Runner, reason: str, ready: bool, drain_s: float) -> None:
         link = self._links.get(runner.id)
-        if not ready or link is None or not await link.unload(self._epoch, self._timeouts.drain_s, reason):
+        if not ready or link is None or not await link.unload(self._epoch, drain_s, reason):
             await self._kill(runner)
 
     async def _kill(self, runner: Runner) -> None:
