@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from headrace_autoscaler.process import Autoscaler
 from headrace_autoscaler.stopping import end_anyway
 from headrace_common.config import load_context
+from headrace_common.ending import leave
 from headrace_common.errors import HeadraceError
 from headrace_common.logs import configure_logging, get_logger
 
@@ -45,4 +46,4 @@ async def _run(autoscaler: Autoscaler) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -49,8 +49,8 @@ class Stopping:
 
 
 def end_anyway(code: int, after_s: float = _LAST_RESORT_S) -> None:
-    """Ends the process with this code if it is still there after the time: what a thread or a library does at the end
-    of an interpreter is nobody's to wait for. The log gets where each thread was."""
+    """Ends the process with this code if it is still there after the time: what a thread does at the end of an event
+    loop is nobody's to wait for. The log gets where each thread was."""
 
     def end() -> None:
         get_logger().error("ended by force", waited_s=after_s, threads=_threads())
