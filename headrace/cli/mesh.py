@@ -105,6 +105,7 @@ def status(as_json: Json = False) -> None:
         print_json(view)
         return
     print_fields({"version": view["version"], "uptime": f"{view['uptime_s']:.0f} s", "standby": len(view["standby"])})
+    print_fields({f"{name} enforced by": how for name, how in view["enforced"].items()})
     print_heading("routers")
     print_rows(view["routers"], ("id", "queued", "in_flight", "requests", "refused"))
     print_heading("models")

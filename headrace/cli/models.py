@@ -15,6 +15,7 @@ from headrace.cli.problems import found_here
 from headrace.cli.session import connect
 from headrace.errors import HeadraceError
 from headrace_common.identity import tenant_name
+from headrace_common.quantities import format_bytes, format_millis
 
 if TYPE_CHECKING:
     from headrace.client.messages import ModelOptions
@@ -279,9 +280,27 @@ def _print_model(view: dict[str, Any]) -> None:
         for kind in ("inputs", "outputs"):
             _print_rows(f"{kind} of version {version['version']}", version[kind], ("name", "datatype", "shape"))
     _print_rows("instances", view["instances"], ("id", "state", "version", "pid", "requests", "started_at"))
+    _print_enforced(view["instances"])
     phases = ("decide_ms", "place_ms", "load_ms", "warm_ms", "first_answer_ms", "total_ms")
     _print_rows("recent cold starts", view["cold_starts"]["recent"], ("at", "from_standby", *phases))
     _print_rows("decisions", view["decisions"], ("at", "current", "desired", "reason"))
+
+
+def _print_enforced(instances: list[dict[str, Any]]) -> None:
+    """Per instance what it may use and what holds it to that: "cpu: 1 (cgroup)"."""
+    rows = [
+        (
+            instance["id"],
+            f"{format_millis(instance['shape']['cpu_millicores'])} ({instance['enforced']['cpu']})",
+            f"{format_bytes(instance['shape']['memory_bytes'])} ({instance['enforced']['memory']})",
+            format_bytes(instance["private_bytes"]),
+        )
+        for instance in instances
+        if instance["enforced"]["cpu"]
+    ]
+    if rows:
+        print_heading("enforced")
+        print_table(("ID", "CPU", "MEMORY", "MEMORY HELD"), rows)
 
 
 def _cache_words(spec: dict[str, Any]) -> str | None:

@@ -50,6 +50,8 @@ def instance_view(instance: models_pb2.Instance) -> dict[str, Any]:
         "resident_bytes": instance.resident_bytes,
         "requests": instance.requests,
         "shape": _shape_view(instance.shape),
+        "private_bytes": instance.private_bytes,
+        "enforced": {"cpu": instance.cpu_enforcement, "memory": instance.memory_enforcement},
     }
 
 
@@ -59,6 +61,7 @@ def status_view(status: mesh_pb2.GetStatusResponse) -> dict[str, Any]:
         "version": status.version,
         "epoch": status.epoch,
         "uptime_s": _seconds(status.uptime),
+        "enforced": {"cpu": status.cpu_enforcement, "memory": status.memory_enforcement},
         "routers": [
             {
                 "id": router.id,

@@ -26,20 +26,24 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "epoch", "uptime", "routers", "standby", "models")
+    __slots__ = ("version", "epoch", "uptime", "routers", "standby", "models", "cpu_enforcement", "memory_enforcement")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     UPTIME_FIELD_NUMBER: _ClassVar[int]
     ROUTERS_FIELD_NUMBER: _ClassVar[int]
     STANDBY_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    CPU_ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
     version: str
     epoch: int
     uptime: _duration_pb2.Duration
     routers: _containers.RepeatedCompositeFieldContainer[RouterStatus]
     standby: _containers.RepeatedCompositeFieldContainer[_models_pb2.Instance]
     models: _containers.RepeatedCompositeFieldContainer[ModelSummary]
-    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., routers: _Optional[_Iterable[_Union[RouterStatus, _Mapping]]] = ..., standby: _Optional[_Iterable[_Union[_models_pb2.Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
+    cpu_enforcement: str
+    memory_enforcement: str
+    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., routers: _Optional[_Iterable[_Union[RouterStatus, _Mapping]]] = ..., standby: _Optional[_Iterable[_Union[_models_pb2.Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ..., cpu_enforcement: _Optional[str] = ..., memory_enforcement: _Optional[str] = ...) -> None: ...
 
 class RouterStatus(_message.Message):
     __slots__ = ("id", "queued", "in_flight", "requests", "refused", "connected_at")

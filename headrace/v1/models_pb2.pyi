@@ -251,7 +251,7 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., optional: bool = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ("id", "state", "revision", "version", "shape", "started_at", "pid", "resident_bytes", "requests")
+    __slots__ = ("id", "state", "revision", "version", "shape", "started_at", "pid", "resident_bytes", "requests", "cpu_enforcement", "memory_enforcement", "private_bytes")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -261,6 +261,9 @@ class Instance(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    CPU_ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
+    PRIVATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: str
     revision: int
@@ -270,7 +273,10 @@ class Instance(_message.Message):
     pid: int
     resident_bytes: int
     requests: int
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pid: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., requests: _Optional[int] = ...) -> None: ...
+    cpu_enforcement: str
+    memory_enforcement: str
+    private_bytes: int
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pid: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., requests: _Optional[int] = ..., cpu_enforcement: _Optional[str] = ..., memory_enforcement: _Optional[str] = ..., private_bytes: _Optional[int] = ...) -> None: ...
 
 class ColdStarts(_message.Message):
     __slots__ = ("count", "recent")

@@ -324,7 +324,7 @@ async def test_shutting_down_unloads_instances_and_leaves_no_runner(open_world: 
     world.fleet.catalogue_changed()
     await world.until(lambda: world.instances("m") and world.standby() == 1)
     [instance] = world.instances("m")
-    await world.fleet.shut_down()
+    await world.fleet.shut_down(30)
     assert world.machine.runners == {}
     assert world.machine.unloads == [instance]
 

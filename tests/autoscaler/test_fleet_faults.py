@@ -13,7 +13,16 @@ import pytest
 
 from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
 from headrace_autoscaler.core.backoff import Failures
-from headrace_autoscaler.domain import DecisionRecord, Limits, ModelFile, ModelSpec, Revision, RevisionState, Tenant
+from headrace_autoscaler.domain import (
+    DecisionRecord,
+    Limits,
+    ModelFile,
+    ModelSpec,
+    Resources,
+    Revision,
+    RevisionState,
+    Tenant,
+)
 from headrace_autoscaler.fleet.history import History
 from headrace_autoscaler.fleet.link import RunnerLink
 from headrace_autoscaler.providers.fake import FakeProvider
@@ -222,3 +231,100 @@ async def test_a_deploy_beyond_the_quota_says_so_at_once_and_its_instance_goes(o
     world.catalogue.tenant_list[0] = Tenant("acme", Limits(cpu_millicores=3000))
     world.fleet.catalogue_changed()
     await world.until(lambda: world.instances("q2") and world.instances("q3"))
+
+
+async def test_an_instance_over_its_memory_is_replaced_and_the_tenant_told(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m", tenant="acme", min_instances=1), revision_of("m"))
+    world.fleet.catalogue_changed()
+    await world.until(lambda: world.instances("m") and world.standby() == 1)
+    [first] = world.instances("m")
+    assert world.machine.held[first] == Resources(), "held before it loads"
+    [view] = world.fleet.view("m").instances
+    assert view.enforcement.cpu.startswith("threads only, millicores are not enforced on this machine: ")
+    world.machine.may_exit.clear()
+    await world.machine.runners[first].outgrow("over its memory: it holds 2Gi, and 1Gi is its share", 2 << 30)
+    # Another one serves while it answers what it holds.
+    await world.until(lambda: world.instances("m") not in ([], [first]))
+    world.machine.may_exit.set()
+    view = world.fleet.view("m")
+    said = f"instance {first} is replaced: over its memory: it holds 2Gi, and 1Gi is its share"
+    assert view.outgrown is not None
+    assert view.outgrown.reason == said
+    assert [(each.reason, dict(each.inputs)) for each in view.decisions if each.reason == said] == [
+        (said, {"memory_bytes": float(1 << 30)})
+    ]
+    assert world.fleet.placing.outgrown == {("acme", "m"): 1}
+    assert not world.fleet.placing.failures, "once is bad luck"
+
+
+async def test_what_the_kernel_killed_for_want_of_memory_counts_as_outgrown(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m", min_instances=1), revision_of("m"))
+    world.fleet.catalogue_changed()
+    await world.until(lambda: world.instances("m"))
+    [first] = world.instances("m")
+    await world.machine.runners[first].die("killed by SIGKILL", over_memory=True)
+    await world.until(lambda: world.fleet.view("m").outgrown)
+    assert world.fleet.view("m").outgrown.reason == (
+        f"instance {first} is replaced: over its memory: 1Gi is its share (killed by SIGKILL); "
+        "deploy the model with more memory"
+    )
+
+
+async def test_a_model_that_outgrows_its_memory_again_and_again_is_started_with_pauses(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m", min_instances=1), revision_of("m"))
+    world.fleet.catalogue_changed()
+    poison = RouterConfig().max_attempts
+    for round_ in range(poison + 3):
+        await world.until(lambda: world.instances("m") and world.standby() == 1)
+        [instance] = world.instances("m")
+        world.pass_time(20)
+        await world.machine.runners[instance].outgrow("over its memory", 2 << 30)
+        await world.until(lambda count=round_: sum(world.fleet.placing.outgrown.values()) == count + 1)
+        failed = max(0, round_ + 1 - poison)
+        assert world.fleet.placing.failed_count == failed
+        if failed:
+            await world.until(lambda: not world.fleet.view("m").instances)
+            world.fleet.decide_now()
+            assert len(world.machine.loads) == round_ + 1, "not at once"
+            if failed < 3:
+                world.pass_time(2.0**failed)
+    assert world.fleet.view("m").blocked_reason == (
+        "model 'm' outgrows its memory within 60 s of being ready: over its memory"
+    )
+    world.pass_time(5)
+    await world.until(lambda: world.instances("m"))
+    world.pass_time(59)
+    world.fleet.decide_now()
+    assert world.fleet.placing.failures, "it has not lasted long enough"
+    world.pass_time(1)
+    await world.until(lambda: not world.fleet.placing.failures)
+
+
+async def test_one_that_lasts_a_minute_is_replaced_without_a_pause(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m", min_instances=1), revision_of("m"))
+    world.fleet.catalogue_changed()
+    for round_ in range(RouterConfig().max_attempts + 2):
+        await world.until(lambda: world.instances("m") and world.standby() == 1)
+        [instance] = world.instances("m")
+        world.pass_time(61)
+        await world.machine.runners[instance].outgrow("over its memory", 2 << 30)
+        await world.until(lambda count=round_: sum(world.fleet.placing.outgrown.values()) == count + 1)
+    assert world.fleet.placing.failed_count == 0
+
+
+async def test_an_adopted_instance_is_held_again(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m", min_instances=1), revision_of("m"))
+    world.fleet.catalogue_changed()
+    await world.until(lambda: world.instances("m"))
+    [instance] = world.instances("m")
+    await world.fleet.close()
+    world.machine.held.clear()
+    successor = await world.successor()
+    await successor.until(lambda: world.machine.held.get(instance) == Resources())
+    await successor.until(lambda: successor.fleet.view("m").instances[0].enforcement.cpu)
+    await successor.fleet.close()

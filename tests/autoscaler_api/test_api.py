@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from headrace_autoscaler.api.log_files import LogFiles
 from headrace_autoscaler.domain import (
     ColdStart,
     DecisionRecord,
+    DeployFailure,
+    Enforcement,
     FleetView,
     InstanceView,
     Limits,
@@ -358,6 +361,21 @@ async def test_status_shows_routers_standby_and_models(api: Any, onnx_model: Onn
     (model,) = status.models
     assert (model.name, model.tenant, model.instances, model.requests) == ("m", "acme", 1, 3)
     assert model.state == models_pb2.MODEL_STATE_READY
+
+
+async def test_what_holds_instances_is_shown_and_the_newer_failure(api: Any, onnx_model: OnnxModel) -> None:
+    await api.deploy("m", {"m.onnx": onnx_model()}, tenant="acme")
+    held = Enforcement("cgroup", "cgroup and watchdog")
+    shown = replace(instance("ready"), enforcement=held, private_bytes=77)
+    outgrown = DeployFailure(api.clock.wall(), "instance i1 is replaced: over its memory")
+    api.fleet.views["m"] = ModelView(instances=(shown,), outgrown=outgrown)
+    api.fleet.fleet = FleetView(7, 0.0, enforcement=held)
+    model = (await api.models.GetModel(models_pb2.GetModelRequest(name="m"))).model
+    (one,) = model.instances
+    assert (one.cpu_enforcement, one.memory_enforcement, one.private_bytes) == ("cgroup", "cgroup and watchdog", 77)
+    assert model.last_failure.reason == "instance i1 is replaced: over its memory"
+    status = await api.mesh.GetStatus(mesh_pb2.GetStatusRequest())
+    assert (status.cpu_enforcement, status.memory_enforcement) == ("cgroup", "cgroup and watchdog")
 
 
 # Logs.

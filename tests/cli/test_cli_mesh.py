@@ -133,13 +133,17 @@ def test_status(mesh: Any, run: Run) -> None:
         routers=[{"id": "router-0", "queued": 2, "refused": 1}],
         standby=[{"id": "s", "state": "standby"}],
         models=[{"name": "iris", "tenant": "acme", "state": 4, "instances": 1}],
+        cpu_enforcement="cgroup",
+        memory_enforcement="cgroup and watchdog",
     )
     mesh.on(methods.GET_STATUS, status)
     shown = json.loads(run("status", "--json").out)
     assert (shown["version"], shown["epoch"], shown["uptime_s"]) == ("0.1.0", 3, 90.0)
     assert (shown["routers"][0]["queued"], shown["standby"][0]["state"]) == (2, "standby")
     assert shown["models"][0]["state"] == "ready"
+    assert shown["enforced"] == {"cpu": "cgroup", "memory": "cgroup and watchdog"}
     plain = run("status").out
+    assert "cpu enforced by:" in plain
     assert "router-0  2" in plain
     assert "iris  acme    ready" in plain
 

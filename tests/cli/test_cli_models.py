@@ -174,6 +174,23 @@ def test_describe_for_people_says_the_same(mesh: Any, run: Run) -> None:
         assert part in out
 
 
+def test_describe_says_what_holds_each_instance(mesh: Any, run: Run) -> None:
+    why = "threads only, millicores are not enforced on this machine: there are no control groups v2"
+    shape = {"cpu_millicores": 1500, "memory_bytes": 1 << 30}
+    instances = [
+        {"id": "a", "shape": shape, "cpu_enforcement": "cgroup", "memory_enforcement": "cgroup and watchdog"},
+        {"id": "b", "shape": shape, "cpu_enforcement": why, "memory_enforcement": "RLIMIT_DATA and watchdog",
+         "private_bytes": 77 << 20},
+    ]  # fmt: skip
+    mesh.on(methods.GET_MODEL, models_pb2.GetModelResponse(model={"instances": instances}))
+    out = run("describe", "iris").out
+    for part in ("1.5 (cgroup)", "1Gi (cgroup and watchdog)", f"1.5 ({why})", "1Gi (RLIMIT_DATA and watchdog)", "77Mi"):
+        assert part in out
+    shown = json.loads(run("describe", "iris", "--json").out)["instances"]
+    assert shown[1]["enforced"] == {"cpu": why, "memory": "RLIMIT_DATA and watchdog"}
+    assert shown[1]["private_bytes"] == 77 << 20
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
+from headrace_autoscaler.domain import Resources
 from headrace_autoscaler.providers.base import InstanceProvider, StartFailed
 from headrace_autoscaler.providers.fake import FakeMachine, FakeProvider
 from headrace_autoscaler.providers.local import LocalProvider
@@ -82,15 +83,27 @@ async def test_a_killed_runner_is_gone_when_kill_answers(setting: Setting) -> No
     exited = asyncio.create_task(provider.wait_exit("runner-a"))
     await asyncio.sleep(0)
     await provider.kill("runner-a")
-    assert await exited == "killed by SIGKILL"
+    assert (await exited).how == "killed by SIGKILL"
     assert await provider.list() == ()
     assert _leftovers(setting.runtime_dir) == []
+
+
+async def test_a_runner_is_held_again_and_again_and_what_is_done_is_said(setting: Setting) -> None:
+    provider = setting.open()
+    started = await provider.start("runner-a")
+    await standby(started.target)
+    for millicores in (500, 2000):
+        held = await provider.hold("runner-a", Resources(millicores, 1 << 30))
+        assert held == provider.enforcement
+    assert held.cpu.startswith(("cgroup", "threads only, millicores are not enforced on this machine: "))
+    assert held.memory in ("cgroup and watchdog", "RLIMIT_DATA and watchdog")
+    await provider.hold("runner-never", Resources())
 
 
 async def test_killing_what_is_not_there_is_no_error(setting: Setting) -> None:
     provider = setting.open()
     await provider.kill("runner-never")
-    assert await provider.wait_exit("runner-never") == "not running"
+    assert (await provider.wait_exit("runner-never")).how == "not running"
 
 
 async def test_a_runner_that_unloads_ends_by_itself(setting: Setting) -> None:
@@ -101,7 +114,7 @@ async def test_a_runner_that_unloads_ends_by_itself(setting: Setting) -> None:
     async with grpc.aio.insecure_channel(started.target) as channel:
         await runner_pb2_grpc.RunnerServiceStub(channel).Unload(runner_pb2.UnloadRequest(epoch=1))
     async with asyncio.timeout(START_S):
-        assert await exited == "exit status 0"
+        assert (await exited).how == "exit status 0"
     assert await provider.list() == ()
 
 
@@ -150,7 +163,7 @@ async def test_an_adopted_process_that_dies_is_noticed(directory: Path) -> None:
     await second.list()
     os.kill(started.pid, signal.SIGKILL)
     async with asyncio.timeout(START_S):
-        assert await second.wait_exit("runner-a") == "ended"
+        assert (await second.wait_exit("runner-a")).how == "ended"
         await first.wait_exit("runner-a")
     await second.close()
 

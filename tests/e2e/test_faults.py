@@ -47,6 +47,29 @@ def test_kill_9_of_the_only_runner_under_load(fresh_mesh: Any, models: Path, loa
     assert (clients.errors, clients.wrong) == ([], [])
 
 
+def test_a_leak_is_replaced_and_clients_see_no_error(
+    fresh_mesh: Any, tmp_path: Path, load: Any, eventually: Any
+) -> None:
+    tensors = [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
+    leaky = {"inputs": tensors, "outputs": [{**tensors[0], "name": "y"}], "latency_ms": 20, "leak_bytes": 1 << 20}
+    (tmp_path / "leaky.fake.json").write_text(json.dumps(leaky))
+    mesh = fresh_mesh("--standby", "2")
+    mesh.cli("deploy", str(tmp_path / "leaky.fake.json"), "--name", "leaky", "--memory", "192Mi", "--wait")
+    [first] = mesh.describe("leaky")["instances"]
+    assert first["enforced"]["memory"] in ("cgroup and watchdog", "RLIMIT_DATA and watchdog")
+    with load(mesh, "leaky", lambda asked, got: asked == got) as clients:
+        eventually(lambda: first["id"] not in {i["id"] for i in mesh.describe("leaky")["instances"]}, "it is replaced")
+        clients.more(50)
+    assert (clients.errors, clients.wrong) == ([], [])
+    view = mesh.describe("leaky")
+    assert f"instance {first['id']} is replaced: over its memory: it holds" in view["last_failure"]["reason"]
+    assert any(first["id"] in each["reason"] for each in view["decisions"]), "an event in its history"
+    told = mesh.cli("describe", "leaky").stdout
+    assert "192Mi (" in told, told
+    assert "cpu enforced by" in mesh.cli("status").stdout
+    assert "instance over its memory" in mesh.cli("logs", "leaky").stdout
+
+
 def test_kill_9_of_the_autoscaler(fresh_mesh: Any, models: Path, load: Any, eventually: Any) -> None:
     mesh = fresh_mesh("--standby", "1")
     mesh.cli("tenant", "set", "acme", "--concurrency", "64")

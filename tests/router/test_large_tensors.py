@@ -208,7 +208,7 @@ class OneProcess:
         plan = LoadPlan(directory, (file,), path.name, "fake", max_batch_size=8)
         telemetry = Telemetry.start("runner-1", TelemetryConfig())
         measures = Measures(telemetry, FakeClock())
-        self.executor = Executor(load(plan, import_engines(True), SystemClock()), FakeClock(), measures)
+        self.executor = Executor(load(plan, import_engines(True), SystemClock()), FakeClock(), measures, lambda: None)
         self.transport = Transport(Transports(shared_dir, half_bytes), "unix:/a/socket")
         self.memory = memory_of(runner_pb2.Attach(shared_memory=self.transport.path))
         self.transport.answered()

@@ -40,7 +40,9 @@ class Bench:
         path = fake_model(models, fail_on=13)
         file = ModelFile(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
         plan = LoadPlan(models, (file,), path.name, "fake")
-        self.executor = Executor(load(plan, import_engines(True), SystemClock()), self.clock, self.measures)
+        self.executor = Executor(
+            load(plan, import_engines(True), SystemClock()), self.clock, self.measures, lambda: None
+        )
 
     def execute(self, request: pb.ExecuteRequest, waited_s: float = 0.0) -> pb.BundleResult:
         job = Job(1, request.bundle, self.clock.monotonic(), lambda _job, _result: None)

@@ -65,7 +65,7 @@ class WatchStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[RunnerStatus, _Mapping]] = ...) -> None: ...
 
 class RunnerStatus(_message.Message):
-    __slots__ = ("runner_id", "pid", "state", "epoch", "instance_id", "tenant", "model", "revision", "version", "shape", "age", "resident_bytes", "engines", "reason")
+    __slots__ = ("runner_id", "pid", "state", "epoch", "instance_id", "tenant", "model", "revision", "version", "shape", "age", "resident_bytes", "engines", "reason", "over_memory", "private_bytes")
     RUNNER_ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,8 @@ class RunnerStatus(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     ENGINES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    OVER_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    PRIVATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     runner_id: str
     pid: int
     state: RunnerState
@@ -94,7 +96,9 @@ class RunnerStatus(_message.Message):
     resident_bytes: int
     engines: _containers.RepeatedScalarFieldContainer[str]
     reason: str
-    def __init__(self, runner_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[RunnerState, str]] = ..., epoch: _Optional[int] = ..., instance_id: _Optional[str] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resident_bytes: _Optional[int] = ..., engines: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ...) -> None: ...
+    over_memory: bool
+    private_bytes: int
+    def __init__(self, runner_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[RunnerState, str]] = ..., epoch: _Optional[int] = ..., instance_id: _Optional[str] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resident_bytes: _Optional[int] = ..., engines: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., over_memory: bool = ..., private_bytes: _Optional[int] = ...) -> None: ...
 
 class ModelFile(_message.Message):
     __slots__ = ("path", "sha256", "size_bytes")
@@ -107,7 +111,7 @@ class ModelFile(_message.Message):
     def __init__(self, path: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
-    __slots__ = ("epoch", "instance_id", "tenant", "model", "revision", "version", "directory", "files", "entry_point", "engine", "engine_options", "shape", "signature", "max_batch_size", "slots", "warmup", "traceparent")
+    __slots__ = ("epoch", "instance_id", "tenant", "model", "revision", "version", "directory", "files", "entry_point", "engine", "engine_options", "shape", "signature", "max_batch_size", "slots", "warmup", "traceparent", "cpu_in_cgroup", "memory_in_cgroup")
     class EngineOptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +136,8 @@ class LoadRequest(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     WARMUP_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    CPU_IN_CGROUP_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_IN_CGROUP_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     instance_id: str
     tenant: str
@@ -149,7 +155,9 @@ class LoadRequest(_message.Message):
     slots: int
     warmup: _containers.RepeatedCompositeFieldContainer[WarmupSample]
     traceparent: str
-    def __init__(self, epoch: _Optional[int] = ..., instance_id: _Optional[str] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., directory: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., entry_point: _Optional[str] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., slots: _Optional[int] = ..., warmup: _Optional[_Iterable[_Union[WarmupSample, _Mapping]]] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    cpu_in_cgroup: bool
+    memory_in_cgroup: bool
+    def __init__(self, epoch: _Optional[int] = ..., instance_id: _Optional[str] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., directory: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., entry_point: _Optional[str] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., slots: _Optional[int] = ..., warmup: _Optional[_Iterable[_Union[WarmupSample, _Mapping]]] = ..., traceparent: _Optional[str] = ..., cpu_in_cgroup: bool = ..., memory_in_cgroup: bool = ...) -> None: ...
 
 class WarmupSample(_message.Message):
     __slots__ = ("name", "batch_size", "inputs")

@@ -11,7 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from headrace_autoscaler.process import Autoscaler
+from headrace_autoscaler.stopping import end_anyway
 from headrace_common.config import load_context
+from headrace_common.ending import leave
 from headrace_common.errors import HeadraceError
 from headrace_common.logs import configure_logging, get_logger
 
@@ -38,8 +40,10 @@ async def _run(autoscaler: Autoscaler) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, autoscaler.stop)
-    return 1 if await autoscaler.run() else 0
+    code = 1 if await autoscaler.run() else 0
+    end_anyway(code)
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

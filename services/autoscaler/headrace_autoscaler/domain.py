@@ -205,6 +205,21 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Enforcement:
+    """What holds an instance to its resources, as people read it, and whether the kernel counts.
+
+    Attributes:
+        cpu: "cgroup", or "threads only, ..." with the reason.
+        memory: "cgroup and watchdog" or "RLIMIT_DATA and watchdog".
+    """
+
+    cpu: str = ""
+    memory: str = ""
+    cpu_in_cgroup: bool = False
+    memory_in_cgroup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceView:
     """An instance as `describe` shows it."""
 
@@ -218,6 +233,8 @@ class InstanceView:
     pid: int = 0
     resident_bytes: int = 0
     requests: int = 0
+    private_bytes: int = 0
+    enforcement: Enforcement = Enforcement()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +274,7 @@ class ModelView:
 
     Attributes:
         blocked_reason: not empty: an instance is wanted and impossible, for this reason.
+        outgrown: the last instance that outgrew its memory, in this autoscaler's time.
     """
 
     instances: tuple[InstanceView, ...] = ()
@@ -267,6 +285,7 @@ class ModelView:
     queued: int = 0
     in_flight: int = 0
     requests: int = 0
+    outgrown: DeployFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +304,7 @@ class FleetView:
     started_at: float
     routers: tuple[RouterView, ...] = ()
     standby: tuple[InstanceView, ...] = ()
+    enforcement: Enforcement = Enforcement()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,11 @@ def observe_fleet(telemetry: Telemetry, fleet: RunnerFleet) -> None:
         for model, count in fleet.history.cold_start_counts():
             yield count, {"model": model}
 
+    def outgrown() -> Iterator[_Observed]:
+        for (tenant, model), count in fleet.placing.outgrown.items():
+            yield count, {"tenant": tenant, "model": model}
+
+    telemetry.observe("headrace_instances_over_memory", "Instances that outgrew their memory.", "", outgrown)
     telemetry.observe("headrace_instances", "Instances by state.", "", instances, "gauge")
     telemetry.observe("headrace_standby_runners", "Runners without a model.", "", standby, "gauge")
     telemetry.observe("headrace_cold_starts", "Starts from zero.", "", cold_starts)

@@ -21,8 +21,9 @@ from headrace_autoscaler.deploy_plan import Offer
 from headrace_autoscaler.fleet.fleet import FleetParts, RunnerFleet
 from headrace_autoscaler.measures import observe_fleet
 from headrace_autoscaler.providers.base import InstanceProvider
-from headrace_autoscaler.providers.local import LocalProvider
+from headrace_autoscaler.providers.local import LocalProvider, open_cgroups
 from headrace_autoscaler.providers.machine import capacity
+from headrace_autoscaler.stopping import Stopping
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import SystemClock
 from headrace_common.config import MIB, ProcessContext
@@ -32,6 +33,11 @@ from headrace_common.telemetry import Telemetry
 
 _MAX_MESSAGE_BYTES = 64 * MIB
 _LAST_ANSWERS_S = 1.0
+_SHORT_S = 2.0
+"""For a step of the stop that waits for nobody else."""
+_NOBODY_WAITS_S = 1.0
+_SPARE_S = 4.0
+"""For a stop beyond its drain; whoever stops us gives us a little more."""
 
 
 @dataclass(slots=True)
@@ -85,7 +91,7 @@ class Autoscaler:
         catalogue = await StoredCatalogue.open(store, artifacts, self._clock)
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
         board = Board(prices, context.mesh.router.processes, self._clock)
-        provider = LocalProvider(context)
+        provider = LocalProvider(context, cgroups=await asyncio.to_thread(open_cgroups, context))
         room = capacity(config)
         parts = FleetParts(context, epoch, catalogue, provider, board, catalogue.add_usage, self._clock, room)
         fleet = RunnerFleet(parts)
@@ -119,19 +125,22 @@ class Autoscaler:
     async def _end(self, running: _Running) -> None:
         """Routers have been drained by whoever stops the mesh: what runs is not needed any more. One that
         was replaced leaves everything to its successor."""
-        self._log.info("stopping", replaced=self._was_replaced)
-        await _stop_serving(running.health)
-        await running.control.close()
+        routers = running.fleet.router_count
+        self._log.info("stopping", replaced=self._was_replaced, routers=routers)
+        # Without a router nobody waits for an answer.
+        drain_s = self._context.mesh.autoscaler.drain_timeout_s if routers else _NOBODY_WAITS_S
+        stopping = Stopping(self._clock, drain_s + _SPARE_S)
+        await stopping.step("health", _stop_serving(running.health), _SHORT_S)
+        await stopping.step("routers' streams", running.control.close(), _SHORT_S)
         # Before the server: whoever waits for a deploy is told why it ends.
-        await running.deploys.close()
-        await running.server.stop(_LAST_ANSWERS_S)
-        if self._was_replaced:
-            await running.fleet.close()
-        else:
-            await running.fleet.shut_down()
-        await running.provider.close()
-        await running.catalogue.close()
-        running.telemetry.shutdown()
+        await stopping.step("deploys", running.deploys.close(), _SHORT_S)
+        await stopping.step("last answers", running.server.stop(_LAST_ANSWERS_S), _LAST_ANSWERS_S + _SHORT_S)
+        fleet = running.fleet
+        await stopping.step("runners", fleet.close() if self._was_replaced else fleet.shut_down(drain_s))
+        await stopping.step("provider", running.provider.close(), _SHORT_S)
+        await stopping.step("catalogue", running.catalogue.close(), _SHORT_S)
+        await stopping.step("telemetry", asyncio.to_thread(running.telemetry.shutdown), _SHORT_S)
+        self._log.info("stopped")
         if not self._was_replaced:
             self._context.socket.unlink(missing_ok=True)
 

@@ -104,6 +104,11 @@ class AutoscalerConfig(_Section):
     max_artifact_bytes: int = Field(16 * 1024 * MIB, ge=MIB, description="Largest artifact.")
     price_per_cpu_hour: str = Field("0.0425", description="Money per CPU and hour of the local machine.")
     currency: str = Field("USD", description="Currency of every price.")
+    cgroup: str = Field(
+        "",
+        pattern=r"^(|off|/.+)$",
+        description="Control group (v2) that is divided among runners; empty: the autoscaler's own; off: none.",
+    )
 
 
 class RunnerConfig(_Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from headrace.v1 import mesh_pb2, models_pb2, tenants_pb2, usage_pb2
 from headrace_common.asgi_grpc import Call, GrpcAsgiApp, serve_lifespan
 from headrace_common.asgi_grpc.call import Receive, Scope, Send
 from headrace_common.clock import Clock, SystemClock
+from headrace_common.collector import spare_the_collector
 from headrace_common.config import ProcessContext, RouterConfig, load_context
 from headrace_common.grpc_server import add_process_service
 from headrace_common.identity import TENANT_KEY, tenant_of
@@ -145,21 +145,10 @@ async def _running() -> AsyncIterator[None]:
     try:
         async with router.running():
             _router = router
-            _spare_the_collector()
+            spare_the_collector()
             get_logger().info("started", listen=context.listen)
             yield
     finally:
         _router = None
         telemetry.shutdown()
         get_logger().info("stopped")
-
-
-def _spare_the_collector() -> None:
-    """What lives for ever is not looked at again, and what requests leave is looked at seldom.
-
-    Requests make no cycles that matter, and with hundreds in flight the default thresholds have the
-    collector look for them every few dozen requests.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)

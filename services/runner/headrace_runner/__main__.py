@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
 from pathlib import Path
@@ -17,7 +16,9 @@ from pydantic import ValidationError
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace.runner.v1 import runner_pb2_grpc
 from headrace_common.clock import SystemClock
+from headrace_common.collector import spare_the_collector
 from headrace_common.config import ProcessContext, load_context
+from headrace_common.ending import leave
 from headrace_common.errors import InvalidArgument
 from headrace_common.frames import FRAMES_SUFFIX
 from headrace_common.grpc_server import add_health, add_process_service, new_server
@@ -54,10 +55,8 @@ def main() -> int:
         engine_ended = loop.run(_serve(context))
     context.socket.unlink(missing_ok=True)
     if not engine_ended:
-        # The engine hangs or still loads, and its thread would be torn down while it runs native code.
+        # It hangs or still loads; its thread ends with the process.
         get_logger().warning("engine_abandoned")
-        sys.stderr.flush()
-        os._exit(0)
     return 0
 
 
@@ -90,6 +89,7 @@ async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path) -> Non
     # First: who finds the one finds the other.
     bundles = BundleSocket(runner, Path(f"{socket}{FRAMES_SUFFIX}"))
     await bundles.start()
+    spare_the_collector()
     await server.start()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -125,4 +125,4 @@ def _prepare_validation() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -59,8 +59,13 @@ def refusal(bundle_id: int, code: pb.BundleErrorCode, detail: str) -> Answer:
 class Executor:
     """Executes bundles on a loaded model."""
 
-    def __init__(self, loaded: Loaded, clock: Clock, measures: Measures) -> None:
+    def __init__(self, loaded: Loaded, clock: Clock, measures: Measures, out_of_memory: Callable[[], None]) -> None:
+        """
+        Args:
+            out_of_memory: called before the answer to a bundle for which there was no memory.
+        """
         self._loaded = loaded
+        self._out_of_memory = out_of_memory
         self._clock = clock
         self._measures = measures
         self._inputs = {spec.name: spec for spec in loaded.signature.inputs}
@@ -99,7 +104,12 @@ class Executor:
             except BaseException:
                 writer.abandon()
                 raise
+        except MemoryError:
+            self._out_of_memory()
+            answer = refusal(bundle.bundle_id, OUT_OF_MEMORY, "no memory for its tensors")
         except EngineError as error:
+            if isinstance(error, OutOfMemory):
+                self._out_of_memory()
             answer = refusal(bundle.bundle_id, _code(error), str(error))
         except Exception as error:  # noqa: BLE001 - whatever an engine raises, only this bundle fails
             get_logger().error("bundle_failed", error=repr(error), exc_info=error)

@@ -12,7 +12,7 @@ from headrace_common.errors import InvalidArgument
 from headrace_runner import files, samples
 from headrace_runner.core.signature import Signature, fixed_batch_reason, make_signature, mismatch
 from headrace_runner.domain import Loaded, LoadPlan, WarmupSample
-from headrace_runner.engines.base import Engine, EngineError, LoadedModel, ModelSource
+from headrace_runner.engines.base import Engine, EngineError, LoadedModel, ModelSource, OutOfMemory
 from headrace_runner.engines.registry import pick
 from headrace_runner.probe import probe_rows, workable_size
 from headrace_runner.tensors import decode
@@ -47,6 +47,8 @@ def load(plan: LoadPlan, engines: Mapping[str, Engine], clock: Clock) -> Loaded:
             source = _verify(plan, engine)
         with phase("session"):
             model = engine.load(source)
+    except (OutOfMemory, MemoryError) as error:
+        raise InvalidArgument(f"{error}; it does not fit its memory: deploy it with more") from error
     except EngineError as error:
         raise InvalidArgument(str(error)) from error
     try:

@@ -10,16 +10,19 @@ from collections.abc import AsyncIterator, Mapping
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace.v1.resources_pb2 import InstanceShape
 from headrace_common.clock import Clock
-from headrace_common.errors import FailedPrecondition, HeadraceError
+from headrace_common.collector import spare_the_collector
+from headrace_common.errors import FailedPrecondition, HeadraceError, InvalidArgument
 from headrace_common.logs import get_logger
 from headrace_common.outbox import Sending
 from headrace_runner.core.lifecycle import LEAVING, Admission, Standing, State
+from headrace_runner.core.memory import GRACE_S
 from headrace_runner.domain import Loaded, LoadPlan
 from headrace_runner.engines.base import Engine
 from headrace_runner.execution import Executor
 from headrace_runner.loading import load
 from headrace_runner.measures import Measures
-from headrace_runner.process import resident_bytes
+from headrace_runner.memory_guard import MemoryGuard
+from headrace_runner.process import memory_usage, resident_bytes
 from headrace_runner.streams import ExecuteStream
 from headrace_runner.wire import duration, holding_of, load_response, plan_of, status
 from headrace_runner.worker import EngineWorker
@@ -66,6 +69,8 @@ class Runner:
         self._drain_by = math.inf
         self._stirred = asyncio.Event()
         self._gone = asyncio.Event()
+        self._memory = MemoryGuard(clock, self._outgrew)
+        self._over_memory: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def standby(self) -> None:
         """Engines are imported and the socket is open. No step back for one that was told to stop meanwhile."""
@@ -86,7 +91,7 @@ class Runner:
             self._shape = request.shape if request.HasField("shape") else None
             self._advance_to(self.standing.begin_load(wanted))
             plan = plan_of(request, self._default_max_batch_size)
-            self._loading = asyncio.create_task(self._run_load(plan, request.traceparent))
+            self._loading = asyncio.create_task(self._run_load(plan, request))
         if self._loading is None:
             raise FailedPrecondition("this runner is not loading")
         # The load outlives a caller that goes away: another one may ask for its outcome.
@@ -126,6 +131,7 @@ class Runner:
 
     async def close(self) -> None:
         """Leaves no task behind. A load that still runs on the engine's thread is abandoned."""
+        self._memory.stop()
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
@@ -151,6 +157,8 @@ class Runner:
             age=duration(self.measures.uptime_s),
             resident_bytes=resident_bytes(),
             engines=sorted(self._engines),
+            over_memory=self._over_memory.done(),
+            private_bytes=memory_usage().private_bytes,
         )
 
     async def watch(self) -> AsyncIterator[pb.RunnerStatus]:
@@ -173,20 +181,40 @@ class Runner:
         finally:
             self._watchers.discard(changes)
 
-    async def _run_load(self, plan: LoadPlan, traceparent: str) -> Loaded | Exception:
+    async def _run_load(self, plan: LoadPlan, request: pb.LoadRequest) -> Loaded | Exception:
         begun = self._clock.monotonic()
         try:
-            loaded = await self._worker.call(lambda: load(plan, self._engines, self._clock))
+            self._memory.hold(request.shape.memory_bytes, in_cgroup=request.memory_in_cgroup)
+            loaded = await self._loaded_within_memory(plan)
         except Exception as error:  # noqa: BLE001 - becomes the outcome that every caller of Load is given
             return self._load_failed(error)
         if self.standing.state is not State.LOADING or self.standing.holding is None:
             return FailedPrecondition(f"this runner was told to go while it loaded: {self.standing.reason}")
         self.measures.serve(self.standing.holding)
-        self.measures.loaded(traceparent, begun, loaded.phases_s)
+        self.measures.loaded(request.traceparent, begun, loaded.phases_s)
         self._loaded = loaded
-        self._worker.use(Executor(loaded, self._clock, self.measures))
+        self._worker.use(Executor(loaded, self._clock, self.measures, self._memory.ran_out))
         self._advance(State.READY)
+        spare_the_collector()
         return loaded
+
+    async def _loaded_within_memory(self, plan: LoadPlan) -> Loaded:
+        """Raises what the load raises; InvalidArgument also where it outgrows its memory before it ends."""
+        loading = self._worker.call(lambda: load(plan, self._engines, self._clock))
+        await asyncio.wait((loading, self._over_memory), return_when=asyncio.FIRST_COMPLETED)
+        if self._over_memory.done():
+            loading.cancel()
+            raise InvalidArgument(self._over_memory.result())
+        return loading.result()
+
+    def _outgrew(self, reason: str) -> None:
+        """Leaves, so that what waits is answered elsewhere."""
+        if self._over_memory.done():
+            return
+        self._over_memory.set_result(reason)
+        get_logger().warning("over_memory", reason=reason)
+        if self.standing.state is not State.LOADING:
+            self.unload(GRACE_S, reason)
 
     def _load_failed(self, error: Exception) -> Exception:
         known = isinstance(error, HeadraceError)

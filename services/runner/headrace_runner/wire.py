@@ -13,6 +13,7 @@ from headrace.runner.v1 import runner_pb2 as pb
 from headrace.v1 import models_pb2
 from headrace_runner.core.lifecycle import Holding, Standing, State
 from headrace_runner.core.signature import Signature, TensorSpec
+from headrace_runner.core.threads import intra_op_threads
 from headrace_runner.domain import Loaded, LoadPlan, ModelFile, RawTensor, WarmupSample
 
 _STATES: dict[State, pb.RunnerState] = {
@@ -42,7 +43,7 @@ def plan_of(request: pb.LoadRequest, default_max_batch_size: int) -> LoadPlan:
         entry_point=request.entry_point,
         engine=request.engine,
         options=dict(request.engine_options),
-        threads=min(max(1, request.shape.cpu_millicores // 1000), os.cpu_count() or 1),
+        threads=intra_op_threads(request.shape.cpu_millicores, os.cpu_count() or 1, in_cgroup=request.cpu_in_cgroup),
         expected=_signature_of(request.signature) if request.HasField("signature") else None,
         max_batch_size=request.max_batch_size,
         default_max_batch_size=default_max_batch_size,

@@ -60,7 +60,7 @@ def model_pb(model: Model, view: ModelView, failure: DeployFailure | None) -> mo
             count=view.cold_start_count, recent=[_cold_start(start) for start in view.cold_starts]
         ),
         decisions=[_decision(decision) for decision in view.decisions],
-        last_failure=_failure(failure),
+        last_failure=_failure(_newest(failure, view.outgrown)),
     )
 
 
@@ -87,7 +87,14 @@ def instance_pb(instance: InstanceView) -> models_pb2.Instance:
         pid=instance.pid,
         resident_bytes=instance.resident_bytes,
         requests=instance.requests,
+        cpu_enforcement=instance.enforcement.cpu,
+        memory_enforcement=instance.enforcement.memory,
+        private_bytes=instance.private_bytes,
     )
+
+
+def _newest(*failures: DeployFailure | None) -> DeployFailure | None:
+    return max((each for each in failures if each is not None), key=lambda each: each.at, default=None)
 
 
 def _failure(failure: DeployFailure | None) -> models_pb2.DeployFailure | None:

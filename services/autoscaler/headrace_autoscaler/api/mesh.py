@@ -41,6 +41,8 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
             routers=[_router(router) for router in fleet.routers],
             standby=[instance_pb(instance) for instance in fleet.standby],
             models=[summary_pb(model, self._fleet.view(model.spec.name)) for model in models],
+            cpu_enforcement=fleet.enforcement.cpu,
+            memory_enforcement=fleet.enforcement.memory,
         )
 
     @streams

@@ -118,10 +118,10 @@ class RunnerFleet:
         self._tasks.start(self._reconcile_forever(), "reconcile")
         self._tasks.start(self._keep_house(), "housekeeping")
 
-    async def shut_down(self) -> None:
-        """Stops every instance, in order, and writes the books."""
+    async def shut_down(self, drain_s: float) -> None:
+        """Stops every instance, in order, and writes the books. `drain_s`: to answer what they hold."""
         await self._tasks.close()
-        await self._lifecycle.shut_down()
+        await self._lifecycle.shut_down(drain_s)
         await self._books.flush(self.registry)
         await self._lifecycle.close()
 
@@ -171,6 +171,7 @@ class RunnerFleet:
             queued=queued,
             in_flight=in_flight,
             requests=requests,
+            outgrown=self.history.outgrown(model),
         )
 
     def overview(self) -> FleetView:
@@ -182,6 +183,7 @@ class RunnerFleet:
             standby=tuple(
                 runner.view() for runner in self.registry if runner.state in waiting and runner.assignment is None
             ),
+            enforcement=self._parts.provider.enforcement,
         )
 
     # What routers say, through control/.

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from headrace_autoscaler.core.plans import Key
-from headrace_autoscaler.domain import ColdStart, DecisionRecord
+from headrace_autoscaler.domain import ColdStart, DecisionRecord, DeployFailure
 
 _DECISIONS = 64
 _COLD_STARTS = 32
@@ -17,6 +17,7 @@ class _ModelHistory:
     decisions: deque[DecisionRecord] = field(default_factory=lambda: deque(maxlen=_DECISIONS))
     cold_starts: deque[tuple[str, ColdStart]] = field(default_factory=lambda: deque(maxlen=_COLD_STARTS))
     cold_start_count: int = 0
+    outgrown: DeployFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,17 @@ class History:
         self.decision_count += 1
         self._model(model).decisions.append(record)
         return True
+
+    def outgrew(self, key: Key, said: str, instances: int, wall: float, memory_bytes: int) -> None:
+        """An event among the decisions, and what is told as the model's last failure."""
+        model, revision = key
+        history = self._model(model)
+        inputs = (("memory_bytes", float(memory_bytes)),)
+        history.decisions.append(DecisionRecord(wall, revision, instances, instances, said, inputs))
+        history.outgrown = DeployFailure(wall, said)
+
+    def outgrown(self, model: str) -> DeployFailure | None:
+        return self._models[model].outgrown if model in self._models else None
 
     def demand_at_zero(self, key: Key, wall: float, now: float, waited_s: float, stood_by: frozenset[str]) -> None:
         """Requests wait and nothing runs: a cold start begins, unless it has begun already."""

@@ -10,17 +10,20 @@ from dataclasses import dataclass
 
 from headrace.v1 import resources_pb2
 from headrace_autoscaler.core.backoff import Failures
-from headrace_autoscaler.domain import Revision
+from headrace_autoscaler.domain import Enforcement, Revision
 from headrace_autoscaler.fleet.books import Books
 from headrace_autoscaler.fleet.link import LoadAnswer, LoadFailed, LoadRefused, RunnerLink
 from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner, RunnerState
 from headrace_autoscaler.fleet.tasks import TaskSet
-from headrace_autoscaler.providers.base import InstanceProvider, StartedRunner, StartFailed
+from headrace_autoscaler.providers.base import Exit, InstanceProvider, StartedRunner, StartFailed
 from headrace_common.clock import Clock
 from headrace_common.logs import get_logger
+from headrace_common.quantities import format_bytes
 
 _RECONNECT_S = 0.1
 _UNLOAD_MARGIN_S = 5.0
+_AUTOPSY_S = 1.0
+"""How a runner ended that died during a load is known within this."""
 EARLY_S = 5.0
 """A runner that ends by itself within this after it was ready has failed to start."""
 
@@ -52,6 +55,7 @@ class Lifecycle:
 
     Attributes:
         died_early: called with a runner that ended by itself as soon as it was ready, and how it ended.
+        outgrew: called once with a runner that was ready and has outgrown its memory, and with what it says of it.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Lifecycle:
         self._log = get_logger(epoch=epoch)
         self.start_failures = Failures()
         self.died_early: Callable[[Runner, str], None] = _nobody_hears
+        self.outgrew: Callable[[Runner, str], None] = _nobody_hears
 
     async def adopt(self, patience_s: float) -> None:
         """Takes over the runners that are there, and waits a moment to hear what they hold."""
@@ -111,7 +116,7 @@ class Lifecycle:
         ready = runner.state is RunnerState.READY
         if runner.advance(RunnerState.DRAINING, self._clock.monotonic()):
             self._log.info("instance draining", instance=runner.id, reason=reason, **_labels(runner))
-            self._tasks.start(self._unload(runner, reason, ready), f"drain {runner.id}")
+            self._tasks.start(self._unload(runner, reason, ready, self._timeouts.drain_s), f"drain {runner.id}")
 
     def stop(self, runner: Runner, reason: str) -> None:
         """For a runner that holds nothing, or whose time is up."""
@@ -137,17 +142,24 @@ class Lifecycle:
             runner.state_since = now
             self.stop(runner, f"{runner.state.label} for more than {limit_s:g} s")
 
-    async def shut_down(self) -> None:
-        """Unloads everything, in at most the drain timeout; what is left then is killed."""
+    async def shut_down(self, drain_s: float) -> None:
+        """Unloads everything, in at most this time, also what drains already; what is left then is killed."""
+        reason = "the mesh stops"
         for runner in self._registry:
-            if runner.state is RunnerState.READY:
-                self.drain(runner, "the mesh stops")
-            elif runner.state is not RunnerState.DRAINING:
-                self.stop(runner, "the mesh stops")
-        waiting = [asyncio.create_task(self._provider.wait_exit(runner.id)) for runner in self._registry]
+            if runner.state in (RunnerState.READY, RunnerState.DRAINING):
+                runner.advance(RunnerState.DRAINING, self._clock.monotonic())
+                self._tasks.start(self._unload(runner, reason, True, drain_s), f"unload {runner.id}")
+            else:
+                self.stop(runner, reason)
+        waiting = [
+            asyncio.create_task(self._provider.wait_exit(runner.id), name=runner.id) for runner in self._registry
+        ]
         if waiting:
-            _, late = await asyncio.wait(waiting, timeout=self._timeouts.drain_s + 1.0)
+            _, late = await asyncio.wait(waiting, timeout=drain_s + 1.0)
             for task in late:
+                self._log.warning(
+                    "runner killed", runner=task.get_name(), reason=f"not ended {drain_s:g} s after unload"
+                )
                 task.cancel()
         await asyncio.gather(*(self._kill(runner) for runner in self._registry))
 
@@ -188,6 +200,9 @@ class Lifecycle:
             self._start_failed(str(error))
             return
         runner.target, runner.pid = started.target, started.pid
+        if runner.state is RunnerState.GONE:
+            # Stopped while it was being started, when there was nothing to kill yet.
+            await self._kill(runner)
         await self._follow(runner)
 
     async def _follow(self, runner: Runner) -> None:
@@ -211,17 +226,42 @@ class Lifecycle:
                         self.start_failures = Failures()
                     self._log.info("runner state", runner=runner.id, state=runner.state.label, **_labels(runner))
                     self._changed()
+                if report.over_memory:
+                    self._outgrew(runner, report.reason)
+                if runner.assignment is not None and runner.enforcement is None:
+                    # Adopted: whoever held it before may have died before it could.
+                    await self._hold(runner, runner.assignment)
             await asyncio.sleep(_RECONNECT_S)
 
-    def _bury(self, runner: Runner, ended: str) -> None:
+    async def _hold(self, runner: Runner, assignment: Assignment) -> Enforcement:
+        runner.enforcement = await self._provider.hold(runner.id, assignment.resources)
+        return runner.enforcement
+
+    def _outgrew(self, runner: Runner, reason: str) -> None:
+        if runner.over_memory:
+            return
+        runner.over_memory = True
+        if runner.ready_at is not None:
+            self._log.warning("instance over its memory", instance=runner.id, reason=reason, **_labels(runner))
+            self.outgrew(runner, reason)
+
+    def _bury(self, runner: Runner, exited: Exit) -> None:
+        ended = exited.how
         self._books.settle(runner)
         self._registry.remove(runner.id)
         runner.seen.set()
+        if exited.over_memory:
+            self._outgrew(runner, _over_memory(runner, ended))
+        runner.gone.set()
         expected = runner.state in (RunnerState.DRAINING, RunnerState.GONE)
         log = self._log.info if expected else self._log.warning
         reason = runner.exit_reason or ("stopped" if expected else "it died")
         log("runner gone", runner=runner.id, state=runner.state.label, ended=ended, reason=reason, **_labels(runner))
-        if runner.state is RunnerState.READY and self._clock.monotonic() - runner.state_since < EARLY_S:
+        if (
+            runner.state is RunnerState.READY
+            and not runner.over_memory
+            and self._clock.monotonic() - runner.state_since < EARLY_S
+        ):
             self.died_early(runner, ended)
         if runner.state is RunnerState.STARTING:
             self._start_failed(f"a runner ended before it was ready to load ({ended}); runners.log has the details")
@@ -240,6 +280,7 @@ class Lifecycle:
             link = self._links.get(runner.id)
             if link is None:
                 raise LoadFailed("the runner died before it could load")
+            enforcement = await self._hold(runner, order.assignment)
             answer = await link.load(
                 self._epoch,
                 runner.id,
@@ -247,11 +288,14 @@ class Lifecycle:
                 order.revision,
                 order.directory,
                 order.shape,
+                enforcement,
                 self._timeouts.load_s,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for this load must hear of it
             known = isinstance(error, LoadRefused | LoadFailed)
             failure = error if known else LoadFailed("an unexpected error, which autoscaler.log has in full")
+            if isinstance(error, LoadFailed) and await self._ran_out(runner):
+                failure = LoadRefused(_over_memory(runner, "it ended while it loaded"))
             log = self._log.info if known and order.verification else self._log.warning
             log("load failed", instance=runner.id, reason=str(failure), exc_info=None if known else error, **labels)
             runner.advance(RunnerState.GONE, self._clock.monotonic())
@@ -265,9 +309,16 @@ class Lifecycle:
         order.loaded(runner, answer)
         self._changed()
 
-    async def _unload(self, runner: Runner, reason: str, ready: bool) -> None:
+    async def _ran_out(self, runner: Runner) -> bool:
+        """Whether a runner that died during its load outgrew its memory."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_AUTOPSY_S):
+                await runner.gone.wait()
+        return runner.over_memory
+
+    async def _unload(self, runner: Runner, reason: str, ready: bool, drain_s: float) -> None:
         link = self._links.get(runner.id)
-        if not ready or link is None or not await link.unload(self._epoch, self._timeouts.drain_s, reason):
+        if not ready or link is None or not await link.unload(self._epoch, drain_s, reason):
             await self._kill(runner)
 
     async def _kill(self, runner: Runner) -> None:
@@ -276,6 +327,12 @@ class Lifecycle:
             self._log.error("runner not ours", runner=runner.id, its_epoch=runner.epoch)
             return
         await self._provider.kill(runner.id)
+
+
+def _over_memory(runner: Runner, ended: str) -> str:
+    """Of one that could not say it itself."""
+    share = format_bytes(runner.assignment.resources.memory_bytes) if runner.assignment else "nothing"
+    return f"over its memory: {share} is its share ({ended}); deploy the model with more memory"
 
 
 def _labels(runner: Runner) -> dict[str, str | int]:

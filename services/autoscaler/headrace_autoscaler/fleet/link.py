@@ -11,7 +11,7 @@ from google.protobuf import duration_pb2
 
 from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
 from headrace.v1 import models_pb2, resources_pb2
-from headrace_autoscaler.domain import Loaded, Resources, Revision, Signature, TensorSpec
+from headrace_autoscaler.domain import Enforcement, Loaded, Resources, Revision, Signature, TensorSpec
 from headrace_autoscaler.fleet.runners import Assignment, RunnerReport, RunnerState
 
 _OPTIONS = (
@@ -70,6 +70,7 @@ class RunnerLink:
         revision: Revision,
         directory: str,
         shape: resources_pb2.InstanceShape,
+        enforcement: Enforcement,
         timeout_s: float,
     ) -> LoadAnswer:
         """Answers when the runner is ready.
@@ -77,7 +78,7 @@ class RunnerLink:
         Raises:
             LoadRefused, LoadFailed
         """
-        request = load_request(epoch, runner, assignment, revision, directory, shape)
+        request = load_request(epoch, runner, assignment, revision, directory, shape, enforcement)
         try:
             response = await self._stub.Load(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
@@ -134,6 +135,7 @@ def load_request(
     revision: Revision,
     directory: str,
     shape: resources_pb2.InstanceShape,
+    enforcement: Enforcement,
 ) -> runner_pb2.LoadRequest:
     request = runner_pb2.LoadRequest(
         epoch=epoch,
@@ -153,6 +155,8 @@ def load_request(
         shape=shape,
         max_batch_size=revision.max_batch_size or 0,
         slots=revision.slots or 0,
+        cpu_in_cgroup=enforcement.cpu_in_cgroup,
+        memory_in_cgroup=enforcement.memory_in_cgroup,
     )
     if revision.loaded is not None:
         request.signature.CopyFrom(signature_message(revision.loaded.signature))
@@ -211,5 +215,12 @@ def report_of(status: runner_pb2.RunnerStatus) -> RunnerReport:
             Resources(shape.cpu_millicores, shape.memory_bytes, shape.gpu_millis, shape.gpu_memory_bytes),
         )
     return RunnerReport(
-        RunnerState(max(1, status.state)), status.pid, status.epoch, assignment, status.resident_bytes, status.reason
+        RunnerState(max(1, status.state)),
+        status.pid,
+        status.epoch,
+        assignment,
+        status.resident_bytes,
+        status.reason,
+        status.over_memory,
+        status.private_bytes,
     )

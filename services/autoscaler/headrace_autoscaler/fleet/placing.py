@@ -19,6 +19,9 @@ from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner, Runn
 from headrace_autoscaler.fleet.verification import Verifications
 from headrace_common.clock import Clock
 
+_LEAKED_EARLY_S = 60.0
+"""An instance that lasts so long is worth its start, even if it has to be replaced in the end."""
+
 
 class Placing:
     """Loads for traffic and for verification; failures in a row by revision."""
@@ -43,8 +46,12 @@ class Placing:
         self._deaths_of_poison = deaths_of_poison
         self._failures: dict[Key, Failures] = {}
         self._deaths: Counter[Key] = Counter()
+        self._leaky: set[Key] = set()
         self.failed_count = 0
+        self.outgrown: Counter[tuple[str, str]] = Counter()
+        """By tenant and model."""
         lifecycle.died_early = self._died_early
+        lifecycle.outgrew = self._outgrew
 
     @property
     def failures(self) -> Mapping[Key, Failures]:
@@ -53,13 +60,18 @@ class Placing:
     def keep_only(self, keys: set[Key]) -> None:
         self._failures = {key: each for key, each in self._failures.items() if key in keys}
         self._deaths = Counter({key: count for key, count in self._deaths.items() if key in keys})
+        self._leaky &= keys
 
     def forgive(self, now: float) -> None:
         """Forgets the failures of what has stayed up."""
         for runner in self._registry.in_state(RunnerState.READY):
-            if runner.assignment is not None and now - runner.state_since >= EARLY_S:
-                self._failures.pop(runner.assignment.key, None)
-                self._deaths.pop(runner.assignment.key, None)
+            if runner.assignment is None:
+                continue
+            key = runner.assignment.key
+            if now - runner.state_since >= (_LEAKED_EARLY_S if key in self._leaky else EARLY_S):
+                self._failures.pop(key, None)
+                self._deaths.pop(key, None)
+                self._leaky.discard(key)
 
     def load(self, action: LoadOnStandby, model: Model | None) -> None:
         runner = self._registry.get(action.runner)
@@ -118,6 +130,22 @@ class Placing:
         if self._deaths[runner.assignment.key] > self._deaths_of_poison:
             why = f"its runner ended within {EARLY_S:g} s of being ready ({ended}); runners.log may say why"
             self._failed(runner.assignment.key, f"does not keep running: {why}")
+
+    def _outgrew(self, runner: Runner, reason: str) -> None:
+        """Replaced at once, unless its model does so again and again: the machine would do nothing but start it."""
+        held, now = runner.assignment, self._clock.monotonic()
+        if held is None or runner.ready_at is None:
+            return
+        self.outgrown[held.tenant, held.model] += 1
+        said = f"instance {runner.id} is replaced: {reason}"
+        instances = len(self._registry.holding(held.key))
+        self._history.outgrew(held.key, said, instances, self._clock.wall(), held.resources.memory_bytes)
+        if now - runner.ready_at >= _LEAKED_EARLY_S:
+            return
+        self._leaky.add(held.key)
+        self._deaths[held.key] += 1
+        if self._deaths[held.key] > self._deaths_of_poison:
+            self._failed(held.key, f"outgrows its memory within {_LEAKED_EARLY_S:g} s of being ready: {reason}")
 
     def _failed(self, key: Key, reason: str) -> None:
         self.failed_count += 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from headrace_autoscaler.core.plans import Key
-from headrace_autoscaler.domain import InstanceView, Loaded, Resources
+from headrace_autoscaler.domain import Enforcement, InstanceView, Loaded, Resources
 from headrace_autoscaler.fleet.history import StartFromZero
 
 
@@ -52,6 +52,8 @@ class RunnerReport:
     assignment: Assignment | None
     resident_bytes: int
     reason: str
+    over_memory: bool = False
+    private_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -66,6 +68,11 @@ class Runner:
         booked_until_us: how far its time is in the books.
         admitted: it fits the limits; False for one that was verified until a plan has found that it does.
         epoch: the highest fencing epoch that it has obeyed.
+        ready_at: when it became ready; None: not yet.
+        over_memory: it has outgrown its memory.
+        private_bytes: what counts against its memory.
+        enforcement: what holds it to its resources; None: nothing yet.
+        gone: set once its process has ended.
     """
 
     id: str
@@ -84,7 +91,12 @@ class Runner:
     admitted: bool = True
     exit_reason: str = ""
     cold_start: StartFromZero | None = None
+    ready_at: float | None = None
+    over_memory: bool = False
+    private_bytes: int = 0
+    enforcement: Enforcement | None = None
     seen: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def advance(self, state: RunnerState, now: float) -> bool:
         """Whether the state changed; a report from the past changes nothing."""
@@ -92,6 +104,8 @@ class Runner:
             return False
         self.state = state
         self.state_since = now
+        if state is RunnerState.READY:
+            self.ready_at = now
         return True
 
     def hear(self, report: RunnerReport, now: float) -> bool:
@@ -101,6 +115,7 @@ class Runner:
         self.pid = report.pid or self.pid
         self.epoch = report.epoch
         self.resident_bytes = report.resident_bytes
+        self.private_bytes = report.private_bytes
         if report.reason:
             self.exit_reason = report.reason
         if self.assignment is None and report.assignment is not None:
@@ -120,6 +135,8 @@ class Runner:
             pid=self.pid,
             resident_bytes=self.resident_bytes,
             requests=self.requests,
+            private_bytes=self.private_bytes,
+            enforcement=self.enforcement or Enforcement(),
         )
 
 

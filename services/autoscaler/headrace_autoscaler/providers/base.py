@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from headrace_autoscaler.domain import Enforcement, Resources
+
 
 @dataclass(frozen=True, slots=True)
 class StartedRunner:
@@ -13,6 +15,14 @@ class StartedRunner:
     runner_id: str
     pid: int
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended, as a phrase, and whether for want of memory that its limits did not give it."""
+
+    how: str
+    over_memory: bool = False
 
 
 class StartFailed(Exception):
@@ -30,6 +40,16 @@ class InstanceProvider(Protocol):
         """
         ...
 
+    @property
+    def enforcement(self) -> Enforcement:
+        """What `hold` does for a runner here."""
+        ...
+
+    async def hold(self, runner_id: str, resources: Resources) -> Enforcement:
+        """Holds a runner to what it may use from now on, as far as that can be done from outside of it; again for one
+        that was held before. Answers what was done: what cannot be done is said and no error."""
+        ...
+
     async def kill(self, runner_id: str) -> None:
         """At once, without asking it. Answers when the process is gone; unknown or gone ones are no error."""
         ...
@@ -39,8 +59,8 @@ class InstanceProvider(Protocol):
         this provider's, as if it had started them."""
         ...
 
-    async def wait_exit(self, runner_id: str) -> str:
-        """Answers when the process is gone: how it ended, as a phrase. At once for an unknown one."""
+    async def wait_exit(self, runner_id: str) -> Exit:
+        """Answers when the process is gone. At once for an unknown one."""
         ...
 
     async def close(self) -> None:

@@ -16,7 +16,9 @@ import grpc
 
 from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
 from headrace.v1 import models_pb2
-from headrace_autoscaler.providers.base import StartedRunner, StartFailed
+from headrace_autoscaler.core.enforcement import without_cgroup
+from headrace_autoscaler.domain import Enforcement, Resources
+from headrace_autoscaler.providers.base import Exit, StartedRunner, StartFailed
 
 _STATES = runner_pb2.RunnerState
 _FIRST_PID = 1_000_000
@@ -35,6 +37,7 @@ class FakeMachine:
         may_load: cleared, loads hang.
         may_exit: cleared, runners that drain do not exit.
         signature: what loads find out.
+        held: what each runner was last held to.
     """
 
     def __init__(self, runtime_dir: Path) -> None:
@@ -54,6 +57,7 @@ class FakeMachine:
             batchable=True,
         )
         self.pids = itertools.count(_FIRST_PID)
+        self.held: dict[str, Resources] = {}
 
     async def close(self) -> None:
         """Ends every runner."""
@@ -69,7 +73,7 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
         self._id = runner_id
         self.pid = next(machine.pids)
         self.socket = machine.runtime_dir / f"{runner_id}.sock"
-        self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._server: grpc.aio.Server | None = None
         self._born = time.monotonic()
         self._status = runner_pb2.RunnerStatus(
@@ -84,7 +88,14 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
         self._server.add_insecure_port(f"unix:{self.socket}")
         await self._server.start()
 
-    async def die(self, how: str) -> None:
+    async def outgrow(self, reason: str, private_bytes: int) -> None:
+        """Drains by itself, as a runner over its memory does."""
+        await self._become(
+            state=_STATES.RUNNER_STATE_DRAINING, reason=reason, over_memory=True, private_bytes=private_bytes
+        )
+        self._exit_soon("exit status 0")
+
+    async def die(self, how: str, over_memory: bool = False) -> None:
         """As a process does: streams break, the socket stays behind."""
         if self._machine.runners.pop(self._id, None) is not None:
             # Let go of it here: a server that is collected after its loop has closed complains.
@@ -92,7 +103,7 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
             if server is not None:
                 await server.stop(grace=None)
             self.socket.unlink(missing_ok=True)
-            self.exited.set_result(how)
+            self.exited.set_result(Exit(how, over_memory))
 
     async def GetStatus(self, _request: Any, _context: Any) -> runner_pb2.GetStatusResponse:
         return runner_pb2.GetStatusResponse(status=self._status)
@@ -176,6 +187,8 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
 class FakeProvider:
     """`InstanceProvider` over a `FakeMachine`."""
 
+    enforcement = without_cgroup("its runners are in one process")
+
     def __init__(self, machine: FakeMachine) -> None:
         self._machine = machine
 
@@ -195,9 +208,14 @@ class FakeProvider:
     async def list(self) -> tuple[StartedRunner, ...]:
         return tuple(_started(runner_id, runner) for runner_id, runner in sorted(self._machine.runners.items()))
 
-    async def wait_exit(self, runner_id: str) -> str:
+    async def hold(self, runner_id: str, resources: Resources) -> Enforcement:
+        if runner_id in self._machine.runners:
+            self._machine.held[runner_id] = resources
+        return self.enforcement
+
+    async def wait_exit(self, runner_id: str) -> Exit:
         runner = self._machine.runners.get(runner_id)
-        return "not running" if runner is None else await asyncio.shield(runner.exited)
+        return Exit("not running") if runner is None else await asyncio.shield(runner.exited)
 
     async def close(self) -> None:
         """Nothing is watched: the runners are in this process."""

@@ -15,13 +15,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from headrace_autoscaler.providers.base import StartedRunner, StartFailed
+from headrace_autoscaler.core.enforcement import in_cgroup, without_cgroup
+from headrace_autoscaler.domain import Enforcement, Resources
+from headrace_autoscaler.providers.base import Exit, StartedRunner, StartFailed
+from headrace_autoscaler.providers.cgroups import Cgroups, NoCgroups, find_cgroups
 from headrace_common.config import ProcessContext
+from headrace_common.enforcement import OVER_MEMORY_STATUS
 from headrace_common.frames import FRAMES_SUFFIX
 from headrace_common.logs import get_logger
 
 _PEER_CREDENTIALS = struct.Struct("3i")
 _MODULE = ("-m", "headrace_runner")
+_NOT_ASKED = NoCgroups("nobody asked for control groups")
 
 
 class LocalProvider:
@@ -30,10 +35,18 @@ class LocalProvider:
     Args:
         context: the autoscaler's own; runners get the same mesh configuration and directories.
         command: what to run in place of the runner's module, before `--context FILE`.
+        cgroups: where runners get control groups of their own; or why they get none.
     """
 
-    def __init__(self, context: ProcessContext, command: Sequence[str] = (sys.executable, *_MODULE)) -> None:
+    def __init__(
+        self,
+        context: ProcessContext,
+        command: Sequence[str] = (sys.executable, *_MODULE),
+        cgroups: Cgroups | NoCgroups = _NOT_ASKED,
+    ) -> None:
         self._context = context
+        self._cgroups = cgroups if isinstance(cgroups, Cgroups) else None
+        self.enforcement = in_cgroup() if isinstance(cgroups, Cgroups) else without_cgroup(str(cgroups))
         self._command = tuple(command)
         self._watches: dict[str, _Watch] = {}
         self._log = get_logger()
@@ -50,7 +63,21 @@ class LocalProvider:
         self._watches[runner_id] = _Watch(
             process.pid, asyncio.create_task(self._reap(runner_id, process), name=f"reap {runner_id}")
         )
+        self._place(runner_id, process.pid)
         return StartedRunner(runner_id, process.pid, f"unix:{context.socket}")
+
+    async def hold(self, runner_id: str, resources: Resources) -> Enforcement:
+        watch = self._watches.get(runner_id)
+        if self._cgroups is None or watch is None:
+            return self.enforcement
+        try:
+            if not self._cgroups.holds(runner_id, watch.pid):
+                self._cgroups.place(runner_id, watch.pid)
+            self._cgroups.limit(runner_id, resources, self._shared_bytes())
+        except OSError as error:
+            self._log.warning("runner not limited", runner=runner_id, error=str(error))
+            return without_cgroup(f"its control group refused: {error.strerror or error}")
+        return self.enforcement
 
     async def kill(self, runner_id: str) -> None:
         watch = self._watches.get(runner_id)
@@ -68,9 +95,9 @@ class LocalProvider:
             found.append(StartedRunner(runner_id, self._watches[runner_id].pid, f"unix:{path}"))
         return tuple(found)
 
-    async def wait_exit(self, runner_id: str) -> str:
+    async def wait_exit(self, runner_id: str) -> Exit:
         watch = self._watches.get(runner_id)
-        return "not running" if watch is None else await asyncio.shield(watch.exited)
+        return Exit("not running") if watch is None else await asyncio.shield(watch.exited)
 
     async def close(self) -> None:
         exits = [watch.exited for watch in self._watches.values()]
@@ -94,10 +121,28 @@ class LocalProvider:
         finally:
             os.close(log)
 
-    async def _reap(self, runner_id: str, process: asyncio.subprocess.Process) -> str:
+    async def _reap(self, runner_id: str, process: asyncio.subprocess.Process) -> Exit:
         code = await process.wait()
+        over_memory = code == OVER_MEMORY_STATUS or self._ran_out(runner_id)
         self._forget(runner_id)
-        return _describe_exit(code)
+        return Exit(_describe_exit(code), over_memory)
+
+    def _place(self, runner_id: str, pid: int) -> None:
+        """Early, so that all of its memory is counted there."""
+        if self._cgroups is None:
+            return
+        try:
+            self._cgroups.place(runner_id, pid)
+        except OSError as error:
+            self._log.warning("runner without a control group", runner=runner_id, error=str(error))
+
+    def _ran_out(self, runner_id: str) -> bool:
+        return self._cgroups is not None and self._cgroups.ran_out(runner_id)
+
+    def _shared_bytes(self) -> int:
+        """What results may take of the rings: one way of each router's."""
+        router = self._context.mesh.router
+        return router.processes * router.shared_memory_bytes
 
     def _adopt(self, runner_id: str, path: Path) -> bool:
         """Whether a process listens there; a socket that nobody listens on is removed."""
@@ -111,7 +156,7 @@ class LocalProvider:
         self._log.info("runner found", runner=runner_id, pid=pid)
         return True
 
-    async def _await_adopted(self, runner_id: str, descriptor: int) -> str:
+    async def _await_adopted(self, runner_id: str, descriptor: int) -> Exit:
         """Not our child: no exit status, but a descriptor that becomes readable (pidfd_open(2))."""
         loop = asyncio.get_running_loop()
         gone = asyncio.Event()
@@ -121,11 +166,14 @@ class LocalProvider:
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
+        over_memory = self._ran_out(runner_id)
         self._forget(runner_id)
-        return "ended"
+        return Exit("ended", over_memory)
 
     def _forget(self, runner_id: str) -> None:
         self._watches.pop(runner_id, None)
+        if self._cgroups is not None:
+            self._cgroups.remove(runner_id)
         self._context_file(runner_id).unlink(missing_ok=True)
         socket = self._context.runtime_dir / f"{runner_id}.sock"
         for path in (socket, Path(f"{socket}{FRAMES_SUFFIX}")):
@@ -138,7 +186,7 @@ class LocalProvider:
 class _Watch:
     """One process that is there, and the task that ends with it."""
 
-    def __init__(self, pid: int, exited: asyncio.Task[str], descriptor: int | None = None) -> None:
+    def __init__(self, pid: int, exited: asyncio.Task[Exit], descriptor: int | None = None) -> None:
         self.pid = pid
         self.exited = exited
         self._descriptor = descriptor
@@ -154,6 +202,18 @@ class _Watch:
                 signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
         except ProcessLookupError:
             return
+
+
+def open_cgroups(context: ProcessContext) -> Cgroups | NoCgroups:
+    """As the configuration says. The supervisor, which started us, and all it started may be moved for it."""
+    try:
+        cgroups = find_cgroups(context.mesh.autoscaler.cgroup, os.getppid())
+    except NoCgroups as reason:
+        get_logger().info("no control groups", reason=str(reason))
+        return reason
+    cgroups.sweep()
+    get_logger().info("control groups", root=str(cgroups.root))
+    return cgroups
 
 
 def _listener_pid(path: Path) -> int | None:

@@ -25,7 +25,7 @@ class InputRefused(EngineError):
 
 
 class OutOfMemory(EngineError):
-    """There was no memory for this batch."""
+    """There was no memory for this batch, or for this model."""
 
 
 class ExecutionFailed(EngineError):
@@ -96,5 +96,5 @@ class Engine(Protocol):
         ...
 
     def load(self, source: ModelSource) -> LoadedModel:
-        """Raises ModelRefused with the engine's own reason."""
+        """Raises ModelRefused, or OutOfMemory, with the engine's own reason."""
         ...

@@ -3,10 +3,11 @@
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
      "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
      "latency_ms": 2.0, "per_row_ms": 0.1,
-     "behaviour": "echo", "fail_on": 7, "crash_on": 8, "hang_on": 9}
+     "behaviour": "echo", "fail_on": 7, "crash_on": 8, "hang_on": 9, "leak_bytes": 0, "leak_on": 10}
 
-Output i is a copy of input i. `behaviour` "fail", "crash" and "hang" act on every run, those of a load's
-probe and warm-up included; `fail_on`, `crash_on` and `hang_on` only where an element of the first input
+Output i is a copy of input i. A run keeps `leak_bytes` more of memory, and touches them, until the model is closed.
+`behaviour` "fail", "crash" and "hang" act on every run, those of a load's probe and warm-up included, and so does
+`leak_bytes` without `leak_on`; `fail_on`, `crash_on`, `hang_on` and `leak_on` only where an element of the first input
 equals the value.
 """
 
@@ -22,7 +23,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headrace_runner.core.signature import EngineTensor
-from headrace_runner.engines.base import ExecutionFailed, InputRefused, LoadedModel, ModelRefused, ModelSource
+from headrace_runner.engines.base import (
+    ExecutionFailed,
+    InputRefused,
+    LoadedModel,
+    ModelRefused,
+    ModelSource,
+    OutOfMemory,
+)
 from headrace_runner.tensors import DTYPES
 
 CRASH_STATUS = 139
@@ -48,6 +56,8 @@ class FakeSpec(_Strict):
     fail_on: float | str | None = None
     crash_on: float | str | None = None
     hang_on: float | str | None = None
+    leak_bytes: int = Field(0, ge=0)
+    leak_on: float | str | None = None
 
 
 class FakeEngine:
@@ -78,6 +88,7 @@ class FakeModel:
         self._inputs = _tensors(spec.inputs)
         self._outputs = _tensors(spec.outputs)
         self._closed = False
+        self._leaked: list[bytes] = []
 
     @property
     def inputs(self) -> tuple[EngineTensor, ...]:
@@ -95,11 +106,20 @@ class FakeModel:
         rows = first.shape[0] if first.ndim else 1
         time.sleep((self._spec.latency_ms + self._spec.per_row_ms * rows) / 1000)
         self._misbehave(first)
+        if self._spec.leak_bytes and (self._spec.leak_on is None or _holds(first, self._spec.leak_on)):
+            self._leak(self._spec.leak_bytes)
         pairs = zip(self._outputs, self._inputs, strict=False)
         return {out.name: inputs[into.name] for out, into in pairs if not outputs or out.name in outputs}
 
     def close(self) -> None:
         self._closed = True
+        self._leaked.clear()
+
+    def _leak(self, size: int) -> None:
+        try:
+            self._leaked.append(b"\1" * size)
+        except MemoryError as error:
+            raise OutOfMemory(f"there is no memory for {size} bytes more") from error
 
     def _check_inputs(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> None:
         for tensor in self._inputs:

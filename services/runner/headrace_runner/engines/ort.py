@@ -79,7 +79,8 @@ class OnnxRuntimeEngine:
             session = ort.InferenceSession(str(source.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # The binding raises types of its own without a common base, and RuntimeError.
-            raise ModelRefused(f"onnxruntime cannot load {source.name}: {reason_of(error)}") from error
+            kind = OutOfMemory if _lacks_memory(error) else ModelRefused
+            raise kind(f"onnxruntime cannot load {source.name}: {reason_of(error)}") from error
         return OnnxRuntimeModel(session, source.name)
 
 
@@ -159,8 +160,12 @@ def _translated(execute: Callable[[], T]) -> T:
     except (ort_errors.InvalidArgument, ValueError) as error:
         raise InputRefused(reason_of(error)) from error
     except Exception as error:
-        kind = OutOfMemory if any(sign in str(error).lower() for sign in _MEMORY) else ExecutionFailed
+        kind = OutOfMemory if _lacks_memory(error) else ExecutionFailed
         raise kind(reason_of(error)) from error
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _MEMORY)
 
 
 def _external_locations(source: ModelSource) -> frozenset[str]:
