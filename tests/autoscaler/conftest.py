@@ -24,7 +24,7 @@ from headrace_autoscaler.domain import (
 )
 from headrace_autoscaler.fleet.announcements import PlacementNotice
 from headrace_autoscaler.fleet.fleet import FleetParts, RunnerFleet
-from headrace_autoscaler.fleet.reports import DemandEntry, Report
+from headrace_autoscaler.fleet.reports import ColdStartEntry, DemandEntry, Report
 from headrace_autoscaler.providers.fake import FakeMachine, FakeProvider
 from headrace_common.clock import FakeClock
 from headrace_common.config import AutoscalerConfig, MeshConfig, ProcessContext
@@ -117,6 +117,11 @@ class World:
         entry = DemandEntry(tenant, model, revision, counts, Level(queued, in_flight, waited_s), 0, cache_hits)
         self.fleet.report(Report(router, (entry,), urgent=urgent))
         self.fleet.catalogue_changed()
+
+    def answered(self, model: str) -> None:
+        """A router tells that the model's instances have given their first answers."""
+        entries = tuple(ColdStartEntry(each, model, 1, 0.02, 0.01, 0.003, 0.05) for each in self.instances(model))
+        self.fleet.report(Report("router-0", cold_starts=entries, urgent=True))
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)

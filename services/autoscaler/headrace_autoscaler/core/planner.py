@@ -267,7 +267,7 @@ class _Planning:
         snapshot = self._snapshot
         missing = snapshot.standby_target + self._waiting - len(self._standby) - snapshot.starting
         wanted = missing
-        if snapshot.hold_refill and self._loading():
+        if snapshot.hold_refill and self._starting_cold():
             wanted = min(missing, self._waiting - len(self._standby) - snapshot.starting)
             self._refill_held = missing > max(0, wanted)
         if not snapshot.start_refusal:
@@ -278,10 +278,11 @@ class _Planning:
             for _ in range(-missing):
                 self._actions.append(StopStandby(self._standby.pop(), "more stand by than are wanted"))
 
-    def _loading(self) -> bool:
-        """A load is under way, begins now, or begins as soon as there is a runner."""
+    def _starting_cold(self) -> bool:
+        """A load is under way, begins now, or begins as soon as there is a runner; or a first answer is due."""
         begun = any(isinstance(action, LoadOnStandby) for action in self._actions)
-        return begun or self._waiting > 0 or any(not each.ready for held in self._live.values() for each in held)
+        held = (each for held in self._live.values() for each in held)
+        return begun or self._waiting > 0 or any(not each.ready or each.answer_due for each in held)
 
 
 def _in_scope(holding: Holding, want: Want, scope: str) -> bool:

@@ -206,6 +206,8 @@ class RunnerFleet:
             self.history.completed(
                 cold.model, cold.instance, cold.load_s, cold.warm_s, cold.first_answer_s, cold.total_s
             )
+            if (runner := self.registry.get(cold.instance)) is not None:
+                runner.answered = True
         if report.urgent:
             self._wake.set()
         else:

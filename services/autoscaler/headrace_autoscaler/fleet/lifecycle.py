@@ -248,6 +248,7 @@ class Lifecycle:
                 order.directory,
                 order.shape,
                 self._timeouts.load_s,
+                runner.cold_start is not None,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for this load must hear of it
             known = isinstance(error, LoadRefused | LoadFailed)

@@ -35,7 +35,7 @@ from headrace_common.logs import get_logger
 _ANNOUNCED = (RunnerState.LOADING, RunnerState.READY, RunnerState.DRAINING)
 _STARTS_AT_ONCE = 4
 REFILL_HELD_S = 1.0
-"""The standby pool's refill waits for loads for at most this long."""
+"""The standby pool's refill waits for cold starts for at most this long."""
 
 
 @dataclass(kw_only=True)
@@ -80,7 +80,7 @@ class Reconciler:
 
     @property
     def refill_held(self) -> bool:
-        """The standby pool is short, and waits for loads."""
+        """The standby pool is short, and waits for cold starts."""
         return self._refill_held_since is not None
 
     def blocked_reason(self, model: Model) -> str:
@@ -223,7 +223,6 @@ def _notice(runner: Runner, revision: Revision) -> PlacementNotice:
     held = runner.assignment
     if held is None:
         raise ValueError(f"runner {runner.id} holds nothing that could be announced")
-    loaded = runner.loaded or revision.loaded
     start = runner.cold_start
     return PlacementNotice(
         instance=runner.id,
@@ -234,5 +233,13 @@ def _notice(runner: Runner, revision: Revision) -> PlacementNotice:
         resources=held.resources,
         decide_s=start.decide_s if start else None,
         place_s=start.place_s if start else None,
-        profile_us=loaded.profile_us if loaded else (),
+        profile_us=_profile(runner, revision),
     )
+
+
+def _profile(runner: Runner, revision: Revision) -> tuple[tuple[int, int], ...]:
+    """Times of its own warm-up; of the revision's first load where it went without."""
+    for loaded in (runner.loaded, revision.loaded):
+        if loaded is not None and loaded.profile_us:
+            return loaded.profile_us
+    return ()
