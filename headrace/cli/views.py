@@ -71,6 +71,11 @@ def status_view(status: mesh_pb2.GetStatusResponse) -> dict[str, Any]:
             for router in status.routers
         ],
         "standby": [instance_view(instance) for instance in status.standby],
+        "standby_target": {
+            "runners": status.standby_target.runners,
+            "reason": status.standby_target.reason,
+            "inputs": dict(sorted(status.standby_target.inputs.items())),
+        },
         "models": [
             {
                 "name": model.name,

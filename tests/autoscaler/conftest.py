@@ -186,7 +186,8 @@ async def open_world(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
     machine = FakeMachine(runtime_dir)
 
     async def open_one(capacity: Limits | None = None, **settings: object) -> World:
-        config = AutoscalerConfig(**{"decision_period_s": 60.0, "standby": 1, **settings})  # type: ignore[arg-type]
+        fixed = {"decision_period_s": 60.0, "standby": 1, "standby_max": settings.get("standby", 1)}
+        config = AutoscalerConfig(**{**fixed, **settings})  # type: ignore[arg-type]
         context = ProcessContext(
             process="autoscaler", state_dir=runtime_dir, runtime_dir=runtime_dir, mesh=MeshConfig(autoscaler=config)
         )

@@ -69,6 +69,29 @@ async def test_an_answer_that_nobody_tells_of_holds_the_refill_for_a_second(open
     await world.until(lambda: world.standby() == 1)
 
 
+async def test_the_pool_grows_to_what_was_wanted_at_once_and_says_why(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world, standby_max=8)
+    names = ("a", "b", "c")
+    for name in names:
+        world.catalogue.put(ModelSpec(name), revision_of(name))
+        world.demand(name, queued=1, urgent=True)
+    await world.until(lambda: all(world.instances(name) for name in names))
+    for name in names:
+        world.answered(name)
+    await world.until(lambda: world.standby() == 3)
+    target = world.fleet.overview().standby_target
+    assert (target.runners, target.reason) == (3, "as many as were wanted at once")
+    world.pass_time(3601)
+    await world.until(lambda: world.standby() == 1)
+
+
+async def test_a_deploys_first_load_makes_the_pool_no_larger(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world, standby_max=8)
+    await asyncio.gather(*(world.fleet.verify(ModelSpec(name), revision_of(name, state=LOADING)) for name in "abc"))
+    world.fleet.decide_now()
+    assert world.fleet.overview().standby_target.runners == 1
+
+
 async def test_only_a_load_that_requests_wait_for_goes_without_trial_runs(open_world: OpenWorld) -> None:
     world = await with_standby(open_world)
     world.catalogue.put(ModelSpec("kept", min_instances=1), revision_of("kept"))

@@ -280,11 +280,21 @@ class RouterView:
 
 
 @dataclass(frozen=True, slots=True)
+class StandbyTarget:
+    """How many runners are to stand by, why, and the numbers behind it."""
+
+    runners: int
+    reason: str
+    inputs: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FleetView:
     epoch: int
     started_at: float
     routers: tuple[RouterView, ...] = ()
     standby: tuple[InstanceView, ...] = ()
+    standby_target: StandbyTarget | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class _Planning:
         self._bound: dict[Key, str] = {}
         self._standby = deque(snapshot.standby)
         self._waiting = 0
+        self._unserved = 0
         self._live: dict[Key, list[Holding]] = {}
         self._used = Usage()
         self._freeing = Usage()
@@ -82,7 +83,9 @@ class _Planning:
         for want in short:
             self._start_rest(want)
         self._keep_standby()
-        return Plan(tuple(self._actions), self._blocked, self._bound, tuple(self._admitted), self._refill_held)
+        return Plan(
+            tuple(self._actions), self._blocked, self._bound, tuple(self._admitted), self._refill_held, self._unserved
+        )
 
     def _missing(self, want: Want) -> int:
         """What is to be replaced does not stand in for what replaces it."""
@@ -200,6 +203,7 @@ class _Planning:
             self._actions.append(LoadOnStandby(self._standby.popleft(), want.model, want.revision, "wanted"))
         else:
             self._waiting += 1
+            self._unserved += 1
         return True
 
     def _replace_in_place(self, want: Want) -> bool:

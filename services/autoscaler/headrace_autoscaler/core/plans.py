@@ -140,6 +140,7 @@ class Plan:
         blocked: revisions that are wanted, have no instance and cannot get one: why.
         bound: what keeps a revision below its desired number; a superset of `blocked`.
         admitted: instances that were verified outside the limits and fit them.
+        waiting: runners that demand or a minimum asks for, and that are not there.
         refill_held: the pool is short, and stays so until no cold start is under way.
     """
 
@@ -148,3 +149,4 @@ class Plan:
     bound: Mapping[Key, str]
     admitted: tuple[str, ...] = ()
     refill_held: bool = False
+    waiting: int = 0

@@ -30,6 +30,7 @@ from headrace_autoscaler.fleet.reconciler import REFILL_HELD_S, Reconciler
 from headrace_autoscaler.fleet.reports import Report
 from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, RunnerState
+from headrace_autoscaler.fleet.standby_pool import StandbyPool, bounds_of
 from headrace_autoscaler.fleet.tasks import TaskSet
 from headrace_autoscaler.fleet.verification import Verification, Verifications
 from headrace_autoscaler.ports import Catalogue
@@ -94,6 +95,7 @@ class RunnerFleet:
             self.registry, self._lifecycle, self._verifications, self.history, self._books, prices, parts.clock,
             parts.context.state_dir / "artifacts", parts.context.mesh.router.max_attempts,
         )  # fmt: skip
+        self._standby = StandbyPool(bounds_of(config, prices), self._lifecycle.starts)
         self._reconciler = Reconciler(
             catalogue=parts.catalogue,
             registry=self.registry,
@@ -107,7 +109,7 @@ class RunnerFleet:
             announcements=parts.announcements,
             clock=parts.clock,
             policy=Policy(config.target_utilisation),
-            standby_target=config.standby,
+            standby=self._standby,
             capacity=parts.capacity,
         )
 
@@ -182,6 +184,7 @@ class RunnerFleet:
             standby=tuple(
                 runner.view() for runner in self.registry if runner.state in waiting and runner.assignment is None
             ),
+            standby_target=self._standby.target,
         )
 
     # What routers say, through control/.

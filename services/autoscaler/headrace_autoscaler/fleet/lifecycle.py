@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from headrace.v1 import resources_pb2
 from headrace_autoscaler.core.backoff import Failures
+from headrace_autoscaler.core.standby import StartTimes
 from headrace_autoscaler.domain import Revision
 from headrace_autoscaler.fleet.books import Books
 from headrace_autoscaler.fleet.link import LoadAnswer, LoadFailed, LoadRefused, RunnerLink
@@ -51,6 +52,7 @@ class Lifecycle:
     """Every runner has one task, from its start to its end. `changed` is called after every change.
 
     Attributes:
+        starts: of the processes that it started itself.
         died_early: called with a runner that ended by itself as soon as it was ready, and how it ended.
     """
 
@@ -75,6 +77,7 @@ class Lifecycle:
         self._tasks = TaskSet()
         self._log = get_logger(epoch=epoch)
         self.start_failures = Failures()
+        self.starts = StartTimes()
         self.died_early: Callable[[Runner, str], None] = _nobody_hears
 
     async def adopt(self, patience_s: float) -> None:
@@ -96,6 +99,8 @@ class Lifecycle:
 
     def start(self, reason: str) -> None:
         runner = self._enter(f"runner-{secrets.token_hex(4)}")
+        runner.started_here = True
+        self.starts.begun(runner.started_at)
         self._log.info("runner starting", runner=runner.id, reason=reason)
         self._tasks.start(self._live(runner), f"runner {runner.id}")
 
@@ -209,6 +214,8 @@ class Lifecycle:
                 if runner.hear(report, self._clock.monotonic()):
                     if report.state is RunnerState.STANDBY:
                         self.start_failures = Failures()
+                        if runner.started_here:
+                            self.starts.took(runner.state_since - runner.started_at)
                     self._log.info("runner state", runner=runner.id, state=runner.state.label, **_labels(runner))
                     self._changed()
             await asyncio.sleep(_RECONNECT_S)

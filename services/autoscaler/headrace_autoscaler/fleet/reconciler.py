@@ -27,13 +27,13 @@ from headrace_autoscaler.fleet.observation import SERVED, Judged, holdings, judg
 from headrace_autoscaler.fleet.placing import Placing
 from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, Runner, RunnerState
+from headrace_autoscaler.fleet.standby_pool import StandbyPool
 from headrace_autoscaler.fleet.verification import Verifications
 from headrace_autoscaler.ports import Catalogue
 from headrace_common.clock import Clock
 from headrace_common.logs import get_logger
 
 _ANNOUNCED = (RunnerState.LOADING, RunnerState.READY, RunnerState.DRAINING)
-_STARTS_AT_ONCE = 4
 REFILL_HELD_S = 1.0
 """The standby pool's refill waits for cold starts for at most this long."""
 
@@ -54,7 +54,7 @@ class Reconciler:
     announcements: Announcements
     clock: Clock
     policy: Policy
-    standby_target: int
+    standby: StandbyPool
     capacity: Limits
     _blocked: Mapping[Key, str] = field(default_factory=dict)
     _current: dict[str, Key] = field(default_factory=dict)
@@ -110,15 +110,16 @@ class Reconciler:
         starts = self.lifecycle.start_failures
         waits = starts.waits(now)
         empty = [each for each in self.registry if each.assignment is None]
+        starting = sum(runner.state is RunnerState.STARTING for runner in empty)
         held_since = self._refill_held_since
         return Snapshot(
             wants=wants(judged, self.placing.failures, now),
             holdings=holdings(self.registry, self.replacements.review(self._replaceable(judged), now)),
             standby=tuple(runner.id for runner in empty if runner.state is RunnerState.STANDBY),
-            starting=sum(runner.state is RunnerState.STARTING for runner in empty),
-            standby_target=self.standby_target,
+            starting=starting,
+            standby_target=self.standby.decide(now).runners,
             capacity=self.capacity,
-            start_limit=0 if waits else _STARTS_AT_ONCE,
+            start_limit=0 if waits else self.standby.start_limit(starting, now),
             start_refusal=starts.reason if waits and starts.blocking else "",
             limits={tenant.name: tenant.nominal for tenant in self.catalogue.tenants()},
             verifications=tuple(each.key for each in self.verifications.waiting()),
@@ -146,6 +147,7 @@ class Reconciler:
                 self.history.demand_gone(each.key)
 
     def _follow_plan(self, decided: Plan, now: float) -> None:
+        self.standby.planned(decided, now)
         self._blocked = decided.blocked
         if not decided.refill_held:
             self._refill_held_since = None

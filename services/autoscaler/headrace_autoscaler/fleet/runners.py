@@ -63,6 +63,7 @@ class Runner:
         seen: set once the runner has reported.
         loaded: what its load answered; None for one that was adopted.
         cold_start: the start from zero that its load ends, if it does.
+        started_here: by this autoscaler, so that its age is known.
         answered: a router has told of its first answer, where it was started from zero.
         booked_until_us: how far its time is in the books.
         admitted: it fits the limits; False for one that was verified until a plan has found that it does.
@@ -86,6 +87,7 @@ class Runner:
     exit_reason: str = ""
     cold_start: StartFromZero | None = None
     answered: bool = False
+    started_here: bool = False
     seen: asyncio.Event = field(default_factory=asyncio.Event)
 
     def advance(self, state: RunnerState, now: float) -> bool:
