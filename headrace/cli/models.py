@@ -270,7 +270,7 @@ def _print_model(view: dict[str, Any]) -> None:
             "batching": view["batching"],
             "response cache": _cache_words(view["spec"]),
             "instance concurrency": view["instance_concurrency"],
-            "cold starts": view["cold_starts"]["count"],
+            "cold starts": _cold_start_words(view["cold_starts"]),
             "last failure": f"{failure['at']}: {failure['reason']}" if failure else None,
         }
     )
@@ -282,6 +282,11 @@ def _print_model(view: dict[str, Any]) -> None:
     phases = ("decide_ms", "place_ms", "load_ms", "warm_ms", "first_answer_ms", "total_ms")
     _print_rows("recent cold starts", view["cold_starts"]["recent"], ("at", "from_standby", *phases))
     _print_rows("decisions", view["decisions"], ("at", "current", "desired", "reason"))
+
+
+def _cold_start_words(starts: dict[str, Any]) -> str:
+    """ "7 (p95 41.5 ms)"."""
+    return f"{starts['count']}" + (f" (p95 {starts['p95_ms']:g} ms)" if starts["p95_ms"] is not None else "")
 
 
 def _cache_words(spec: dict[str, Any]) -> str | None:

@@ -216,13 +216,14 @@ async def test_describe_shows_instances_cold_starts_and_decisions(api: Any, onnx
         instances=(instance("ready"),),
         cold_start_count=3,
         cold_starts=(ColdStart(1000.5, 1, 0.001, 0.002, 0.003, 0.004, 0.005, 0.015, True),),
+        cold_start_p95_s=0.015,
         decisions=(DecisionRecord(1001.0, 1, 0, 1, "demand", (("queued", 2.0),)),),
     )
     model = await api.describe("m")
     (shown,) = model.instances
     assert (shown.id, shown.state, shown.pid, shown.requests, shown.shape.cpu_millicores) == ("i1", "ready", 42, 7, 500)
     assert shown.started_at == Timestamp(seconds=1000, nanos=250_000_000)
-    assert model.cold_starts.count == 3
+    assert (model.cold_starts.count, seconds(model.cold_starts.p95)) == (3, 0.015)
     (start,) = model.cold_starts.recent
     phases = [start.decide, start.place, start.load, start.warm, start.first_answer, start.total]
     assert [phase.nanos // 1_000_000 for phase in phases] == [1, 2, 3, 4, 5, 15]

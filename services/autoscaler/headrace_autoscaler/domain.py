@@ -246,6 +246,19 @@ class DecisionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelPast:
+    """What is kept of a model's past across a restart: bounded, newest last.
+
+    Attributes:
+        cold_starts: with the runner that each was on.
+    """
+
+    cold_start_count: int = 0
+    cold_starts: tuple[tuple[str, ColdStart], ...] = ()
+    decisions: tuple[DecisionRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DeployFailure:
     at: float
     reason: str
@@ -256,6 +269,7 @@ class ModelView:
     """What the fleet knows of a model right now.
 
     Attributes:
+        cold_start_p95_s: of the recent ones' totals; None: there was none.
         blocked_reason: not empty: an instance is wanted and impossible, for this reason.
     """
 
@@ -267,6 +281,7 @@ class ModelView:
     queued: int = 0
     in_flight: int = 0
     requests: int = 0
+    cold_start_p95_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,12 +35,14 @@ from headrace_autoscaler.fleet.tasks import TaskSet
 from headrace_autoscaler.fleet.verification import Verification, Verifications
 from headrace_autoscaler.ports import Catalogue
 from headrace_autoscaler.providers.base import InstanceProvider
+from headrace_autoscaler.store.history_files import HistoryFiles
 from headrace_common.clock import Clock
 from headrace_common.config import AutoscalerConfig, ProcessContext
 from headrace_common.logs import get_logger
 
 _HOUSEKEEPING_PERIOD_S = 1.0
 _ADOPTION_PATIENCE_S = 0.7
+_HISTORY_PERIOD_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class RunnerFleet:
         self._routers: dict[str, float] = {}
         self.registry = Registry()
         self.history = History()
+        self._history_files = HistoryFiles(parts.context.state_dir / "history")
+        self._history_written = parts.clock.monotonic()
         self._demand = DemandBook(config.window_s)
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
         self._books = Books(prices, parts.usage, parts.clock)
@@ -114,6 +118,7 @@ class RunnerFleet:
         )
 
     async def start(self) -> None:
+        self.history.recall(await asyncio.to_thread(self._history_files.read))
         await self._lifecycle.adopt(_ADOPTION_PATIENCE_S)
         self._trust_what_runs()
         self._reconciler.reconcile()
@@ -125,6 +130,7 @@ class RunnerFleet:
         await self._tasks.close()
         await self._lifecycle.shut_down()
         await self._books.flush(self.registry)
+        await self._write_history()
         await self._lifecycle.close()
 
     async def close(self) -> None:
@@ -173,6 +179,7 @@ class RunnerFleet:
             queued=queued,
             in_flight=in_flight,
             requests=requests,
+            cold_start_p95_s=self.history.cold_start_p95(model),
         )
 
     def overview(self) -> FleetView:
@@ -245,6 +252,21 @@ class RunnerFleet:
             self._wake.clear()
             self.decide_now()
 
+    async def _write_history(self) -> None:
+        """Decisions and cold starts; one that was replaced writes no more, as its successor does."""
+        self._history_written = self._parts.clock.monotonic()
+        changed = self.history.take_changed()
+        try:
+            if changed:
+                await asyncio.to_thread(self._history_files.write, changed)
+        except OSError as error:
+            self.history.give_back(changed)
+            get_logger().warning("history not written", error=str(error))
+        except asyncio.CancelledError:
+            # Its thread goes on; the last write, which waits for it, says the same and what came since.
+            self.history.give_back(changed)
+            raise
+
     async def _keep_house(self) -> None:
         clock = self._parts.clock
         # No runner that an earlier autoscaler started can be starting for longer. What shows itself after that
@@ -257,5 +279,7 @@ class RunnerFleet:
                     await self._lifecycle.adopt_new()
                 await self._books.flush(self.registry)
                 await self._lifecycle.count_requests()
+                if clock.monotonic() - self._history_written >= _HISTORY_PERIOD_S:
+                    await self._write_history()
             except Exception as error:  # noqa: BLE001 - the books must be written as long as anything runs
                 get_logger().error("housekeeping failed", error=repr(error), exc_info=error)
