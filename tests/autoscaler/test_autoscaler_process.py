@@ -91,7 +91,7 @@ class Process:
     async def until_cold_start(self, name: str) -> models_pb2.Model:
         """The runner's own word that it is ready may come before the answer to its load, which is what is booked."""
         async with asyncio.timeout(DEADLINE_S):
-            while not (model := await self.model(name)).cold_starts.count:
+            while not (model := await self.model(name)).cold_starts.count:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         return model
 
