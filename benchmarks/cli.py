@@ -27,7 +27,7 @@ def main() -> None:
             print(f"wrote {write(records.merged(runs))}")
         case "cold-start":
             with running_mesh(standby=1) as mesh:
-                cold_start.measure(mesh.url)
+                cold_start.measure(mesh.url, options.rounds)
         case _:
             failures = peers.install([peer.name for peer in peers.PEERS])
             print(f"wrote {write(records.load(_run(plan.Settings(), failures)))}")
@@ -59,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--memory-requests", default=requests, metavar="A,B", help=f"default: {requests}")
     report = commands.add_parser("report", help="write docs/benchmarks.md")
     report.add_argument("results", nargs="*", help="JSON files, together one run; default: the newest")
-    commands.add_parser("cold-start", help="magika from zero instances, 20 times")
+    cold = commands.add_parser("cold-start", help="magika from zero instances: quantiles, and phase by phase")
+    cold.add_argument("--rounds", type=int, default=cold_start.ROUNDS, help=f"default: {cold_start.ROUNDS}")
     return parser
 
 

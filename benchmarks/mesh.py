@@ -60,7 +60,8 @@ def running_mesh(standby: int = 0, config: Mapping[str, Any] | None = None) -> I
     folder = Path(tempfile.mkdtemp(prefix="headrace-bench-"))
     metrics = f"127.0.0.1:{free_port()}"
     path = folder / "mesh.yaml"
-    path.write_text(yaml.safe_dump({"telemetry": {"metrics_listen": metrics}, **(config or {})}))
+    settings = {"telemetry": {"metrics_listen": metrics}, "autoscaler": {"standby_max": standby}, **(config or {})}
+    path.write_text(yaml.safe_dump(settings))
     arguments = ["--listen", "127.0.0.1:0", "--state", str(folder / "state"), "--standby", str(standby)]
     with open(folder / "up.log", "w") as log:
         process = subprocess.Popen(

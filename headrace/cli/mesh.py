@@ -104,7 +104,10 @@ def status(as_json: Json = False) -> None:
     if as_json:
         print_json(view)
         return
-    print_fields({"version": view["version"], "uptime": f"{view['uptime_s']:.0f} s", "standby": len(view["standby"])})
+    target = view["standby_target"]
+    wanted = f" (of {target['runners']}: {target['reason']})" if target["reason"] else ""
+    standing = f"{len(view['standby'])}{wanted}"
+    print_fields({"version": view["version"], "uptime": f"{view['uptime_s']:.0f} s", "standby": standing})
     print_fields({f"{name} enforced by": how for name, how in view["enforced"].items()})
     print_heading("routers")
     print_rows(view["routers"], ("id", "queued", "in_flight", "requests", "refused"))

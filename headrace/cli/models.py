@@ -271,7 +271,7 @@ def _print_model(view: dict[str, Any]) -> None:
             "batching": view["batching"],
             "response cache": _cache_words(view["spec"]),
             "instance concurrency": view["instance_concurrency"],
-            "cold starts": view["cold_starts"]["count"],
+            "cold starts": _cold_start_words(view["cold_starts"]),
             "last failure": f"{failure['at']}: {failure['reason']}" if failure else None,
         }
     )
@@ -301,6 +301,11 @@ def _print_enforced(instances: list[dict[str, Any]]) -> None:
     if rows:
         print_heading("enforced")
         print_table(("ID", "CPU", "MEMORY", "MEMORY HELD"), rows)
+
+
+def _cold_start_words(starts: dict[str, Any]) -> str:
+    """ "7 (p95 41.5 ms)"."""
+    return f"{starts['count']}" + (f" (p95 {starts['p95_ms']:g} ms)" if starts["p95_ms"] is not None else "")
 
 
 def _cache_words(spec: dict[str, Any]) -> str | None:

@@ -29,6 +29,7 @@ def model_view(model: models_pb2.Model) -> dict[str, Any]:
         "created_at": moment(model.created_at),
         "cold_starts": {
             "count": model.cold_starts.count,
+            "p95_ms": _millis(model.cold_starts.p95) if model.cold_starts.HasField("p95") else None,
             "recent": [_cold_start_view(start) for start in model.cold_starts.recent],
         },
         "decisions": [_decision_view(decision) for decision in model.decisions],
@@ -74,6 +75,11 @@ def status_view(status: mesh_pb2.GetStatusResponse) -> dict[str, Any]:
             for router in status.routers
         ],
         "standby": [instance_view(instance) for instance in status.standby],
+        "standby_target": {
+            "runners": status.standby_target.runners,
+            "reason": status.standby_target.reason,
+            "inputs": dict(sorted(status.standby_target.inputs.items())),
+        },
         "models": [
             {
                 "name": model.name,

@@ -26,7 +26,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "epoch", "uptime", "routers", "standby", "models", "cpu_enforcement", "memory_enforcement")
+    __slots__ = ("version", "epoch", "uptime", "routers", "standby", "models", "cpu_enforcement", "memory_enforcement", "standby_target")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     UPTIME_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,7 @@ class GetStatusResponse(_message.Message):
     MODELS_FIELD_NUMBER: _ClassVar[int]
     CPU_ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
+    STANDBY_TARGET_FIELD_NUMBER: _ClassVar[int]
     version: str
     epoch: int
     uptime: _duration_pb2.Duration
@@ -43,7 +44,25 @@ class GetStatusResponse(_message.Message):
     models: _containers.RepeatedCompositeFieldContainer[ModelSummary]
     cpu_enforcement: str
     memory_enforcement: str
-    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., routers: _Optional[_Iterable[_Union[RouterStatus, _Mapping]]] = ..., standby: _Optional[_Iterable[_Union[_models_pb2.Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ..., cpu_enforcement: _Optional[str] = ..., memory_enforcement: _Optional[str] = ...) -> None: ...
+    standby_target: StandbyTarget
+    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., routers: _Optional[_Iterable[_Union[RouterStatus, _Mapping]]] = ..., standby: _Optional[_Iterable[_Union[_models_pb2.Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ..., cpu_enforcement: _Optional[str] = ..., memory_enforcement: _Optional[str] = ..., standby_target: _Optional[_Union[StandbyTarget, _Mapping]] = ...) -> None: ...
+
+class StandbyTarget(_message.Message):
+    __slots__ = ("runners", "reason", "inputs")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    RUNNERS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    runners: int
+    reason: str
+    inputs: _containers.ScalarMap[str, float]
+    def __init__(self, runners: _Optional[int] = ..., reason: _Optional[str] = ..., inputs: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class RouterStatus(_message.Message):
     __slots__ = ("id", "queued", "in_flight", "requests", "refused", "connected_at")

@@ -279,12 +279,14 @@ class Instance(_message.Message):
     def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pid: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., requests: _Optional[int] = ..., cpu_enforcement: _Optional[str] = ..., memory_enforcement: _Optional[str] = ..., private_bytes: _Optional[int] = ...) -> None: ...
 
 class ColdStarts(_message.Message):
-    __slots__ = ("count", "recent")
+    __slots__ = ("count", "recent", "p95")
     COUNT_FIELD_NUMBER: _ClassVar[int]
     RECENT_FIELD_NUMBER: _ClassVar[int]
+    P95_FIELD_NUMBER: _ClassVar[int]
     count: int
     recent: _containers.RepeatedCompositeFieldContainer[ColdStart]
-    def __init__(self, count: _Optional[int] = ..., recent: _Optional[_Iterable[_Union[ColdStart, _Mapping]]] = ...) -> None: ...
+    p95: _duration_pb2.Duration
+    def __init__(self, count: _Optional[int] = ..., recent: _Optional[_Iterable[_Union[ColdStart, _Mapping]]] = ..., p95: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ColdStart(_message.Message):
     __slots__ = ("at", "revision", "decide", "place", "load", "warm", "first_answer", "total", "from_standby")

@@ -24,7 +24,7 @@ from headrace_autoscaler.domain import (
 )
 from headrace_autoscaler.fleet.announcements import PlacementNotice
 from headrace_autoscaler.fleet.fleet import FleetParts, RunnerFleet
-from headrace_autoscaler.fleet.reports import DemandEntry, Report
+from headrace_autoscaler.fleet.reports import ColdStartEntry, DemandEntry, Report
 from headrace_autoscaler.providers.fake import FakeMachine, FakeProvider
 from headrace_common.clock import FakeClock
 from headrace_common.config import AutoscalerConfig, MeshConfig, ProcessContext
@@ -118,6 +118,11 @@ class World:
         self.fleet.report(Report(router, (entry,), urgent=urgent))
         self.fleet.catalogue_changed()
 
+    def answered(self, model: str) -> None:
+        """A router tells that the model's instances have given their first answers."""
+        entries = tuple(ColdStartEntry(each, model, 1, 0.02, 0.01, 0.003, 0.05) for each in self.instances(model))
+        self.fleet.report(Report("router-0", cold_starts=entries, urgent=True))
+
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.fleet.catalogue_changed()
@@ -181,7 +186,8 @@ async def open_world(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
     machine = FakeMachine(runtime_dir)
 
     async def open_one(capacity: Limits | None = None, **settings: object) -> World:
-        config = AutoscalerConfig(**{"decision_period_s": 60.0, "standby": 1, **settings})  # type: ignore[arg-type]
+        fixed = {"decision_period_s": 60.0, "standby": 1, "standby_max": settings.get("standby", 1)}
+        config = AutoscalerConfig(**{**fixed, **settings})  # type: ignore[arg-type]
         context = ProcessContext(
             process="autoscaler", state_dir=runtime_dir, runtime_dir=runtime_dir, mesh=MeshConfig(autoscaler=config)
         )

@@ -37,13 +37,70 @@ async def test_first_demand_loads_on_a_standby_and_the_pool_is_refilled(open_wor
     world = await with_standby(open_world)
     world.catalogue.put(ModelSpec("m", tenant="acme"), revision_of("m"))
     world.demand("m", queued=3, urgent=True)
-    await world.until(lambda: world.instances("m") and world.standby() == 1)
+    await world.until(lambda: world.instances("m"))
+    world.answered("m")
+    await world.until(lambda: world.standby() == 1)
     [load] = world.machine.loads
     assert (load.model, load.revision, load.tenant, load.epoch, load.entry_point) == ("m", 1, "acme", 7, "model.onnx")
     assert load.files[0].sha256 == "a" * 64
     assert load.directory.endswith("artifacts/artifact")
     assert load.shape.price.micros_per_hour == 42_500
     assert len(world.machine.runners) == 2
+
+
+async def test_the_refill_leaves_the_first_answer_alone(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m"), revision_of("m"))
+    world.demand("m", queued=1, urgent=True)
+    await world.until(lambda: world.instances("m"))
+    world.fleet.decide_now()
+    assert (world.standby(), len(world.machine.runners)) == (0, 1), "it would take CPU from the first execution"
+    world.answered("m")
+    await world.until(lambda: world.standby() == 1)
+
+
+async def test_an_answer_that_nobody_tells_of_holds_the_refill_for_a_second(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m"), revision_of("m"))
+    world.demand("m", queued=1, urgent=True)
+    await world.until(lambda: world.instances("m"))
+    world.fleet.decide_now()
+    world.pass_time(1.0)
+    await world.until(lambda: world.standby() == 1)
+
+
+async def test_the_pool_grows_to_what_was_wanted_at_once_and_says_why(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world, standby_max=8)
+    names = ("a", "b", "c")
+    for name in names:
+        world.catalogue.put(ModelSpec(name), revision_of(name))
+        world.demand(name, queued=1, urgent=True)
+    await world.until(lambda: all(world.instances(name) for name in names))
+    for name in names:
+        world.answered(name)
+    await world.until(lambda: world.standby() == 3)
+    target = world.fleet.overview().standby_target
+    assert (target.runners, target.reason) == (3, "as many as were wanted at once")
+    world.pass_time(3601)
+    await world.until(lambda: world.standby() == 1)
+
+
+async def test_a_deploys_first_load_makes_the_pool_no_larger(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world, standby_max=8)
+    await asyncio.gather(*(world.fleet.verify(ModelSpec(name), revision_of(name, state=LOADING)) for name in "abc"))
+    world.fleet.decide_now()
+    assert world.fleet.overview().standby_target.runners == 1
+
+
+async def test_only_a_load_that_requests_wait_for_goes_without_trial_runs(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("kept", min_instances=1), revision_of("kept"))
+    world.fleet.catalogue_changed()
+    await world.until(lambda: world.instances("kept") and world.standby() == 1)
+    world.catalogue.put(ModelSpec("m"), revision_of("m"))
+    world.demand("m", queued=1, urgent=True)
+    await world.until(lambda: world.instances("m"))
+    assert [(load.model, load.requests_wait) for load in world.machine.loads] == [("kept", False), ("m", True)]
 
 
 async def test_routers_hear_of_an_instance_while_it_loads(open_world: OpenWorld) -> None:
@@ -251,7 +308,9 @@ async def test_a_successor_adopts_what_runs_and_restarts_nothing(open_world: Ope
     world = await with_standby(open_world)
     world.catalogue.put(ModelSpec("m"), revision_of("m"))
     world.demand("m", queued=1)
-    await world.until(lambda: world.instances("m") and world.standby() == 1)
+    await world.until(lambda: world.instances("m"))
+    world.answered("m")
+    await world.until(lambda: world.standby() == 1)
     runners = set(world.machine.runners)
     await world.fleet.close()
     successor = await world.successor()
@@ -334,7 +393,9 @@ async def test_the_books_hold_instances_standby_and_requests(open_world: OpenWor
     world.clock.advance(10)
     world.catalogue.put(ModelSpec("m", tenant="acme"), revision_of("m"))
     world.demand("m", queued=1)
-    await world.until(lambda: world.instances("m") and world.standby() == 1)
+    await world.until(lambda: world.instances("m"))
+    world.answered("m")
+    await world.until(lambda: world.standby() == 1)
     world.demand("m", arrivals=3, completed=3, busy_us=250_000, tenant="guest")
     world.clock.advance(20)
     await world.fleet.close()

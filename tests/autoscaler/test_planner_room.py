@@ -151,14 +151,22 @@ def test_what_is_still_being_verified_is_left_alone() -> None:
     ("parts", "started", "held_back"),
     [
         ({"holdings": (held("l", "m", ready=False),), "wants": (want("m", 1),)}, 0, True),
+        ({"holdings": (replace(held("r", "m"), answer_due=True),), "wants": (want("m", 1),)}, 0, True),
         ({"wants": (want("m", 1),), "standby": ("s",)}, 0, True),
         ({"wants": (want("m", 1),)}, 1, True),
         ({"holdings": (held("r", "m"),), "wants": (want("m", 1),)}, 1, False),
         ({"wants": (want("m", 1),), "standby": ("s",), "hold_refill": False}, 1, False),
     ],
-    ids=["during a load", "with a load that begins", "a model that waits comes first", "afterwards", "after a while"],
+    ids=[
+        "during a load",
+        "a first answer is due",
+        "with a load that begins",
+        "a model that waits comes first",
+        "afterwards",
+        "after a while",
+    ],
 )
-def test_the_pool_is_refilled_when_no_load_is_under_way(
+def test_the_pool_is_refilled_when_no_cold_start_is_under_way(
     parts: dict[str, object], started: int, held_back: bool
 ) -> None:
     decided = plan(snapshot(**{"standby_target": 1, "hold_refill": True, **parts}))

@@ -33,6 +33,7 @@ from headrace_autoscaler.domain import (
     ModelView,
     Resources,
     RouterView,
+    StandbyTarget,
     Usage,
     UsageKey,
 )
@@ -218,13 +219,14 @@ async def test_describe_shows_instances_cold_starts_and_decisions(api: Any, onnx
         instances=(instance("ready"),),
         cold_start_count=3,
         cold_starts=(ColdStart(1000.5, 1, 0.001, 0.002, 0.003, 0.004, 0.005, 0.015, True),),
+        cold_start_p95_s=0.015,
         decisions=(DecisionRecord(1001.0, 1, 0, 1, "demand", (("queued", 2.0),)),),
     )
     model = await api.describe("m")
     (shown,) = model.instances
     assert (shown.id, shown.state, shown.pid, shown.requests, shown.shape.cpu_millicores) == ("i1", "ready", 42, 7, 500)
     assert shown.started_at == Timestamp(seconds=1000, nanos=250_000_000)
-    assert model.cold_starts.count == 3
+    assert (model.cold_starts.count, seconds(model.cold_starts.p95)) == (3, 0.015)
     (start,) = model.cold_starts.recent
     phases = [start.decide, start.place, start.load, start.warm, start.first_answer, start.total]
     assert [phase.nanos // 1_000_000 for phase in phases] == [1, 2, 3, 4, 5, 15]
@@ -352,12 +354,17 @@ async def test_status_shows_routers_standby_and_models(api: Any, onnx_model: Onn
     await api.deploy("m", {"m.onnx": onnx_model()}, tenant="acme")
     api.fleet.views["m"] = ModelView(instances=(instance("ready"),), queued=1, in_flight=2, requests=3)
     standby = InstanceView("s", "", 0, "", "standby", Resources(), 1.0)
-    api.fleet.fleet = FleetView(7, api.clock.wall() - 90.5, (RouterView("router-0", 5.0, 1, 2, 3, 4),), (standby,))
+    target = StandbyTarget(2, "as many as were wanted at once", (("predicted", 2.0),))
+    api.fleet.fleet = FleetView(
+        7, api.clock.wall() - 90.5, (RouterView("router-0", 5.0, 1, 2, 3, 4),), (standby,), target
+    )
     status = await api.mesh.GetStatus(mesh_pb2.GetStatusRequest())
     assert (status.epoch, seconds(status.uptime)) == (7, 90.5)
     assert status.version
     assert [(r.id, r.queued, r.in_flight, r.requests, r.refused) for r in status.routers] == [("router-0", 1, 2, 3, 4)]
     assert [(i.id, i.state) for i in status.standby] == [("s", "standby")]
+    assert (status.standby_target.runners, status.standby_target.reason) == (2, target.reason)
+    assert dict(status.standby_target.inputs) == {"predicted": 2.0}
     (model,) = status.models
     assert (model.name, model.tenant, model.instances, model.requests) == ("m", "acme", 1, 3)
     assert model.state == models_pb2.MODEL_STATE_READY

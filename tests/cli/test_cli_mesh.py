@@ -132,6 +132,7 @@ def test_status(mesh: Any, run: Run) -> None:
         uptime={"seconds": 90},
         routers=[{"id": "router-0", "queued": 2, "refused": 1}],
         standby=[{"id": "s", "state": "standby"}],
+        standby_target={"runners": 3, "reason": "as many as were wanted at once", "inputs": {"predicted": 3.0}},
         models=[{"name": "iris", "tenant": "acme", "state": 4, "instances": 1}],
         cpu_enforcement="cgroup",
         memory_enforcement="cgroup and watchdog",
@@ -146,6 +147,8 @@ def test_status(mesh: Any, run: Run) -> None:
     assert "cpu enforced by:" in plain
     assert "router-0  2" in plain
     assert "iris  acme    ready" in plain
+    assert "1 (of 3: as many as were wanted at once)" in plain
+    assert shown["standby_target"]["inputs"] == {"predicted": 3.0}
 
 
 def test_logs_are_printed_as_they_are(mesh: Any, run: Run) -> None:

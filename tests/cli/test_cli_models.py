@@ -32,6 +32,7 @@ MODEL = models_pb2.Model(
     ],
     instances=[{"id": "i1", "state": "draining", "version": "2", "pid": 7}],
     cold_starts={
+        "p95": {"nanos": 41_500_000},
         "count": 3,
         "recent": [{"decide": {"nanos": 1_500_000}, "load": {"nanos": 20_000_000}, "from_standby": True}],
     },
@@ -143,7 +144,7 @@ def test_describe_as_json_has_what_programs_need(mesh: Any, run: Run) -> None:
     assert (shown["min_instances"], shown["max_instances"]) == (1, None)
     assert shown["versions"][0]["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4], "optional": False}]
     assert shown["instances"][0]["state"] == "draining"
-    assert shown["cold_starts"]["count"] == 3
+    assert (shown["cold_starts"]["count"], shown["cold_starts"]["p95_ms"]) == (3, 41.5)
     recent = shown["cold_starts"]["recent"][0]
     assert (recent["decide_ms"], recent["load_ms"], recent["from_standby"]) == (1.5, 20.0, True)
     assert shown["decisions"][0]["reason"] == "a request waits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,9 @@ from headrace_runner.engines.base import (
     ModelRefused,
     ModelSource,
 )
-from headrace_runner.engines.registry import import_engines, pick
+from headrace_runner.engines.fake import FakeEngine
+from headrace_runner.engines.ort import SMALLEST
+from headrace_runner.engines.registry import import_engines, pick, prepare
 from headrace_runner.probe import probe_rows
 from headrace_runner.process import resident_bytes
 from headrace_runner.tensors import DTYPES
@@ -349,3 +352,24 @@ class TestFake:
 def test_an_unknown_engine_names_those_there_are() -> None:
     with pytest.raises(InvalidArgument, match="engine 'tensorrt' is not available on this runner; it has: fake, onnx"):
         pick(ENGINES, "tensorrt")
+
+
+def test_a_prepared_engine_holds_heap_for_the_load_that_comes() -> None:
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(prepare, ENGINES).result()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        thread.submit(lambda: np.ones(8 << 20, np.uint8)).result()
+        pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert pages < (8 << 20) // resource.getpagesize() // 2
+
+
+def test_an_engine_that_cannot_be_prepared_does_not_keep_the_runner_from_starting() -> None:
+    class Broken(FakeEngine):
+        def prepare(self) -> None:
+            raise RuntimeError("no device")
+
+    prepare({"broken": Broken()})
+
+
+def test_onnxruntime_is_prepared_with_a_model_that_is_one() -> None:
+    onnx.checker.check_model(onnx.load_from_string(SMALLEST))

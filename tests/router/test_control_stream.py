@@ -42,6 +42,19 @@ async def test_the_first_request_of_a_model_at_zero_is_reported_at_once(
     assert sum(report.urgent for report in bench.control.reports) == 1
 
 
+async def test_the_first_answer_of_a_cold_start_is_told_at_once(
+    start_bench: StartBench, eventually: Eventually
+) -> None:
+    bench = await start_bench(demand_period_s=10.0)
+    waiting = asyncio.create_task(bench.infer())
+    await eventually(lambda: any(report.urgent for report in bench.control.reports))
+    decided = control_pb2.Placement(instance_id="x")
+    decided.decide.FromMilliseconds(3)
+    await bench.add_runner("r1", decide=decided.decide)
+    await waiting
+    await eventually(lambda: any(report.urgent and report.cold_starts for report in bench.control.reports))
+
+
 async def test_a_cold_start_is_reported_with_its_first_answer(start_bench: StartBench, eventually: Eventually) -> None:
     bench = await start_bench()
     waiting = asyncio.create_task(bench.infer())

@@ -204,6 +204,33 @@ class TestKnownSignature:
             loaded(plan(models, entry, expected=self.SIGNATURE))
 
 
+class TestWhereRequestsWait:
+    KNOWN = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1, 2)),), batchable=True)
+
+    def test_nothing_is_tried_that_is_known(self, models: Path) -> None:
+        fake_model(models)
+        assert 1 in loaded(plan(models, "echo.fake.json", expected=self.KNOWN)).profile_us
+        found = loaded(plan(models, "echo.fake.json", expected=self.KNOWN, requests_wait=True))
+        assert (found.signature, found.max_batch_size, found.profile_us) == (self.KNOWN, 64, {})
+
+    def test_the_first_load_leaves_nothing_out(self, models: Path) -> None:
+        fake_model(models)
+        found = loaded(plan(models, "echo.fake.json", requests_wait=True))
+        assert (found.signature, 1 in found.profile_us) == (self.KNOWN, True)
+
+    def test_the_models_own_samples_are_run(self, models: Path) -> None:
+        fake_model(models, fail_on=1.0)
+        sample = WarmupSample("ones", 1, (RawTensor("x", "FP32", (1, 2), np.ones(2, np.float32).tobytes()),))
+        with pytest.raises(InvalidArgument, match="warm-up sample 'ones' failed"):
+            loaded(plan(models, "echo.fake.json", expected=self.KNOWN, requests_wait=True, warmup=(sample,)))
+
+    def test_files_are_verified_all_the_same(self, models: Path) -> None:
+        fake_model(models)
+        known = plan(models, "echo.fake.json", expected=self.KNOWN, requests_wait=True)
+        with pytest.raises(InvalidArgument, match="expected sha256 0000"):
+            loaded(replace(known, files=(replace(known.files[0], sha256="0" * 64),)))
+
+
 class TestFiles:
     def test_external_data_among_the_files_is_loaded(self, models: Path) -> None:
         found = loaded(plan(models, with_external_weights(models, "weights.bin"), "weights.bin"))

@@ -111,7 +111,7 @@ class ModelFile(_message.Message):
     def __init__(self, path: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
-    __slots__ = ("epoch", "instance_id", "tenant", "model", "revision", "version", "directory", "files", "entry_point", "engine", "engine_options", "shape", "signature", "max_batch_size", "slots", "warmup", "traceparent", "cpu_in_cgroup", "memory_in_cgroup")
+    __slots__ = ("epoch", "instance_id", "tenant", "model", "revision", "version", "directory", "files", "entry_point", "engine", "engine_options", "shape", "signature", "max_batch_size", "slots", "warmup", "traceparent", "cpu_in_cgroup", "memory_in_cgroup", "requests_wait")
     class EngineOptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class LoadRequest(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     CPU_IN_CGROUP_FIELD_NUMBER: _ClassVar[int]
     MEMORY_IN_CGROUP_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_WAIT_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     instance_id: str
     tenant: str
@@ -157,7 +158,8 @@ class LoadRequest(_message.Message):
     traceparent: str
     cpu_in_cgroup: bool
     memory_in_cgroup: bool
-    def __init__(self, epoch: _Optional[int] = ..., instance_id: _Optional[str] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., directory: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., entry_point: _Optional[str] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., slots: _Optional[int] = ..., warmup: _Optional[_Iterable[_Union[WarmupSample, _Mapping]]] = ..., traceparent: _Optional[str] = ..., cpu_in_cgroup: bool = ..., memory_in_cgroup: bool = ...) -> None: ...
+    requests_wait: bool
+    def __init__(self, epoch: _Optional[int] = ..., instance_id: _Optional[str] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., directory: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., entry_point: _Optional[str] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., slots: _Optional[int] = ..., warmup: _Optional[_Iterable[_Union[WarmupSample, _Mapping]]] = ..., traceparent: _Optional[str] = ..., cpu_in_cgroup: bool = ..., memory_in_cgroup: bool = ..., requests_wait: bool = ...) -> None: ...
 
 class WarmupSample(_message.Message):
     __slots__ = ("name", "batch_size", "inputs")

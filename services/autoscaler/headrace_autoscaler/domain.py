@@ -263,6 +263,19 @@ class DecisionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelPast:
+    """What is kept of a model's past across a restart: bounded, newest last.
+
+    Attributes:
+        cold_starts: with the runner that each was on.
+    """
+
+    cold_start_count: int = 0
+    cold_starts: tuple[tuple[str, ColdStart], ...] = ()
+    decisions: tuple[DecisionRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DeployFailure:
     at: float
     reason: str
@@ -273,6 +286,7 @@ class ModelView:
     """What the fleet knows of a model right now.
 
     Attributes:
+        cold_start_p95_s: of the recent ones' totals; None: there was none.
         blocked_reason: not empty: an instance is wanted and impossible, for this reason.
         outgrown: the last instance that outgrew its memory, in this autoscaler's time.
     """
@@ -286,6 +300,7 @@ class ModelView:
     in_flight: int = 0
     requests: int = 0
     outgrown: DeployFailure | None = None
+    cold_start_p95_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,12 +314,22 @@ class RouterView:
 
 
 @dataclass(frozen=True, slots=True)
+class StandbyTarget:
+    """How many runners are to stand by, why, and the numbers behind it."""
+
+    runners: int
+    reason: str
+    inputs: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FleetView:
     epoch: int
     started_at: float
     routers: tuple[RouterView, ...] = ()
     standby: tuple[InstanceView, ...] = ()
     enforcement: Enforcement = Enforcement()
+    standby_target: StandbyTarget | None = None
 
 
 @dataclass(frozen=True, slots=True)

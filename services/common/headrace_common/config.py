@@ -73,7 +73,15 @@ class RouterConfig(_Section):
 class AutoscalerConfig(_Section):
     """What the autoscaler obeys."""
 
-    standby: int = Field(1, ge=0, le=1024, description="Runners kept started, without a model.")
+    standby: int = Field(1, ge=0, le=1024, description="Runners kept started, without a model: at least so many.")
+    standby_max: int = Field(
+        4, ge=0, le=1024, description="At most so many, where more were wanted at once; `standby` if that is more."
+    )
+    standby_budget_per_hour: str = Field(
+        "",
+        pattern=r"^$|^\d+(\.\d{1,6})?$",
+        description="Money per hour that runners beyond `standby` may bring the pool to; empty: no bound.",
+    )
     decision_period_s: float = Field(0.5, gt=0, le=60, description="Between decisions when nothing is urgent.")
     window_s: float = Field(10.0, gt=0, le=3600, description="Demand is averaged over this.")
     target_utilisation: float = Field(0.7, gt=0, le=1, description="Busy share of an instance that is aimed at.")

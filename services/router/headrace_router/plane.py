@@ -215,6 +215,8 @@ class Plane:
 
     def cold_start_done(self, report: ColdStart) -> None:
         self._cold_starts.append(report)
+        # The standby pool's refill waits for this, so that it takes no CPU from a first answer.
+        self._control.urgent()
 
     # --- inside ---
 

@@ -26,7 +26,7 @@ from headrace_common.logs import configure_logging, get_logger
 from headrace_common.telemetry import Telemetry
 from headrace_common.validation import validate
 from headrace_runner.bundle_socket import BundleSocket
-from headrace_runner.engines.registry import import_engines
+from headrace_runner.engines.registry import import_engines, prepare
 from headrace_runner.measures import Measures
 from headrace_runner.runner import Runner
 from headrace_runner.service import RunnerServicer
@@ -71,6 +71,7 @@ async def _serve(context: ProcessContext) -> bool:
     measures = Measures(telemetry, clock)
     runner = Runner(context.process, engines, worker, measures, clock, config.slots, config.max_batch_size)
     _stop_on_signals(runner, context.mesh.autoscaler.drain_timeout_s)
+    await worker.call(lambda: prepare(engines))
     try:
         await _serve_grpc(runner, telemetry, context.socket)
     finally:

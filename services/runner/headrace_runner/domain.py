@@ -42,6 +42,7 @@ class LoadPlan:
 
     Attributes:
         expected: signature known from an earlier load; the probe is skipped if the file agrees.
+        requests_wait: nobody else can answer them; nothing is tried that an earlier load has shown.
         max_batch_size: asked for; 0: `default_max_batch_size` for a batchable model.
     """
 
@@ -55,6 +56,11 @@ class LoadPlan:
     max_batch_size: int = 0
     default_max_batch_size: int = 64
     warmup: tuple[WarmupSample, ...] = ()
+    requests_wait: bool = False
+
+    @property
+    def urgent(self) -> bool:
+        return self.requests_wait and self.expected is not None
 
 
 @dataclass(frozen=True, slots=True)

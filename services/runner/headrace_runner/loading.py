@@ -19,8 +19,8 @@ from headrace_runner.tensors import decode
 
 _FIRST_WARM_BUDGET_S = 2.0
 """For the maximum batch, at a load that verifies a deploy: its times start the router's latency model."""
-_COLD_WARM_BUDGET_S = 0.03
-"""The same at a cold start, when requests wait and the times are known from the first load."""
+_LATER_WARM_BUDGET_S = 0.03
+"""The same where the times are known from the first load, beside instances that answer meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,9 @@ def _verify(plan: LoadPlan, engine: Engine) -> ModelSource:
         raise InvalidArgument(f"entry_point {plan.entry_point!r} is not among the model's files")
     path = files.locate(plan.directory, plan.entry_point)
     source = ModelSource(path, plan.entry_point, plan.options, plan.threads)
+    if plan.urgent:
+        # The first load has found that these bytes read nothing but these files.
+        return source
     files.check_external(plan.entry_point, engine.external_files(source), plan.files)
     return source
 
@@ -125,20 +128,31 @@ def _max_batch(plan: LoadPlan, signature: Signature, reason: str) -> int:
 def _warm(plan: LoadPlan, model: LoadedModel, batching: _Batching, clock: Clock) -> tuple[Signature, dict[int, int]]:
     """Runs zeros at one row and at the maximum batch, then the samples given with the model.
 
-    A model that refuses zeros is not at fault; one that refuses its own samples is.
+    Zeros are left out where requests wait: any run of zeros takes as long as answering the first of them would,
+    and the times are known. A model that refuses zeros is not at fault; one that refuses its own samples is.
     """
+    profile: dict[int, int] = {}
+    signature = batching.signature
+    if not plan.urgent:
+        signature, profile = _run_zeros(plan, model, batching, clock)
+    for sample in plan.warmup:
+        _run_sample(model, sample)
+    return signature, profile
+
+
+def _run_zeros(
+    plan: LoadPlan, model: LoadedModel, batching: _Batching, clock: Clock
+) -> tuple[Signature, dict[int, int]]:
     profile: dict[int, int] = {}
     signature = batching.signature
     # Finding a size is the first run, which sets things up; the timed ones come after it.
     size = batching.size or workable_size(model, 1 if signature.batchable else None)
     if size is not None:
         signature = _with_ranks(signature, _time_run(model, signature.batchable, 1, size, clock, profile))
-        budget_s = _FIRST_WARM_BUDGET_S if plan.expected is None else _COLD_WARM_BUDGET_S
+        budget_s = _FIRST_WARM_BUDGET_S if plan.expected is None else _LATER_WARM_BUDGET_S
         largest = _affordable(batching.max_batch_size, profile.get(1), budget_s)
         if largest > 1:
             _time_run(model, True, largest, size, clock, profile)
-    for sample in plan.warmup:
-        _run_sample(model, sample)
     return signature, profile
 
 

@@ -48,6 +48,7 @@ def plan_of(request: pb.LoadRequest, default_max_batch_size: int) -> LoadPlan:
         max_batch_size=request.max_batch_size,
         default_max_batch_size=default_max_batch_size,
         warmup=tuple(_sample_of(sample) for sample in request.warmup),
+        requests_wait=request.requests_wait,
     )
 
 

@@ -57,7 +57,9 @@ def model_pb(model: Model, view: ModelView, failure: DeployFailure | None) -> mo
         spec=model_spec_pb(model.spec),
         created_at=timestamp(model.created_at),
         cold_starts=models_pb2.ColdStarts(
-            count=view.cold_start_count, recent=[_cold_start(start) for start in view.cold_starts]
+            count=view.cold_start_count,
+            recent=[_cold_start(start) for start in view.cold_starts],
+            p95=None if view.cold_start_p95_s is None else duration(view.cold_start_p95_s),
         ),
         decisions=[_decision(decision) for decision in view.decisions],
         last_failure=_failure(_newest(failure, view.outgrown)),

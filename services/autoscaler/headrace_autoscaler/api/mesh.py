@@ -14,7 +14,7 @@ from headrace_autoscaler.api.convert_models import instance_pb, summary_pb
 from headrace_autoscaler.api.convert_time import duration, timestamp
 from headrace_autoscaler.api.log_files import LogFiles
 from headrace_autoscaler.catalogue import StoredCatalogue
-from headrace_autoscaler.domain import RouterView
+from headrace_autoscaler.domain import RouterView, StandbyTarget
 from headrace_autoscaler.ports import Fleet
 from headrace_common.clock import Clock
 
@@ -40,6 +40,7 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
             uptime=duration(max(0.0, self._clock.wall() - fleet.started_at)),
             routers=[_router(router) for router in fleet.routers],
             standby=[instance_pb(instance) for instance in fleet.standby],
+            standby_target=_standby_target(fleet.standby_target),
             models=[summary_pb(model, self._fleet.view(model.spec.name)) for model in models],
             cpu_enforcement=fleet.enforcement.cpu,
             memory_enforcement=fleet.enforcement.memory,
@@ -56,6 +57,12 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
                 return
             await asyncio.sleep(POLL_PERIOD_S)
             lines = await asyncio.to_thread(files.added)
+
+
+def _standby_target(target: StandbyTarget | None) -> pb.StandbyTarget | None:
+    if target is None:
+        return None
+    return pb.StandbyTarget(runners=target.runners, reason=target.reason, inputs=dict(target.inputs))
 
 
 def _router(router: RouterView) -> pb.RouterStatus:

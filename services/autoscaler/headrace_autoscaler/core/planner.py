@@ -51,6 +51,7 @@ class _Planning:
         self._bound: dict[Key, str] = {}
         self._standby = deque(snapshot.standby)
         self._waiting = 0
+        self._unserved = 0
         self._live: dict[Key, list[Holding]] = {}
         self._used = Usage()
         self._freeing = Usage()
@@ -82,7 +83,9 @@ class _Planning:
         for want in short:
             self._start_rest(want)
         self._keep_standby()
-        return Plan(tuple(self._actions), self._blocked, self._bound, tuple(self._admitted), self._refill_held)
+        return Plan(
+            tuple(self._actions), self._blocked, self._bound, tuple(self._admitted), self._refill_held, self._unserved
+        )
 
     def _missing(self, want: Want) -> int:
         """What is to be replaced does not stand in for what replaces it."""
@@ -200,6 +203,7 @@ class _Planning:
             self._actions.append(LoadOnStandby(self._standby.popleft(), want.model, want.revision, "wanted"))
         else:
             self._waiting += 1
+            self._unserved += 1
         return True
 
     def _replace_in_place(self, want: Want) -> bool:
@@ -267,7 +271,7 @@ class _Planning:
         snapshot = self._snapshot
         missing = snapshot.standby_target + self._waiting - len(self._standby) - snapshot.starting
         wanted = missing
-        if snapshot.hold_refill and self._loading():
+        if snapshot.hold_refill and self._starting_cold():
             wanted = min(missing, self._waiting - len(self._standby) - snapshot.starting)
             self._refill_held = missing > max(0, wanted)
         if not snapshot.start_refusal:
@@ -278,10 +282,11 @@ class _Planning:
             for _ in range(-missing):
                 self._actions.append(StopStandby(self._standby.pop(), "more stand by than are wanted"))
 
-    def _loading(self) -> bool:
-        """A load is under way, begins now, or begins as soon as there is a runner."""
+    def _starting_cold(self) -> bool:
+        """A load is under way, begins now, or begins as soon as there is a runner; or a first answer is due."""
         begun = any(isinstance(action, LoadOnStandby) for action in self._actions)
-        return begun or self._waiting > 0 or any(not each.ready for held in self._live.values() for each in held)
+        held = (each for held in self._live.values() for each in held)
+        return begun or self._waiting > 0 or any(not each.ready or each.answer_due for each in held)
 
 
 def _in_scope(holding: Holding, want: Want, scope: str) -> bool:

@@ -50,6 +50,7 @@ class Holding:
     Attributes:
         admitted: it was started inside the limits, or has been found to fit them since. One that was verified
             for a deploy has not.
+        answer_due: it was started from zero, and no router has told of its first answer yet.
         slow: to be replaced: another starts beside it where there is room, and after it where there is none.
     """
 
@@ -63,6 +64,7 @@ class Holding:
     started_at: float
     admitted: bool = True
     slow: bool = False
+    answer_due: bool = False
 
     @property
     def key(self) -> Key:
@@ -79,7 +81,8 @@ class Snapshot:
         standby: runners without a model, oldest first.
         starting: runners on their way to standby.
         standby_target: runners that are kept standing by.
-        hold_refill: what the pool lacks may wait for the loads that are under way: a start would take CPU from them.
+        hold_refill: what the pool lacks may wait for the cold starts that are under way: starting a process would
+            take CPU from their loads and first answers.
         start_limit: runners that may be starting at one time.
         start_refusal: not empty: no runner can be started now, for this reason.
         capacity: what the machine may promise.
@@ -137,7 +140,8 @@ class Plan:
         blocked: revisions that are wanted, have no instance and cannot get one: why.
         bound: what keeps a revision below its desired number; a superset of `blocked`.
         admitted: instances that were verified outside the limits and fit them.
-        refill_held: the pool is short, and stays so until no load is under way.
+        waiting: runners that demand or a minimum asks for, and that are not there.
+        refill_held: the pool is short, and stays so until no cold start is under way.
     """
 
     actions: tuple[Action, ...]
@@ -145,3 +149,4 @@ class Plan:
     bound: Mapping[Key, str]
     admitted: tuple[str, ...] = ()
     refill_held: bool = False
+    waiting: int = 0

@@ -30,16 +30,19 @@ from headrace_autoscaler.fleet.reconciler import REFILL_HELD_S, Reconciler
 from headrace_autoscaler.fleet.reports import Report
 from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, RunnerState
+from headrace_autoscaler.fleet.standby_pool import StandbyPool, bounds_of
 from headrace_autoscaler.fleet.tasks import TaskSet
 from headrace_autoscaler.fleet.verification import Verification, Verifications
 from headrace_autoscaler.ports import Catalogue
 from headrace_autoscaler.providers.base import InstanceProvider
+from headrace_autoscaler.store.history_files import HistoryFiles
 from headrace_common.clock import Clock
 from headrace_common.config import AutoscalerConfig, ProcessContext
 from headrace_common.logs import get_logger
 
 _HOUSEKEEPING_PERIOD_S = 1.0
 _ADOPTION_PATIENCE_S = 0.7
+_HISTORY_PERIOD_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class RunnerFleet:
         self._routers: dict[str, float] = {}
         self.registry = Registry()
         self.history = History()
+        self._history_files = HistoryFiles(parts.context.state_dir / "history")
+        self._history_written = parts.clock.monotonic()
         self._demand = DemandBook(config.window_s)
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
         self._books = Books(prices, parts.usage, parts.clock)
@@ -94,6 +99,7 @@ class RunnerFleet:
             self.registry, self._lifecycle, self._verifications, self.history, self._books, prices, parts.clock,
             parts.context.state_dir / "artifacts", parts.context.mesh.router.max_attempts,
         )  # fmt: skip
+        self._standby = StandbyPool(bounds_of(config, prices), self._lifecycle.starts)
         self._reconciler = Reconciler(
             catalogue=parts.catalogue,
             registry=self.registry,
@@ -107,11 +113,12 @@ class RunnerFleet:
             announcements=parts.announcements,
             clock=parts.clock,
             policy=Policy(config.target_utilisation),
-            standby_target=config.standby,
+            standby=self._standby,
             capacity=parts.capacity,
         )
 
     async def start(self) -> None:
+        self.history.recall(await asyncio.to_thread(self._history_files.read))
         await self._lifecycle.adopt(_ADOPTION_PATIENCE_S)
         self._trust_what_runs()
         self._reconciler.reconcile()
@@ -123,6 +130,7 @@ class RunnerFleet:
         await self._tasks.close()
         await self._lifecycle.shut_down(drain_s)
         await self._books.flush(self.registry)
+        await self._write_history()
         await self._lifecycle.close()
 
     async def close(self) -> None:
@@ -172,6 +180,7 @@ class RunnerFleet:
             in_flight=in_flight,
             requests=requests,
             outgrown=self.history.outgrown(model),
+            cold_start_p95_s=self.history.cold_start_p95(model),
         )
 
     def overview(self) -> FleetView:
@@ -184,6 +193,7 @@ class RunnerFleet:
                 runner.view() for runner in self.registry if runner.state in waiting and runner.assignment is None
             ),
             enforcement=self._parts.provider.enforcement,
+            standby_target=self._standby.target,
         )
 
     # What routers say, through control/.
@@ -208,6 +218,8 @@ class RunnerFleet:
             self.history.completed(
                 cold.model, cold.instance, cold.load_s, cold.warm_s, cold.first_answer_s, cold.total_s
             )
+            if (runner := self.registry.get(cold.instance)) is not None:
+                runner.answered = True
         if report.urgent:
             self._wake.set()
         else:
@@ -242,6 +254,21 @@ class RunnerFleet:
             self._wake.clear()
             self.decide_now()
 
+    async def _write_history(self) -> None:
+        """Decisions and cold starts; one that was replaced writes no more, as its successor does."""
+        self._history_written = self._parts.clock.monotonic()
+        changed = self.history.take_changed()
+        try:
+            if changed:
+                await asyncio.to_thread(self._history_files.write, changed)
+        except OSError as error:
+            self.history.give_back(changed)
+            get_logger().warning("history not written", error=str(error))
+        except asyncio.CancelledError:
+            # Its thread goes on; the last write, which waits for it, says the same and what came since.
+            self.history.give_back(changed)
+            raise
+
     async def _keep_house(self) -> None:
         clock = self._parts.clock
         # No runner that an earlier autoscaler started can be starting for longer. What shows itself after that
@@ -254,5 +281,7 @@ class RunnerFleet:
                     await self._lifecycle.adopt_new()
                 await self._books.flush(self.registry)
                 await self._lifecycle.count_requests()
+                if clock.monotonic() - self._history_written >= _HISTORY_PERIOD_S:
+                    await self._write_history()
             except Exception as error:  # noqa: BLE001 - the books must be written as long as anything runs
                 get_logger().error("housekeeping failed", error=repr(error), exc_info=error)

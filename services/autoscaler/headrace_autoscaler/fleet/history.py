@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from headrace_autoscaler.core.plans import Key
-from headrace_autoscaler.domain import ColdStart, DecisionRecord, DeployFailure
+from headrace_autoscaler.domain import ColdStart, DecisionRecord, DeployFailure, ModelPast
 
 _DECISIONS = 64
 _COLD_STARTS = 32
+PHASES = ("decide_s", "place_s", "load_s", "warm_s", "first_answer_s", "total_s")
 
 
 @dataclass(slots=True)
@@ -44,6 +47,7 @@ class History:
         self._last: dict[Key, tuple[int, str]] = {}
         self._pending: dict[Key, StartFromZero] = {}
         self._placed: dict[str, tuple[Key, StartFromZero]] = {}
+        self._changed: set[str] = set()
         self.decision_count = 0
 
     def decided(self, model: str, record: DecisionRecord) -> bool:
@@ -119,10 +123,12 @@ class History:
                     total_s=total_s or cold.total_s + answer_s,
                 )
                 history.cold_starts[index] = (runner, known)
+                self._changed.add(model)
                 return
 
     def keep_only(self, keys: set[Key]) -> None:
         models = {model for model, _ in keys}
+        self._changed |= self._models.keys() - models
         self._models = {model: history for model, history in self._models.items() if model in models}
         self._last = {key: said for key, said in self._last.items() if key in keys}
         self._pending = {key: start for key, start in self._pending.items() if key in keys}
@@ -139,7 +145,48 @@ class History:
     def cold_start_counts(self) -> list[tuple[str, int]]:
         return [(model, history.cold_start_count) for model, history in self._models.items()]
 
+    def cold_start_p95(self, model: str) -> float | None:
+        """Seconds from the request to its answer that 95 % of the recent cold starts did not exceed (nearest
+        rank); None: there was none. It survives a restart of the autoscaler."""
+        return self.phases_p95(model).get("total_s")
+
+    def phases_p95(self, model: str) -> Mapping[str, float]:
+        """The same for each of `PHASES`; empty: there was no cold start."""
+        starts = self.cold_starts(model)
+        return {phase: _p95(getattr(start, phase) for start in starts) for phase in PHASES if starts}
+
+    def recall(self, past: Mapping[str, ModelPast]) -> None:
+        """What an earlier autoscaler knew. Call it before anything happens."""
+        for model, known in past.items():
+            history = self._model(model)
+            history.cold_start_count = known.cold_start_count
+            history.cold_starts.extend(known.cold_starts)
+            history.decisions.extend(known.decisions)
+        self._changed.clear()
+
+    def take_changed(self) -> dict[str, ModelPast | None]:
+        """What is new since the last call, by model; None: the model is gone."""
+        changed, self._changed = self._changed, set()
+        return {model: self._past(model) for model in changed}
+
+    def give_back(self, models: Iterable[str]) -> None:
+        """They could not be written: they are still new."""
+        self._changed.update(models)
+
+    def _past(self, model: str) -> ModelPast | None:
+        held = self._models.get(model)
+        if held is None:
+            return None
+        return ModelPast(held.cold_start_count, tuple(held.cold_starts), tuple(held.decisions))
+
     def _model(self, model: str) -> _ModelHistory:
+        """For a change."""
+        self._changed.add(model)
         if model not in self._models:
             self._models[model] = _ModelHistory()
         return self._models[model]
+
+
+def _p95(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[math.ceil(0.95 * len(ordered)) - 1]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from headrace.v1 import resources_pb2
 from headrace_autoscaler.core.backoff import Failures
+from headrace_autoscaler.core.standby import StartTimes
 from headrace_autoscaler.domain import Enforcement, Revision
 from headrace_autoscaler.fleet.books import Books
 from headrace_autoscaler.fleet.link import LoadAnswer, LoadFailed, LoadRefused, RunnerLink
@@ -54,6 +55,7 @@ class Lifecycle:
     """Every runner has one task, from its start to its end. `changed` is called after every change.
 
     Attributes:
+        starts: of the processes that it started itself.
         died_early: called with a runner that ended by itself as soon as it was ready, and how it ended.
         outgrew: called once with a runner that was ready and has outgrown its memory, and with what it says of it.
     """
@@ -79,6 +81,7 @@ class Lifecycle:
         self._tasks = TaskSet()
         self._log = get_logger(epoch=epoch)
         self.start_failures = Failures()
+        self.starts = StartTimes()
         self.died_early: Callable[[Runner, str], None] = _nobody_hears
         self.outgrew: Callable[[Runner, str], None] = _nobody_hears
 
@@ -101,6 +104,8 @@ class Lifecycle:
 
     def start(self, reason: str) -> None:
         runner = self._enter(f"runner-{secrets.token_hex(4)}")
+        runner.started_here = True
+        self.starts.begun(runner.started_at)
         self._log.info("runner starting", runner=runner.id, reason=reason)
         self._tasks.start(self._live(runner), f"runner {runner.id}")
 
@@ -224,6 +229,8 @@ class Lifecycle:
                 if runner.hear(report, self._clock.monotonic()):
                     if report.state is RunnerState.STANDBY:
                         self.start_failures = Failures()
+                        if runner.started_here:
+                            self.starts.took(runner.state_since - runner.started_at)
                     self._log.info("runner state", runner=runner.id, state=runner.state.label, **_labels(runner))
                     self._changed()
                 if report.over_memory:
@@ -290,6 +297,7 @@ class Lifecycle:
                 order.shape,
                 enforcement,
                 self._timeouts.load_s,
+                runner.cold_start is not None,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for this load must hear of it
             known = isinstance(error, LoadRefused | LoadFailed)

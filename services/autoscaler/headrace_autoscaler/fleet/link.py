@@ -72,13 +72,15 @@ class RunnerLink:
         shape: resources_pb2.InstanceShape,
         enforcement: Enforcement,
         timeout_s: float,
+        requests_wait: bool = False,
     ) -> LoadAnswer:
-        """Answers when the runner is ready.
+        """Answers when the runner is ready. `requests_wait`: for this one, as no other one runs.
 
         Raises:
             LoadRefused, LoadFailed
         """
         request = load_request(epoch, runner, assignment, revision, directory, shape, enforcement)
+        request.requests_wait = requests_wait
         try:
             response = await self._stub.Load(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:

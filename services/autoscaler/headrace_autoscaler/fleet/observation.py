@@ -49,6 +49,7 @@ def holdings(registry: Registry, slow: frozenset[str]) -> tuple[Holding, ...]:
             started_at=runner.started_at,
             admitted=runner.admitted,
             slow=runner.id in slow,
+            answer_due=runner.cold_start is not None and not runner.answered,
         )
         for runner in registry
         if runner.assignment is not None

@@ -27,15 +27,15 @@ from headrace_autoscaler.fleet.observation import SERVED, Judged, holdings, judg
 from headrace_autoscaler.fleet.placing import Placing
 from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, Runner, RunnerState
+from headrace_autoscaler.fleet.standby_pool import StandbyPool
 from headrace_autoscaler.fleet.verification import Verifications
 from headrace_autoscaler.ports import Catalogue
 from headrace_common.clock import Clock
 from headrace_common.logs import get_logger
 
 _ANNOUNCED = (RunnerState.LOADING, RunnerState.READY, RunnerState.DRAINING)
-_STARTS_AT_ONCE = 4
 REFILL_HELD_S = 1.0
-"""The standby pool's refill waits for loads for at most this long."""
+"""The standby pool's refill waits for cold starts for at most this long."""
 
 
 @dataclass(kw_only=True)
@@ -54,7 +54,7 @@ class Reconciler:
     announcements: Announcements
     clock: Clock
     policy: Policy
-    standby_target: int
+    standby: StandbyPool
     capacity: Limits
     _blocked: Mapping[Key, str] = field(default_factory=dict)
     _current: dict[str, Key] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Reconciler:
 
     @property
     def refill_held(self) -> bool:
-        """The standby pool is short, and waits for loads."""
+        """The standby pool is short, and waits for cold starts."""
         return self._refill_held_since is not None
 
     def blocked_reason(self, model: Model) -> str:
@@ -110,15 +110,16 @@ class Reconciler:
         starts = self.lifecycle.start_failures
         waits = starts.waits(now)
         empty = [each for each in self.registry if each.assignment is None]
+        starting = sum(runner.state is RunnerState.STARTING for runner in empty)
         held_since = self._refill_held_since
         return Snapshot(
             wants=wants(judged, self.placing.failures, now),
             holdings=holdings(self.registry, self.replacements.review(self._replaceable(judged), now)),
             standby=tuple(runner.id for runner in empty if runner.state is RunnerState.STANDBY),
-            starting=sum(runner.state is RunnerState.STARTING for runner in empty),
-            standby_target=self.standby_target,
+            starting=starting,
+            standby_target=self.standby.decide(now).runners,
             capacity=self.capacity,
-            start_limit=0 if waits else _STARTS_AT_ONCE,
+            start_limit=0 if waits else self.standby.start_limit(starting, now),
             start_refusal=starts.reason if waits and starts.blocking else "",
             limits={tenant.name: tenant.nominal for tenant in self.catalogue.tenants()},
             verifications=tuple(each.key for each in self.verifications.waiting()),
@@ -146,6 +147,7 @@ class Reconciler:
                 self.history.demand_gone(each.key)
 
     def _follow_plan(self, decided: Plan, now: float) -> None:
+        self.standby.planned(decided, now)
         self._blocked = decided.blocked
         if not decided.refill_held:
             self._refill_held_since = None
@@ -223,7 +225,6 @@ def _notice(runner: Runner, revision: Revision) -> PlacementNotice:
     held = runner.assignment
     if held is None:
         raise ValueError(f"runner {runner.id} holds nothing that could be announced")
-    loaded = runner.loaded or revision.loaded
     start = runner.cold_start
     return PlacementNotice(
         instance=runner.id,
@@ -234,5 +235,13 @@ def _notice(runner: Runner, revision: Revision) -> PlacementNotice:
         resources=held.resources,
         decide_s=start.decide_s if start else None,
         place_s=start.place_s if start else None,
-        profile_us=loaded.profile_us if loaded else (),
+        profile_us=_profile(runner, revision),
     )
+
+
+def _profile(runner: Runner, revision: Revision) -> tuple[tuple[int, int], ...]:
+    """Times of its own warm-up; of the revision's first load where it went without."""
+    for loaded in (runner.loaded, revision.loaded):
+        if loaded is not None and loaded.profile_us:
+            return loaded.profile_us
+    return ()

@@ -65,6 +65,8 @@ class Runner:
         seen: set once the runner has reported.
         loaded: what its load answered; None for one that was adopted.
         cold_start: the start from zero that its load ends, if it does.
+        started_here: by this autoscaler, so that its age is known.
+        answered: a router has told of its first answer, where it was started from zero.
         booked_until_us: how far its time is in the books.
         admitted: it fits the limits; False for one that was verified until a plan has found that it does.
         epoch: the highest fencing epoch that it has obeyed.
@@ -95,6 +97,8 @@ class Runner:
     over_memory: bool = False
     private_bytes: int = 0
     enforcement: Enforcement | None = None
+    answered: bool = False
+    started_here: bool = False
     seen: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 

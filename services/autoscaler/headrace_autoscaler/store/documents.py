@@ -14,7 +14,7 @@ from headrace_autoscaler.domain import ModelSpec, Revision, Tenant
 T = TypeVar("T")
 
 # bytes fields (warm-up tensors, a serialised configuration) are base64 in JSON.
-_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="ignore")
+CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="ignore")
 
 
 class Document(Generic[T]):
@@ -31,6 +31,6 @@ class Document(Generic[T]):
 
 
 # A dataclass takes no configuration directly, but inherits that of what holds it: hence the tuples.
-SPEC: Document[ModelSpec] = Document(TypeAdapter(tuple[ModelSpec], config=_CONFIG))
-REVISION: Document[Revision] = Document(TypeAdapter(tuple[Revision], config=_CONFIG))
-TENANT: Document[Tenant] = Document(TypeAdapter(tuple[Tenant], config=_CONFIG))
+SPEC: Document[ModelSpec] = Document(TypeAdapter(tuple[ModelSpec], config=CONFIG))
+REVISION: Document[Revision] = Document(TypeAdapter(tuple[Revision], config=CONFIG))
+TENANT: Document[Tenant] = Document(TypeAdapter(tuple[Tenant], config=CONFIG))

@@ -87,6 +87,10 @@ class Engine(Protocol):
     platform: str
     """As model metadata shows it to clients."""
 
+    def prepare(self) -> None:
+        """What the first load of a process would have to do once, done before there is a model to load."""
+        ...
+
     def external_files(self, source: ModelSource) -> frozenset[str]:
         """Files that the entry point reads besides itself, as it names them: relative to its folder.
 

@@ -66,6 +66,9 @@ class FakeEngine:
     name = "fake"
     platform = "fake"
 
+    def prepare(self) -> None:
+        """There is nothing to do."""
+
     def external_files(self, source: ModelSource) -> frozenset[str]:
         return frozenset()
 

@@ -54,6 +54,14 @@ _CODE_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_PREFIX = re.compile(r"/\S+\.(?:h|hpp|cc|cpp):\d+ [^()]*\([^()]*\)(?: const)?\s*")
 _ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^\s:'\"/]+/)+([^\s:'\"/]*)")
 
+_PROVIDERS = ["CPUExecutionProvider"]
+SMALLEST = (
+    b'\x08\x08\x12\x00:@\n\x11\n\x01x\n\x01x\x12\x01y"\x06MatMul\x12\x01gZ\x13\n\x01x\x12\x0e\n\x0c\x08\x01'
+    b"\x12\x08\n\x02\x08\x02\n\x02\x08\x02b\x13\n\x01y\x12\x0e\n\x0c\x08\x01\x12\x08\n\x02\x08\x02\n\x02\x08\x02"
+    b"B\x04\n\x00\x10\r"
+)
+"""An ONNX model: y = x x for 2 x 2 floats, opset 13."""
+
 T = TypeVar("T")
 
 
@@ -67,6 +75,11 @@ class OnnxRuntimeEngine:
         # What goes wrong comes as an exception; its own log lines would break ours, which are JSON.
         ort.set_default_logger_severity(_FATAL)
 
+    def prepare(self) -> None:
+        ort.InferenceSession(SMALLEST, _options(threads=1), providers=_PROVIDERS).run(
+            None, {"x": np.ones((2, 2), np.float32)}
+        )
+
     def external_files(self, source: ModelSource) -> frozenset[str]:
         locations = _external_locations(source)
         if any(_IN_MEMORY in location for location in locations):
@@ -76,7 +89,7 @@ class OnnxRuntimeEngine:
     def load(self, source: ModelSource) -> LoadedModel:
         options = _session_options(source)
         try:
-            session = ort.InferenceSession(str(source.path), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(source.path), options, providers=_PROVIDERS)
         except Exception as error:
             # The binding raises types of its own without a common base, and RuntimeError.
             kind = OutOfMemory if _lacks_memory(error) else ModelRefused
@@ -190,8 +203,12 @@ def _session_options(source: ModelSource) -> ort.SessionOptions:
     threads = source.options.get(_THREADS, str(source.threads))
     if not threads.isascii() or not threads.isdigit() or not 1 <= int(threads) <= _MAX_THREADS:
         raise ModelRefused(f"engine option {_THREADS}: expected 1 to {_MAX_THREADS}; got {threads!r}")
+    return _options(int(threads))
+
+
+def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = int(threads)
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     # Spinning threads burn the CPUs that the other instances of the machine were promised.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from headrace_common.errors import InvalidArgument
 from headrace_common.logs import get_logger
 from headrace_runner.engines.base import Engine
+from headrace_runner.process import fill_heap
 
 _ENGINES = {
     "onnxruntime": ("headrace_runner.engines.ort", "OnnxRuntimeEngine"),
@@ -28,6 +29,16 @@ def import_engines(allow_fake: bool) -> Mapping[str, Engine]:
             continue
         engines[name] = engine
     return engines
+
+
+def prepare(engines: Mapping[str, Engine]) -> None:
+    """On the thread that will load: the heap is its own. An engine that fails here says why when it loads."""
+    fill_heap()
+    for name, engine in engines.items():
+        try:
+            engine.prepare()
+        except Exception as error:  # noqa: BLE001 - a runner that starts cold is better than none
+            get_logger().warning("engine_not_prepared", engine=name, error=repr(error))
 
 
 def pick(engines: Mapping[str, Engine], name: str) -> Engine:

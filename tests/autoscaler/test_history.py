@@ -1,0 +1,118 @@
+"""What was decided and started, and what is left of it after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace_autoscaler.domain import ColdStart, DecisionRecord, ModelFile, ModelPast, ModelSpec, Revision
+from headrace_autoscaler.domain import RevisionState as State
+from headrace_autoscaler.fleet.history import PHASES, History
+from headrace_autoscaler.store.history_files import HistoryFiles
+
+World = Any
+"""See conftest.py."""
+OpenWorld = Callable[..., Awaitable[World]]
+START = ColdStart(1000.5, 1, 0.001, 0.002, 0.03, 0.0, 0.01, 0.05, True)
+PAST = ModelPast(7, (("runner-1", START),), (DecisionRecord(1000.0, 1, 0, 1, "first demand", (("queued", 3.0),)),))
+
+
+def cold_start(history: History, runner: str, total_s: float) -> None:
+    """One start from zero, seen to its end by a router."""
+    history.demand_at_zero(("m", 1), 1000.0, 10.0, 0.001, frozenset({runner}))
+    history.placed(("m", 1), runner, 10.001)
+    history.loaded(runner, 0.02, 0.0)
+    history.completed("m", runner, 0.02, 0.0, 0.01, total_s)
+
+
+def test_p95_of_the_recent_cold_starts() -> None:
+    history = History()
+    assert (history.cold_start_p95("m"), history.phases_p95("m")) == (None, {})
+    cold_start(history, "first", 0.04)
+    assert history.cold_start_p95("m") == 0.04
+    for number in range(2, 101):
+        cold_start(history, f"r{number}", number / 1000)
+    assert history.cold_start_p95("m") == 0.099, "the 31st of the last 32"
+    assert set(history.phases_p95("m")) == set(PHASES)
+    assert history.phases_p95("m")["place_s"] == pytest.approx(0.001)
+
+
+def test_what_changed_is_taken_once() -> None:
+    history = History()
+    history.recall({"m": PAST})
+    assert history.take_changed() == {}
+    cold_start(history, "runner-2", 0.04)
+    changed = history.take_changed()
+    assert changed["m"] is not None
+    assert (changed["m"].cold_start_count, len(changed["m"].cold_starts)) == (8, 2)
+    assert history.take_changed() == {}
+    history.give_back(changed)
+    assert history.take_changed() == changed
+
+
+def test_a_router_may_tell_of_a_start_from_before() -> None:
+    history = History()
+    history.recall({"m": PAST})
+    history.completed("m", "runner-1", 0.0, 0.0, 0.02, 0.06)
+    assert history.cold_starts("m") == (replace(START, first_answer_s=0.02, total_s=0.06),)
+    assert set(history.take_changed()) == {"m"}
+
+
+def test_a_model_that_is_gone_leaves_nothing() -> None:
+    history = History()
+    history.recall({"m": PAST})
+    history.keep_only({("other", 1)})
+    assert history.take_changed() == {"m": None}
+    assert history.cold_start_count("m") == 0
+
+
+def test_files_hold_what_was_written(tmp_path: Path) -> None:
+    files = HistoryFiles(tmp_path / "history")
+    assert files.read() == {}
+    files.write({"m": PAST, "v1.2-b": ModelPast(), "gone": PAST})
+    files.write({"gone": None, "never": None})
+    assert files.read() == {"m": PAST, "v1.2-b": ModelPast()}
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '[{"cold_start_count": "many"}]'], ids=["empty", "a list", "no number"])
+def test_a_file_that_cannot_be_read_takes_nothing_else_with_it(tmp_path: Path, content: str) -> None:
+    files = HistoryFiles(tmp_path)
+    files.write({"m": PAST})
+    (tmp_path / "broken.json").write_text(content)
+    assert files.read() == {"m": PAST}
+
+
+async def test_a_restart_keeps_decisions_and_cold_starts(open_world: OpenWorld) -> None:
+    world = await open_world()
+    file = ModelFile("model.onnx", "a" * 64, 10)
+    revision = Revision("m", 1, "1", State.SERVING, "artifact", (file,), "model.onnx", "fake")
+    world.catalogue.put(ModelSpec("m"), revision)
+    world.demand("m", queued=1, waited_s=0.004, urgent=True)
+    await world.until(lambda: world.fleet.view("m").cold_start_count == 1)
+    world.answered("m")
+    before = world.fleet.view("m")
+    await world.fleet.shut_down()
+    successor = await world.successor()
+    try:
+        after = successor.fleet.view("m")
+        assert (after.cold_start_count, after.cold_starts) == (1, before.cold_starts)
+        assert after.decisions[: len(before.decisions)] == before.decisions
+        assert after.cold_start_p95_s == 0.05
+    finally:
+        await successor.fleet.close()
+
+
+async def test_a_kill_loses_the_last_seconds_at_most(open_world: OpenWorld) -> None:
+    world = await open_world()
+    file = ModelFile("model.onnx", "a" * 64, 10)
+    revision = Revision("m", 1, "1", State.SERVING, "artifact", (file,), "model.onnx", "fake")
+    world.catalogue.put(ModelSpec("m"), revision)
+    world.demand("m", queued=1, urgent=True)
+    await world.until(lambda: world.fleet.view("m").cold_start_count == 1)
+    world.clock.advance(5.0)
+    written = world.parts.context.state_dir / "history/m.json"
+    await world.until(written.exists)
