@@ -95,7 +95,7 @@ async def test_a_restart_keeps_decisions_and_cold_starts(open_world: OpenWorld) 
     await world.until(lambda: world.fleet.view("m").cold_start_count == 1)
     world.answered("m")
     before = world.fleet.view("m")
-    await world.fleet.shut_down()
+    await world.fleet.shut_down(1.0)
     successor = await world.successor()
     try:
         after = successor.fleet.view("m")

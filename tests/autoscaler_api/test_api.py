@@ -356,7 +356,11 @@ async def test_status_shows_routers_standby_and_models(api: Any, onnx_model: Onn
     standby = InstanceView("s", "", 0, "", "standby", Resources(), 1.0)
     target = StandbyTarget(2, "as many as were wanted at once", (("predicted", 2.0),))
     api.fleet.fleet = FleetView(
-        7, api.clock.wall() - 90.5, (RouterView("router-0", 5.0, 1, 2, 3, 4),), (standby,), target
+        7,
+        api.clock.wall() - 90.5,
+        (RouterView("router-0", 5.0, 1, 2, 3, 4),),
+        (standby,),
+        standby_target=target,
     )
     status = await api.mesh.GetStatus(mesh_pb2.GetStatusRequest())
     assert (status.epoch, seconds(status.uptime)) == (7, 90.5)
