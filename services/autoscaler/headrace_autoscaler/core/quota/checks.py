@@ -47,7 +47,7 @@ def over_cohort(node: Node, place: int, units: int) -> list[Binding]:
     limit, used = cohort.nominal[place], cohort.used[place]
     if wanted <= (node.quota.nominal.units[place] or 0):
         borrowers = [
-            (each.quota.name, saturated(DIMENSIONS[place], each.borrowed(place))) for each in _over(node, place)
+            (each.quota.name, saturated(DIMENSIONS[place], each.borrowed(place))) for each in over(node, place)
         ]
         return [binding(Limit.BORROWED, cohort.name, place, limit, used, missing, tuple(borrowers))]
     bindings = []
@@ -66,7 +66,7 @@ def reclaim(node: Node, place: int, units: int) -> list[Reclaim]:
     """From the highest share on, as much as is missing, and from nobody more than it has borrowed."""
     missing = node.used[place] + units - node.room(place)
     found = []
-    for borrower in _over(node, place):
+    for borrower in over(node, place):
         if missing > 0:
             back = min(borrower.borrowed(place), missing)
             found.append(Reclaim(borrower.quota.name, saturated(DIMENSIONS[place], back), borrower.share))
@@ -74,7 +74,8 @@ def reclaim(node: Node, place: int, units: int) -> list[Reclaim]:
     return found
 
 
-def _over(node: Node, place: int) -> list[Node]:
+def over(node: Node, place: int) -> list[Node]:
+    """The cohort's others that hold more than their nominal quantity; the highest share first."""
     return [each for each in node.cohort.borrowing(place) if each is not node]
 
 

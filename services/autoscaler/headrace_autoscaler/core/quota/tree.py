@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from headrace_autoscaler.core.quota import checks
-from headrace_autoscaler.core.quota.amounts import Amounts, Bounds, saturated
+from headrace_autoscaler.core.quota.amounts import Amounts, Bounds, Dimension, saturated
 from headrace_autoscaler.core.quota.cohort import COUNT, DIMENSIONS, UNBOUNDED, Cohort, Node, TenantQuota
 from headrace_autoscaler.core.quota.refusals import Binding, Limit, Reclaim, Refusal
 
@@ -108,6 +108,16 @@ class QuotaTree:
         return tuple(
             reclaim for place, units in checks.short(node, amounts)[1] for reclaim in checks.reclaim(node, place, units)
         )
+
+    def cohort(self, tenant: str) -> str:
+        """Empty: the tenant is alone."""
+        node = self._nodes.get(tenant)
+        return node.quota.cohort if node else ""
+
+    def borrowers(self, tenant: str, dimension: Dimension) -> tuple[str, ...]:
+        """The other tenants of its cohort that hold more than their nominal quantity; the highest share first."""
+        node = self._nodes.get(tenant)
+        return () if node is None else tuple(each.quota.name for each in checks.over(node, dimension))
 
     def share(self, tenant: str) -> float:
         """Of what its cohort can lend, by its dominant dimension, over its weight. The lowest comes first to what is
