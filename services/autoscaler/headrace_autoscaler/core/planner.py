@@ -166,6 +166,7 @@ class _Planning:
         if holding.id not in self._drained:
             self._drained.add(holding.id)
             self._staying.remove(holding)
+            self._victims.gone(holding)
             self._actions.append(DrainInstance(holding.id, reason))
 
     def _verify(self, key: Key) -> None:
@@ -257,7 +258,7 @@ class _Planning:
 
     def _make_room(self, want: Want, room: Room, *, spares: bool) -> list[Holding] | str:
         """Instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet."""
-        taken, refusal = self._victims.choose(want, room, self._drained | self._outside, spares=spares)
+        taken, refusal = self._victims.choose(want, room, self._outside, spares=spares)
         return taken if refusal is None else room.why_like(want, refusal)
 
     def _keep_standby(self) -> None:
