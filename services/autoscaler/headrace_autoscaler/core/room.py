@@ -65,6 +65,12 @@ class Room:
         of_quota = self.quotas.refusal(want.tenant, want.model, amounts)
         return of_quota or self.machine_refusal(want.model, amounts)
 
+    def refusals(self, want: Want) -> list[Refusal]:
+        """All that stands against it: quotas, then the machine."""
+        amounts = amounts_of(want.resources)
+        of_quota = self.quotas.refusal(want.tenant, want.model, amounts)
+        return [each for each in (of_quota, self.machine_refusal(want.model, amounts)) if each is not None]
+
     def machine_refusal(self, model: str, amounts: Amounts) -> Refusal | None:
         return self._machine.refusal(MACHINE, model, amounts)
 

@@ -55,6 +55,7 @@ _FIELDS = (
 _KEYS = ("cpu", "memory", "gpu", "gpu-memory", "concurrency", "rps", "budget", "budget")
 _MILLIS = frozenset({Dimension.CPU, Dimension.GPU, Dimension.REQUEST_RATE})
 _BYTES = frozenset({Dimension.MEMORY, Dimension.GPU_MEMORY})
+_BINARY_UNITS = ("", "Ki", "Mi", "Gi", "Ti")
 _PERIODS = {Dimension.MONEY_PER_HOUR: "h", Dimension.MONEY_PER_MONTH: "month"}
 _ZEROS = (0,) * len(Dimension)
 
@@ -101,6 +102,13 @@ class Amount:
             return f"{format_micros(self.units)}/{period}"
         return str(self.units)
 
+    @property
+    def typed(self) -> str:
+        """Exact, as a flag takes it: bytes in the largest binary unit that holds them."""
+        if self.dimension in _BYTES:
+            return exact_bytes(self.units)
+        return str(self)
+
     def _check(self, other: Amount) -> None:
         if self.dimension is not other.dimension:
             raise ValueError(f"{self.dimension.name} and {other.dimension.name} cannot be put together or compared")
@@ -109,6 +117,14 @@ class Amount:
 def saturated(dimension: Dimension, units: int) -> Amount:
     """The nearest amount to this number of units."""
     return Amount(dimension, min(max(0, units), MAX))
+
+
+def exact_bytes(count: int) -> str:
+    """1536 to "1536", 2048 to "2Ki"."""
+    power = 0
+    while count and count % 1024 == 0 and power < len(_BINARY_UNITS) - 1:
+        count, power = count // 1024, power + 1
+    return f"{count}{_BINARY_UNITS[power]}"
 
 
 def format_micros(micros: int) -> str:

@@ -53,7 +53,7 @@ def _of_borrower(refusal: Refusal, binding: Binding, asked: Amount) -> str:
     return (
         f"tenant '{binding.owner}' may use {with_unit(binding.limit)} with what it may borrow and uses {binding.used}; "
         f"model '{refusal.model}' needs {asked}: raise the tenant's borrowing limit (--borrow {key}=) by "
-        f"{binding.missing}, or its {key}"
+        f"{binding.missing.typed}, or its {key}"
     )
 
 
@@ -61,7 +61,7 @@ def _of_borrowers(refusal: Refusal, binding: Binding, asked: Amount) -> str:
     who = ", ".join(f"tenant '{name}' ({amount})" for name, amount in binding.borrowers)
     return (
         f"model '{refusal.model}' needs {with_unit(asked)} of what tenant '{refusal.tenant}' has of its own, and "
-        f"{binding.missing} of that is lent in cohort '{binding.owner}' to {who}; it is given back by draining: "
+        f"{binding.missing.typed} of that is lent in cohort '{binding.owner}' to {who}; it is given back by draining: "
         f"wait for that, or lower the lending limit of tenant '{refusal.tenant}' (--lend {asked.dimension.key}=)"
     )
 
@@ -71,7 +71,7 @@ def _of_lender(refusal: Refusal, binding: Binding, asked: Amount) -> str:
     return (
         f"tenant '{binding.owner}' lends {with_unit(binding.limit)} and keeps {binding.used} idle by its lending "
         f"limit; model '{refusal.model}' of tenant '{refusal.tenant}' needs {asked}: raise the lending limit of tenant "
-        f"'{binding.owner}' (--lend {key}=) by {binding.missing}"
+        f"'{binding.owner}' (--lend {key}=) by {binding.missing.typed}"
     )
 
 
@@ -80,7 +80,7 @@ def _of_cohort(refusal: Refusal, binding: Binding, asked: Amount) -> str:
     return (
         f"cohort '{binding.owner}' has {with_unit(binding.limit)} in all and uses {binding.used}; model "
         f"'{refusal.model}' of tenant '{refusal.tenant}' needs {asked}: raise the {key} of tenant '{refusal.tenant}' "
-        f"by {binding.missing}, or wait until others use less"
+        f"by {binding.missing.typed}, or wait until others use less"
     )
 
 
