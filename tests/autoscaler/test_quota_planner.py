@@ -101,6 +101,21 @@ def test_a_lender_takes_back_all_that_it_asks_for_at_once() -> None:
     assert set(drains(second)) == {"a2", "a1"}
 
 
+def test_what_goes_for_a_lender_is_not_borrowed_meanwhile() -> None:
+    tenants = (tenant("a", 2), tenant("b", 0))
+    holdings = (held("going", "a-old", draining=True),)
+    decided = decide(tenants, wants=(want("a-m", 1, TWO), want("b-m", 1)), holdings=holdings)
+    assert not loads(decided), "a-m needs both CPUs, the one that is free now as well"
+    assert "b-m" in {model for model, _ in decided.blocked}
+
+
+def test_what_its_own_instance_leaves_is_the_tenants_before_it_is_anybodys_loan() -> None:
+    holdings = (held("going", "b-old", draining=True), held("a0", "a-m"))
+    wants = (want("a-m", 1), want("a-n", 1), want("b-m", 1))
+    assert decide((tenant("a", 1), tenant("b", 1)), wants=wants, holdings=holdings).actions == ()
+    assert loads(decide((tenant("a", 1), tenant("b", 1)), wants=wants, holdings=holdings[1:])) == {"b-m": 1}
+
+
 def test_nothing_is_taken_back_for_what_would_be_borrowed_itself() -> None:
     holdings = (held("a0", "a-m"), held("a1", "a-m"), held("b0", "b-m"))
     decided = decide(
@@ -110,13 +125,13 @@ def test_nothing_is_taken_back_for_what_would_be_borrowed_itself() -> None:
     assert "raise the cpu of tenant 'b' by 1" in decided.bound["b-m", 1]
 
 
-def test_nobody_waits_for_what_nobody_needs_to_be_given_back() -> None:
-    """An idle instance of a lender keeps its place: it takes nothing back, whatever others have borrowed."""
+def test_what_nobody_needs_is_not_given_back_and_not_called_blocked() -> None:
     holdings = (held("a0", "a-m"), held("a1", "a-m"))
     decided = decide(
         (tenant("a", 1), tenant("b", 1)), wants=(want("a-m", 2), want("b-m", 1, spare=True)), holdings=holdings
     )
     assert drains(decided) == {}
+    assert decided.blocked == {}
 
 
 @pytest.mark.parametrize(

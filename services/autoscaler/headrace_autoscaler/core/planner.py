@@ -129,7 +129,7 @@ class _Planning:
             self._admit(wants[holding.key], holding, kept)
 
     def _admit(self, want: Want, holding: Holding, kept: Room) -> None:
-        taken = self._make_room(want, kept, spares=True)
+        taken = self._make_room(want, kept, spares=True, claims=True)
         if isinstance(taken, str):
             self._drain(holding, f"its first load was beyond the limits: {taken}")
             self._live[want.key] = [each for each in self._live[want.key] if each.id != holding.id]
@@ -185,7 +185,7 @@ class _Planning:
 
     def _put_off(self, want: Want, first: bool) -> bool:
         """It would borrow: when everybody has got its own."""
-        if not self._used.borrows(want):
+        if not self._staying.borrows(want):
             return False
         self._begun.add(want.key)
         self._borrowing.setdefault(want.tenant, deque()).append((want, first))
@@ -199,15 +199,15 @@ class _Planning:
         while heap:
             tenant = heappop(heap)[1]
             want, first = self._borrowing[tenant].popleft()
-            if want.key not in stuck and not self._start_one(want, first):
+            if want.key not in stuck and not self._start_one(want, first, own=False):
                 stuck.add(want.key)
             if self._borrowing[tenant]:
                 heappush(heap, (self._used.quotas.share(tenant), tenant))
 
-    def _start_one(self, want: Want, first: bool) -> bool:
+    def _start_one(self, want: Want, first: bool, *, own: bool = True) -> bool:
         """False: nothing more can be started for this revision in this plan. One for which room is being made
         counts as started: so all of it is made at once."""
-        refusal = want.held_back or (None if want.paused else self._room_for(want, first))
+        refusal = want.held_back or (None if want.paused else self._room_for(want, first, own))
         if refusal is None:
             return not first and not want.paused
         if refusal:
@@ -239,16 +239,22 @@ class _Planning:
         if not self._live.get(want.key):
             self._blocked[want.key] = reason
 
-    def _room_for(self, want: Want, first: bool) -> str | None:
+    def _room_for(self, want: Want, first: bool, own: bool) -> str | None:
         """ "" there is room; None: room is being made; else why there is none."""
         refusal = self._used.refusal(want)
+        if refusal is None and not own:
+            # Others wait for what goes now: nobody borrows that meanwhile.
+            refusal = self._staying.refusal(want)
         if refusal is None:
             return ""
         # Taking from one model to give another its second instance would only move the shortage; taking back
         # what is lent does not.
-        if not first and not self._used.lenders_claim(want, refusal):
+        if not first and not (own and self._used.lenders_claim(want, refusal)):
             return why(refusal)
-        taken = self._make_room(want, self._staying, spares=first)
+        # Nobody needs it, so nobody gives back for it; whoever asks for it will have it.
+        if want.spare and self._staying.is_lent(want):
+            return None
+        taken = self._make_room(want, self._staying, spares=first, claims=own)
         if isinstance(taken, str):
             return taken
         for holding in taken:
@@ -256,9 +262,9 @@ class _Planning:
         self._staying.promise(want)
         return None
 
-    def _make_room(self, want: Want, room: Room, *, spares: bool) -> list[Holding] | str:
+    def _make_room(self, want: Want, room: Room, *, spares: bool, claims: bool) -> list[Holding] | str:
         """Instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet."""
-        taken, refusal = self._victims.choose(want, room, self._outside, spares=spares)
+        taken, refusal = self._victims.choose(want, room, self._outside, spares=spares, claims=claims)
         return taken if refusal is None else room.why_like(want, refusal)
 
     def _keep_standby(self) -> None:

@@ -99,6 +99,11 @@ class Room:
             return []
         return list(self.quotas.borrowers(want.tenant, refusal.first.limit.dimension))
 
+    def is_lent(self, want: Want) -> bool:
+        """All that is missing for it is what its tenant has lent."""
+        refusal = self.refusal(want)
+        return refusal is not None and bool(self.lenders_claim(want, refusal))
+
 
 def why(refusal: Refusal, place: int = 0) -> str:
     """The sentence about one of the limits that bind."""

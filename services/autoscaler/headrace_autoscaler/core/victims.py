@@ -32,19 +32,20 @@ class Victims:
         self._gone.add(holding.id)
 
     def choose(
-        self, want: Want, room: Room, kept: Collection[str], *, spares: bool
+        self, want: Want, room: Room, kept: Collection[str], *, spares: bool, claims: bool
     ) -> tuple[list[Holding], Refusal | None]:
         """Instances without which one more of `want` fits, and what stands against it all the same.
 
         Args:
             room: with what is held and stays; it is left as it was.
             kept: instances that may not be taken.
-            spares: take what nobody needs; otherwise only what is given back to a lender.
+            spares: take what nobody needs.
+            claims: take what its tenant has lent.
         """
         chosen: list[Holding] = []
         refusal = room.refusal(want)
         while refusal is not None and not want.spare:
-            victim = self._next(want, refusal, room, kept, spares)
+            victim = self._next(want, refusal, room, kept, spares, claims)
             if victim is None:
                 break
             room.remove(victim)
@@ -54,13 +55,15 @@ class Victims:
             room.add(holding)
         return chosen, refusal
 
-    def _next(self, want: Want, refusal: Refusal, room: Room, kept: Collection[str], spares: bool) -> Holding | None:
+    def _next(
+        self, want: Want, refusal: Refusal, room: Room, kept: Collection[str], spares: bool, claims: bool
+    ) -> Holding | None:
         if spares:
             for holding in self._first_to_last(self._spares):
                 if holding.key != want.key and _takable(holding, room, kept) and _helps(holding, want, refusal, room):
                     return holding
         dimension = refusal.first.limit.dimension
-        for tenant in room.lenders_claim(want, refusal):
+        for tenant in room.lenders_claim(want, refusal) if claims else ():
             borrowed = room.quotas.borrowed(tenant)[dimension]
             partly: Holding | None = None
             for holding in self._first_to_last(self._of(tenant)):
