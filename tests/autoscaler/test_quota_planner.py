@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from headrace_autoscaler.core.planner import plan
 from headrace_autoscaler.core.plans import DrainInstance, Holding, LoadOnStandby, Plan, Snapshot, Want
-from headrace_autoscaler.domain import Limits, Resources, Tenant
+from headrace_autoscaler.core.room import never_fits
+from headrace_autoscaler.domain import Limits, ModelSpec, Resources, Tenant
 
 ONE = Resources(1000, 1 << 20)
 TWO = Resources(2000, 1 << 20)
@@ -165,6 +166,22 @@ def test_after_a_cut_what_is_idle_and_borrowed_goes() -> None:
     wants = (want("a-m", 1), want("a-n", 1, spare=True))
     assert set(drains(decide((tenant("a", 1), tenant("b", 0)), wants=wants, holdings=holdings))) == {"a1"}
     assert drains(decide((tenant("a", 1), tenant("b", 1)), wants=wants, holdings=holdings)) == {}
+
+
+@pytest.mark.parametrize(
+    ("pair", "fits"),
+    [
+        ((tenant("a", 1), tenant("b", 1)), True),
+        ((tenant("a", 1, borrowing_limit=0), tenant("b", 1)), False),
+        ((tenant("a", 1), tenant("b", 1, lending_limit=0)), False),
+        ((tenant("a", 1), tenant("b", 0)), False),
+    ],
+    ids=["with what it may borrow", "its borrowing limit", "a lending limit", "the cohort"],
+)
+def test_whether_one_instance_could_ever_run(pair: tuple[Tenant, ...], fits: bool) -> None:
+    reason = never_fits(ModelSpec("m", "a", resources=TWO), pair, ROOMY)
+    assert (reason == "") is fits
+    assert fits or reason.startswith("tenant 'a' may use 1 CPU and an instance of model 'm' asks for 2: ")
 
 
 @st.composite
