@@ -53,6 +53,19 @@ def quantity_pairs(pairs: Iterable[str], flag: str) -> dict[str, Any]:
     return quantities(f"{flag} ", **found)
 
 
+def limits(pairs: Iterable[str], **given: Any) -> dict[str, Any]:
+    """`--limit cpu=2`, and limits that have flags of their own, to fields of the API's Quantities.
+
+    Args:
+        given: as for `quantities`.
+    """
+    found = quantity_pairs(pairs, "--limit")
+    own = quantities("--", **given)
+    for field in found.keys() & own.keys():
+        raise InvalidArgument(f"--limit: {field.replace('_', ' ')} is given twice, by a flag of its own as well")
+    return {**found, **own}
+
+
 def budget(amounts: Sequence[str]) -> dict[str, str]:
     """`--budget 1.50/h --budget 200/month` to fields of the API's Budget."""
     found: dict[str, str] = {}

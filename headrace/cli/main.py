@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from headrace.cli import inference, mesh, models, simulate, tenants
+from headrace.cli import explain, inference, mesh, models, tenants
 from headrace.cli.commands import Command, Group
 from headrace.cli.problems import UsageProblem
 from headrace.errors import HeadraceError
@@ -30,6 +31,7 @@ app.command("deploy", cls=Command)(models.deploy)
 app.command("list", cls=Command)(models.list_models)
 app.command("status", cls=Command)(mesh.status)
 app.command("describe", cls=Command)(models.describe)
+app.command("explain", cls=Command)(explain.explain)
 app.command("delete", cls=Command)(models.delete)
 app.command("logs", cls=Command)(mesh.logs)
 app.command("infer", cls=Command)(inference.infer)

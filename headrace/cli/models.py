@@ -67,6 +67,14 @@ def deploy(
     instance_concurrency: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Requests at one instance at once; others wait.")
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Limit of all its instances and requests together, by the names of `tenant set`, such as cpu=2, "
+            "memory=4Gi or rps=500; repeatable.",
+        ),
+    ] = None,
     budget: Annotated[
         list[str] | None, typer.Option(metavar="AMOUNT/TIME", help="Limit: money, such as 1.50/h or 200/month.")
     ] = None,
@@ -105,8 +113,8 @@ def deploy(
             "slo": flags.duration(slo, "--slo"),
             "max_batch_size": max_batch,
             "resources": flags.quantities("--", cpu=cpu, memory=memory, gpu=gpu, gpu_memory=gpu_memory),
-            "limits": flags.quantities(
-                "--",
+            "limits": flags.limits(
+                limit or (),
                 concurrency=concurrency,
                 requests_per_second=rps,
                 queue_length=queue_length,

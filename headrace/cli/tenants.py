@@ -37,7 +37,10 @@ def set_tenant(
     lend: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Most that it lends.")] = None,
     weight: Annotated[float | None, typer.Option(metavar="X", help="Share of what is contended. Default: 1.")] = None,
 ) -> None:
-    """Create a tenant, or replace all that is set of it: what is not given now has no limit, whatever it had before."""
+    """Create a tenant, or replace what is set of it: its limits, its budgets, what it may borrow and what it lends.
+
+    Each of the four is replaced as a whole where anything of it is given, and kept where nothing is.
+    """
     from headrace.v1 import resources_pb2, tenants_pb2
 
     with found_here():

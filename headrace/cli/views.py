@@ -40,6 +40,11 @@ def model_view(model: models_pb2.Model) -> dict[str, Any]:
     }
 
 
+def explanation_view(explanation: models_pb2.ExplainModelResponse) -> dict[str, Any]:
+    """Everything that `explain --json` shows."""
+    return MessageToDict(explanation, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
 def instance_view(instance: models_pb2.Instance) -> dict[str, Any]:
     return {
         "id": instance.id,

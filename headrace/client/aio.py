@@ -227,6 +227,10 @@ class AsyncClient:
         """Everything about one model."""
         return (await self._call(methods.GET_MODEL, messages.build(models_pb2.GetModelRequest, name=name))).model
 
+    async def explain(self, name: str) -> models_pb2.ExplainModelResponse:
+        """What keeps a model from more instances, whose limit that is, and what to do."""
+        return await self._call(methods.EXPLAIN_MODEL, messages.build(models_pb2.ExplainModelRequest, name=name))
+
     async def delete(self, name: str) -> None:
         """Drains, stops and forgets a model."""
         await self._call(methods.DELETE_MODEL, messages.build(models_pb2.DeleteModelRequest, name=name))

@@ -229,6 +229,10 @@ class Client:
         """Everything about one model."""
         return self._call(methods.GET_MODEL, messages.build(models_pb2.GetModelRequest, name=name)).model
 
+    def explain(self, name: str) -> models_pb2.ExplainModelResponse:
+        """What keeps a model from more instances, whose limit that is, and what to do."""
+        return self._call(methods.EXPLAIN_MODEL, messages.build(models_pb2.ExplainModelRequest, name=name))
+
     def delete(self, name: str) -> None:
         """Drains, stops and forgets a model."""
         self._call(methods.DELETE_MODEL, messages.build(models_pb2.DeleteModelRequest, name=name))

@@ -61,6 +61,7 @@ DEPLOY = Method(
     _MODELS + "DeployModel", models_pb2.DeployModelRequest, models_pb2.DeployModelResponse, repeatable=False
 )
 GET_MODEL = Method(_MODELS + "GetModel", models_pb2.GetModelRequest, models_pb2.GetModelResponse)
+EXPLAIN_MODEL = Method(_MODELS + "ExplainModel", models_pb2.ExplainModelRequest, models_pb2.ExplainModelResponse)
 LIST_MODELS = Method(_MODELS + "ListModels", models_pb2.ListModelsRequest, models_pb2.ListModelsResponse)
 # A second DeleteModel says NOT_FOUND, which would look like a failure.
 DELETE_MODEL = Method(

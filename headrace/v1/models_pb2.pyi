@@ -92,6 +92,50 @@ class GetModelResponse(_message.Message):
     model: Model
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
+class ExplainModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ExplainModelResponse(_message.Message):
+    __slots__ = ("name", "tenant", "current", "desired", "sentence", "obstacles")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    DESIRED_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    OBSTACLES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    tenant: str
+    current: int
+    desired: int
+    sentence: str
+    obstacles: _containers.RepeatedCompositeFieldContainer[Obstacle]
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., current: _Optional[int] = ..., desired: _Optional[int] = ..., sentence: _Optional[str] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping]]] = ...) -> None: ...
+
+class Obstacle(_message.Message):
+    __slots__ = ("kind", "owner", "sentence", "command", "dimension", "limit", "used", "asked", "missing")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    owner: str
+    sentence: str
+    command: str
+    dimension: str
+    limit: str
+    used: str
+    asked: str
+    missing: str
+    def __init__(self, kind: _Optional[str] = ..., owner: _Optional[str] = ..., sentence: _Optional[str] = ..., command: _Optional[str] = ..., dimension: _Optional[str] = ..., limit: _Optional[str] = ..., used: _Optional[str] = ..., asked: _Optional[str] = ..., missing: _Optional[str] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ("tenant",)
     TENANT_FIELD_NUMBER: _ClassVar[int]

@@ -54,6 +54,11 @@ class ModelServiceStub(object):
                 request_serializer=headrace_dot_v1_dot_models__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_models__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.ExplainModel = channel.unary_unary(
+                '/headrace.v1.ModelService/ExplainModel',
+                request_serializer=headrace_dot_v1_dot_models__pb2.ExplainModelRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_models__pb2.ExplainModelResponse.FromString,
+                _registered_method=True)
         self.DeleteModel = channel.unary_unary(
                 '/headrace.v1.ModelService/DeleteModel',
                 request_serializer=headrace_dot_v1_dot_models__pb2.DeleteModelRequest.SerializeToString,
@@ -88,6 +93,12 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainModel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteModel(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -116,6 +127,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=headrace_dot_v1_dot_models__pb2.ListModelsRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_models__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'ExplainModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainModel,
+                    request_deserializer=headrace_dot_v1_dot_models__pb2.ExplainModelRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_models__pb2.ExplainModelResponse.SerializeToString,
             ),
             'DeleteModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteModel,
@@ -231,6 +247,33 @@ class ModelService(object):
             '/headrace.v1.ModelService/ListModels',
             headrace_dot_v1_dot_models__pb2.ListModelsRequest.SerializeToString,
             headrace_dot_v1_dot_models__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ModelService/ExplainModel',
+            headrace_dot_v1_dot_models__pb2.ExplainModelRequest.SerializeToString,
+            headrace_dot_v1_dot_models__pb2.ExplainModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

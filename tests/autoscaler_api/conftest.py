@@ -26,6 +26,7 @@ from headrace.v1 import (
 from headrace_autoscaler.api import register
 from headrace_autoscaler.artifacts import ArtifactStore
 from headrace_autoscaler.catalogue import StoredCatalogue
+from headrace_autoscaler.core.explaining import Explanation
 from headrace_autoscaler.deploy import DeployService
 from headrace_autoscaler.deploy_plan import Offer
 from headrace_autoscaler.domain import FleetView, Limits, Loaded, ModelSpec, ModelView, Revision, Signature, TensorSpec
@@ -65,6 +66,7 @@ class FakeFleet:
     discard_gate: asyncio.Event = field(default_factory=asyncio.Event)
     refuse: dict[str, Exception] = field(default_factory=dict)
     views: dict[str, ModelView] = field(default_factory=dict)
+    explanations: dict[str, Explanation] = field(default_factory=dict)
     decided: dict[str, ModelView] = field(default_factory=dict)
     fleet: FleetView = field(default_factory=lambda: FleetView(epoch=1, started_at=0.0))
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
@@ -99,6 +101,9 @@ class FakeFleet:
 
     def view(self, model: str) -> ModelView:
         return self.views.get(model, ModelView())
+
+    def explain(self, spec: ModelSpec) -> Explanation:
+        return self.explanations[spec.name]
 
     def overview(self) -> FleetView:
         return self.fleet

@@ -21,6 +21,7 @@ from headrace_autoscaler.api.convert_quantities import budget_pb, exact_bytes, l
 from headrace_autoscaler.api.convert_specs import deploy_request, model_spec_pb
 from headrace_autoscaler.api.convert_time import duration, seconds, timestamp
 from headrace_autoscaler.api.log_files import LogFiles
+from headrace_autoscaler.core.explaining import Explanation, Obstacle
 from headrace_autoscaler.domain import (
     ColdStart,
     DecisionRecord,
@@ -238,6 +239,19 @@ async def test_describe_shows_instances_cold_starts_and_decisions(api: Any, onnx
         "demand",
         {"queued": 2.0},
     )
+
+
+async def test_explain_shows_what_the_fleet_says(api: Any, onnx_model: OnnxModel) -> None:
+    await api.deploy("m", {"m.onnx": onnx_model()})
+    obstacle = Obstacle("nominal", "acme", "too little", "headrace tenant set", "cpu", "1", "1", "1", "0.5")
+    api.fleet.explanations["m"] = Explanation("m", "acme", 1, 2, "too little", (obstacle,))
+    shown = await api.models.ExplainModel(models_pb2.ExplainModelRequest(name="m"))
+    assert (shown.name, shown.tenant, shown.current, shown.desired, shown.sentence) == ("m", "acme", 1, 2, "too little")
+    (each,) = shown.obstacles
+    assert (each.kind, each.owner, each.command, each.dimension) == ("nominal", "acme", "headrace tenant set", "cpu")
+    assert (each.limit, each.used, each.asked, each.missing) == ("1", "1", "1", "0.5")
+    nowhere = models_pb2.ExplainModelRequest(name="nowhere")
+    assert await refused(api.models.ExplainModel(nowhere)) == (Code.NOT_FOUND, "there is no model 'nowhere'")
 
 
 async def test_models_are_listed_by_name_and_tenant(api: Any, onnx_model: OnnxModel) -> None:

@@ -21,7 +21,20 @@ from headrace.client import methods
 from headrace.v1 import mesh_pb2, resources_pb2, tenants_pb2, usage_pb2
 
 Run = Callable[..., Any]
-COMMANDS = ("up", "deploy", "list", "status", "describe", "delete", "logs", "infer", "tenant", "usage", "apply")
+COMMANDS = (
+    "up",
+    "deploy",
+    "list",
+    "status",
+    "describe",
+    "explain",
+    "delete",
+    "logs",
+    "infer",
+    "tenant",
+    "usage",
+    "apply",
+)
 
 
 def headrace(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

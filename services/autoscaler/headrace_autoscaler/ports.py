@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from headrace_autoscaler.core.explaining import Explanation
 from headrace_autoscaler.domain import (
     DeployFailure,
     FleetView,
@@ -114,5 +115,9 @@ class Fleet(Protocol):
         ...
 
     def view(self, model: str) -> ModelView: ...
+
+    def explain(self, spec: ModelSpec) -> Explanation:
+        """What keeps the model from more instances, as of the last decision."""
+        ...
 
     def overview(self) -> FleetView: ...

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from headrace.v1 import mesh_pb2, models_pb2
 from headrace_autoscaler.api.convert_quantities import shape_pb
 from headrace_autoscaler.api.convert_specs import model_spec_pb
 from headrace_autoscaler.api.convert_time import duration, timestamp
+from headrace_autoscaler.core.explaining import Explanation
 from headrace_autoscaler.domain import (
     ColdStart,
     DecisionRecord,
@@ -63,6 +66,17 @@ def model_pb(model: Model, view: ModelView, failure: DeployFailure | None) -> mo
         ),
         decisions=[_decision(decision) for decision in view.decisions],
         last_failure=_failure(_newest(failure, view.outgrown)),
+    )
+
+
+def explanation_pb(explanation: Explanation) -> models_pb2.ExplainModelResponse:
+    return models_pb2.ExplainModelResponse(
+        name=explanation.model,
+        tenant=explanation.tenant,
+        current=explanation.current,
+        desired=explanation.desired,
+        sentence=explanation.sentence,
+        obstacles=[models_pb2.Obstacle(**asdict(each)) for each in explanation.obstacles],
     )
 
 

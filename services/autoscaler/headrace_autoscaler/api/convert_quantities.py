@@ -5,11 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 from headrace.v1 import resources_pb2 as pb
+from headrace_autoscaler.core.quota.amounts import exact_bytes
 from headrace_autoscaler.domain import Limits, Resources
 from headrace_common.errors import InvalidArgument
 from headrace_common.quantities import format_millis, parse_bytes, parse_micros, parse_millis
-
-_BINARY_UNITS = ("", "Ki", "Mi", "Gi", "Ti")
 
 
 def resources_of(quantities: pb.Quantities, what: str) -> Resources:
@@ -97,14 +96,6 @@ def shape_pb(resources: Resources) -> pb.InstanceShape:
         gpu_millis=resources.gpu_millis,
         gpu_memory_bytes=resources.gpu_memory_bytes,
     )
-
-
-def exact_bytes(count: int) -> str:
-    """Bytes in the largest binary unit that holds them exactly: 1536 to "1536", 2048 to "2Ki"."""
-    power = 0
-    while count and count % 1024 == 0 and power < len(_BINARY_UNITS) - 1:
-        count, power = count // 1024, power + 1
-    return f"{count}{_BINARY_UNITS[power]}"
 
 
 def _money(micros: int) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from headrace.v1 import models_pb2 as pb
 from headrace.v1 import models_pb2_grpc
 from headrace_autoscaler.api.boundary import Context, answers, caller_of
-from headrace_autoscaler.api.convert_models import model_pb
+from headrace_autoscaler.api.convert_models import explanation_pb, model_pb
 from headrace_autoscaler.api.convert_specs import deploy_request
 from headrace_autoscaler.artifacts import ArtifactStore, FileHeader
 from headrace_autoscaler.catalogue import StoredCatalogue
@@ -54,6 +54,10 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         models = self._catalogue.models_of(request.tenant) if request.tenant else self._catalogue.models()
         ordered = sorted(models, key=lambda model: model.spec.name)
         return pb.ListModelsResponse(models=[self._shown(model) for model in ordered])
+
+    @answers
+    async def ExplainModel(self, request: pb.ExplainModelRequest, context: Context) -> pb.ExplainModelResponse:
+        return explanation_pb(self._fleet.explain(self._found(request.name).spec))
 
     @answers
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:

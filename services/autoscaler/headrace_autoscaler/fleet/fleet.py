@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from headrace_autoscaler.core.decider import Policy
+from headrace_autoscaler.core.explaining import Explanation, explain
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.replacement import Replacements
@@ -182,6 +183,10 @@ class RunnerFleet:
             outgrown=self.history.outgrown(model),
             cold_start_p95_s=self.history.cold_start_p95(model),
         )
+
+    def explain(self, spec: ModelSpec) -> Explanation:
+        tenants = {tenant.name: tenant for tenant in self._parts.catalogue.tenants()}
+        return explain(spec, self._reconciler.standing(spec.name), self._reconciler.room(), tenants)
 
     def overview(self) -> FleetView:
         waiting = (RunnerState.STARTING, RunnerState.STANDBY)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headrace_autoscaler.core.decider import Policy
+from headrace_autoscaler.core.explaining import Standing
 from headrace_autoscaler.core.planner import plan
 from headrace_autoscaler.core.plans import (
     Action,
@@ -16,8 +17,10 @@ from headrace_autoscaler.core.plans import (
     Snapshot,
     StartStandby,
     StopStandby,
+    Want,
 )
 from headrace_autoscaler.core.replacement import Replacements
+from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.domain import DecisionRecord, Limits, Model, Revision
 from headrace_autoscaler.fleet.announcements import Announcements, PlacementNotice
 from headrace_autoscaler.fleet.demand_book import DemandBook
@@ -59,6 +62,7 @@ class Reconciler:
     _blocked: Mapping[Key, str] = field(default_factory=dict)
     _current: dict[str, Key] = field(default_factory=dict)
     _refill_held_since: float | None = None
+    _standing: Mapping[str, Standing] = field(default_factory=dict)
 
     def reconcile(self) -> None:
         now = self.clock.monotonic()
@@ -74,6 +78,7 @@ class Reconciler:
         for action in decided.actions:
             self._apply(action)
         self._record(judged, decided)
+        self._standing = self._stand(judged, snapshot.wants, decided)
         self._refuse_verifications()
         mark = self._announce(models)
         self.retirement.follow(judged, mark)
@@ -86,6 +91,32 @@ class Reconciler:
     def blocked_reason(self, model: Model) -> str:
         keys = ((model.spec.name, revision.revision) for revision in reversed(model.revisions))
         return next((self._blocked[key] for key in keys if key in self._blocked), "")
+
+    def standing(self, model: str) -> Standing | None:
+        """What the last plan made of it; None: nothing of it has loaded yet."""
+        return self._standing.get(model)
+
+    def room(self) -> Room:
+        """With all that is held now, until it is gone."""
+        room = Room(self.catalogue.tenants(), self.capacity, (each.want for each in self._standing.values()))
+        for holding in holdings(self.registry, frozenset()):
+            room.add(holding)
+        return room
+
+    def _stand(self, judged: list[Judged], wanted: tuple[Want, ...], decided: Plan) -> dict[str, Standing]:
+        failures = self.placing.failures
+        return {
+            want.model: Standing(
+                want,
+                each.status.instances,
+                each.decision.wanted,
+                each.decision.reason,
+                decided.bound.get(want.key, ""),
+                f"model '{want.model}' {failures[want.key].reason}" if want.paused else "",
+            )
+            for each, want in zip(judged, wanted, strict=True)
+            if each.status.current
+        }
 
     def _follow_catalogue(self, models: tuple[Model, ...]) -> None:
         keys = {_key(revision) for model in models for revision in model.revisions}
@@ -121,7 +152,7 @@ class Reconciler:
             capacity=self.capacity,
             start_limit=0 if waits else self.standby.start_limit(starting, now),
             start_refusal=starts.reason if waits and starts.blocking else "",
-            limits={tenant.name: tenant.nominal for tenant in self.catalogue.tenants()},
+            tenants=self.catalogue.tenants(),
             verifications=tuple(each.key for each in self.verifications.waiting()),
             protected=self.verifications.protected(),
             hold_refill=held_since is None or now - held_since < REFILL_HELD_S,

@@ -1,0 +1,30 @@
+"""The command that says what keeps a model from more instances."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headrace.cli.printing import print_json
+from headrace.cli.session import connect
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def explain(name: Name, as_json: Json = False) -> None:
+    """Say what keeps a model from more instances, whose limit that is, and what to type."""
+    from headrace.cli.views import explanation_view
+
+    with connect() as mesh:
+        view = explanation_view(mesh.explain(name))
+    if as_json:
+        print_json(view)
+        return
+    print(view["sentence"])
+    for obstacle in view["obstacles"][1:]:
+        print(f"then: {obstacle['sentence']}")
+    for command in dict.fromkeys(obstacle["command"] for obstacle in view["obstacles"]):
+        if command:
+            print(f"  {command}")

@@ -1,0 +1,182 @@
+"""Why a model has the instances that it has: what keeps it from more, whose limit that is, and what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from headrace_autoscaler.core.plans import Want
+from headrace_autoscaler.core.quota import Amount, Binding, Dimension, Limit, Refusal, bounds_of
+from headrace_autoscaler.core.quota.amounts import exact_bytes
+from headrace_autoscaler.core.room import MACHINE, Room, why
+from headrace_autoscaler.domain import Limits, ModelSpec, Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Something that keeps a model from another instance. See models.proto for the words."""
+
+    kind: str
+    owner: str
+    sentence: str
+    command: str = ""
+    dimension: str = ""
+    limit: str = ""
+    used: str = ""
+    asked: str = ""
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    model: str
+    tenant: str
+    current: int
+    desired: int
+    sentence: str
+    obstacles: tuple[Obstacle, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the last plan made of a model's current revision.
+
+    Attributes:
+        current: instances that run or start.
+        wanted: what demand alone asks for.
+        reason: of the decision.
+        bound: what keeps it below `desired`, in the plan's words; empty: nothing.
+        failing: why its last load failed, while the next one is waited for; empty: it has not.
+    """
+
+    want: Want
+    current: int
+    wanted: int
+    reason: str
+    bound: str = ""
+    failing: str = ""
+
+
+def explain(
+    spec: ModelSpec,
+    standing: Standing | None,
+    room: Room,
+    tenants: Mapping[str, Tenant],
+    further: Iterable[Obstacle] = (),
+) -> Explanation:
+    """
+    Args:
+        standing: None: nothing of the model has loaded yet.
+        room: with everything that is held now.
+        tenants: by name, for commands that keep their other limits.
+        further: what else stands against more instances, such as a budget; it comes before what is here.
+    """
+    if standing is None:
+        return Explanation(
+            spec.name, spec.tenant, 0, 0, f"model '{spec.name}' serves nobody yet: its first load is under way"
+        )
+    found = [*further, *_obstacles(spec, standing, room, tenants)]
+    sentence = found[0].sentence if found else _free(spec.name, standing)
+    return Explanation(spec.name, spec.tenant, standing.current, standing.want.desired, sentence, tuple(found))
+
+
+def _obstacles(spec: ModelSpec, standing: Standing, room: Room, tenants: Mapping[str, Tenant]) -> list[Obstacle]:
+    if standing.current >= standing.want.desired:
+        return _maximum(spec, standing)
+    if standing.failing:
+        return [Obstacle("failures", spec.name, f"{standing.failing}; it is tried again")]
+    of_room = [
+        _of_binding(refusal, place, spec, tenants)
+        for refusal in room.refusals(standing.want)
+        for place in range(len(refusal.bindings))
+    ]
+    if standing.bound and not of_room:
+        return [Obstacle("runners", MACHINE, standing.bound)]
+    return of_room + _maximum(spec, standing)
+
+
+def _maximum(spec: ModelSpec, standing: Standing) -> list[Obstacle]:
+    most = spec.max_instances
+    if most is None or standing.wanted <= most or standing.want.desired < most:
+        return []
+    sentence = (
+        f"model '{spec.name}' may have {_instances(most)} and demand asks for {standing.wanted}: deploy it with a "
+        "higher --max-instances"
+    )
+    command = f"headrace deploy {_source(spec)} ... --max-instances {standing.wanted}"
+    counts = (str(most), str(standing.current), str(standing.wanted), str(standing.wanted - most))
+    return [Obstacle("max instances", spec.name, sentence, command, "", *counts)]
+
+
+def _free(name: str, standing: Standing) -> str:
+    missing = standing.want.desired - standing.current
+    if missing > 0:
+        return f"nothing binds: model '{name}' has {_instances(standing.current)}, and {missing} more are on their way"
+    return (
+        f"nothing binds: model '{name}' has the {_instances(standing.current)} that it should have ({standing.reason})"
+    )
+
+
+def _instances(count: int) -> str:
+    return f"{count} instance{'' if count == 1 else 's'}"
+
+
+def _of_binding(refusal: Refusal, place: int, spec: ModelSpec, tenants: Mapping[str, Tenant]) -> Obstacle:
+    binding, asked = refusal.bindings[place], refusal.asked[place]
+    machine = refusal.tenant == MACHINE
+    return Obstacle(
+        kind="machine" if machine else binding.kind.value,
+        owner=MACHINE if machine else binding.owner,
+        sentence=why(refusal, place),
+        command="" if machine else _command(refusal, binding, spec, tenants),
+        dimension=asked.dimension.key,
+        limit=binding.limit.typed,
+        used=binding.used.typed,
+        asked=asked.typed,
+        missing=binding.missing.typed,
+    )
+
+
+def _command(refusal: Refusal, binding: Binding, spec: ModelSpec, tenants: Mapping[str, Tenant]) -> str:
+    """It repeats what it would otherwise lift: a set replaces all nominal quantities, or all of what is borrowed or
+    lent."""
+    dimension, kind = binding.limit.dimension, binding.kind
+    if kind is Limit.BORROWED:
+        return ""
+    if kind is Limit.MODEL:
+        return f"headrace deploy {_source(spec)} ... {_limit_flag('--limit', binding.limit + binding.missing)}"
+    tenant = tenants[binding.owner if kind is Limit.LENDING else refusal.tenant]
+    if kind in (Limit.BORROWING, Limit.LENDING):
+        flag = "--borrow" if kind is Limit.BORROWING else "--lend"
+        old = tenant.borrowing_limit if kind is Limit.BORROWING else tenant.lending_limit
+        pairs = [_limit_flag(flag, amount) for amount in _raised(old, dimension, binding.missing)]
+        return f"headrace tenant set {tenant.name} {' '.join(pairs)}"
+    amounts = _raised(tenant.nominal, dimension, binding.missing)
+    money = [amount for amount in amounts if not amount.dimension.lendable]
+    pairs = [f"--{amount.dimension.key} {amount.typed}" for amount in amounts if amount.dimension.lendable]
+    pairs += _queue_flags(tenant.nominal)
+    # Budgets are a group of their own: they are repeated only where one is raised.
+    if not dimension.lendable:
+        pairs = [f"--budget {amount.typed}" for amount in money]
+    return f"headrace tenant set {tenant.name} {' '.join(pairs)}"
+
+
+def _raised(limits: Limits, dimension: Dimension, by: Amount) -> list[Amount]:
+    bounds = bounds_of(limits)
+    old = bounds[dimension]
+    raised = bounds if old is None else bounds.with_limit(old + by)
+    return [amount for each in Dimension if (amount := raised[each]) is not None]
+
+
+def _queue_flags(limits: Limits) -> Sequence[str]:
+    length = [] if limits.queue_length is None else [f"--queue-length {limits.queue_length}"]
+    size = [] if limits.queue_bytes is None else [f"--queue-bytes {exact_bytes(limits.queue_bytes)}"]
+    return length + size
+
+
+def _limit_flag(flag: str, amount: Amount) -> str:
+    return f"{flag} {amount.dimension.key}={amount.typed}"
+
+
+def _source(spec: ModelSpec) -> str:
+    return f"{spec.source or 'SOURCE'} --name {spec.name}"
