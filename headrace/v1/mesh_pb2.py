@@ -29,7 +29,7 @@ from headrace.v1 import models_pb2 as headrace_dot_v1_dot_models__pb2
 from headrace.v1 import tenants_pb2 as headrace_dot_v1_dot_tenants__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headrace/v1/mesh.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/models.proto\x1a\x19headrace/v1/tenants.proto\"\x81\x01\n\x08Manifest\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x16.headrace.v1.ModelSpecB\x00H\x00R\x05model\x12\x33\n\x06tenant\x18\x02 \x01(\x0b\x32\x17.headrace.v1.TenantSpecB\x00H\x00R\x06tenant:\x00\x42\x0c\n\x08resource\x12\x00\"\x14\n\x10GetStatusRequest:\x00\"\x9d\x02\n\x11GetStatusResponse\x12\x1a\n\x07version\x18\x01 \x01(\tB\x00R\x07version\x12\x16\n\x05\x65poch\x18\x02 \x01(\x04\x42\x00R\x05\x65poch\x12\x33\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06uptime\x12\x35\n\x07routers\x18\x04 \x03(\x0b\x32\x19.headrace.v1.RouterStatusB\x00R\x07routers\x12\x31\n\x07standby\x18\x05 \x03(\x0b\x32\x15.headrace.v1.InstanceB\x00R\x07standby\x12\x33\n\x06models\x18\x06 \x03(\x0b\x32\x19.headrace.v1.ModelSummaryB\x00R\x06models:\x00\"\xd6\x01\n\x0cRouterStatus\x12\x10\n\x02id\x18\x01 \x01(\tB\x00R\x02id\x12\x18\n\x06queued\x18\x02 \x01(\x04\x42\x00R\x06queued\x12\x1d\n\tin_flight\x18\x03 \x01(\x04\x42\x00R\x08inFlight\x12\x1c\n\x08requests\x18\x04 \x01(\x04\x42\x00R\x08requests\x12\x1a\n\x07refused\x18\x05 \x01(\x04\x42\x00R\x07refused\x12?\n\x0c\x63onnected_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x0b\x63onnectedAt:\x00\"\xe8\x01\n\x0cModelSummary\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12/\n\x05state\x18\x03 \x01(\x0e\x32\x17.headrace.v1.ModelStateB\x00R\x05state\x12\x1e\n\tinstances\x18\x04 \x01(\x05\x42\x00R\tinstances\x12\x18\n\x06queued\x18\x05 \x01(\x04\x42\x00R\x06queued\x12\x1d\n\tin_flight\x18\x06 \x01(\x04\x42\x00R\x08inFlight\x12\x1c\n\x08requests\x18\x07 \x01(\x04\x42\x00R\x08requests:\x00\"[\n\x0fReadLogsRequest\x12\x16\n\x05model\x18\x01 \x01(\tB\x00R\x05model\x12\x18\n\x06\x66ollow\x18\x02 \x01(\x08\x42\x00R\x06\x66ollow\x12\x14\n\x04tail\x18\x03 \x01(\rB\x00R\x04tail:\x00\"*\n\x10ReadLogsResponse\x12\x14\n\x04line\x18\x01 \x01(\tB\x00R\x04line:\x00\x32\xca\x01\n\x0bMeshService\x12^\n\tGetStatus\x12\x1d.headrace.v1.GetStatusRequest\x1a\x1e.headrace.v1.GetStatusResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/status\x12[\n\x08ReadLogs\x12\x1c.headrace.v1.ReadLogsRequest\x1a\x1d.headrace.v1.ReadLogsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/logs0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headrace/v1/mesh.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/models.proto\x1a\x19headrace/v1/tenants.proto\"\x81\x01\n\x08Manifest\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x16.headrace.v1.ModelSpecB\x00H\x00R\x05model\x12\x33\n\x06tenant\x18\x02 \x01(\x0b\x32\x17.headrace.v1.TenantSpecB\x00H\x00R\x06tenant:\x00\x42\x0c\n\x08resource\x12\x00\"\x14\n\x10GetStatusRequest:\x00\"\xd6\x02\n\x11GetStatusResponse\x12\x1a\n\x07version\x18\x01 \x01(\tB\x00R\x07version\x12\x16\n\x05\x65poch\x18\x02 \x01(\x04\x42\x00R\x05\x65poch\x12\x33\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06uptime\x12\x35\n\x07routers\x18\x04 \x03(\x0b\x32\x19.headrace.v1.RouterStatusB\x00R\x07routers\x12\x31\n\x07standby\x18\x05 \x03(\x0b\x32\x15.headrace.v1.InstanceB\x00R\x07standby\x12\x33\n\x06models\x18\x06 \x03(\x0b\x32\x19.headrace.v1.ModelSummaryB\x00R\x06models\x12\x37\n\x07\x62udgets\x18\x14 \x03(\x0b\x32\x1b.headrace.v1.BudgetStandingB\x00R\x07\x62udgets:\x00\"\xd6\x01\n\x0cRouterStatus\x12\x10\n\x02id\x18\x01 \x01(\tB\x00R\x02id\x12\x18\n\x06queued\x18\x02 \x01(\x04\x42\x00R\x06queued\x12\x1d\n\tin_flight\x18\x03 \x01(\x04\x42\x00R\x08inFlight\x12\x1c\n\x08requests\x18\x04 \x01(\x04\x42\x00R\x08requests\x12\x1a\n\x07refused\x18\x05 \x01(\x04\x42\x00R\x07refused\x12?\n\x0c\x63onnected_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x0b\x63onnectedAt:\x00\"\xe8\x01\n\x0cModelSummary\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12/\n\x05state\x18\x03 \x01(\x0e\x32\x17.headrace.v1.ModelStateB\x00R\x05state\x12\x1e\n\tinstances\x18\x04 \x01(\x05\x42\x00R\tinstances\x12\x18\n\x06queued\x18\x05 \x01(\x04\x42\x00R\x06queued\x12\x1d\n\tin_flight\x18\x06 \x01(\x04\x42\x00R\x08inFlight\x12\x1c\n\x08requests\x18\x07 \x01(\x04\x42\x00R\x08requests:\x00\"[\n\x0fReadLogsRequest\x12\x16\n\x05model\x18\x01 \x01(\tB\x00R\x05model\x12\x18\n\x06\x66ollow\x18\x02 \x01(\x08\x42\x00R\x06\x66ollow\x12\x14\n\x04tail\x18\x03 \x01(\rB\x00R\x04tail:\x00\"*\n\x10ReadLogsResponse\x12\x14\n\x04line\x18\x01 \x01(\tB\x00R\x04line:\x00\x32\xca\x01\n\x0bMeshService\x12^\n\tGetStatus\x12\x1d.headrace.v1.GetStatusRequest\x1a\x1e.headrace.v1.GetStatusResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/status\x12[\n\x08ReadLogs\x12\x1c.headrace.v1.ReadLogsRequest\x1a\x1d.headrace.v1.ReadLogsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/logs0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,15 +45,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=319
   _globals['_GETSTATUSREQUEST']._serialized_end=339
   _globals['_GETSTATUSRESPONSE']._serialized_start=342
-  _globals['_GETSTATUSRESPONSE']._serialized_end=627
-  _globals['_ROUTERSTATUS']._serialized_start=630
-  _globals['_ROUTERSTATUS']._serialized_end=844
-  _globals['_MODELSUMMARY']._serialized_start=847
-  _globals['_MODELSUMMARY']._serialized_end=1079
-  _globals['_READLOGSREQUEST']._serialized_start=1081
-  _globals['_READLOGSREQUEST']._serialized_end=1172
-  _globals['_READLOGSRESPONSE']._serialized_start=1174
-  _globals['_READLOGSRESPONSE']._serialized_end=1216
-  _globals['_MESHSERVICE']._serialized_start=1219
-  _globals['_MESHSERVICE']._serialized_end=1421
+  _globals['_GETSTATUSRESPONSE']._serialized_end=684
+  _globals['_ROUTERSTATUS']._serialized_start=687
+  _globals['_ROUTERSTATUS']._serialized_end=901
+  _globals['_MODELSUMMARY']._serialized_start=904
+  _globals['_MODELSUMMARY']._serialized_end=1136
+  _globals['_READLOGSREQUEST']._serialized_start=1138
+  _globals['_READLOGSREQUEST']._serialized_end=1229
+  _globals['_READLOGSRESPONSE']._serialized_start=1231
+  _globals['_READLOGSRESPONSE']._serialized_end=1273
+  _globals['_MESHSERVICE']._serialized_start=1276
+  _globals['_MESHSERVICE']._serialized_end=1478
 # @@protoc_insertion_point(module_scope)

@@ -26,20 +26,22 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "epoch", "uptime", "routers", "standby", "models")
+    __slots__ = ("version", "epoch", "uptime", "routers", "standby", "models", "budgets")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     UPTIME_FIELD_NUMBER: _ClassVar[int]
     ROUTERS_FIELD_NUMBER: _ClassVar[int]
     STANDBY_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    BUDGETS_FIELD_NUMBER: _ClassVar[int]
     version: str
     epoch: int
     uptime: _duration_pb2.Duration
     routers: _containers.RepeatedCompositeFieldContainer[RouterStatus]
     standby: _containers.RepeatedCompositeFieldContainer[_models_pb2.Instance]
     models: _containers.RepeatedCompositeFieldContainer[ModelSummary]
-    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., routers: _Optional[_Iterable[_Union[RouterStatus, _Mapping]]] = ..., standby: _Optional[_Iterable[_Union[_models_pb2.Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
+    budgets: _containers.RepeatedCompositeFieldContainer[_tenants_pb2.BudgetStanding]
+    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., routers: _Optional[_Iterable[_Union[RouterStatus, _Mapping]]] = ..., standby: _Optional[_Iterable[_Union[_models_pb2.Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ..., budgets: _Optional[_Iterable[_Union[_tenants_pb2.BudgetStanding, _Mapping]]] = ...) -> None: ...
 
 class RouterStatus(_message.Message):
     __slots__ = ("id", "queued", "in_flight", "requests", "refused", "connected_at")

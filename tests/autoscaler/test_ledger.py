@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from headrace_autoscaler.core.ledger import Account, Ledger
 from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.core.rates import FREE
 from headrace_autoscaler.domain import Resources, Usage, UsageKey
 
 HOUR_US = 3600 * 10**6
@@ -15,7 +16,7 @@ ACCOUNT = Account("acme", "m", "small", "on_demand", 42_500)
 
 
 def test_an_hour_costs_its_price_and_is_booked_to_its_hour() -> None:
-    ledger = Ledger()
+    ledger = Ledger(FREE)
     ledger.book_time(ACCOUNT, START_US, START_US + HOUR_US)
     key = UsageKey(START_US // 10**6, "acme", "m", "small", "on_demand")
     assert ledger.take() == {key: Usage(instance_seconds=3600.0, cost_micros=42_500)}
@@ -23,7 +24,7 @@ def test_an_hour_costs_its_price_and_is_booked_to_its_hour() -> None:
 
 
 def test_time_across_an_hours_end_is_split() -> None:
-    ledger = Ledger()
+    ledger = Ledger(FREE)
     ledger.book_time(ACCOUNT, START_US - 2_000_000, START_US + 3_000_000)
     booked = {key.hour: usage.instance_seconds for key, usage in ledger.take().items()}
     assert booked == {START_US // 10**6 - 3600: 2.0, START_US // 10**6: 3.0}
@@ -35,7 +36,7 @@ def test_time_across_an_hours_end_is_split() -> None:
 )
 def test_sums_do_not_depend_on_how_time_is_cut(micros_per_hour: int, cuts: list[tuple[int, bool]]) -> None:
     account = Account("acme", "m", "small", "on_demand", micros_per_hour)
-    ledger, at, cost, booked_us = Ledger(), START_US - 30_000_000, 0, 0
+    ledger, at, cost, booked_us = Ledger(FREE), START_US - 30_000_000, 0, 0
     begin = at
     for duration, flush in cuts:
         ledger.book_time(account, at, at + duration)
@@ -53,12 +54,12 @@ def test_sums_do_not_depend_on_how_time_is_cut(micros_per_hour: int, cuts: list[
 
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=20))
 def test_what_could_not_be_written_is_written_later(durations: list[int]) -> None:
-    failing, steady, at = Ledger(), Ledger(), START_US
+    failing, steady, at = Ledger(FREE), Ledger(FREE), START_US
     for duration in durations:
         for ledger in (failing, steady):
             ledger.book_time(ACCOUNT, at, at + duration)
-            ledger.book_requests(ACCOUNT, at / 1e6, 3, duration)
-            ledger.book_cold_start(ACCOUNT, at / 1e6)
+            ledger.book_requests(ACCOUNT, at, 3, duration)
+            ledger.book_cold_start(ACCOUNT, at)
         at += duration
         failing.give_back(failing.take())
     assert failing.take() == steady.take()

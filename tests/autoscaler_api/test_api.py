@@ -28,6 +28,7 @@ from headrace_autoscaler.domain import (
     Limits,
     ModelSpec,
     ModelView,
+    Posting,
     Resources,
     RouterView,
     Usage,
@@ -322,7 +323,8 @@ async def test_tenants_that_are_wrong_are_refused(api: Any, fields: dict[str, An
 
 async def test_usage_is_read_by_tenant_and_time(api: Any) -> None:
     key = UsageKey(7200, "acme", "m", "1cpu", "on_demand")
-    await api.catalogue.add_usage({key: Usage(10.0, 2.5, 3, 1, 99), UsageKey(3600, "globex", "", "", "spot"): Usage()})
+    increments = {key: Usage(10.0, 2.5, 3, 1, 99, network_bytes=7), UsageKey(3600, "globex", "", "", "spot"): Usage()}
+    await api.catalogue.post(Posting(1, 1, increments, 0))
 
     async def rows(**fields: Any) -> list[usage_pb2.UsageRow]:
         return list((await api.usage.GetUsage(usage_pb2.GetUsageRequest(**fields))).rows)
@@ -341,6 +343,7 @@ async def test_usage_is_read_by_tenant_and_time(api: Any) -> None:
         cold_starts=1,
         cost_micros=99,
         currency="EUR",
+        network_bytes=7,
     )
     assert await rows(since=Timestamp(seconds=90000)) == []
 

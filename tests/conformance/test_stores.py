@@ -25,6 +25,7 @@ from headrace_autoscaler.domain import (
     Loaded,
     ModelFile,
     ModelSpec,
+    Posting,
     Resources,
     Revision,
     RevisionState,
@@ -287,8 +288,8 @@ def test_usage_adds_up_by_hour_tenant_model_shape_and_class(store: SqlStore) -> 
     key = UsageKey(7200, "acme", "ocr", "1cpu", "on_demand")
     later = replace(key, hour=10800)
     globex = replace(key, tenant="globex")
-    store.add_usage({key: Usage(10.0, 2.0, 5, 1, 700), globex: Usage(1.0)})
-    store.add_usage({key: Usage(0.5, 0.25, 2, 0, 2**40), later: Usage(requests=1)})
+    store.post(Posting(1, 1, {key: Usage(10.0, 2.0, 5, 1, 700), globex: Usage(1.0)}, 0))
+    store.post(Posting(1, 2, {key: Usage(0.5, 0.25, 2, 0, 2**40), later: Usage(requests=1)}, 0))
     rows = {row.key: row.usage for row in store.usage("acme", 0.0)}
     assert rows == {key: Usage(10.5, 2.25, 7, 1, 700 + 2**40), later: Usage(requests=1)}
     assert len(store.usage(None, 0.0)) == 3
@@ -303,7 +304,8 @@ def test_usage_of_many_writers_adds_up(open_store: Callable[[], SqlStore]) -> No
     orders = (keys, keys[::-1])
     with ThreadPoolExecutor(6) as threads:
         writes = [
-            threads.submit(stores[i % 3].add_usage, dict.fromkeys(orders[i % 2], Usage(requests=1))) for i in range(24)
+            threads.submit(stores[i % 3].post, Posting(1, i, dict.fromkeys(orders[i % 2], Usage(requests=1)), 0))
+            for i in range(24)
         ]
         for write in writes:
             write.result()

@@ -8,11 +8,17 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StartedRunner:
-    """A runner process. `target` is where it serves RunnerService, once it does."""
+    """A runner process.
+
+    Attributes:
+        target: where it serves RunnerService, once it does.
+        started_at: when the process began, seconds since the epoch; None: not known.
+    """
 
     runner_id: str
     pid: int
     target: str
+    started_at: float | None = None
 
 
 class StartFailed(Exception):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headrace_autoscaler.providers.base import StartedRunner, StartFailed
+from headrace_autoscaler.providers.machine import process_started_at
 from headrace_common.config import ProcessContext
 from headrace_common.frames import FRAMES_SUFFIX
 from headrace_common.logs import get_logger
@@ -65,7 +66,8 @@ class LocalProvider:
             runner_id = path.stem
             if runner_id not in self._watches and not self._adopt(runner_id, path):
                 continue
-            found.append(StartedRunner(runner_id, self._watches[runner_id].pid, f"unix:{path}"))
+            pid = self._watches[runner_id].pid
+            found.append(StartedRunner(runner_id, pid, f"unix:{path}", process_started_at(pid)))
         return tuple(found)
 
     async def wait_exit(self, runner_id: str) -> str:
