@@ -135,9 +135,10 @@ class World:
     def standby(self) -> int:
         return sum(each.state == "standby" for each in self.fleet.overview().standby)
 
-    async def successor(self) -> World:
-        """Another autoscaler over the same machine, as after a kill: nobody told the runners."""
-        parts = replace(self.parts, epoch=self.parts.epoch + 1, provider=FakeProvider(self.machine))
+    async def successor(self, **changes: object) -> World:
+        """Another autoscaler over the same machine, as after a kill: nobody told the runners. Changes: of its parts."""
+        fresh = {"epoch": self.parts.epoch + 1, "provider": FakeProvider(self.machine), **changes}
+        parts = replace(self.parts, **fresh)  # type: ignore[arg-type]
         return await _open(parts, self.machine, self.catalogue, self.announcements, self.clock)
 
 
@@ -160,7 +161,9 @@ async def _open(
             sums = {name: getattr(held, name) + getattr(more, name) for name in Usage.__dataclass_fields__}
             usage[key] = Usage(**sums)
 
-    fleet = RunnerFleet(replace(parts, usage=post))
+    if parts.usage is _discard_usage:
+        parts = replace(parts, usage=post)
+    fleet = RunnerFleet(parts)
     await fleet.start()
     return World(fleet, machine, catalogue, announcements, clock, parts, usage)
 

@@ -67,6 +67,6 @@ def _share(value: object) -> int:
         share = Decimal(str(value))
     except InvalidOperation:
         share = Decimal(-1)
-    if not 0 <= share <= 10:
+    if not (share.is_finite() and 0 <= share <= 10):
         raise InvalidArgument(f"rates.management_share: expected a share from 0 to 10 such as 0.05; got {value!r}")
     return int(share * _PPM)

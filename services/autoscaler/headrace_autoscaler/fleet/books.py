@@ -84,7 +84,12 @@ class Books:
         return min(max(known, default=now_us), now_us) if booked_us is None or booked_us <= now_us else booked_us
 
     def settle(self, runner: Runner) -> None:
-        """Books a runner's time until now to whoever holds it now. Call it before that changes."""
+        """Books a runner's time until now to whoever holds it now. Call it before that changes.
+
+        One that was found waits until it has said whom it serves.
+        """
+        if runner.unheard:
+            return
         now_us = self.now_us()
         self._ledger.book_time(self._account(runner.assignment), runner.booked_until_us, now_us)
         runner.booked_until_us = max(runner.booked_until_us, now_us)

@@ -176,6 +176,7 @@ class Lifecycle:
             started_wall=(started.started_at if started else None) or self._clock.wall(),
             booked_until_us=self._books.adopted_from_us(started.started_at) if started else self._books.now_us(),
             state_since=now,
+            unheard=started is not None,
         )
         self._registry.add(runner)
         return runner
@@ -214,6 +215,7 @@ class Lifecycle:
             await asyncio.sleep(_RECONNECT_S)
 
     def _bury(self, runner: Runner, ended: str) -> None:
+        runner.unheard = False
         self._books.settle(runner)
         self._registry.remove(runner.id)
         runner.seen.set()

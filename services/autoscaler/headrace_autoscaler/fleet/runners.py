@@ -64,6 +64,7 @@ class Runner:
         loaded: what its load answered; None for one that was adopted.
         cold_start: the start from zero that its load ends, if it does.
         booked_until_us: how far its time is in the books.
+        unheard: it was found, and has not said yet what it holds.
         admitted: it fits the limits; False for one that was verified until a plan has found that it does.
         epoch: the highest fencing epoch that it has obeyed.
     """
@@ -83,6 +84,7 @@ class Runner:
     epoch: int = 0
     admitted: bool = True
     exit_reason: str = ""
+    unheard: bool = False
     cold_start: StartFromZero | None = None
     seen: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -98,6 +100,7 @@ class Runner:
         """Takes over what the runner says. Whether anything that a plan depends on changed."""
         first = not self.seen.is_set()
         self.seen.set()
+        self.unheard = False
         self.pid = report.pid or self.pid
         self.epoch = report.epoch
         self.resident_bytes = report.resident_bytes
