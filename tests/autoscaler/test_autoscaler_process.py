@@ -233,7 +233,7 @@ async def test_the_books_are_whole_after_kill_9(process: Process) -> None:
         await process.start()
         back = time.time()
         async with asyncio.timeout(DEADLINE_S):
-            while await process.instance_seconds("m") < back - held_since - TICK_S:
+            while await process.instance_seconds("m") < back - held_since - TICK_S:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert [each.pid for each in (await process.model("m")).instances] == [instance.pid]
         assert await process.instance_seconds("m") <= time.time() - earliest

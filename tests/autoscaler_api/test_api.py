@@ -20,6 +20,7 @@ from headrace_autoscaler.api.convert_quantities import budget_pb, exact_bytes, l
 from headrace_autoscaler.api.convert_specs import deploy_request, model_spec_pb
 from headrace_autoscaler.api.convert_time import duration, seconds, timestamp
 from headrace_autoscaler.api.log_files import LogFiles
+from headrace_autoscaler.core.budgets import Budget, BudgetState, Period, Standing
 from headrace_autoscaler.domain import (
     ColdStart,
     DecisionRecord,
@@ -361,6 +362,32 @@ async def test_status_shows_routers_standby_and_models(api: Any, onnx_model: Onn
     (model,) = status.models
     assert (model.name, model.tenant, model.instances, model.requests) == ("m", "acme", 1, 3)
     assert model.state == models_pb2.MODEL_STATE_READY
+
+
+async def test_how_budgets_stand_is_told_of_a_tenant_and_of_the_mesh_where_little_is_left(api: Any) -> None:
+    await set_tenant(api, name="acme")
+    await set_tenant(api, name="globex")
+    hour = Budget("acme", "", Period.HOUR, 1_500_000)
+    fine = Standing(hour, 10, 5, BudgetState.OK, 7200, "EUR")
+    spent = Standing(Budget("acme", "ocr", Period.MONTH, 20), 21, 0, BudgetState.SPENT, 9000, "EUR")
+    api.fleet.budgets = {"acme": (fine,), "acme/ocr": (spent,)}
+    told = tenants_pb2.BudgetStanding(
+        tenant="acme",
+        model="ocr",
+        period=tenants_pb2.BUDGET_PERIOD_MONTH,
+        budget_micros=20,
+        spent_micros=21,
+        status=tenants_pb2.BUDGET_STATUS_SPENT,
+        returns_at=Timestamp(seconds=9000),
+        currency="EUR",
+    )
+    acme = (await api.tenants.GetTenant(tenants_pb2.GetTenantRequest(name="acme"))).tenant
+    assert list(acme.budgets)[1:] == [told]
+    first = acme.budgets[0]
+    assert (first.model, first.spent_micros, first.reserved_micros) == ("", 10, 5)
+    assert (first.period, first.status) == (tenants_pb2.BUDGET_PERIOD_HOUR, tenants_pb2.BUDGET_STATUS_OK)
+    assert not (await api.tenants.GetTenant(tenants_pb2.GetTenantRequest(name="globex"))).tenant.budgets
+    assert list((await api.mesh.GetStatus(mesh_pb2.GetStatusRequest())).budgets) == [told]
 
 
 # Logs.
