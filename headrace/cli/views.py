@@ -106,7 +106,9 @@ def usage_view(row: usage_pb2.UsageRow) -> dict[str, Any]:
         "tenant": row.tenant,
         "model": row.model,
         "shape": row.shape,
-        "class": _word(resources_pb2.CapacityClass.Name(row.capacity_class), "CAPACITY_CLASS_"),
+        "class": _word(resources_pb2.CapacityClass.Name(row.capacity_class), "CAPACITY_CLASS_")
+        if row.capacity_class
+        else "",
         "instance_seconds": round(row.instance_seconds, 3),
         "busy_seconds": round(row.busy_seconds, 3),
         "requests": row.requests,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,8 @@ from headrace_autoscaler.core.ledger import Account, Ledger
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.rates import FREE, HOURS_PER_MONTH, Rates, parse_rates
 from headrace_autoscaler.domain import Resources, Usage, UsageKey
+from headrace_autoscaler.rate_file import load_rates
+from headrace_common.config import AutoscalerConfig
 from headrace_common.errors import InvalidArgument
 
 HOUR_US = 3600 * 10**6
@@ -159,6 +162,19 @@ def test_rates_have_defaults_and_are_read_exactly(table: dict[str, object], expe
 def test_rates_that_are_wrong_are_named(table: dict[str, object], said: str) -> None:
     with pytest.raises(InvalidArgument, match=said):
         parse_rates(table)
+
+
+def test_an_operators_file_replaces_the_rates_that_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('currency = "EUR"\n[rates]\nnetwork_per_gib = "0.09"\n')
+    assert load_rates(AutoscalerConfig(catalog=str(file))) == Rates(90_000)
+    assert load_rates(AutoscalerConfig()) == Rates()
+    for text, said in (("[rates]\nnetwork = 1", "mine.toml: rates.network"), ("[rates", "mine.toml: ")):
+        file.write_text(text)
+        with pytest.raises(InvalidArgument, match=said):
+            load_rates(AutoscalerConfig(catalog=str(file)))
+    with pytest.raises(InvalidArgument, match=r"other\.toml: .*No such file"):
+        load_rates(AutoscalerConfig(catalog=str(tmp_path / "other.toml")))
 
 
 def test_a_shape_is_named_by_what_it_holds_and_priced_by_its_cpus() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -18,7 +18,7 @@ class StartedRunner:
     runner_id: str
     pid: int
     target: str
-    started_at: float | None = None
+    started_at: float | None = field(default=None, compare=False)
 
 
 class StartFailed(Exception):
