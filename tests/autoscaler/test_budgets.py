@@ -3,6 +3,8 @@ the drain, whatever happens."""
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,6 +43,7 @@ from headrace_autoscaler.domain import (
     UsageKey,
 )
 from headrace_autoscaler.fleet.books import Books, Opening
+from headrace_autoscaler.providers.machine import process_started_at
 from headrace_common.errors import QuotaExceeded
 
 World = Any
@@ -450,3 +453,14 @@ def fake_books() -> Callable[[float | None], tuple[Books, float]]:
         return Books(prices, FREE, Vault(), clock, 1, Opening(until)), clock.wall()
 
     return make
+
+
+def test_a_process_tells_when_it_began() -> None:
+    before = time.time()
+    with subprocess.Popen(["sleep", "60"]) as child:
+        started = process_started_at(child.pid)
+        child.kill()
+    assert started is not None
+    # The kernel keeps hundredths.
+    assert before - 0.02 <= started <= time.time() + 0.02
+    assert process_started_at(child.pid) is None
