@@ -81,6 +81,16 @@ def budget(amounts: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def budget_action(action: str) -> int | None:
+    """`--at-budget` to the API's BudgetAction; None where it was not given."""
+    from headrace.v1 import tenants_pb2
+
+    actions = {"refuse": tenants_pb2.BUDGET_ACTION_REFUSE, "queue": tenants_pb2.BUDGET_ACTION_QUEUE}
+    if action and action not in actions:
+        raise InvalidArgument(f"--at-budget: expected refuse or queue; got {action!r}")
+    return actions.get(action)
+
+
 def padding(pairs: Sequence[str]) -> dict[str, float]:
     """`--pad INPUT=VALUE` to the field of the API's ModelSpec."""
     found: dict[str, float] = {}

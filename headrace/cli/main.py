@@ -12,8 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from headrace.cli import inference, mesh, models, simulate, tenants
-from headrace.cli import explain, inference, mesh, models, tenants
+from headrace.cli import explain, inference, mesh, models, simulate, tenants
 from headrace.cli.commands import Command, Group
 from headrace.cli.problems import UsageProblem
 from headrace.errors import HeadraceError

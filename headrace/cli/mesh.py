@@ -31,9 +31,24 @@ _USAGE_COLUMNS = (
     "busy_seconds",
     "requests",
     "cold_starts",
+    "network_bytes",
+    "storage_byte_seconds",
+    "cache_byte_seconds",
+    "instance_cost",
+    "network_cost",
+    "storage_cost",
+    "cache_cost",
+    "management_cost",
     "cost",
     "currency",
 )
+_BY_THE_HOUR = (
+    "hour", "tenant", "model", "instance_seconds", "busy_seconds", "requests", "cold_starts", "cost", "currency",
+)  # fmt: skip
+_IN_ALL = (
+    "tenant", "model", "shape", "class", "instance_seconds", "busy_seconds", "requests", "cold_starts", "instance_cost",
+    "network_cost", "storage_cost", "cache_cost", "management_cost", "cost", "currency",
+)  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -97,7 +112,7 @@ def _read_config(path: Path) -> MeshConfig:
 
 def status(as_json: Json = False) -> None:
     """Show what runs."""
-    from headrace.cli.views import status_view
+    from headrace.cli.views import standing_line, status_view
 
     with connect() as mesh:
         view = status_view(mesh.status())
@@ -109,6 +124,11 @@ def status(as_json: Json = False) -> None:
     standing = f"{len(view['standby'])}{wanted}"
     print_fields({"version": view["version"], "uptime": f"{view['uptime_s']:.0f} s", "standby": standing})
     print_fields({f"{name} enforced by": how for name, how in view["enforced"].items()})
+    if view["budgets"]:
+        print_heading("budgets")
+        for each in view["budgets"]:
+            whose = f"{each['tenant']}/{each['model']}" if each["model"] else each["tenant"]
+            print(f"{whose}: {standing_line(each)}")
     print_heading("routers")
     print_rows(view["routers"], ("id", "queued", "in_flight", "requests", "refused"))
     print_heading("models")
@@ -135,13 +155,14 @@ def usage(
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
-    """Show who used what by the hour, and what it cost."""
-    from headrace.cli.views import usage_view
+    """Show who used what by the hour and in all, and what it cost."""
+    from headrace.cli.views import usage_totals, usage_view
 
     with found_here():
         span = timedelta(seconds=flags.seconds(since, "--since") or 0)
     with connect() as mesh:
-        views = [usage_view(row) for row in mesh.usage(tenant, datetime.now(UTC) - span)]
+        rows = mesh.usage(tenant, datetime.now(UTC) - span)
+    views = [usage_view(row) for row in rows]
     if as_json:
         print_json(views)
     elif as_csv:
@@ -151,9 +172,9 @@ def usage(
     else:
         for view in views:
             view["hour"] = _to_the_minute(view["hour"])
-        print_rows(
-            views, tuple(column for column in _USAGE_COLUMNS if column not in ("shape", "class")), whole=("hour",)
-        )
+        print_rows(views, _BY_THE_HOUR, whole=("hour",))
+        print_heading("in all")
+        print_rows(usage_totals(rows), _IN_ALL)
 
 
 def _to_the_minute(moment: str | None) -> str:

@@ -36,6 +36,9 @@ def set_tenant(
     borrow: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Most that it may borrow.")] = None,
     lend: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Most that it lends.")] = None,
     weight: Annotated[float | None, typer.Option(metavar="X", help="Share of what is contended. Default: 1.")] = None,
+    at_budget: Annotated[
+        str, typer.Option(metavar="ACTION", help="When a budget is spent: refuse requests (default), or queue them.")
+    ] = "",
 ) -> None:
     """Create a tenant, or replace what is set of it: its limits, its budgets, what it may borrow and what it lends.
 
@@ -61,6 +64,7 @@ def set_tenant(
             "lending_limit": _quantities(lend, "--lend"),
             "budget": resources_pb2.Budget(**flags.budget(budget)) if budget else None,
             "weight": weight,
+            "budget_action": flags.budget_action(at_budget),
         }
     given = {key: value for key, value in parts.items() if value is not None}
     with connect() as mesh:
@@ -85,7 +89,7 @@ def list_tenants(as_json: Json = False) -> None:
 @app.command("describe", cls=Command)
 def describe_tenant(name: Name, as_json: Json = False) -> None:
     """Show a tenant's quotas and models."""
-    from headrace.cli.views import tenant_view
+    from headrace.cli.views import standing_line, tenant_view
 
     with connect() as mesh:
         view = tenant_view(mesh.tenant(name))
@@ -101,6 +105,10 @@ def describe_tenant(name: Name, as_json: Json = False) -> None:
             "borrowing limit": _pairs(spec.get("borrowing_limit")),
             "lending limit": _pairs(spec.get("lending_limit")),
             "budget": _pairs(spec.get("budget")),
+            "at budget": spec.get("budget_action", "").removeprefix("BUDGET_ACTION_").lower()
+            if view["budgets"]
+            else "",
+            **{_budget_title(each): standing_line(each) for each in view["budgets"]},
             "cohort": spec.get("cohort"),
             "weight": spec.get("weight"),
             "created": view["created_at"],
@@ -120,6 +128,12 @@ def _quantities(pairs: list[str] | None, flag: str) -> Any:
     from headrace.v1 import resources_pb2
 
     return resources_pb2.Quantities(**flags.quantity_pairs(pairs, flag)) if pairs else None
+
+
+def _budget_title(standing: dict[str, Any]) -> str:
+    """One for each: fields have no two of a name."""
+    model = f" of {standing['model']}" if standing["model"] else ""
+    return f"this {standing['period']}{model}"
 
 
 def _nominal(view: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.v1 import mesh_pb2, models_pb2, resources_pb2, tenants_pb2, usage_pb2
+from headrace_common.quantities import format_micros
 
 
 def model_view(model: models_pb2.Model) -> dict[str, Any]:
@@ -97,6 +98,7 @@ def status_view(status: mesh_pb2.GetStatusResponse) -> dict[str, Any]:
             }
             for model in status.models
         ],
+        "budgets": [standing_view(standing) for standing in status.budgets],
     }
 
 
@@ -107,6 +109,7 @@ def tenant_view(tenant: tenants_pb2.Tenant) -> dict[str, Any]:
         "models": list(tenant.models),
         "created_at": moment(tenant.created_at),
         "spec": MessageToDict(tenant.spec, preserving_proto_field_name=True),
+        "budgets": [standing_view(standing) for standing in tenant.budgets],
     }
 
 
@@ -117,14 +120,59 @@ def usage_view(row: usage_pb2.UsageRow) -> dict[str, Any]:
         "tenant": row.tenant,
         "model": row.model,
         "shape": row.shape,
-        "class": _word(resources_pb2.CapacityClass.Name(row.capacity_class), "CAPACITY_CLASS_"),
+        "class": _word(resources_pb2.CapacityClass.Name(row.capacity_class), "CAPACITY_CLASS_")
+        if row.capacity_class
+        else "",
         "instance_seconds": round(row.instance_seconds, 3),
         "busy_seconds": round(row.busy_seconds, 3),
         "requests": row.requests,
         "cold_starts": row.cold_starts,
-        "cost": money(row.cost_micros),
+        "network_bytes": row.network_bytes,
+        "storage_byte_seconds": row.storage_byte_seconds,
+        "cache_byte_seconds": row.cache_byte_seconds,
+        **{f"{part}_cost": format_micros(micros) for part, micros in _parts(row).items()},
+        "cost": format_micros(row.cost_micros),
         "currency": row.currency,
     }
+
+
+def usage_totals(rows: Sequence[usage_pb2.UsageRow]) -> list[dict[str, Any]]:
+    """One row over all hours for each tenant, model, shape and class, and one of everything for each currency."""
+    sums: dict[tuple[object, ...], usage_pb2.UsageRow] = {}
+    for row in rows:
+        one = (row.tenant, row.model, row.shape, row.capacity_class, row.currency)
+        for key in (one, (_TOTAL, row.currency)):
+            total = sums.setdefault(key, usage_pb2.UsageRow(tenant=_TOTAL, currency=row.currency))
+            if key is one:
+                total.tenant, total.model, total.shape = row.tenant, row.model, row.shape
+                total.capacity_class = row.capacity_class
+            for name in _SUMMED:
+                setattr(total, name, getattr(total, name) + getattr(row, name))
+    ordered = sorted(sums, key=lambda key: (key[0] == _TOTAL, *map(str, key)))
+    return [usage_view(sums[key]) for key in ordered]
+
+
+def standing_view(standing: tenants_pb2.BudgetStanding) -> dict[str, Any]:
+    """How a budget stands; amounts are decimal text."""
+    return {
+        "tenant": standing.tenant,
+        "model": standing.model,
+        "period": _word(tenants_pb2.BudgetPeriod.Name(standing.period), "BUDGET_PERIOD_"),
+        "budget": format_micros(standing.budget_micros),
+        "spent": format_micros(standing.spent_micros),
+        "reserved": format_micros(standing.reserved_micros),
+        "status": _word(tenants_pb2.BudgetStatus.Name(standing.status), "BUDGET_STATUS_"),
+        "returns_at": moment(standing.returns_at),
+        "currency": standing.currency,
+    }
+
+
+def standing_line(view: Mapping[str, Any]) -> str:
+    """ "1.25 of 1.50 USD per hour spent: warned; whole again at 2026-11-21T15:00:00Z"."""
+    return (
+        f"{view['spent']} of {view['budget']} {view['currency']} per {view['period']} spent: {view['status']}; "
+        f"whole again at {view['returns_at']}"
+    )
 
 
 def state_word(state: models_pb2.ModelState) -> str:
@@ -132,18 +180,38 @@ def state_word(state: models_pb2.ModelState) -> str:
     return _word(models_pb2.ModelState.Name(state), "MODEL_STATE_")
 
 
-def money(micros: int) -> str:
-    """1500000 to "1.50", and no digit lost."""
-    amount = Decimal(micros) / 10**6
-    return f"{amount:.2f}" if amount == amount.quantize(Decimal("0.01")) else f"{amount:.6f}".rstrip("0")
-
-
 def moment(at: Timestamp) -> str | None:
     """RFC 3339; None where it was never set."""
     return at.ToJsonString() if at.seconds or at.nanos else None
 
 
+_TOTAL = "(total)"
+_SUMMED = (
+    "instance_seconds",
+    "busy_seconds",
+    "requests",
+    "cold_starts",
+    "network_bytes",
+    "storage_byte_seconds",
+    "cache_byte_seconds",
+    "network_micros",
+    "storage_micros",
+    "cache_micros",
+    "management_micros",
+    "cost_micros",
+)
 _SERVING = models_pb2.VERSION_STATE_SERVING
+
+
+def _parts(row: usage_pb2.UsageRow) -> dict[str, int]:
+    """What a row's cost is made of."""
+    others = {
+        "network": row.network_micros,
+        "storage": row.storage_micros,
+        "cache": row.cache_micros,
+        "management": row.management_micros,
+    }
+    return {"instance": row.cost_micros - sum(others.values()), **others}
 
 
 def _version_view(version: models_pb2.ModelVersion) -> dict[str, Any]:
@@ -178,7 +246,7 @@ def _shape_view(shape: resources_pb2.InstanceShape) -> dict[str, Any]:
         "memory_bytes": shape.memory_bytes,
         "gpu_millis": shape.gpu_millis,
         "gpu_memory_bytes": shape.gpu_memory_bytes,
-        "price_per_hour": money(shape.price.micros_per_hour),
+        "price_per_hour": format_micros(shape.price.micros_per_hour),
         "currency": shape.price.currency,
     }
 

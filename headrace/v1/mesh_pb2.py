@@ -29,7 +29,7 @@ from headrace.v1 import models_pb2 as headrace_dot_v1_dot_models__pb2
 from headrace.v1 import tenants_pb2 as headrace_dot_v1_dot_tenants__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headrace/v1/mesh.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/models.proto\x1a\x19headrace/v1/tenants.proto\"\x81\x01\n\x08Manifest\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x16.headrace.v1.ModelSpecB\x00H\x00R\x05model\x12\x33\n\x06tenant\x18\x02 \x01(\x0b\x32\x17.headrace.v1.TenantSpecB\x00H\x00R\x06tenant:\x00\x42\x0c\n\x08resource\x12\x00\"\x14\n\x10GetStatusRequest:\x00\"\xbe\x03\n\x11GetStatusResponse\x12\x1a\n\x07version\x18\x01 \x01(\tB\x00R\x07version\x12\x16\n\x05\x65poch\x18\x02 \x01(\x04\x42\x00R\x05\x65poch\x12\x33\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06uptime\x12\x35\n\x07routers\x18\x04 \x03(\x0b\x32\x19.headrace.v1.RouterStatusB\x00R\x07routers\x12\x31\n\x07standby\x18\x05 \x03(\x0b\x32\x15.headrace.v1.InstanceB\x00R\x07standby\x12\x33\n\x06models\x18\x06 \x03(\x0b\x32\x19.headrace.v1.ModelSummaryB\x00R\x06models\x12)\n\x0f\x63pu_enforcement\x18( \x01(\tB\x00R\x0e\x63puEnforcement\x12/\n\x12memory_enforcement\x18) \x01(\tB\x00R\x11memoryEnforcement\x12\x43\n\x0estandby_target\x18< \x01(\x0b\x32\x1a.headrace.v1.StandbyTargetB\x00R\rstandbyTarget:\x00\"\xc8\x01\n\rStandbyTarget\x12\x1a\n\x07runners\x18\x01 \x01(\rB\x00R\x07runners\x12\x18\n\x06reason\x18\x02 \x01(\tB\x00R\x06reason\x12@\n\x06inputs\x18\x03 \x03(\x0b\x32&.headrace.v1.StandbyTarget.InputsEntryB\x00R\x06inputs\x1a=\n\x0bInputsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\x01\x42\x00R\x05value:\x02\x38\x01:\x00\"\xd6\x01\n\x0cRouterStatus\x12\x10\n\x02id\x18\x01 \x01(\tB\x00R\x02id\x12\x18\n\x06queued\x18\x02 \x01(\x04\x42\x00R\x06queued\x12\x1d\n\tin_flight\x18\x03 \x01(\x04\x42\x00R\x08inFlight\x12\x1c\n\x08requests\x18\x04 \x01(\x04\x42\x00R\x08requests\x12\x1a\n\x07refused\x18\x05 \x01(\x04\x42\x00R\x07refused\x12?\n\x0c\x63onnected_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x0b\x63onnectedAt:\x00\"\xe8\x01\n\x0cModelSummary\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12/\n\x05state\x18\x03 \x01(\x0e\x32\x17.headrace.v1.ModelStateB\x00R\x05state\x12\x1e\n\tinstances\x18\x04 \x01(\x05\x42\x00R\tinstances\x12\x18\n\x06queued\x18\x05 \x01(\x04\x42\x00R\x06queued\x12\x1d\n\tin_flight\x18\x06 \x01(\x04\x42\x00R\x08inFlight\x12\x1c\n\x08requests\x18\x07 \x01(\x04\x42\x00R\x08requests:\x00\"[\n\x0fReadLogsRequest\x12\x16\n\x05model\x18\x01 \x01(\tB\x00R\x05model\x12\x18\n\x06\x66ollow\x18\x02 \x01(\x08\x42\x00R\x06\x66ollow\x12\x14\n\x04tail\x18\x03 \x01(\rB\x00R\x04tail:\x00\"*\n\x10ReadLogsResponse\x12\x14\n\x04line\x18\x01 \x01(\tB\x00R\x04line:\x00\x32\xca\x01\n\x0bMeshService\x12^\n\tGetStatus\x12\x1d.headrace.v1.GetStatusRequest\x1a\x1e.headrace.v1.GetStatusResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/status\x12[\n\x08ReadLogs\x12\x1c.headrace.v1.ReadLogsRequest\x1a\x1d.headrace.v1.ReadLogsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/logs0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headrace/v1/mesh.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/models.proto\x1a\x19headrace/v1/tenants.proto\"\x81\x01\n\x08Manifest\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x16.headrace.v1.ModelSpecB\x00H\x00R\x05model\x12\x33\n\x06tenant\x18\x02 \x01(\x0b\x32\x17.headrace.v1.TenantSpecB\x00H\x00R\x06tenant:\x00\x42\x0c\n\x08resource\x12\x00\"\x14\n\x10GetStatusRequest:\x00\"\xf7\x03\n\x11GetStatusResponse\x12\x1a\n\x07version\x18\x01 \x01(\tB\x00R\x07version\x12\x16\n\x05\x65poch\x18\x02 \x01(\x04\x42\x00R\x05\x65poch\x12\x33\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00R\x06uptime\x12\x35\n\x07routers\x18\x04 \x03(\x0b\x32\x19.headrace.v1.RouterStatusB\x00R\x07routers\x12\x31\n\x07standby\x18\x05 \x03(\x0b\x32\x15.headrace.v1.InstanceB\x00R\x07standby\x12\x33\n\x06models\x18\x06 \x03(\x0b\x32\x19.headrace.v1.ModelSummaryB\x00R\x06models\x12\x37\n\x07\x62udgets\x18\x14 \x03(\x0b\x32\x1b.headrace.v1.BudgetStandingB\x00R\x07\x62udgets\x12)\n\x0f\x63pu_enforcement\x18( \x01(\tB\x00R\x0e\x63puEnforcement\x12/\n\x12memory_enforcement\x18) \x01(\tB\x00R\x11memoryEnforcement\x12\x43\n\x0estandby_target\x18< \x01(\x0b\x32\x1a.headrace.v1.StandbyTargetB\x00R\rstandbyTarget:\x00\"\xc8\x01\n\rStandbyTarget\x12\x1a\n\x07runners\x18\x01 \x01(\rB\x00R\x07runners\x12\x18\n\x06reason\x18\x02 \x01(\tB\x00R\x06reason\x12@\n\x06inputs\x18\x03 \x03(\x0b\x32&.headrace.v1.StandbyTarget.InputsEntryB\x00R\x06inputs\x1a=\n\x0bInputsEntry\x12\x12\n\x03key\x18\x01 \x01(\tB\x00R\x03key\x12\x16\n\x05value\x18\x02 \x01(\x01\x42\x00R\x05value:\x02\x38\x01:\x00\"\xd6\x01\n\x0cRouterStatus\x12\x10\n\x02id\x18\x01 \x01(\tB\x00R\x02id\x12\x18\n\x06queued\x18\x02 \x01(\x04\x42\x00R\x06queued\x12\x1d\n\tin_flight\x18\x03 \x01(\x04\x42\x00R\x08inFlight\x12\x1c\n\x08requests\x18\x04 \x01(\x04\x42\x00R\x08requests\x12\x1a\n\x07refused\x18\x05 \x01(\x04\x42\x00R\x07refused\x12?\n\x0c\x63onnected_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x0b\x63onnectedAt:\x00\"\xe8\x01\n\x0cModelSummary\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x00R\x06tenant\x12/\n\x05state\x18\x03 \x01(\x0e\x32\x17.headrace.v1.ModelStateB\x00R\x05state\x12\x1e\n\tinstances\x18\x04 \x01(\x05\x42\x00R\tinstances\x12\x18\n\x06queued\x18\x05 \x01(\x04\x42\x00R\x06queued\x12\x1d\n\tin_flight\x18\x06 \x01(\x04\x42\x00R\x08inFlight\x12\x1c\n\x08requests\x18\x07 \x01(\x04\x42\x00R\x08requests:\x00\"[\n\x0fReadLogsRequest\x12\x16\n\x05model\x18\x01 \x01(\tB\x00R\x05model\x12\x18\n\x06\x66ollow\x18\x02 \x01(\x08\x42\x00R\x06\x66ollow\x12\x14\n\x04tail\x18\x03 \x01(\rB\x00R\x04tail:\x00\"*\n\x10ReadLogsResponse\x12\x14\n\x04line\x18\x01 \x01(\tB\x00R\x04line:\x00\x32\xca\x01\n\x0bMeshService\x12^\n\tGetStatus\x12\x1d.headrace.v1.GetStatusRequest\x1a\x1e.headrace.v1.GetStatusResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/status\x12[\n\x08ReadLogs\x12\x1c.headrace.v1.ReadLogsRequest\x1a\x1d.headrace.v1.ReadLogsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/logs0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,19 +47,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=319
   _globals['_GETSTATUSREQUEST']._serialized_end=339
   _globals['_GETSTATUSRESPONSE']._serialized_start=342
-  _globals['_GETSTATUSRESPONSE']._serialized_end=788
-  _globals['_STANDBYTARGET']._serialized_start=791
-  _globals['_STANDBYTARGET']._serialized_end=991
-  _globals['_STANDBYTARGET_INPUTSENTRY']._serialized_start=928
-  _globals['_STANDBYTARGET_INPUTSENTRY']._serialized_end=989
-  _globals['_ROUTERSTATUS']._serialized_start=994
-  _globals['_ROUTERSTATUS']._serialized_end=1208
-  _globals['_MODELSUMMARY']._serialized_start=1211
-  _globals['_MODELSUMMARY']._serialized_end=1443
-  _globals['_READLOGSREQUEST']._serialized_start=1445
-  _globals['_READLOGSREQUEST']._serialized_end=1536
-  _globals['_READLOGSRESPONSE']._serialized_start=1538
-  _globals['_READLOGSRESPONSE']._serialized_end=1580
-  _globals['_MESHSERVICE']._serialized_start=1583
-  _globals['_MESHSERVICE']._serialized_end=1785
+  _globals['_GETSTATUSRESPONSE']._serialized_end=845
+  _globals['_STANDBYTARGET']._serialized_start=848
+  _globals['_STANDBYTARGET']._serialized_end=1048
+  _globals['_STANDBYTARGET_INPUTSENTRY']._serialized_start=985
+  _globals['_STANDBYTARGET_INPUTSENTRY']._serialized_end=1046
+  _globals['_ROUTERSTATUS']._serialized_start=1051
+  _globals['_ROUTERSTATUS']._serialized_end=1265
+  _globals['_MODELSUMMARY']._serialized_start=1268
+  _globals['_MODELSUMMARY']._serialized_end=1500
+  _globals['_READLOGSREQUEST']._serialized_start=1502
+  _globals['_READLOGSREQUEST']._serialized_end=1593
+  _globals['_READLOGSRESPONSE']._serialized_start=1595
+  _globals['_READLOGSRESPONSE']._serialized_end=1637
+  _globals['_MESHSERVICE']._serialized_start=1640
+  _globals['_MESHSERVICE']._serialized_end=1842
 # @@protoc_insertion_point(module_scope)

@@ -26,13 +26,14 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "epoch", "uptime", "routers", "standby", "models", "cpu_enforcement", "memory_enforcement", "standby_target")
+    __slots__ = ("version", "epoch", "uptime", "routers", "standby", "models", "budgets", "cpu_enforcement", "memory_enforcement", "standby_target")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     UPTIME_FIELD_NUMBER: _ClassVar[int]
     ROUTERS_FIELD_NUMBER: _ClassVar[int]
     STANDBY_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    BUDGETS_FIELD_NUMBER: _ClassVar[int]
     CPU_ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
     STANDBY_TARGET_FIELD_NUMBER: _ClassVar[int]
@@ -42,10 +43,11 @@ class GetStatusResponse(_message.Message):
     routers: _containers.RepeatedCompositeFieldContainer[RouterStatus]
     standby: _containers.RepeatedCompositeFieldContainer[_models_pb2.Instance]
     models: _containers.RepeatedCompositeFieldContainer[ModelSummary]
+    budgets: _containers.RepeatedCompositeFieldContainer[_tenants_pb2.BudgetStanding]
     cpu_enforcement: str
     memory_enforcement: str
     standby_target: StandbyTarget
-    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., routers: _Optional[_Iterable[_Union[RouterStatus, _Mapping]]] = ..., standby: _Optional[_Iterable[_Union[_models_pb2.Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ..., cpu_enforcement: _Optional[str] = ..., memory_enforcement: _Optional[str] = ..., standby_target: _Optional[_Union[StandbyTarget, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., epoch: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., routers: _Optional[_Iterable[_Union[RouterStatus, _Mapping]]] = ..., standby: _Optional[_Iterable[_Union[_models_pb2.Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ..., budgets: _Optional[_Iterable[_Union[_tenants_pb2.BudgetStanding, _Mapping]]] = ..., cpu_enforcement: _Optional[str] = ..., memory_enforcement: _Optional[str] = ..., standby_target: _Optional[_Union[StandbyTarget, _Mapping]] = ...) -> None: ...
 
 class StandbyTarget(_message.Message):
     __slots__ = ("runners", "reason", "inputs")

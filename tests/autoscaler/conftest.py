@@ -17,12 +17,13 @@ from headrace_autoscaler.domain import (
     Limits,
     Model,
     ModelSpec,
+    Posting,
     Revision,
     Tenant,
     Usage,
     UsageKey,
 )
-from headrace_autoscaler.fleet.announcements import PlacementNotice
+from headrace_autoscaler.fleet.announcements import NO_NOTICES, BudgetNotices, PlacementNotice
 from headrace_autoscaler.fleet.fleet import FleetParts, RunnerFleet
 from headrace_autoscaler.fleet.reports import ColdStartEntry, DemandEntry, Report
 from headrace_autoscaler.providers.fake import FakeMachine, FakeProvider
@@ -70,6 +71,7 @@ class RecordedAnnouncements:
         self.heard = True
         self.models: tuple[Model, ...] = ()
         self.blocked: dict[Key, str] = {}
+        self.budgets = NO_NOTICES
         self.placements: dict[str, PlacementNotice] = {}
         self.states: dict[str, list[str]] = {}
 
@@ -79,8 +81,10 @@ class RecordedAnnouncements:
         blocked: Mapping[Key, str],
         placements: Iterable[PlacementNotice],
         tenants: Iterable[Tenant],
+        budgets: BudgetNotices = NO_NOTICES,
     ) -> int:
         self.mark += 1
+        self.budgets = budgets
         self.models, self.blocked = tuple(models), dict(blocked)
         now = {each.instance: each for each in placements}
         for gone in self.placements.keys() - now.keys():
@@ -136,9 +140,10 @@ class World:
     def standby(self) -> int:
         return sum(each.state == "standby" for each in self.fleet.overview().standby)
 
-    async def successor(self) -> World:
-        """Another autoscaler over the same machine, as after a kill: nobody told the runners."""
-        parts = replace(self.parts, epoch=self.parts.epoch + 1, provider=FakeProvider(self.machine))
+    async def successor(self, **changes: object) -> World:
+        """Another autoscaler over the same machine, as after a kill: nobody told the runners. Changes: of its parts."""
+        fresh = {"epoch": self.parts.epoch + 1, "provider": FakeProvider(self.machine), **changes}
+        parts = replace(self.parts, **fresh)  # type: ignore[arg-type]
         return await _open(parts, self.machine, self.catalogue, self.announcements, self.clock)
 
 
@@ -155,18 +160,15 @@ async def _open(
 ) -> World:  # fmt: skip
     usage: dict[UsageKey, Usage] = {}
 
-    async def add_usage(increments: Mapping[UsageKey, Usage]) -> None:
-        for key, more in increments.items():
+    async def post(posting: Posting) -> None:
+        for key, more in posting.increments.items():
             held = usage.get(key, Usage())
-            usage[key] = Usage(
-                held.instance_seconds + more.instance_seconds,
-                held.busy_seconds + more.busy_seconds,
-                held.requests + more.requests,
-                held.cold_starts + more.cold_starts,
-                held.cost_micros + more.cost_micros,
-            )
+            sums = {name: getattr(held, name) + getattr(more, name) for name in Usage.__dataclass_fields__}
+            usage[key] = Usage(**sums)
 
-    fleet = RunnerFleet(replace(parts, usage=add_usage))
+    if parts.usage is _discard_usage:
+        parts = replace(parts, usage=post)
+    fleet = RunnerFleet(parts)
     await fleet.start()
     return World(fleet, machine, catalogue, announcements, clock, parts, usage)
 
@@ -205,5 +207,5 @@ async def open_world(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
     await machine.close()
 
 
-async def _discard_usage(_increments: Mapping[UsageKey, Usage]) -> None:
+async def _discard_usage(_posting: Posting) -> None:
     """Replaced by the world's own."""

@@ -22,6 +22,7 @@ from headrace.v1 import mesh_pb2, mesh_pb2_grpc, models_pb2, models_pb2_grpc, us
 from headrace_common.config import AutoscalerConfig, MeshConfig, ProcessContext, RunnerConfig
 
 DEADLINE_S = 30.0
+TICK_S = 1.0
 MODEL = json.dumps(
     {
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
@@ -82,6 +83,10 @@ class Process:
 
     async def status(self) -> mesh_pb2.GetStatusResponse:
         return await mesh_pb2_grpc.MeshServiceStub(self.channel).GetStatus(mesh_pb2.GetStatusRequest())
+
+    async def instance_seconds(self, model: str) -> float:
+        usage = await usage_pb2_grpc.UsageServiceStub(self.channel).GetUsage(usage_pb2.GetUsageRequest())
+        return sum(row.instance_seconds for row in usage.rows if row.model == model)
 
     async def until_standby(self) -> None:
         async with asyncio.timeout(DEADLINE_S):
@@ -221,6 +226,24 @@ async def test_killed_it_comes_back_with_everything_it_knew(process: Process) ->
     await asyncio.gather(running, return_exceptions=True)
     assert await process.end(signal.SIGTERM) == 0
     assert process.runners() == []
+
+
+async def test_the_books_are_whole_after_kill_9(process: Process) -> None:
+    """What ran without an autoscaler is booked, from where the books end or an instance's own start: once."""
+    earliest = time.time()
+    await process.start()
+    await process.deploy("m", idle_s=600)
+    [instance] = (await process.model("m")).instances
+    held_since = time.time()
+    for _ in range(3):
+        assert await process.end(signal.SIGKILL) == -signal.SIGKILL
+        await process.start()
+        back = time.time()
+        async with asyncio.timeout(DEADLINE_S):
+            while await process.instance_seconds("m") < back - held_since - TICK_S:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert [each.pid for each in (await process.model("m")).instances] == [instance.pid]
+        assert await process.instance_seconds("m") <= time.time() - earliest
 
 
 async def test_a_replaced_one_ends_and_leaves_the_runners(process: Process) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -29,7 +29,7 @@ from headrace_autoscaler.domain import (
     Tenant,
     TensorSpec,
 )
-from headrace_autoscaler.fleet.announcements import PlacementNotice
+from headrace_autoscaler.fleet.announcements import BudgetNotice, BudgetNotices, PlacementNotice
 from headrace_autoscaler.fleet.reports import Report
 from headrace_common.clock import FakeClock
 from headrace_common.grpc_server import new_server
@@ -325,6 +325,38 @@ async def test_leases_divide_limits_and_follow_them(open_mesh: Callable[..., obj
         answers = {each.answers for each in again}
     mesh.announce(model_of(spec=spec), tenants=(acme,))
     assert (await first.next()).update.removed_leases == ["free"]
+
+
+async def test_routers_hear_whose_budget_is_spent_and_when_it_is_back(open_mesh: Callable[..., object]) -> None:
+    mesh = await open_mesh()
+    model = model_of("m", spec=ModelSpec("m", tenant="acme"))
+    spent = BudgetNotice("refuse", "tenant:acme", "all of it is spent", 7200)
+    own = BudgetNotice("warning", "tenant:acme/model:m", "nearly all of it is spent", 9000)
+
+    def announce(budgets: BudgetNotices) -> None:
+        mesh.board.announce([model], {}, [], [Tenant("acme", refuse_at_budget=False)], budgets)
+
+    announce(BudgetNotices({"acme": spent, "acme/m": own}, {"m": spent}))
+    router = Router(mesh.stub, "router-0")
+    update = (await router.greet()).update
+    leases = {(lease.tenant, lease.model): lease for lease in update.leases}
+    of_tenant, of_model = leases["acme", ""], leases["acme", "m"]
+    assert of_tenant.budget_state == control_pb2.BUDGET_STATE_EXHAUSTED_REFUSE
+    assert (of_tenant.budget_reason, of_tenant.budget_returns_at.seconds) == ("all of it is spent", 7200)
+    assert (of_model.budget_state, of_model.ttl.ToNanoseconds()) == (control_pb2.BUDGET_STATE_WARNING, 0)
+    [entry] = update.models
+    assert (entry.budget_subject, entry.budget_reason) == ("tenant:acme", "all of it is spent")
+    assert entry.budget_returns_at.seconds == 7200
+
+    announce(BudgetNotices({"acme": replace(spent, state="queue")}))
+    update = (await router.next()).update
+    assert [lease.budget_state for lease in update.leases] == [control_pb2.BUDGET_STATE_EXHAUSTED_QUEUE]
+    assert (list(update.removed_leases), [each.budget_reason for each in update.models]) == (["acme/m"], [""])
+
+    announce(BudgetNotices())
+    update = (await router.next()).update
+    assert [lease.budget_state for lease in update.leases] == [control_pb2.BUDGET_STATE_WITHIN]
+    assert (len(update.models), len(update.removed_leases)) == (0, 0)
 
 
 async def test_leases_follow_what_routers_report_once_the_other_has_given_way(open_mesh: Callable[..., object]) -> None:

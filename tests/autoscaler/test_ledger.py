@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_autoscaler.core.ledger import Account, Ledger
 from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.core.rates import FREE, HOURS_PER_MONTH, Rates, parse_rates
 from headrace_autoscaler.domain import Resources, Usage, UsageKey
+from headrace_autoscaler.rate_file import load_rates
+from headrace_common.config import AutoscalerConfig
+from headrace_common.errors import InvalidArgument
 
 HOUR_US = 3600 * 10**6
 START_US = 486_111 * HOUR_US
@@ -15,7 +24,7 @@ ACCOUNT = Account("acme", "m", "small", "on_demand", 42_500)
 
 
 def test_an_hour_costs_its_price_and_is_booked_to_its_hour() -> None:
-    ledger = Ledger()
+    ledger = Ledger(FREE)
     ledger.book_time(ACCOUNT, START_US, START_US + HOUR_US)
     key = UsageKey(START_US // 10**6, "acme", "m", "small", "on_demand")
     assert ledger.take() == {key: Usage(instance_seconds=3600.0, cost_micros=42_500)}
@@ -23,7 +32,7 @@ def test_an_hour_costs_its_price_and_is_booked_to_its_hour() -> None:
 
 
 def test_time_across_an_hours_end_is_split() -> None:
-    ledger = Ledger()
+    ledger = Ledger(FREE)
     ledger.book_time(ACCOUNT, START_US - 2_000_000, START_US + 3_000_000)
     booked = {key.hour: usage.instance_seconds for key, usage in ledger.take().items()}
     assert booked == {START_US // 10**6 - 3600: 2.0, START_US // 10**6: 3.0}
@@ -35,7 +44,7 @@ def test_time_across_an_hours_end_is_split() -> None:
 )
 def test_sums_do_not_depend_on_how_time_is_cut(micros_per_hour: int, cuts: list[tuple[int, bool]]) -> None:
     account = Account("acme", "m", "small", "on_demand", micros_per_hour)
-    ledger, at, cost, booked_us = Ledger(), START_US - 30_000_000, 0, 0
+    ledger, at, cost, booked_us = Ledger(FREE), START_US - 30_000_000, 0, 0
     begin = at
     for duration, flush in cuts:
         ledger.book_time(account, at, at + duration)
@@ -51,17 +60,121 @@ def test_sums_do_not_depend_on_how_time_is_cut(micros_per_hour: int, cuts: list[
     assert cost == micros_per_hour * (at - begin) // HOUR_US
 
 
-@given(st.lists(st.integers(0, 10**7), min_size=1, max_size=20))
-def test_what_could_not_be_written_is_written_later(durations: list[int]) -> None:
-    failing, steady, at = Ledger(), Ledger(), START_US
-    for duration in durations:
-        for ledger in (failing, steady):
+RATES = Rates(10_000, 100_000, 5_000, 50_000)
+GIB = 1 << 30
+KEPT = Account("acme", "m")
+
+
+def test_what_serving_costs_beside_instances_is_booked_by_its_rates() -> None:
+    ledger = Ledger(RATES)
+    ledger.book_requests(ACCOUNT, START_US, 2, 1_000_000, 3 * GIB)
+    ledger.book_cache(KEPT, START_US, 2 * GIB * 3600)
+    month = HOURS_PER_MONTH * HOUR_US
+    ledger.book_storage(KEPT, GIB, START_US, START_US + month)
+    booked = ledger.take()
+    network = booked[UsageKey(START_US // 10**6, "acme", "m", "small", "on_demand")]
+    assert network == Usage(
+        0.0, 1.0, 2, 0, 31_500, network_bytes=3 * GIB, network_micros=30_000, management_micros=1_500
+    )
+    kept = [usage for key, usage in booked.items() if not key.shape]
+    assert len(kept) == HOURS_PER_MONTH
+    assert sum(usage.storage_byte_seconds for usage in kept) == GIB * HOURS_PER_MONTH * 3600
+    assert sum(usage.storage_micros for usage in kept) == 100_000
+    assert sum(usage.cache_micros for usage in kept) == 10_000
+    assert sum(usage.management_micros for usage in kept) == 5_500
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["time", "storage", "requests", "cache"]), st.integers(0, 10**7), st.integers(0, 1 << 34)
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    st.integers(0, 10**6),
+)
+def test_every_part_is_exact_however_it_is_cut(bookings: list[tuple[str, int, int]], share_ppm: int) -> None:
+    """Against one division at the end, of exact fractions."""
+    rates = Rates(10_007, 100_003, 5_009, share_ppm)
+    paid: list[int] = []
+    ledger = Ledger(rates, lambda _, micros: paid.append(micros))
+    owed = dict.fromkeys(("time", "storage", "requests", "cache"), Fraction(0))
+    sums: Counter[str] = Counter()
+    at = START_US - 20_000_000
+    for what, duration, size in bookings:
+        if what == "time":
             ledger.book_time(ACCOUNT, at, at + duration)
-            ledger.book_requests(ACCOUNT, at / 1e6, 3, duration)
-            ledger.book_cold_start(ACCOUNT, at / 1e6)
+            owed[what] += Fraction(ACCOUNT.micros_per_hour * duration, HOUR_US)
+        elif what == "storage":
+            ledger.book_storage(KEPT, size, at, at + duration)
+            owed[what] += Fraction(
+                size * duration * rates.storage_micros_per_gib_month, GIB * HOURS_PER_MONTH * HOUR_US
+            )
+        elif what == "requests":
+            ledger.book_requests(ACCOUNT, at, 1, 0, size)
+            owed[what] += Fraction(size * rates.network_micros_per_gib, GIB)
+        else:
+            ledger.book_cache(KEPT, at, size)
+            owed[what] += Fraction(size * rates.cache_micros_per_gib_hour, GIB * 3600)
         at += duration
-        failing.give_back(failing.take())
-    assert failing.take() == steady.take()
+        if duration % 3 == 0:
+            _add(sums, ledger)
+    _add(sums, ledger)
+    assert sums["storage_micros"] == int(owed["storage"])
+    assert sums["network_micros"] == int(owed["requests"])
+    assert sums["cache_micros"] == int(owed["cache"])
+    parts = sums["storage_micros"] + sums["network_micros"] + sums["cache_micros"] + sums["management_micros"]
+    assert sums["cost_micros"] - parts == int(owed["time"])
+    # Two accounts carry what is left of their shares: two micro-units at most.
+    shares = (sums["cost_micros"] - sums["management_micros"]) * share_ppm / 10**6
+    assert shares - 2 < sums["management_micros"] <= shares
+    assert sum(paid) == sums["cost_micros"]
+
+
+def _add(sums: Counter[str], ledger: Ledger) -> None:
+    for usage in ledger.take().values():
+        sums.update({name: getattr(usage, name) for name in Usage.__dataclass_fields__ if name.endswith("_micros")})
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({}, Rates()),
+        ({"network_per_gib": "0.09", "management_share": "0.1"}, Rates(90_000, management_ppm=100_000)),
+        ({"storage_per_gib_month": 0, "cache_per_gib_hour": 0.5}, Rates(10_000, 0, 500_000)),
+    ],
+)
+def test_rates_have_defaults_and_are_read_exactly(table: dict[str, object], expected: Rates) -> None:
+    assert parse_rates(table) == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"network": "1"}, "rates.network: is no rate"),
+        ({"network_per_gib": "cheap"}, "rates.network_per_gib: expected an amount"),
+        ({"management_share": "-1"}, "rates.management_share: expected a share"),
+        ({"management_share": "much"}, "rates.management_share: expected a share"),
+        ({"management_share": "NaN"}, "rates.management_share: expected a share"),
+    ],
+)
+def test_rates_that_are_wrong_are_named(table: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        parse_rates(table)
+
+
+def test_an_operators_file_replaces_the_rates_that_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('currency = "EUR"\n[rates]\nnetwork_per_gib = "0.09"\n')
+    assert load_rates(AutoscalerConfig(catalog=str(file))) == Rates(90_000)
+    assert load_rates(AutoscalerConfig()) == Rates()
+    for text, said in (("[rates]\nnetwork = 1", "mine.toml: rates.network"), ("[rates", "mine.toml: ")):
+        file.write_text(text)
+        with pytest.raises(InvalidArgument, match=said):
+            load_rates(AutoscalerConfig(catalog=str(file)))
+    with pytest.raises(InvalidArgument, match=r"other\.toml: .*No such file"):
+        load_rates(AutoscalerConfig(catalog=str(tmp_path / "other.toml")))
 
 
 def test_a_shape_is_named_by_what_it_holds_and_priced_by_its_cpus() -> None:

@@ -26,6 +26,7 @@ from headrace.v1 import (
 from headrace_autoscaler.api import register
 from headrace_autoscaler.artifacts import ArtifactStore
 from headrace_autoscaler.catalogue import StoredCatalogue
+from headrace_autoscaler.core.budgets import Standings
 from headrace_autoscaler.core.explaining import Explanation
 from headrace_autoscaler.deploy import DeployService
 from headrace_autoscaler.deploy_plan import Offer
@@ -68,6 +69,7 @@ class FakeFleet:
     views: dict[str, ModelView] = field(default_factory=dict)
     explanations: dict[str, Explanation] = field(default_factory=dict)
     decided: dict[str, ModelView] = field(default_factory=dict)
+    budgets: Standings = field(default_factory=dict)
     fleet: FleetView = field(default_factory=lambda: FleetView(epoch=1, started_at=0.0))
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     verified: list[tuple[str, int, str]] = field(default_factory=list)
@@ -107,6 +109,9 @@ class FakeFleet:
 
     def overview(self) -> FleetView:
         return self.fleet
+
+    def standings(self) -> Standings:
+        return self.budgets
 
 
 def _load(path: Path, max_batch_size: int | None) -> Loaded:

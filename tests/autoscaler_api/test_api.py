@@ -21,6 +21,7 @@ from headrace_autoscaler.api.convert_quantities import budget_pb, exact_bytes, l
 from headrace_autoscaler.api.convert_specs import deploy_request, model_spec_pb
 from headrace_autoscaler.api.convert_time import duration, seconds, timestamp
 from headrace_autoscaler.api.log_files import LogFiles
+from headrace_autoscaler.core.budgets import Budget, BudgetState, Period, Standing
 from headrace_autoscaler.core.explaining import Explanation, Obstacle
 from headrace_autoscaler.domain import (
     ColdStart,
@@ -32,6 +33,7 @@ from headrace_autoscaler.domain import (
     Limits,
     ModelSpec,
     ModelView,
+    Posting,
     Resources,
     RouterView,
     StandbyTarget,
@@ -341,7 +343,8 @@ async def test_tenants_that_are_wrong_are_refused(api: Any, fields: dict[str, An
 
 async def test_usage_is_read_by_tenant_and_time(api: Any) -> None:
     key = UsageKey(7200, "acme", "m", "1cpu", "on_demand")
-    await api.catalogue.add_usage({key: Usage(10.0, 2.5, 3, 1, 99), UsageKey(3600, "globex", "", "", "spot"): Usage()})
+    increments = {key: Usage(10.0, 2.5, 3, 1, 99, network_bytes=7), UsageKey(3600, "globex", "", "", "spot"): Usage()}
+    await api.catalogue.post(Posting(1, 1, increments, 0))
 
     async def rows(**fields: Any) -> list[usage_pb2.UsageRow]:
         return list((await api.usage.GetUsage(usage_pb2.GetUsageRequest(**fields))).rows)
@@ -360,6 +363,7 @@ async def test_usage_is_read_by_tenant_and_time(api: Any) -> None:
         cold_starts=1,
         cost_micros=99,
         currency="EUR",
+        network_bytes=7,
     )
     assert await rows(since=Timestamp(seconds=90000)) == []
 
@@ -401,6 +405,32 @@ async def test_what_holds_instances_is_shown_and_the_newer_failure(api: Any, onn
     assert model.last_failure.reason == "instance i1 is replaced: over its memory"
     status = await api.mesh.GetStatus(mesh_pb2.GetStatusRequest())
     assert (status.cpu_enforcement, status.memory_enforcement) == ("cgroup", "cgroup and watchdog")
+
+
+async def test_how_budgets_stand_is_told_of_a_tenant_and_of_the_mesh_where_little_is_left(api: Any) -> None:
+    await set_tenant(api, name="acme")
+    await set_tenant(api, name="globex")
+    hour = Budget("acme", "", Period.HOUR, 1_500_000)
+    fine = Standing(hour, 10, 5, BudgetState.OK, 7200, "EUR")
+    spent = Standing(Budget("acme", "ocr", Period.MONTH, 20), 21, 0, BudgetState.SPENT, 9000, "EUR")
+    api.fleet.budgets = {"acme": (fine,), "acme/ocr": (spent,)}
+    told = tenants_pb2.BudgetStanding(
+        tenant="acme",
+        model="ocr",
+        period=tenants_pb2.BUDGET_PERIOD_MONTH,
+        budget_micros=20,
+        spent_micros=21,
+        status=tenants_pb2.BUDGET_STATUS_SPENT,
+        returns_at=Timestamp(seconds=9000),
+        currency="EUR",
+    )
+    acme = (await api.tenants.GetTenant(tenants_pb2.GetTenantRequest(name="acme"))).tenant
+    assert list(acme.budgets)[1:] == [told]
+    first = acme.budgets[0]
+    assert (first.model, first.spent_micros, first.reserved_micros) == ("", 10, 5)
+    assert (first.period, first.status) == (tenants_pb2.BUDGET_PERIOD_HOUR, tenants_pb2.BUDGET_STATUS_OK)
+    assert not (await api.tenants.GetTenant(tenants_pb2.GetTenantRequest(name="globex"))).tenant.budgets
+    assert list((await api.mesh.GetStatus(mesh_pb2.GetStatusRequest())).budgets) == [told]
 
 
 # Logs.

@@ -75,6 +75,7 @@ def test_without_a_mesh_one_line_says_what_to_do() -> None:
         (("deploy", "x", "--name", "m", "--tenant", "ünï"), 2, "--tenant: 'ünï' does not name a tenant"),
         (("list", "--colour"), 2, "--colour"),
         (("usage", "--since", "yesterday"), 2, "--since: expected a duration"),
+        (("tenant", "set", "t", "--at-budget", "panic"), 2, "--at-budget: expected refuse or queue"),
     ],
 )
 def test_wrong_usage_is_one_line(run: Run, arguments: tuple[str, ...], code: int, expected: str) -> None:
@@ -293,6 +294,70 @@ def test_logs_of_a_model_that_no_line_names(mesh: Any, run: Run) -> None:
     assert done.err.startswith("headrace: no log line names a model 'nope'")
     assert run("logs").code == 0
     assert run("logs", "nope", "--follow").code == 0
+
+
+def test_usage_in_all_adds_up_by_who_and_what_and_tells_the_parts(mesh: Any, run: Run) -> None:
+    rows = [
+        usage_pb2.UsageRow(
+            tenant="acme", model="iris", shape="local-1cpu", instance_seconds=30, requests=2, currency="USD",
+            cost_micros=150, network_micros=20, storage_micros=0, cache_micros=0, management_micros=30,
+        ),
+        usage_pb2.UsageRow(
+            tenant="acme", model="iris", shape="local-1cpu", instance_seconds=12.5, requests=1, currency="USD",
+            cost_micros=50,
+        ),
+        usage_pb2.UsageRow(
+            tenant="acme", model="iris", currency="USD", cost_micros=7, storage_micros=4, cache_micros=3,
+        ),
+    ]  # fmt: skip
+    mesh.on(methods.GET_USAGE, usage_pb2.GetUsageResponse(rows=rows))
+    lines = run("usage").out.split("in all\n")[1].splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["acme", "acme", "(total)"]
+    assert "42.5" in lines[2]
+    assert lines[2].split()[-7:] == ["0.00015", "0.00002", "0.00", "0.00", "0.00003", "0.0002", "USD"]
+    assert lines[3].split()[-7:] == ["0.00015", "0.00002", "0.000004", "0.000003", "0.00003", "0.000207", "USD"]
+    [first, _, last] = json.loads(run("usage", "--json").out)
+    assert (first["instance_cost"], first["network_cost"], first["management_cost"]) == ("0.0001", "0.00002", "0.00003")
+    assert (last["storage_cost"], last["cache_cost"], last["cost"]) == ("0.000004", "0.000003", "0.000007")
+
+
+def test_budgets_are_shown_where_people_look(mesh: Any, run: Run) -> None:
+    standing = tenants_pb2.BudgetStanding(
+        tenant="acme",
+        period=tenants_pb2.BUDGET_PERIOD_HOUR,
+        budget_micros=1_500_000,
+        spent_micros=1_250_000,
+        status=tenants_pb2.BUDGET_STATUS_WARNED,
+        currency="USD",
+    )
+    standing.returns_at.FromJsonString("2026-11-21T15:00:00Z")
+    of_model = tenants_pb2.BudgetStanding()
+    of_model.CopyFrom(standing)
+    of_model.model = "ocr"
+    line = "1.25 of 1.50 USD per hour spent: warned; whole again at 2026-11-21T15:00:00Z"
+    spec = tenants_pb2.TenantSpec(name="acme", budget_action=tenants_pb2.BUDGET_ACTION_QUEUE)
+    tenant = tenants_pb2.Tenant(name="acme", spec=spec, budgets=[standing, of_model])
+    mesh.on(methods.GET_TENANT, tenants_pb2.GetTenantResponse(tenant=tenant))
+    described = run("tenant", "describe", "acme").out.splitlines()
+    assert [each.split(": ", 1)[1].strip() for each in described if each.startswith("this hour")] == [line, line]
+    assert any(each.split() == ["at", "budget:", "queue"] for each in described)
+    assert json.loads(run("tenant", "describe", "acme", "--json").out)["budgets"][0]["spent"] == "1.25"
+    mesh.on(methods.GET_STATUS, mesh_pb2.GetStatusResponse(budgets=[standing, of_model]))
+    shown = run("status").out
+    assert f"acme: {line}" in shown
+    assert f"acme/ocr: {line}" in shown
+
+
+@pytest.mark.parametrize(
+    ("action", "sent"),
+    [("refuse", tenants_pb2.BUDGET_ACTION_REFUSE), ("queue", tenants_pb2.BUDGET_ACTION_QUEUE), ("", 0)],
+)
+def test_what_happens_at_a_spent_budget_is_the_tenants_choice(mesh: Any, run: Run, action: str, sent: int) -> None:
+    mesh.on(methods.SET_TENANT, tenants_pb2.SetTenantResponse())
+    flags = ("--at-budget", action) if action else ()
+    assert run("tenant", "set", "acme", "--budget", "1/h", *flags).code == 0
+    [request] = mesh.requests(methods.SET_TENANT)
+    assert request.tenant.budget_action == sent
 
 
 def test_hours_are_whole_minutes_for_people(mesh: Any, run: Run) -> None:

@@ -86,7 +86,7 @@ class StateUpdate(_message.Message):
     def __init__(self, version: _Optional[int] = ..., full: bool = ..., models: _Optional[_Iterable[_Union[ModelEntry, _Mapping]]] = ..., removed_models: _Optional[_Iterable[str]] = ..., placements: _Optional[_Iterable[_Union[Placement, _Mapping]]] = ..., removed_placements: _Optional[_Iterable[str]] = ..., leases: _Optional[_Iterable[_Union[QuotaLease, _Mapping]]] = ..., removed_leases: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelEntry(_message.Message):
-    __slots__ = ("name", "tenant", "shared_with", "revisions", "slo", "response_cache", "cache_shared", "cache_ttl", "created_at")
+    __slots__ = ("name", "tenant", "shared_with", "revisions", "slo", "response_cache", "cache_shared", "cache_ttl", "created_at", "budget_reason", "budget_subject", "budget_returns_at")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SHARED_WITH_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +96,9 @@ class ModelEntry(_message.Message):
     CACHE_SHARED_FIELD_NUMBER: _ClassVar[int]
     CACHE_TTL_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_REASON_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_RETURNS_AT_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant: str
     shared_with: _containers.RepeatedScalarFieldContainer[str]
@@ -105,7 +108,10 @@ class ModelEntry(_message.Message):
     cache_shared: bool
     cache_ttl: _duration_pb2.Duration
     created_at: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., shared_with: _Optional[_Iterable[str]] = ..., revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., response_cache: bool = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    budget_reason: str
+    budget_subject: str
+    budget_returns_at: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., shared_with: _Optional[_Iterable[str]] = ..., revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., response_cache: bool = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., budget_reason: _Optional[str] = ..., budget_subject: _Optional[str] = ..., budget_returns_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Revision(_message.Message):
     __slots__ = ("revision", "version", "current", "retiring", "signature", "max_batch_size", "batching", "model_config", "platform", "blocked_reason", "loading", "instance_concurrency")
@@ -190,7 +196,7 @@ class Placement(_message.Message):
     def __init__(self, instance_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., target: _Optional[str] = ..., state: _Optional[_Union[PlacementState, str]] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., decide: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., place: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., profile_us: _Optional[_Mapping[int, int]] = ...) -> None: ...
 
 class QuotaLease(_message.Message):
-    __slots__ = ("tenant", "model", "limits", "floor", "ttl", "budget_state", "weight", "answers")
+    __slots__ = ("tenant", "model", "limits", "floor", "ttl", "budget_state", "weight", "answers", "budget_reason", "budget_returns_at")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +205,8 @@ class QuotaLease(_message.Message):
     BUDGET_STATE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_REASON_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_RETURNS_AT_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     model: str
     limits: QuotaLimits
@@ -207,7 +215,9 @@ class QuotaLease(_message.Message):
     budget_state: BudgetState
     weight: float
     answers: int
-    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., limits: _Optional[_Union[QuotaLimits, _Mapping]] = ..., floor: _Optional[_Union[QuotaLimits, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget_state: _Optional[_Union[BudgetState, str]] = ..., weight: _Optional[float] = ..., answers: _Optional[int] = ...) -> None: ...
+    budget_reason: str
+    budget_returns_at: _timestamp_pb2.Timestamp
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., limits: _Optional[_Union[QuotaLimits, _Mapping]] = ..., floor: _Optional[_Union[QuotaLimits, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., budget_state: _Optional[_Union[BudgetState, str]] = ..., weight: _Optional[float] = ..., answers: _Optional[int] = ..., budget_reason: _Optional[str] = ..., budget_returns_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class QuotaLimits(_message.Message):
     __slots__ = ("concurrency", "requests_per_second", "queue_length", "queue_bytes")
@@ -222,18 +232,28 @@ class QuotaLimits(_message.Message):
     def __init__(self, concurrency: _Optional[int] = ..., requests_per_second: _Optional[float] = ..., queue_length: _Optional[int] = ..., queue_bytes: _Optional[int] = ...) -> None: ...
 
 class DemandReport(_message.Message):
-    __slots__ = ("period", "demands", "cold_starts", "runners", "urgent")
+    __slots__ = ("period", "demands", "cold_starts", "runners", "urgent", "caches")
     PERIOD_FIELD_NUMBER: _ClassVar[int]
     DEMANDS_FIELD_NUMBER: _ClassVar[int]
     COLD_STARTS_FIELD_NUMBER: _ClassVar[int]
     RUNNERS_FIELD_NUMBER: _ClassVar[int]
     URGENT_FIELD_NUMBER: _ClassVar[int]
+    CACHES_FIELD_NUMBER: _ClassVar[int]
     period: _duration_pb2.Duration
     demands: _containers.RepeatedCompositeFieldContainer[Demand]
     cold_starts: _containers.RepeatedCompositeFieldContainer[ColdStartReport]
     runners: _containers.RepeatedCompositeFieldContainer[RunnerHealth]
     urgent: bool
-    def __init__(self, period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., demands: _Optional[_Iterable[_Union[Demand, _Mapping]]] = ..., cold_starts: _Optional[_Iterable[_Union[ColdStartReport, _Mapping]]] = ..., runners: _Optional[_Iterable[_Union[RunnerHealth, _Mapping]]] = ..., urgent: bool = ...) -> None: ...
+    caches: _containers.RepeatedCompositeFieldContainer[CacheUse]
+    def __init__(self, period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., demands: _Optional[_Iterable[_Union[Demand, _Mapping]]] = ..., cold_starts: _Optional[_Iterable[_Union[ColdStartReport, _Mapping]]] = ..., runners: _Optional[_Iterable[_Union[RunnerHealth, _Mapping]]] = ..., urgent: bool = ..., caches: _Optional[_Iterable[_Union[CacheUse, _Mapping]]] = ...) -> None: ...
+
+class CacheUse(_message.Message):
+    __slots__ = ("model", "byte_seconds")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BYTE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    byte_seconds: int
+    def __init__(self, model: _Optional[str] = ..., byte_seconds: _Optional[int] = ...) -> None: ...
 
 class Demand(_message.Message):
     __slots__ = ("tenant", "model", "revision", "arrivals", "rows", "queued", "in_flight", "completed", "failed", "service_time_us", "queue_time_us", "within_slo", "refusals", "oldest_wait_us", "bundles", "input_bytes", "output_bytes", "cache_hits", "following")

@@ -19,11 +19,10 @@ from headrace_autoscaler.domain import (
     DeployFailure,
     Model,
     ModelSpec,
+    Posting,
     Revision,
     RevisionState,
     Tenant,
-    Usage,
-    UsageKey,
     UsageRow,
 )
 from headrace_autoscaler.ports import Store
@@ -200,8 +199,8 @@ class StoredCatalogue:
 
     # The books.
 
-    async def add_usage(self, increments: Mapping[UsageKey, Usage]) -> None:
-        await self._write(lambda: self._store.add_usage(increments), lambda _: None)
+    async def post(self, posting: Posting) -> None:
+        await self._write(lambda: self._store.post(posting), lambda _: None)
 
     async def usage(self, tenant: str | None, since: float) -> tuple[UsageRow, ...]:
         return await asyncio.to_thread(self._store.usage, tenant, since)

@@ -6,6 +6,7 @@ routers and runners are told.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -345,13 +346,25 @@ class UsageKey:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Increments or sums, by context. Money in micro-units."""
+    """Increments or sums, by context. Money in micro-units.
+
+    Attributes:
+        cost_micros: all of it; what network, storage, cache and management leave is the instances'.
+        network_bytes: tensor bytes of answered requests, in and out.
+    """
 
     instance_seconds: float = 0.0
     busy_seconds: float = 0.0
     requests: int = 0
     cold_starts: int = 0
     cost_micros: int = 0
+    network_bytes: int = 0
+    storage_byte_seconds: int = 0
+    cache_byte_seconds: int = 0
+    network_micros: int = 0
+    storage_micros: int = 0
+    cache_micros: int = 0
+    management_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,3 +372,18 @@ class UsageRow:
     key: UsageKey
     usage: Usage
     currency: str = field(default="USD")
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One write of the books.
+
+    Attributes:
+        epoch, serial: who posts, and its how manyth; the same posting twice is booked once.
+        booked_until_us: with it, everything that ran is booked until then; microseconds since the epoch.
+    """
+
+    epoch: int
+    serial: int
+    increments: Mapping[UsageKey, Usage]
+    booked_until_us: int

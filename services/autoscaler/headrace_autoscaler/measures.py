@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from headrace_autoscaler.core.budgets import Standing
 from headrace_autoscaler.fleet.fleet import RunnerFleet
 from headrace_common.telemetry import Attributes, Telemetry
 
@@ -35,6 +36,16 @@ def observe_fleet(telemetry: Telemetry, fleet: RunnerFleet) -> None:
             yield count, {"tenant": tenant, "model": model}
 
     telemetry.observe("headrace_instances_over_memory", "Instances that outgrew their memory.", "", outgrown)
+
+    def budgets(value: Callable[[Standing], float]) -> Callable[[], Iterator[tuple[float, Attributes]]]:
+        def observed() -> Iterator[tuple[float, Attributes]]:
+            for standings in fleet.standings().values():
+                for each in standings:
+                    budget = each.budget
+                    yield value(each), {"tenant": budget.tenant, "model": budget.model, "period": budget.period.value}
+
+        return observed
+
     telemetry.observe("headrace_instances", "Instances by state.", "", instances, "gauge")
     telemetry.observe("headrace_standby_runners", "Runners without a model.", "", standby, "gauge")
     telemetry.observe("headrace_cold_starts", "Starts from zero.", "", cold_starts)
@@ -44,3 +55,13 @@ def observe_fleet(telemetry: Telemetry, fleet: RunnerFleet) -> None:
     )  # fmt: skip
     telemetry.observe("headrace_loads_failed", "Loads that failed.", "", lambda: [(fleet.placing.failed_count, {})])
     telemetry.observe("headrace_routers", "Connected routers.", "", lambda: [(fleet.router_count, {})], "gauge")
+    telemetry.observe(
+        "headrace_budget_spent", "Share of a budget that is spent.", "", budgets(_spent_share), "gauge"
+    )  # fmt: skip
+    telemetry.observe(
+        "headrace_budget_state", "0: within, 1: 80 % spent, 2: spent.", "", budgets(lambda each: each.state), "gauge"
+    )
+
+
+def _spent_share(standing: Standing) -> float:
+    return standing.spent_micros / standing.budget.micros if standing.budget.micros else 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from headrace_autoscaler.core.budgets import Standings
 from headrace_autoscaler.core.explaining import Explanation
 from headrace_autoscaler.domain import (
     DeployFailure,
@@ -13,10 +14,9 @@ from headrace_autoscaler.domain import (
     Model,
     ModelSpec,
     ModelView,
+    Posting,
     Revision,
     Tenant,
-    Usage,
-    UsageKey,
     UsageRow,
 )
 
@@ -66,7 +66,21 @@ class Store(Protocol):
 
     def remove_tenant(self, name: str) -> None: ...
 
-    def add_usage(self, increments: Mapping[UsageKey, Usage]) -> None: ...
+    def post(self, posting: Posting) -> None:
+        """Adds to the books. The same posting again, because its outcome was not known, changes nothing.
+
+        Raises:
+            FailedPrecondition: an autoscaler of a later epoch keeps them now.
+        """
+        ...
+
+    def booked_until_us(self) -> int | None:
+        """Until when the last posting has booked everything that ran; None: nothing was ever posted."""
+        ...
+
+    def spent(self, since: int) -> Mapping[tuple[str, str], int]:
+        """Micro-units by (tenant, model) in the hours that began at `since` or later; seconds since the epoch."""
+        ...
 
     def usage(self, tenant: str | None, since: float) -> tuple[UsageRow, ...]: ...
 
@@ -121,3 +135,7 @@ class Fleet(Protocol):
         ...
 
     def overview(self) -> FleetView: ...
+
+    def standings(self) -> Standings:
+        """How the budgets stand."""
+        ...

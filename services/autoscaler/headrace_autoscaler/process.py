@@ -18,11 +18,13 @@ from headrace_autoscaler.control.server import ControlServicer
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.deploy import DeployService
 from headrace_autoscaler.deploy_plan import Offer
+from headrace_autoscaler.fleet.books import Opening
 from headrace_autoscaler.fleet.fleet import FleetParts, RunnerFleet
 from headrace_autoscaler.measures import observe_fleet
 from headrace_autoscaler.providers.base import InstanceProvider
 from headrace_autoscaler.providers.local import LocalProvider, open_cgroups
 from headrace_autoscaler.providers.machine import capacity
+from headrace_autoscaler.rate_file import load_rates
 from headrace_autoscaler.stopping import Stopping
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import SystemClock
@@ -93,7 +95,10 @@ class Autoscaler:
         board = Board(prices, context.mesh.router.processes, self._clock)
         provider = LocalProvider(context, cgroups=await asyncio.to_thread(open_cgroups, context))
         room = capacity(config)
-        parts = FleetParts(context, epoch, catalogue, provider, board, catalogue.add_usage, self._clock, room)
+        opening = await asyncio.to_thread(Opening.read, store, self._clock.wall())
+        parts = FleetParts(
+            context, epoch, catalogue, provider, board, catalogue.post, self._clock, room, load_rates(config), opening
+        )
         fleet = RunnerFleet(parts)
         deploys = DeployService(
             catalogue, artifacts, fleet, self._clock, config, Offer(room, context.mesh.runner.allow_fake_engine)

@@ -117,6 +117,7 @@ class AutoscalerConfig(_Section):
         pattern=r"^(|off|/.+)$",
         description="Control group (v2) that is divided among runners; empty: the autoscaler's own; off: none.",
     )
+    catalog: str = Field("", description="TOML file of your shapes and rates; empty: those that come with headrace.")
 
 
 class RunnerConfig(_Section):

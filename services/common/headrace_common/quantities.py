@@ -76,6 +76,12 @@ def format_bytes(count: int) -> str:
     return str(count)
 
 
+def format_micros(micros: int) -> str:
+    """Money: 1500000 to "1.50", and no digit lost."""
+    amount = Decimal(micros) / 10**6
+    return f"{amount:.2f}" if amount == amount.quantize(Decimal("0.01")) else f"{amount:.6f}".rstrip("0")
+
+
 def format_millis(millis: int) -> str:
     """Thousandths back to the shortest exact form: 1500 to "1.5"."""
     return f"{Decimal(millis) / 1000:f}"

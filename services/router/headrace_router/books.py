@@ -41,6 +41,7 @@ class Books:
             totals.completed += 1
             totals.service_s += per_row_s * item.rows
             totals.queue_s += waited_s
+            totals.input_bytes += item.size_bytes
             if slo_s is None or took_s <= slo_s:
                 totals.within_slo += 1
             for tensor in tensors:

@@ -9,7 +9,7 @@ from headrace.control.v1 import control_pb2
 from headrace.v1 import models_pb2
 from headrace_common.errors import NotFound, PermissionDenied, Unavailable
 from headrace_common.identity import may_call
-from headrace_router.domain import Batching, RevisionEntry, TensorSpec
+from headrace_router.domain import Batching, RevisionEntry, SpentBudget, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,9 @@ def _revision(model: control_pb2.ModelEntry, revision: control_pb2.Revision) -> 
         retiring=revision.retiring,
         current=revision.current,
         instance_concurrency=revision.instance_concurrency,
+        budget=SpentBudget(model.budget_subject, model.budget_reason, model.budget_returns_at.ToNanoseconds() / 1e9)
+        if model.budget_reason
+        else None,
     )
 
 

@@ -11,12 +11,16 @@ from headrace.control.v1 import control_pb2
 from headrace_router.control import Report
 from headrace_router.core.accounts import Account, Totals
 from headrace_router.core.band import Standing
-from headrace_router.measures import ColdStart
+from headrace_router.measures import CacheUse, ColdStart
 from headrace_router.runners import Runner
 
 
 def build(
-    period_s: float, accounts: Iterable[Account], runners: Iterable[Runner], cold_starts: list[ColdStart]
+    period_s: float,
+    accounts: Iterable[Account],
+    runners: Iterable[Runner],
+    cold_starts: list[ColdStart],
+    cache_use: CacheUse,
 ) -> Report:
     """What is new since the last commit. A commit marks exactly what this reading saw as reported."""
     message = control_pb2.DemandReport(period=duration(period_s))
@@ -28,12 +32,15 @@ def build(
         seen.append((account, totals, outcomes))
         message.demands.append(_demand(account, totals, outcomes))
     message.runners.extend(_health(runner) for runner in runners)
+    taken = cache_use.whole()
+    message.caches.extend(control_pb2.CacheUse(model=model, byte_seconds=count) for model, count in taken.items())
     reported = list(cold_starts)
     message.cold_starts.extend(_cold_start(start) for start in reported)
 
     def commit() -> None:
         for account, totals, outcomes in seen:
             account.reported, account.reported_outcomes = totals, outcomes
+        cache_use.commit(taken)
         del cold_starts[: len(reported)]
 
     return Report(message, commit)

@@ -39,6 +39,15 @@ class Batching:
 
 
 @dataclass(frozen=True, slots=True)
+class SpentBudget:
+    """Subject: whose, as refusals name it. `returns_at`: seconds since the epoch when it is whole again."""
+
+    subject: str
+    reason: str
+    returns_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionEntry:
     """One revision of one model, as the autoscaler described it.
 
@@ -50,6 +59,7 @@ class RevisionEntry:
         cache_ttl_s: None: the router's default.
         created_us: when a model of this name was made, since the epoch: tells its lives apart.
         instance_concurrency: requests at one runner at once; 0: as many as its slots take.
+        budget: of who pays for its instances, where it is spent and what is new is refused.
     """
 
     model: str
@@ -73,6 +83,7 @@ class RevisionEntry:
     cache_ttl_s: float | None = None
     created_us: int = 0
     instance_concurrency: int = 0
+    budget: SpentBudget | None = None
 
     @property
     def key(self) -> tuple[str, int]:

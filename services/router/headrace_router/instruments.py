@@ -22,7 +22,7 @@ _TOTALS: tuple[tuple[str, str, str, Callable[[Totals], float]], ...] = (
     ("headrace_request_rows", "Rows (batch entries) of the requests that came.", "1", lambda totals: totals.rows),
     ("headrace_request_within_slo", "Answered within the model's SLO.", "1", lambda totals: totals.within_slo),
     ("headrace_bundles", "Bundles executed, booked to their first request's tenant.", "1", lambda t: t.bundles),
-    ("headrace_input", "Tensor bytes received.", "By", lambda totals: totals.input_bytes),
+    ("headrace_input", "Tensor bytes of answered requests.", "By", lambda totals: totals.input_bytes),
     ("headrace_output", "Tensor bytes sent.", "By", lambda totals: totals.output_bytes),
     ("headrace_request_service", "Engine time of answered requests, by rows.", "s", lambda totals: totals.service_s),
     ("headrace_cache_hits", "Answered from the response cache.", "1", lambda totals: totals.cache_hits),

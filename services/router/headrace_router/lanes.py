@@ -145,8 +145,19 @@ class Lane:
         self.asked_at = now
         self._user.first_demand(self)
 
-    def release_held(self, may_go: Callable[[Waiting], bool]) -> None:
-        """Queues what was held, as far as its budget is there again."""
+    def hold_back(self, may_go: Callable[[Waiting], bool]) -> None:
+        """Holds what waits for a budget that is spent, and queues what was held where one is there again."""
+        if self.held:
+            self._release_held(may_go)
+        self.held += self.queue.hold_back(may_go)
+
+    def refusal(self, account: Account) -> errors.HeadraceError:
+        """Why a closed lane takes nothing, counted."""
+        error = self.closed_for() if self.closed_for else errors.Unavailable("the lane is closed")
+        account.count("budget" if isinstance(error, errors.QuotaExceeded) else "unavailable")
+        return error
+
+    def _release_held(self, may_go: Callable[[Waiting], bool]) -> None:
         waiting = [item for item in self.held if item.stage is Stage.HELD]
         self.held = [item for item in waiting if not may_go(item)]
         for item in waiting:

@@ -42,9 +42,9 @@ class LimitBook:
         lane.queue.set_weight(tenant, self._weight(tenant, model))
         return account
 
-    def apply(self, update: control_pb2.StateUpdate, lanes: Iterable[Lane], now: float) -> None:
-        """A full update ends the leases that it does not name."""
-        leases = {(lease.tenant, lease.model): _lease(lease) for lease in update.leases}
+    def apply(self, update: control_pb2.StateUpdate, lanes: Iterable[Lane], now: float, wall_s: float) -> bool:
+        """A full update ends the leases that it does not name. Whether one of these says that requests wait."""
+        leases = {(lease.tenant, lease.model): _lease(lease, wall_s) for lease in update.leases}
         if update.full:
             gone = [key for key, limiter in self._limiters.items() if limiter.lease and key not in leases]
         else:
@@ -58,6 +58,7 @@ class LimitBook:
         for lane in lanes:
             for tenant in touched & lane.accounts.keys():
                 lane.queue.set_weight(tenant, self._weight(tenant, lane.entry.model))
+        return any(lease.budget is Budget.QUEUE for lease in leases.values())
 
     def __iter__(self) -> Iterator[Account]:
         for accounts in self._accounts.values():
@@ -150,13 +151,16 @@ def _key(name: str) -> _Key:
     return tenant, model
 
 
-def _lease(lease: control_pb2.QuotaLease) -> Lease:
+def _lease(lease: control_pb2.QuotaLease, wall_s: float) -> Lease:
+    returns = lease.HasField("budget_returns_at")
     return Lease(
         limits=_limits(lease.limits),
         floor=_limits(lease.floor),
         ttl_s=(lease.ttl.ToNanoseconds() / 1e9) or None,
         budget=_BUDGETS.get(lease.budget_state, Budget.WITHIN),
         weight=lease.weight if lease.weight > 0 else 1.0,
+        budget_reason=lease.budget_reason,
+        budget_returns_s=lease.budget_returns_at.ToNanoseconds() / 1e9 - wall_s if returns else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from headrace_common.histogram import ROWS_BOUNDS, SECONDS_BOUNDS, Histogram
@@ -33,6 +34,35 @@ class Measures:
         self.queue_seconds.record(mean_queue_s, requests)
         self.compute_seconds.record(compute_s)
         self.batch_size.record(float(rows))
+
+
+class CacheUse:
+    """Memory that cached answers took, by model: bytes times seconds, as of the last look.
+
+    Attributes:
+        sizes: bytes by model now.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.sizes: Callable[[], Mapping[str, int]] = dict
+        self._at = now
+        self._byte_seconds: dict[str, float] = {}
+
+    def measure(self, now: float) -> None:
+        """Counts what is held for the time since the last look."""
+        passed_s, self._at = now - self._at, now
+        for model, size_bytes in self.sizes().items():
+            self._byte_seconds[model] = self._byte_seconds.get(model, 0.0) + size_bytes * passed_s
+
+    def whole(self) -> dict[str, int]:
+        """Whole byte-seconds that were not committed."""
+        return {model: int(count) for model, count in self._byte_seconds.items() if count >= 1}
+
+    def commit(self, taken: Mapping[str, int]) -> None:
+        for model, count in taken.items():
+            left = self._byte_seconds.pop(model) - count
+            if left > 0:
+                self._byte_seconds[model] = left
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from headrace.control.v1 import control_pb2
@@ -22,11 +23,11 @@ from headrace_router.control import ControlClient, Report
 from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.batching import BatchLimits
 from headrace_router.core.waiting import Answer, Stage, Waiting
-from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry
+from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry, SpentBudget
 from headrace_router.fleet import Fleet
 from headrace_router.lanes import Lane
 from headrace_router.limits import LimitBook, may_be_sent
-from headrace_router.measures import ColdStart, Counters, Measures
+from headrace_router.measures import CacheUse, ColdStart, Counters, Measures
 from headrace_router.refusals import refuse_full, refuse_late, refuse_over_limit
 from headrace_router.sweep import sweep_lane
 from headrace_router.transport import Transports
@@ -41,6 +42,7 @@ class Plane:
         catalogue: implements `ports.Catalogue`.
         measures: histograms over all revisions.
         transports: how bundles and results passed.
+        cache_use: what of this process's memory cached answers take.
     """
 
     def __init__(self, context: ProcessContext, clock: Clock) -> None:
@@ -57,6 +59,7 @@ class Plane:
         self.transports = Transports(Path(config.shared_memory_dir), config.shared_memory_bytes)
         self._fleet = Fleet(context.process, clock, self._lane_of, config.drain_timeout_s, self.transports)
         self._control = ControlClient(context.autoscaler_target, context.process, config.demand_period_s, self)
+        self.cache_use = CacheUse(clock.monotonic())
         self._cold_starts: list[ColdStart] = []
         self._stopping = False
         self._emptied = asyncio.Event()
@@ -133,7 +136,6 @@ class Plane:
         totals = account.totals
         totals.arrivals += 1
         totals.rows += request.rows
-        totals.input_bytes += request.size_bytes
         tenant_limit, model_limit, queue = account.tenant_limit, account.model_limit, lane.queue
         size_bytes = request.size_bytes
         if self._stopping or lane.closed_for:
@@ -187,17 +189,18 @@ class Plane:
         self.catalogue.apply(update)
         for lane in self._lanes.values():
             self._describe(lane)
-        self._limits.apply(update, self._lanes.values(), self._now())
+        hold = self._limits.apply(update, self._lanes.values(), self._now(), self._clock.wall())
         for lane in self._lanes.values():
-            if lane.held:
-                lane.release_held(lambda item: may_be_sent(item.account))
+            if hold or lane.held:
+                lane.hold_back(lambda item: may_be_sent(item.account))
         self._fleet.apply(update)
 
     def demand(self) -> Report:
         """What came since the last report that was committed."""
         now = self._now()
         self._limits.fold(self._lanes.values())
-        report = demand.build(now - self._reported_at, self._limits, self._fleet, self._cold_starts)
+        self.cache_use.measure(now)
+        report = demand.build(now - self._reported_at, self._limits, self._fleet, self._cold_starts, self.cache_use)
 
         def commit() -> None:
             self._reported_at = now
@@ -221,8 +224,10 @@ class Plane:
     # --- inside ---
 
     def _refuse_closed(self, lane: Lane, account: Account) -> None:
-        account.count("unavailable")
-        raise errors.Unavailable(STOPPING) if self._stopping or lane.closed_for is None else lane.closed_for()
+        if self._stopping or lane.closed_for is None:
+            account.count("unavailable")
+            raise errors.Unavailable(STOPPING)
+        raise lane.refusal(account)
 
     def _open_lane(self, entry: RevisionEntry) -> Lane:
         lane = self._lane_of(entry.model, entry.revision)
@@ -255,8 +260,15 @@ class Plane:
         if entry.blocked_reason:
             text = f"model {entry.model!r} cannot be served now: {entry.blocked_reason}"
             lane.close(lambda: errors.Unavailable(text), "unavailable")
+        elif entry.budget is not None:
+            # What waits was admitted while there was money.
+            lane.closed_for = partial(_unpaid, entry.budget, self._clock)
         else:
             lane.closed_for = None
+
+    def waits_for_money(self, request: InferenceRequest) -> bool:
+        """A budget of who asks is spent, and its requests wait for the next one. Raises NotFound."""
+        return not may_be_sent(self.place(request)[1])
 
     async def _sweep_on(self) -> None:
         while True:
@@ -271,3 +283,12 @@ class Plane:
             if not lane.in_hand and not lane.runners and self.catalogue.entry(*key) is None:
                 self._limits.close(lane)
                 del self._lanes[key]
+
+
+def _unpaid(budget: SpentBudget, clock: Clock) -> errors.QuotaExceeded:
+    return errors.QuotaExceeded(
+        f"{budget.subject} is over its limit of budget: {budget.reason}",
+        subject=budget.subject,
+        dimension="budget",
+        retry_after_s=max(0.0, budget.returns_at - clock.wall()),
+    )

@@ -12,8 +12,10 @@ from headrace.v1 import mesh_pb2_grpc
 from headrace_autoscaler.api.boundary import Context, answers, streams
 from headrace_autoscaler.api.convert_models import instance_pb, summary_pb
 from headrace_autoscaler.api.convert_time import duration, timestamp
+from headrace_autoscaler.api.convert_usage import standing_pb
 from headrace_autoscaler.api.log_files import LogFiles
 from headrace_autoscaler.catalogue import StoredCatalogue
+from headrace_autoscaler.core.budgets import BudgetState
 from headrace_autoscaler.domain import RouterView, StandbyTarget
 from headrace_autoscaler.ports import Fleet
 from headrace_common.clock import Clock
@@ -44,6 +46,12 @@ class MeshServicer(mesh_pb2_grpc.MeshServiceServicer):
             models=[summary_pb(model, self._fleet.view(model.spec.name)) for model in models],
             cpu_enforcement=fleet.enforcement.cpu,
             memory_enforcement=fleet.enforcement.memory,
+            budgets=[
+                standing_pb(standing)
+                for _, standings in sorted(self._fleet.standings().items())
+                for standing in standings
+                if standing.state is not BudgetState.OK
+            ],
         )
 
     @streams

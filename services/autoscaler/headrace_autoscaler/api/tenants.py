@@ -7,6 +7,7 @@ from headrace.v1 import tenants_pb2_grpc
 from headrace_autoscaler.api.boundary import Context, answers
 from headrace_autoscaler.api.convert_specs import tenant_of_spec, tenant_pb
 from headrace_autoscaler.api.convert_time import timestamp
+from headrace_autoscaler.api.convert_usage import standing_pb
 from headrace_autoscaler.catalogue import StoredCatalogue
 from headrace_autoscaler.domain import Tenant
 from headrace_autoscaler.ports import Fleet
@@ -57,6 +58,12 @@ class TenantServicer(tenants_pb2_grpc.TenantServiceServicer):
             spec=tenant_pb(tenant),
             created_at=timestamp(tenant.created_at),
             models=self._models(tenant),
+            budgets=[
+                standing_pb(standing)
+                for _, standings in sorted(self._fleet.standings().items())
+                for standing in standings
+                if standing.budget.tenant == tenant.name
+            ],
         )
 
     def _models(self, tenant: Tenant) -> list[str]:

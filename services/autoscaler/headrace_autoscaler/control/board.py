@@ -13,7 +13,7 @@ from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.wants import Use, WantMeter
 from headrace_autoscaler.domain import Limits, Model, Tenant
-from headrace_autoscaler.fleet.announcements import PlacementNotice
+from headrace_autoscaler.fleet.announcements import NO_NOTICES, BudgetNotice, BudgetNotices, PlacementNotice
 from headrace_autoscaler.fleet.reports import DemandEntry, Report
 from headrace_common.clock import Clock
 from headrace_common.identity import DEFAULT_TENANT
@@ -39,11 +39,12 @@ class Board:
         self._mark = 0
         self._sessions: dict[str, Session] = {}
         self._incomplete_since = clock.monotonic()
-        self._known_models: dict[str, tuple[Model, tuple[str, ...]]] = {}
+        self._known_models: dict[str, tuple[Model, tuple[str, ...], BudgetNotice | None]] = {}
         self._known_placements: dict[str, PlacementNotice] = {}
         self._models: dict[str, control_pb2.ModelEntry] = {}
         self._placements: dict[str, control_pb2.Placement] = {}
         self._limits: dict[str, tuple[str, str, float, Limits]] = {}
+        self._notices: Mapping[str, BudgetNotice] = {}
         # Routers may still obey what an autoscaler before us has lent them.
         self._book = LeaseBook(processes, LEASE_TTL_S, clock.monotonic() + LEASE_TTL_S)
         self._meters: dict[str, WantMeter] = {}
@@ -56,11 +57,12 @@ class Board:
         blocked: Mapping[Key, str],
         placements: Iterable[PlacementNotice],
         tenants: Iterable[Tenant],
+        budgets: BudgetNotices = NO_NOTICES,
     ) -> int:
         models = tuple(models)
-        changed_models = self._set_models(models, blocked)
+        changed_models = self._set_models(models, blocked, budgets.models)
         changed_placements = self._set_placements({notice.instance: notice for notice in placements})
-        changed_leases = self._set_limits(models, tenants)
+        changed_leases = self._set_limits(models, tenants, budgets.leases)
         if changed_models or changed_placements or changed_leases:
             self._mark += 1
             for session in self._sessions.values():
@@ -103,7 +105,9 @@ class Board:
         leases = {}
         for key, share in shares.items():
             tenant, model, weight, _ = self._limits[key]
-            leases[key] = messages.lease(tenant, model, weight, share, LEASE_TTL_S, session.answers)
+            leases[key] = messages.lease(
+                tenant, model, weight, share, LEASE_TTL_S, session.answers, self._notices.get(key)
+            )
         update = session.take(self._mark, self._models, self._placements, leases)
         session.issued(update.version, serial)
         return update
@@ -136,11 +140,14 @@ class Board:
     def _complete(self) -> bool:
         return len(self._sessions) >= self._processes
 
-    def _set_models(self, models: tuple[Model, ...], blocked: Mapping[Key, str]) -> set[str]:
+    def _set_models(
+        self, models: tuple[Model, ...], blocked: Mapping[Key, str], budgets: Mapping[str, BudgetNotice]
+    ) -> set[str]:
         known = {
             model.spec.name: (
                 model,
                 tuple(blocked.get((each.model, each.revision), "") for each in model.revisions),
+                budgets.get(model.spec.name),
             )
             for model in models
         }
@@ -149,7 +156,7 @@ class Board:
         for name in tuple(changed):
             old = self._models.pop(name, None)
             if name in known:
-                self._models[name] = messages.model_entry(known[name][0], blocked, self._processes)
+                self._models[name] = messages.model_entry(known[name][0], blocked, self._processes, budgets.get(name))
                 if self._models[name] == old:
                     changed.discard(name)
         return changed
@@ -163,7 +170,9 @@ class Board:
                 self._placements[instance] = messages.placement(known[instance], self._prices)
         return changed
 
-    def _set_limits(self, models: tuple[Model, ...], tenants: Iterable[Tenant]) -> set[str]:
+    def _set_limits(
+        self, models: tuple[Model, ...], tenants: Iterable[Tenant], budgets: Mapping[str, BudgetNotice]
+    ) -> set[str]:
         limits = {DEFAULT_TENANT: (DEFAULT_TENANT, "", 1.0, Limits())}
         limits.update({each.name: (each.name, "", each.weight, each.nominal) for each in tenants})
         for model in models:
@@ -172,11 +181,15 @@ class Board:
                 limits[f"{spec.tenant}/{spec.name}"] = (spec.tenant, spec.name, 1.0, spec.limits)
             if spec.tenant not in limits:
                 limits[spec.tenant] = (spec.tenant, "", 1.0, Limits())
+        for key in budgets.keys() - limits.keys():
+            tenant, _, name = key.partition("/")
+            limits[key] = (tenant, name, 1.0, Limits())
         changed = _differences(self._limits, limits)
-        self._limits = limits
+        retold = _differences(self._notices, budgets) & limits.keys()
+        self._limits, self._notices = limits, budgets
         if changed:
             self._book.set_limits({key: each for key, (_, _, _, each) in limits.items()})
-        return changed
+        return changed | retold
 
 
 def _use(entry: DemandEntry) -> Use:

@@ -14,15 +14,20 @@ from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.replacement import Health
 from headrace_autoscaler.domain import Batching, Limits, Model, Revision, RevisionState
-from headrace_autoscaler.fleet.announcements import PlacementNotice
+from headrace_autoscaler.fleet.announcements import BudgetNotice, PlacementNotice
 from headrace_autoscaler.fleet.link import signature_message
 from headrace_autoscaler.fleet.placing import shape_message
-from headrace_autoscaler.fleet.reports import ColdStartEntry, DemandEntry, Report
+from headrace_autoscaler.fleet.reports import CacheEntry, ColdStartEntry, DemandEntry, Report
 
 _STATES = {
     "loading": control_pb2.PLACEMENT_STATE_LOADING,
     "ready": control_pb2.PLACEMENT_STATE_READY,
     "draining": control_pb2.PLACEMENT_STATE_DRAINING,
+}
+_BUDGETS = {
+    "warning": control_pb2.BUDGET_STATE_WARNING,
+    "refuse": control_pb2.BUDGET_STATE_EXHAUSTED_REFUSE,
+    "queue": control_pb2.BUDGET_STATE_EXHAUSTED_QUEUE,
 }
 
 
@@ -36,12 +41,15 @@ def seconds(message: duration_pb2.Duration) -> float:
     return message.ToNanoseconds() / 1e9
 
 
-def model_entry(model: Model, blocked: Mapping[Key, str], routers: int) -> control_pb2.ModelEntry:
+def model_entry(
+    model: Model, blocked: Mapping[Key, str], routers: int, budget: BudgetNotice | None = None
+) -> control_pb2.ModelEntry:
     """A revision in its first load is named only where it is all that there is: until it has succeeded,
     nobody may be sent there.
 
     Args:
         routers: that have equal parts of what an instance takes at once.
+        budget: its instances are not paid for any more.
     """
     spec = model.spec
     at_once = max(1, spec.instance_concurrency // routers) if spec.instance_concurrency else 0
@@ -63,6 +71,9 @@ def model_entry(model: Model, blocked: Mapping[Key, str], routers: int) -> contr
         entry.slo.CopyFrom(duration(spec.slo_s))
     if spec.cache_ttl_s is not None:
         entry.cache_ttl.CopyFrom(duration(spec.cache_ttl_s))
+    if budget is not None:
+        entry.budget_reason, entry.budget_subject = budget.reason, budget.subject
+        entry.budget_returns_at.FromSeconds(budget.returns_at)
     return entry
 
 
@@ -112,9 +123,11 @@ def placement(notice: PlacementNotice, prices: LocalPrices) -> control_pb2.Place
     return message
 
 
-def lease(tenant: str, model: str, weight: float, share: Share, ttl_s: float, answers: int) -> control_pb2.QuotaLease:
+def lease(
+    tenant: str, model: str, weight: float, share: Share, ttl_s: float, answers: int, budget: BudgetNotice | None
+) -> control_pb2.QuotaLease:
     """What has no limit does not expire either."""
-    return control_pb2.QuotaLease(
+    message = control_pb2.QuotaLease(
         tenant=tenant,
         model=model,
         limits=_limits(share.limits),
@@ -124,6 +137,11 @@ def lease(tenant: str, model: str, weight: float, share: Share, ttl_s: float, an
         weight=weight,
         answers=answers,
     )
+    if budget is not None:
+        message.budget_state = _BUDGETS[budget.state]
+        message.budget_reason = budget.reason
+        message.budget_returns_at.FromSeconds(budget.returns_at)
+    return message
 
 
 def _limits(limits: Limits) -> control_pb2.QuotaLimits:
@@ -142,6 +160,7 @@ def report_of(router: str, message: control_pb2.DemandReport) -> Report:
         cold_starts=tuple(_cold_start(each) for each in message.cold_starts),
         runners=tuple(Health(each.instance_id, each.slow, each.slowdown) for each in message.runners),
         urgent=message.urgent,
+        caches=tuple(CacheEntry(each.model, each.byte_seconds) for each in message.caches),
     )
 
 
@@ -162,6 +181,7 @@ def _entry(demand: control_pb2.Demand) -> DemandEntry:
         cache_hits=demand.cache_hits,
         following=demand.following,
         over_rate=demand.refusals.get("requests_per_second", 0),
+        network_bytes=demand.input_bytes + demand.output_bytes,
     )
 
 

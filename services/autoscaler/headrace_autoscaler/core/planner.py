@@ -106,6 +106,10 @@ class _Planning:
         for want in self._snapshot.wants:
             if want.key in self._snapshot.protected:
                 continue
+            if want.spent:
+                for holding in self._live.get(want.key, ()):
+                    self._drain(holding, want.held_back)
+                continue
             # One that loads is left to finish: its start is paid for, and demand may be back. Nor does it
             # stand in for one that is ready: until it is, that one answers.
             ready = [each for each in self._live.get(want.key, ()) if each.ready]

@@ -22,7 +22,9 @@ class Want:
         idle_s: the longest idle is taken first.
         retiring: replaced; what it holds goes soon, and is not held against its tenant's other models.
         paused: nothing is started for it now; it will be soon (a load has failed).
-        held_back: not empty: nothing is started for it now, for this reason (its load keeps failing).
+        held_back: not empty: nothing is started for it now, for this reason (its load keeps failing, no budget).
+        unpaid: what holds it back is a budget.
+        spent: the budget is spent, and what runs drains for it.
     """
 
     model: str
@@ -37,6 +39,8 @@ class Want:
     retiring: bool = False
     paused: bool = False
     held_back: str = ""
+    unpaid: bool = False
+    spent: bool = False
 
     @property
     def key(self) -> Key:

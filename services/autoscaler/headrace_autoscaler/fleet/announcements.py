@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace_autoscaler.core.plans import Key
@@ -30,6 +30,33 @@ class PlacementNotice:
     profile_us: tuple[tuple[int, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class BudgetNotice:
+    """A budget that is nearly or wholly spent.
+
+    Attributes:
+        state: "warning", "refuse" or "queue".
+        subject: whose: "tenant:a", "tenant:a/model:m".
+        returns_at: seconds since the epoch when it is whole again.
+    """
+
+    state: str
+    subject: str
+    reason: str
+    returns_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetNotices:
+    """Leases by key, "tenant" or "tenant/model": who calls. Models by name: who pays for its instances."""
+
+    leases: Mapping[str, BudgetNotice] = field(default_factory=dict)
+    models: Mapping[str, BudgetNotice] = field(default_factory=dict)
+
+
+NO_NOTICES = BudgetNotices()
+
+
 class Announcements(Protocol):
     """Desired state for routers. Each call is compared with the last one; only differences are sent."""
 
@@ -39,6 +66,7 @@ class Announcements(Protocol):
         blocked: Mapping[Key, str],
         placements: Iterable[PlacementNotice],
         tenants: Iterable[Tenant],
+        budgets: BudgetNotices = NO_NOTICES,
     ) -> int:
         """Returns the mark of the state as it now is; marks rise with every change."""
         ...

@@ -1,62 +1,140 @@
-"""Books instances' time and routers' counts, and hands them to the store."""
+"""Books instances' time, routers' counts and stored files, and posts them to the store.
+
+A posting says with what it adds until when everything that ran is booked. Whoever comes after a kill books what it
+finds from there, or from its own start where that was later: nothing twice, and nothing lost but what the dead one
+had counted since its last posting.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
+from headrace_autoscaler.core.budgets import Period, Tally, began
 from headrace_autoscaler.core.ledger import Account, Ledger
 from headrace_autoscaler.core.pricing import LocalPrices
-from headrace_autoscaler.domain import Resources, Usage, UsageKey
-from headrace_autoscaler.fleet.reports import DemandEntry
+from headrace_autoscaler.core.rates import Rates
+from headrace_autoscaler.domain import Model, Posting, Resources
+from headrace_autoscaler.fleet.reports import CacheEntry, DemandEntry
 from headrace_autoscaler.fleet.runners import Assignment, Runner
+from headrace_autoscaler.ports import Store
 from headrace_common.clock import Clock
 from headrace_common.identity import OPERATOR
 from headrace_common.logs import get_logger
 
-UsageSink = Callable[[Mapping[UsageKey, Usage]], Awaitable[None]]
+UsageSink = Callable[[Posting], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What the store says when an autoscaler begins.
+
+    Attributes:
+        booked_until_us: until then whatever ran is booked; None: nothing ever was.
+        spent: micro-units by (tenant, model) in the hour and the month that run.
+    """
+
+    booked_until_us: int | None = None
+    spent: Mapping[tuple[Period, int], Mapping[tuple[str, str], int]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, store: Store, now_s: float) -> Opening:
+        periods = [(period, began(period, int(now_s))) for period in Period]
+        return cls(store.booked_until_us(), {(period, start): store.spent(start) for period, start in periods})
 
 
 class Books:
     """Time advances with the monotonic clock from one wall-clock reading, so that a corrected clock books
-    nothing twice."""
+    nothing twice.
 
-    def __init__(self, prices: LocalPrices, sink: UsageSink, clock: Clock) -> None:
+    Attributes:
+        tally: money in the hour and the month that run, all of it that is booked.
+    """
+
+    def __init__(
+        self, prices: LocalPrices, rates: Rates, sink: UsageSink, clock: Clock, epoch: int, opening: Opening
+    ) -> None:
         self._prices = prices
         self._sink = sink
         self._clock = clock
-        self._ledger = Ledger()
+        self._epoch = epoch
+        self._opening = opening
+        self.tally = Tally()
+        for (period, start), spent in opening.spent.items():
+            self.tally.open(period, start, spent)
+        self._ledger = Ledger(rates, self.tally.add)
         self._base_s = clock.wall() - clock.monotonic()
+        self._stored_until_us = opening.booked_until_us or self.now_us()
+        self._serial = 0
+        self._unsure: Posting | None = None
         self._log = get_logger()
 
     def now_us(self) -> int:
         return int((self._base_s + self._clock.monotonic()) * 1e6)
 
+    def adopted_from_us(self, started_at: float | None) -> int:
+        """From when an instance is to be booked that an earlier autoscaler has started.
+
+        Args:
+            started_at: its own start, seconds since the epoch; None: not known.
+        """
+        now_us, booked_us = self.now_us(), self._opening.booked_until_us
+        own_us = None if started_at is None else int(started_at * 1e6)
+        known = [moment for moment in (booked_us, own_us) if moment is not None]
+        return min(max(known, default=now_us), now_us) if booked_us is None or booked_us <= now_us else booked_us
+
     def settle(self, runner: Runner) -> None:
-        """Books a runner's time until now to whoever holds it now. Call it before that changes."""
+        """Books a runner's time until now to whoever holds it now. Call it before that changes.
+
+        One that was found waits until it has said whom it serves.
+        """
+        if runner.unheard:
+            return
         now_us = self.now_us()
         self._ledger.book_time(self._account(runner.assignment), runner.booked_until_us, now_us)
         runner.booked_until_us = max(runner.booked_until_us, now_us)
 
     def requests(self, entry: DemandEntry, resources: Resources) -> None:
-        """Requests and busy time are the caller's, the instance's time its owner's."""
+        """Requests, their busy time and their bytes are the caller's, the instance's time its owner's."""
         account = self._shaped(entry.tenant, entry.model, resources)
-        self._ledger.book_requests(account, self._clock.wall(), entry.answered, entry.counts.service_time_us)
+        busy_us = entry.counts.service_time_us
+        self._ledger.book_requests(account, self.now_us(), entry.answered, busy_us, entry.network_bytes)
+
+    def cache(self, entry: CacheEntry, owner: str) -> None:
+        self._ledger.book_cache(Account(owner, entry.model), self.now_us(), entry.byte_seconds)
 
     def cold_start(self, assignment: Assignment) -> None:
-        self._ledger.book_cold_start(self._account(assignment), self._clock.wall())
+        self._ledger.book_cold_start(self._account(assignment), self.now_us())
 
-    async def flush(self, runners: Iterable[Runner]) -> None:
+    async def flush(self, runners: Iterable[Runner], models: Iterable[Model]) -> None:
         """Writes what has come together. What cannot be written now is written later."""
         for runner in runners:
             self.settle(runner)
-        increments = self._ledger.take()
-        if not increments:
+        now_us = self.now_us()
+        for model in models:
+            if size_bytes := stored_bytes(model):
+                account = Account(model.spec.tenant, model.spec.name)
+                self._ledger.book_storage(account, size_bytes, self._stored_until_us, now_us)
+        self._stored_until_us = max(self._stored_until_us, now_us)
+        self.tally.forget_before(now_us // 10**6)
+        if not await self._post_unsure():
             return
-        try:
-            await self._sink(increments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the increments must not be lost
-            self._ledger.give_back(increments)
-            self._log.error("usage not written", error=repr(error))
+        increments = self._ledger.take()
+        if increments:
+            self._serial += 1
+            self._unsure = Posting(self._epoch, self._serial, increments, now_us)
+            await self._post_unsure()
+
+    async def _post_unsure(self) -> bool:
+        """Posts what may or may not have been written, which the store can tell. Whether nothing is left."""
+        if self._unsure is not None:
+            try:
+                await self._sink(self._unsure)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the increments must not be lost
+                self._log.error("usage not written", error=repr(error))
+                return False
+            self._unsure = None
+        return True
 
     def _account(self, assignment: Assignment | None) -> Account:
         if assignment is None:
@@ -66,3 +144,9 @@ class Books:
     def _shaped(self, tenant: str, model: str, resources: Resources) -> Account:
         shape = self._prices.shape(resources)
         return Account(tenant, model, shape.name, shape.capacity_class, shape.micros_per_hour)
+
+
+def stored_bytes(model: Model) -> int:
+    """Of all its revisions; what several of them share counts once."""
+    files = {(revision.artifact, file.path): file.size_bytes for revision in model.revisions for file in revision.files}
+    return sum(files.values())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from headrace_autoscaler.core.budgets import TICK_US, Standings
 from headrace_autoscaler.core.decider import Policy
 from headrace_autoscaler.core.explaining import Explanation, explain
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.core.rates import FREE, Rates
 from headrace_autoscaler.core.replacement import Replacements
 from headrace_autoscaler.domain import (
     FleetView,
@@ -22,7 +24,7 @@ from headrace_autoscaler.domain import (
     RouterView,
 )
 from headrace_autoscaler.fleet.announcements import Announcements
-from headrace_autoscaler.fleet.books import Books, UsageSink
+from headrace_autoscaler.fleet.books import Books, Opening, UsageSink
 from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.history import History
 from headrace_autoscaler.fleet.lifecycle import Lifecycle, Timeouts
@@ -33,6 +35,7 @@ from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, RunnerState
 from headrace_autoscaler.fleet.standby_pool import StandbyPool, bounds_of
 from headrace_autoscaler.fleet.tasks import TaskSet
+from headrace_autoscaler.fleet.treasury import Treasury
 from headrace_autoscaler.fleet.verification import Verification, Verifications
 from headrace_autoscaler.ports import Catalogue
 from headrace_autoscaler.providers.base import InstanceProvider
@@ -52,7 +55,9 @@ class FleetParts:
 
     Attributes:
         capacity: what may be promised on this machine.
-        usage: where increments of the books go.
+        usage: where postings of the books go.
+        rates: of what serving costs beside instances.
+        opening: how far the books went when this autoscaler began.
     """
 
     context: ProcessContext
@@ -63,6 +68,8 @@ class FleetParts:
     usage: UsageSink
     clock: Clock
     capacity: Limits
+    rates: Rates = FREE
+    opening: Opening = field(default_factory=Opening)
 
     @property
     def config(self) -> AutoscalerConfig:
@@ -89,7 +96,10 @@ class RunnerFleet:
         self._history_written = parts.clock.monotonic()
         self._demand = DemandBook(config.window_s)
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
-        self._books = Books(prices, parts.usage, parts.clock)
+        self._books = Books(prices, parts.rates, parts.usage, parts.clock, parts.epoch, parts.opening)
+        self.treasury = Treasury(
+            self._books, prices, parts.rates, self.registry, self._demand, parts.announcements, config.drain_timeout_s
+        )
         self._verifications = Verifications()
         self._replacements = Replacements()
         self._lifecycle = Lifecycle(
@@ -111,6 +121,7 @@ class RunnerFleet:
             placing=self.placing,
             retirement=Retirement(parts.catalogue, parts.announcements, self._tasks),
             replacements=self._replacements,
+            treasury=self.treasury,
             announcements=parts.announcements,
             clock=parts.clock,
             policy=Policy(config.target_utilisation),
@@ -125,19 +136,20 @@ class RunnerFleet:
         self._reconciler.reconcile()
         self._tasks.start(self._reconcile_forever(), "reconcile")
         self._tasks.start(self._keep_house(), "housekeeping")
+        self._tasks.start(self._keep_books(), "books")
 
     async def shut_down(self, drain_s: float) -> None:
         """Stops every instance, in order, and writes the books. `drain_s`: to answer what they hold."""
         await self._tasks.close()
         await self._lifecycle.shut_down(drain_s)
-        await self._books.flush(self.registry)
+        await self._books.flush(self.registry, self._parts.catalogue.models())
         await self._write_history()
         await self._lifecycle.close()
 
     async def close(self) -> None:
         """Leaves the runners to whoever comes next."""
         await self._tasks.close()
-        await self._books.flush(self.registry)
+        await self._books.flush(self.registry, self._parts.catalogue.models())
         await self._lifecycle.close()
 
     # ports.Fleet
@@ -201,6 +213,9 @@ class RunnerFleet:
             standby_target=self._standby.target,
         )
 
+    def standings(self) -> Standings:
+        return self.treasury.standings
+
     # What routers say, through control/.
 
     def router_connected(self, router: str) -> None:
@@ -219,6 +234,9 @@ class RunnerFleet:
             model = self._parts.catalogue.model(entry.model)
             if model is not None:
                 self._books.requests(entry, model.spec.resources)
+        for cache in report.caches:
+            if (model := self._parts.catalogue.model(cache.model)) is not None:
+                self._books.cache(cache, model.spec.tenant)
         for cold in report.cold_starts:
             self.history.completed(
                 cold.model, cold.instance, cold.load_s, cold.warm_s, cold.first_answer_s, cold.total_s
@@ -284,9 +302,17 @@ class RunnerFleet:
             try:
                 if clock.monotonic() < adopt_until:
                     await self._lifecycle.adopt_new()
-                await self._books.flush(self.registry)
                 await self._lifecycle.count_requests()
                 if clock.monotonic() - self._history_written >= _HISTORY_PERIOD_S:
                     await self._write_history()
-            except Exception as error:  # noqa: BLE001 - the books must be written as long as anything runs
+            except Exception as error:  # noqa: BLE001 - the next round may find another state
                 get_logger().error("housekeeping failed", error=repr(error), exc_info=error)
+
+    async def _keep_books(self) -> None:
+        """On its own: no runner that is slow to answer holds up a posting."""
+        while True:
+            await asyncio.sleep(TICK_US / 1e6)
+            try:
+                await self._books.flush(self.registry, self._parts.catalogue.models())
+            except Exception as error:  # noqa: BLE001 - the books must be written as long as anything runs
+                get_logger().error("books not kept", error=repr(error), exc_info=error)

@@ -190,9 +190,10 @@ class Lifecycle:
             target=started.target if started else "",
             pid=started.pid if started else 0,
             started_at=now,
-            started_wall=self._clock.wall(),
-            booked_until_us=self._books.now_us(),
+            started_wall=(started.started_at if started else None) or self._clock.wall(),
+            booked_until_us=self._books.adopted_from_us(started.started_at) if started else self._books.now_us(),
             state_since=now,
+            unheard=started is not None,
         )
         self._registry.add(runner)
         return runner
@@ -254,6 +255,7 @@ class Lifecycle:
 
     def _bury(self, runner: Runner, exited: Exit) -> None:
         ended = exited.how
+        runner.unheard = False
         self._books.settle(runner)
         self._registry.remove(runner.id)
         runner.seen.set()

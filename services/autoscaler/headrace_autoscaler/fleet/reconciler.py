@@ -31,9 +31,11 @@ from headrace_autoscaler.fleet.placing import Placing
 from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, Runner, RunnerState
 from headrace_autoscaler.fleet.standby_pool import StandbyPool
+from headrace_autoscaler.fleet.treasury import Treasury
 from headrace_autoscaler.fleet.verification import Verifications
 from headrace_autoscaler.ports import Catalogue
 from headrace_common.clock import Clock
+from headrace_common.errors import QuotaExceeded, Unavailable
 from headrace_common.logs import get_logger
 
 _ANNOUNCED = (RunnerState.LOADING, RunnerState.READY, RunnerState.DRAINING)
@@ -54,6 +56,7 @@ class Reconciler:
     placing: Placing
     retirement: Retirement
     replacements: Replacements
+    treasury: Treasury
     announcements: Announcements
     clock: Clock
     policy: Policy
@@ -71,6 +74,8 @@ class Reconciler:
         models = self.catalogue.models()
         self._follow_catalogue(models)
         judged = judge(models, self.registry, self.demand, self.policy, now, self.retirement.silent)
+        self.treasury.review(models, self.catalogue.tenants(), now)
+        self._refuse_unpaid_verifications()
         snapshot = self._snapshot(judged, now)
         decided = plan(snapshot)
         self._note_cold_starts(judged, now, frozenset(snapshot.standby))
@@ -80,7 +85,8 @@ class Reconciler:
         self._record(judged, decided)
         self._standing = self._stand(judged, snapshot.wants, decided)
         self._refuse_verifications()
-        mark = self._announce(models)
+        mark = self._announce(models, snapshot.wants)
+        self.treasury.announced(mark)
         self.retirement.follow(judged, mark)
 
     @property
@@ -143,9 +149,10 @@ class Reconciler:
         empty = [each for each in self.registry if each.assignment is None]
         starting = sum(runner.state is RunnerState.STARTING for runner in empty)
         held_since = self._refill_held_since
+        held = holdings(self.registry, self.replacements.review(self._replaceable(judged), now))
         return Snapshot(
-            wants=wants(judged, self.placing.failures, now),
-            holdings=holdings(self.registry, self.replacements.review(self._replaceable(judged), now)),
+            wants=self.treasury.ration(wants(judged, self.placing.failures, now), held),
+            holdings=held,
             standby=tuple(runner.id for runner in empty if runner.state is RunnerState.STANDBY),
             starting=starting,
             standby_target=self.standby.decide(now).runners,
@@ -231,9 +238,23 @@ class Reconciler:
         starts = self.lifecycle.start_failures
         if starts.blocking and starts.waits(self.clock.monotonic()):
             for verification in self.verifications.waiting():
-                verification.refuse(f"no runner can be started: {starts.reason}")
+                verification.refuse(Unavailable(f"no runner can be started: {starts.reason}"))
 
-    def _announce(self, models: tuple[Model, ...]) -> int:
+    def _refuse_unpaid_verifications(self) -> None:
+        """A first load costs what any other does."""
+        for verification in self.verifications.waiting():
+            spec = verification.spec
+            if (over := self.treasury.over(spec.tenant, spec.name)) is not None:
+                verification.refuse(
+                    QuotaExceeded(
+                        over.reason,
+                        subject=over.subject,
+                        dimension="budget",
+                        retry_after_s=max(0.0, over.returns_at - self.clock.wall()),
+                    )
+                )
+
+    def _announce(self, models: tuple[Model, ...], wanted: tuple[Want, ...]) -> int:
         served = {key: revision for model in models for revision in model.revisions if (key := _key(revision))}
         keys = _served(models)
         placements = [
@@ -241,7 +262,11 @@ class Reconciler:
             for runner in self.registry
             if runner.assignment is not None and runner.assignment.key in keys and runner.state in _ANNOUNCED
         ]
-        return self.announcements.announce(models, self._blocked, placements, self.catalogue.tenants())
+        # What lacks only money is told as that: it is refused as a quota is, or waits.
+        unpaid = {want.key for want in wanted if want.unpaid}
+        blocked = {key: reason for key, reason in self._blocked.items() if key not in unpaid}
+        notices = self.treasury.notices(wanted, self._blocked)
+        return self.announcements.announce(models, blocked, placements, self.catalogue.tenants(), notices)
 
 
 def _key(revision: Revision) -> Key:

@@ -21,6 +21,7 @@ class DemandEntry:
         cache_hits: answered without an execution of their own; not in `counts`.
         following: wait for the answer of an equal request; not in `level`.
         over_rate: of `refused`, those that a rate refused.
+        network_bytes: tensors of those that were answered, in and out.
     """
 
     tenant: str
@@ -32,6 +33,7 @@ class DemandEntry:
     cache_hits: int = 0
     following: int = 0
     over_rate: int = 0
+    network_bytes: int = 0
 
     @property
     def answered(self) -> int:
@@ -57,6 +59,14 @@ class ColdStartEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """Memory that a model's cached answers took at a router since its last report."""
+
+    model: str
+    byte_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """`urgent` ones speak only of what they name; others are complete."""
 
@@ -65,3 +75,4 @@ class Report:
     cold_starts: tuple[ColdStartEntry, ...] = ()
     runners: tuple[Health, ...] = ()
     urgent: bool = False
+    caches: tuple[CacheEntry, ...] = ()

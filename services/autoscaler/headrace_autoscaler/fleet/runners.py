@@ -68,6 +68,7 @@ class Runner:
         started_here: by this autoscaler, so that its age is known.
         answered: a router has told of its first answer, where it was started from zero.
         booked_until_us: how far its time is in the books.
+        unheard: it was found, and has not said yet what it holds.
         admitted: it fits the limits; False for one that was verified until a plan has found that it does.
         epoch: the highest fencing epoch that it has obeyed.
         ready_at: when it became ready; None: not yet.
@@ -92,6 +93,7 @@ class Runner:
     epoch: int = 0
     admitted: bool = True
     exit_reason: str = ""
+    unheard: bool = False
     cold_start: StartFromZero | None = None
     ready_at: float | None = None
     over_memory: bool = False
@@ -116,6 +118,7 @@ class Runner:
         """Takes over what the runner says. Whether anything that a plan depends on changed."""
         first = not self.seen.is_set()
         self.seen.set()
+        self.unheard = False
         self.pid = report.pid or self.pid
         self.epoch = report.epoch
         self.resident_bytes = report.resident_bytes

@@ -9,7 +9,7 @@ from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.domain import Loaded, ModelSpec, Revision
 from headrace_autoscaler.fleet.link import LoadAnswer, LoadRefused
 from headrace_autoscaler.fleet.runners import Runner
-from headrace_common.errors import InvalidArgument, Unavailable
+from headrace_common.errors import HeadraceError, InvalidArgument, Unavailable
 
 
 def _future() -> asyncio.Future[Loaded]:
@@ -40,9 +40,9 @@ class Verification:
             name = self.revision.model
             self.outcome.set_exception(Unavailable(f"the first load of model '{name}' did not end: {error}"))
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, error: HeadraceError) -> None:
         if not self.outcome.done():
-            self.outcome.set_exception(Unavailable(reason))
+            self.outcome.set_exception(error)
 
 
 class Verifications:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace_autoscaler.domain import Enforcement, Resources
@@ -10,11 +10,17 @@ from headrace_autoscaler.domain import Enforcement, Resources
 
 @dataclass(frozen=True, slots=True)
 class StartedRunner:
-    """A runner process. `target` is where it serves RunnerService, once it does."""
+    """A runner process.
+
+    Attributes:
+        target: where it serves RunnerService, once it does.
+        started_at: when the process began, seconds since the epoch; None: not known.
+    """
 
     runner_id: str
     pid: int
     target: str
+    started_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

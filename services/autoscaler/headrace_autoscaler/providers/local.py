@@ -19,6 +19,7 @@ from headrace_autoscaler.core.enforcement import in_cgroup, without_cgroup
 from headrace_autoscaler.domain import Enforcement, Resources
 from headrace_autoscaler.providers.base import Exit, StartedRunner, StartFailed
 from headrace_autoscaler.providers.cgroups import Cgroups, NoCgroups, find_cgroups
+from headrace_autoscaler.providers.machine import process_started_at
 from headrace_common.config import ProcessContext
 from headrace_common.enforcement import OVER_MEMORY_STATUS
 from headrace_common.frames import FRAMES_SUFFIX
@@ -92,7 +93,8 @@ class LocalProvider:
             runner_id = path.stem
             if runner_id not in self._watches and not self._adopt(runner_id, path):
                 continue
-            found.append(StartedRunner(runner_id, self._watches[runner_id].pid, f"unix:{path}"))
+            pid = self._watches[runner_id].pid
+            found.append(StartedRunner(runner_id, pid, f"unix:{path}", process_started_at(pid)))
         return tuple(found)
 
     async def wait_exit(self, runner_id: str) -> Exit:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from headrace_autoscaler.domain import Limits
 from headrace_common.config import AutoscalerConfig
 
+_START_FIELD = 22 - 3
+"""Counted from what follows the command's name, which may hold anything."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -35,6 +38,16 @@ def memory_bytes() -> int:
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _read("memory.max")
     return min(physical, int(limit)) if limit.isdigit() else physical
+
+
+def process_started_at(pid: int) -> float | None:
+    """When a process began, seconds since the epoch, to a hundredth (proc_pid_stat(5), field 22); None: it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    since_boot_s = int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)
 
 
 def _read(name: str) -> str:

@@ -17,6 +17,7 @@ from headrace_autoscaler.domain import (
     DeployFailure,
     Model,
     ModelSpec,
+    Posting,
     Revision,
     RevisionState,
     Tenant,
@@ -26,8 +27,17 @@ from headrace_autoscaler.domain import (
 )
 from headrace_autoscaler.store import documents
 from headrace_autoscaler.store.engine import open_engine, reading
-from headrace_autoscaler.store.tables import EPOCH, FAILURES, MODELS, REVISION_COUNTERS, REVISIONS, TENANTS, USAGE
-from headrace_common.errors import NotFound, PermissionDenied
+from headrace_autoscaler.store.tables import (
+    EPOCH,
+    FAILURES,
+    LEDGER,
+    MODELS,
+    REVISION_COUNTERS,
+    REVISIONS,
+    TENANTS,
+    USAGE,
+)
+from headrace_common.errors import FailedPrecondition, NotFound, PermissionDenied
 
 
 def sqlite_url(path: Path) -> str:
@@ -163,13 +173,30 @@ class SqlStore:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(TENANTS).where(TENANTS.c.name == name))
 
-    def add_usage(self, increments: Mapping[UsageKey, Usage]) -> None:
+    def post(self, posting: Posting) -> None:
         with self._engine.begin() as connection:
-            # In one order everywhere: two writers of the same rows must not wait for each other in a circle.
-            for key in sorted(increments, key=lambda k: (k.hour, k.tenant, k.model, k.shape, k.capacity_class)):
-                insert = self._insert(USAGE).values(**_columns(key), **_columns(increments[key]))
-                sums = {name: USAGE.c[name] + insert.excluded[name] for name in Usage.__dataclass_fields__}
-                connection.execute(insert.on_conflict_do_update(index_elements=list(USAGE.primary_key), set_=sums))
+            # Locked: who begins a new epoch reads how far the books go after this, or this is refused.
+            epoch = connection.execute(sa.select(EPOCH.c.epoch).with_for_update()).scalar_one_or_none() or 0
+            if posting.epoch < epoch:
+                raise FailedPrecondition(f"the books are kept by the autoscaler of epoch {epoch} now")
+            last = connection.execute(sa.select(LEDGER)).first()
+            if last is not None and (last.epoch, last.serial) == (posting.epoch, posting.serial):
+                return
+            self._add_usage(connection, posting.increments)
+            values = {"epoch": posting.epoch, "serial": posting.serial, "booked_until_us": posting.booked_until_us}
+            insert = self._insert(LEDGER).values(id=1, **values)
+            connection.execute(insert.on_conflict_do_update(index_elements=[LEDGER.c.id], set_=values))
+
+    def booked_until_us(self) -> int | None:
+        with self._reading.connect() as connection:
+            return connection.execute(sa.select(LEDGER.c.booked_until_us)).scalar_one_or_none()
+
+    def spent(self, since: int) -> Mapping[tuple[str, str], int]:
+        total = sa.func.sum(USAGE.c.cost_micros)
+        query = sa.select(USAGE.c.tenant, USAGE.c.model, total.label("micros")).where(USAGE.c.hour >= since)
+        with self._reading.connect() as connection:
+            rows = connection.execute(query.group_by(USAGE.c.tenant, USAGE.c.model)).all()
+        return {(row.tenant, row.model): int(row.micros) for row in rows}
 
     def usage(self, tenant: str | None, since: float) -> tuple[UsageRow, ...]:
         # An hour that `since` falls into is told whole: the books keep no finer times.
@@ -185,6 +212,13 @@ class SqlStore:
             )
             for row in rows
         )
+
+    def _add_usage(self, connection: Connection, increments: Mapping[UsageKey, Usage]) -> None:
+        # In one order everywhere: two writers of the same rows must not wait for each other in a circle.
+        for key in sorted(increments, key=lambda k: (k.hour, k.tenant, k.model, k.shape, k.capacity_class)):
+            insert = self._insert(USAGE).values(**_columns(key), **_columns(increments[key]))
+            sums = {name: USAGE.c[name] + insert.excluded[name] for name in Usage.__dataclass_fields__}
+            connection.execute(insert.on_conflict_do_update(index_elements=list(USAGE.primary_key), set_=sums))
 
     def _count(self, connection: Connection, table: sa.Table, counter: sa.Column[Any], **key: Any) -> int:
         """Adds one to a counter that begins at zero; returns the new value, which nobody else gets."""

@@ -83,4 +83,21 @@ USAGE = Table(
     Column("requests", BigInteger, nullable=False),
     Column("cold_starts", BigInteger, nullable=False),
     Column("cost_micros", BigInteger, nullable=False),
+    Column("network_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("storage_byte_seconds", BigInteger, nullable=False, server_default="0"),
+    Column("cache_byte_seconds", BigInteger, nullable=False, server_default="0"),
+    Column("network_micros", BigInteger, nullable=False, server_default="0"),
+    Column("storage_micros", BigInteger, nullable=False, server_default="0"),
+    Column("cache_micros", BigInteger, nullable=False, server_default="0"),
+    Column("management_micros", BigInteger, nullable=False, server_default="0"),
+)
+
+# One row: the last posting. Everything that ran is in the books until its moment.
+LEDGER = Table(
+    "ledger",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    Column("booked_until_us", BigInteger, nullable=False),
 )

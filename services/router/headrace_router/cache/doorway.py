@@ -170,8 +170,7 @@ class Doorway:
         if lane.closed_for is not None:
             self._leave(follower)
             account.totals.failed += 1
-            account.count("unavailable")
-            raise lane.closed_for()
+            raise lane.refusal(account)
         answer: asyncio.Future[InferenceResult] = asyncio.get_running_loop().create_future()
         item = lane.enter(request, answer, account, follower.arrived, hold=not may_be_sent(account))
         lane.in_hand -= 1
@@ -186,8 +185,7 @@ class Doorway:
             account.count("unavailable")
             raise errors.Unavailable(STOPPING)
         if lane.closed_for is not None:
-            account.count("unavailable")
-            raise lane.closed_for()
+            raise lane.refusal(account)
         refuse_over_limit(account, request.size_bytes, now)
         would_wait = self.waiting_bytes + request.size_bytes
         if self.waiting >= self._most_waiting or (self.waiting and would_wait > self._most_bytes):
@@ -220,7 +218,6 @@ def _arrive(account: Account, request: InferenceRequest) -> None:
     totals = account.totals
     totals.arrivals += 1
     totals.rows += request.rows
-    totals.input_bytes += request.size_bytes
 
 
 def _count_miss(lane: Lane, account: Account, lookup_s: float) -> None:
@@ -236,6 +233,7 @@ def _answered(
     totals = account.totals
     totals.completed += 1
     totals.spared_rows += request.rows
+    totals.input_bytes += request.size_bytes
     totals.output_bytes += size_of(answer)
     slo_s = lane.entry.slo_s
     if slo_s is None or took_s <= slo_s:

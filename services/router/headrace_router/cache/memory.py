@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 
 from headrace_common.clock import Clock
 from headrace_router.cache.store import Answer, StoreCounts, size_of
@@ -47,6 +47,9 @@ class MemoryStore:
             self._stored += 1
         else:
             self._too_large += 1
+
+    def sizes(self) -> Mapping[Hashable, int]:
+        return self._answers.sizes()
 
     def forget(self, is_alive: Callable[[Hashable], bool]) -> None:
         for group in self._answers.groups():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Hashable
+from collections.abc import Awaitable, Hashable, Mapping
 from typing import cast
 
 from headrace_common import errors
@@ -33,6 +33,7 @@ class CachedPlane:
     def __init__(self, plane: Plane, store: AnswerStore, config: RouterConfig, clock: Clock) -> None:
         self._plane = plane
         self._store = store
+        plane.cache_use.sizes = lambda: _by_model(store.sizes())
         self._config = config
         self._now = clock.monotonic
         self._doorway = Doorway(plane, config.max_queue_length, config.max_queue_bytes)
@@ -42,13 +43,13 @@ class CachedPlane:
 
     def infer(self, request: InferenceRequest) -> Awaitable[InferenceResult]:
         """See `ports.DataPlane.infer`. A model without a cache pays for one look at its entry."""
-        if request.revision.response_cache:
+        if request.revision.response_cache and not self._plane.waits_for_money(request):
             return self._infer(request)
         return self._plane.infer(request)
 
     def submit(self, request: InferenceRequest, answer: Answer) -> object:
         """See `ports.DataPlane.submit`. What is kept here is answered at once; all else takes a task."""
-        if not request.revision.response_cache:
+        if not request.revision.response_cache or self._plane.waits_for_money(request):
             return self._plane.submit(request, answer)
         arrived = self._now()
         lane, key, result = self._meet(request, arrived)
@@ -217,3 +218,12 @@ class CachedPlane:
 def _fail(answer: Answer, error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
+
+
+def _by_model(sizes: Mapping[Hashable, int]) -> dict[str, int]:
+    """The groups are revisions."""
+    models: dict[str, int] = {}
+    for group, size_bytes in sizes.items():
+        model, _ = cast("tuple[str, int]", group)
+        models[model] = models.get(model, 0) + size_bytes
+    return models

@@ -7,7 +7,7 @@ come together go as one MGET; answers are written behind, by a task of this stor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import cast
@@ -157,6 +157,9 @@ class RedisStore:
             self._unwritten[key] = _Unwritten(answer, size, asyncio.get_running_loop().time() + ttl_s)
             self._unwritten_bytes += size
             self._due.set()
+
+    def sizes(self) -> Mapping[Hashable, int]:
+        return {}
 
     def forget(self, is_alive: Callable[[Hashable], bool]) -> None:
         """Nothing: keys name their revision, and Redis lets them expire."""

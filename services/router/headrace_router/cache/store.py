@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,6 +53,10 @@ class AnswerStore(Protocol):
 
     def put(self, key: bytes, answer: Answer, ttl_s: float, group: Hashable) -> None:
         """Does not wait. Groups are what `forget` drops."""
+        ...
+
+    def sizes(self) -> Mapping[Hashable, int]:
+        """Bytes of this process's memory by group; nothing where another process holds the answers."""
         ...
 
     def forget(self, is_alive: Callable[[Hashable], bool]) -> None:

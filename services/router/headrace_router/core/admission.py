@@ -59,6 +59,8 @@ class Lease:
         floor: holds when the lease has expired; where it says nothing the lease's limits stay.
         ttl_s: from receipt; None: does not expire.
         weight: share of a shared queue.
+        budget_reason: for people: what of the budget is spent.
+        budget_returns_s: when it is whole again, seconds from receipt; None: not known.
     """
 
     limits: Limits
@@ -66,6 +68,8 @@ class Lease:
     ttl_s: float | None = None
     budget: Budget = Budget.WITHIN
     weight: float = 1.0
+    budget_reason: str = ""
+    budget_returns_s: float | None = None
 
 
 class Occupant(Protocol):
@@ -89,6 +93,7 @@ class Limiter:
 
     __slots__ = (
         "_bounds_queue",
+        "_budget_returns",
         "_comebacks",
         "_concurrency",
         "_expires",
@@ -113,6 +118,7 @@ class Limiter:
         self.holds = False
         self.occupants: list[Occupant] = []
         self._expires = inf
+        self._budget_returns: float | None = None
         # When the bucket is full again; admitted is who comes no more than the slack before that.
         self._full_at = -inf
         self._comebacks = Comebacks()
@@ -130,6 +136,8 @@ class Limiter:
         # An expired lease keeps the limits of its floor: a floor that limits is never open.
         self.open = lease is None or (lease.limits, lease.floor, lease.budget) == (Limits(), Limits(), Budget.WITHIN)
         self.holds = lease is not None and lease.budget is Budget.QUEUE
+        returns_s = lease.budget_returns_s if lease else None
+        self._budget_returns = None if returns_s is None else now + returns_s
 
     def admits(self, now: float, size_bytes: int) -> bool:
         """Whether one more request of this size may enter. Takes nothing: see `enter` and `refusal`."""
@@ -151,6 +159,8 @@ class Limiter:
         """Why one more request may not come, however little it costs; None: it may. Takes nothing."""
         if now >= self._expires:
             self._expire(now)
+        if self.lease is not None and self.lease.budget is Budget.REFUSE:
+            return self._budget_error(now)
         rate = self._limits.requests_per_second
         if rate is None or (rate and self._full_at <= now + self._slack_s):
             return None
@@ -168,7 +178,7 @@ class Limiter:
             return None
         limits = self._limits
         if self.lease is not None and self.lease.budget is Budget.REFUSE:
-            return self._error("budget", None)
+            return self._budget_error(now)
         if limits.concurrency is not None and self.in_hand >= limits.concurrency:
             helps = limits.concurrency > 0
             return self._error("concurrency", self._promise(now, 0.0, None) if helps else None)
@@ -184,6 +194,10 @@ class Limiter:
     def _promise(self, now: float, earliest_s: float, pace: float | None) -> float:
         return self._comebacks.promise(now, earliest_s, pace, self.occupants)
 
+    def _budget_error(self, now: float) -> QuotaExceeded:
+        returns = self._budget_returns
+        return self._error("budget", None if returns is None else max(0.0, returns - now))
+
     def _error(self, dimension: str, retry_after_s: float | None) -> QuotaExceeded:
         """The text is the same as long as the lease is: what turns it into a status may remember it."""
         text = self._texts.get(dimension)
@@ -196,7 +210,7 @@ class Limiter:
         limits = self._limits
         match dimension:
             case "budget":
-                return "its budget is spent"
+                return self.lease.budget_reason if self.lease and self.lease.budget_reason else "its budget is spent"
             case "concurrency":
                 return f"{limits.concurrency} requests at once are in hand"
             case "queue_length":

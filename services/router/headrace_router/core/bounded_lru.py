@@ -36,6 +36,7 @@ class BoundedLru(Generic[V]):
         self._max_bytes = max_bytes
         self._entries: OrderedDict[bytes, _Entry[V]] = OrderedDict()
         self._groups: dict[Hashable, set[bytes]] = {}
+        self._sizes: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -43,6 +44,10 @@ class BoundedLru(Generic[V]):
     def groups(self) -> list[Hashable]:
         """Those that hold something."""
         return list(self._groups)
+
+    def sizes(self) -> dict[Hashable, int]:
+        """Bytes by group, of those that hold something."""
+        return dict(self._sizes)
 
     def get(self, key: bytes, now: float) -> V | None:
         entry = self._entries.get(key)
@@ -67,6 +72,7 @@ class BoundedLru(Generic[V]):
         self._entries[key] = _Entry(value, size_bytes, expires, group)
         self._groups.setdefault(group, set()).add(key)
         self.size_bytes += size_bytes
+        self._sizes[group] = self._sizes.get(group, 0) + size_bytes
         return True
 
     def drop(self, group: Hashable) -> int:
@@ -79,7 +85,9 @@ class BoundedLru(Generic[V]):
     def _remove(self, key: bytes) -> None:
         entry = self._entries.pop(key)
         self.size_bytes -= entry.size_bytes
+        self._sizes[entry.group] -= entry.size_bytes
         of_group = self._groups[entry.group]
         of_group.discard(key)
         if not of_group:
             del self._groups[entry.group]
+            del self._sizes[entry.group]

@@ -100,6 +100,19 @@ class Queue:
             self._litter += 1
             self._sweep_litter()
 
+    def hold_back(self, may_go: Callable[[Waiting], bool]) -> list[Waiting]:
+        """Takes out what may not go now, except what came back. It can be pushed again."""
+        held = [item for item in self if item.backlog is not None and not may_go(item)]
+        for item in held:
+            self.withdraw(item)
+            item.stage = Stage.HELD
+        if held:
+            # What stands for an item that is pushed again must not be taken for it.
+            self._litter = 0
+            for level in self._levels:
+                level.compact()
+        return held
+
     def returned(self) -> list[Waiting]:
         """The first bundle that came back, as far as it still waits; empty: none. Stays."""
         while self._returned:

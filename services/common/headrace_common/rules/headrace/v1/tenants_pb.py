@@ -310,7 +310,7 @@ class TenantSpec(Message[_TenantSpecFields]):
         weight: float
         budget_action: BudgetAction
 
-_TenantFields: TypeAlias = Literal["name", "spec", "created_at", "models"]
+_TenantFields: TypeAlias = Literal["name", "spec", "created_at", "models", "budgets"]
 
 class Tenant(Message[_TenantFields]):
     """
@@ -335,9 +335,15 @@ class Tenant(Message[_TenantFields]):
             ```proto
             repeated string models = 4;
             ```
+        budgets:
+            One for each budget that the tenant or a model of it has.
+
+            ```proto
+            repeated headrace.v1.BudgetStanding budgets = 20;
+            ```
     """
 
-    __slots__ = ("name", "spec", "created_at", "models")
+    __slots__ = ("name", "spec", "created_at", "models", "budgets")
 
     if TYPE_CHECKING:
 
@@ -348,6 +354,7 @@ class Tenant(Message[_TenantFields]):
             spec: TenantSpec | None = None,
             created_at: Timestamp | None = None,
             models: list[str] | None = None,
+            budgets: list[BudgetStanding] | None = None,
         ) -> None:
             pass
 
@@ -355,6 +362,91 @@ class Tenant(Message[_TenantFields]):
         spec: TenantSpec | None
         created_at: Timestamp | None
         models: list[str]
+        budgets: list[BudgetStanding]
+
+_BudgetStandingFields: TypeAlias = Literal["tenant", "model", "period", "budget_micros", "spent_micros", "reserved_micros", "status", "returns_at", "currency"]
+
+class BudgetStanding(Message[_BudgetStandingFields]):
+    """
+    How much of a budget is used up.
+
+    ```proto
+    message headrace.v1.BudgetStanding
+    ```
+
+    Attributes:
+        tenant:
+            ```proto
+            string tenant = 1;
+            ```
+        model:
+            Empty: the tenant's own budget.
+
+            ```proto
+            string model = 2;
+            ```
+        period:
+            ```proto
+            headrace.v1.BudgetPeriod period = 3;
+            ```
+        budget_micros:
+            ```proto
+            int64 budget_micros = 4;
+            ```
+        spent_micros:
+            ```proto
+            int64 spent_micros = 5;
+            ```
+        reserved_micros:
+            Set aside for what runs during the next second, and until the period ends for what no drain ends (stored files).
+
+            ```proto
+            int64 reserved_micros = 6;
+            ```
+        status:
+            ```proto
+            headrace.v1.BudgetStatus status = 7;
+            ```
+        returns_at:
+            When the period ends, and the budget is whole again.
+
+            ```proto
+            optional google.protobuf.Timestamp returns_at = 8;
+            ```
+        currency:
+            ```proto
+            string currency = 9;
+            ```
+    """
+
+    __slots__ = ("tenant", "model", "period", "budget_micros", "spent_micros", "reserved_micros", "status", "returns_at", "currency")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            tenant: str = "",
+            model: str = "",
+            period: BudgetPeriod | None = None,
+            budget_micros: int = 0,
+            spent_micros: int = 0,
+            reserved_micros: int = 0,
+            status: BudgetStatus | None = None,
+            returns_at: Timestamp | None = None,
+            currency: str = "",
+        ) -> None:
+            pass
+
+        tenant: str
+        model: str
+        period: BudgetPeriod
+        budget_micros: int
+        spent_micros: int
+        reserved_micros: int
+        status: BudgetStatus
+        returns_at: Timestamp | None
+        currency: str
 
 class BudgetAction(Enum):
     """
@@ -383,9 +475,70 @@ class BudgetAction(Enum):
     REFUSE = 1
     QUEUE = 2
 
+class BudgetPeriod(Enum):
+    """
+    Calendar hours and months, UTC.
+
+    ```proto
+    enum headrace.v1.BudgetPeriod
+    ```
+
+    Attributes:
+        UNSPECIFIED:
+            ```proto
+            BUDGET_PERIOD_UNSPECIFIED = 0
+            ```
+        HOUR:
+            ```proto
+            BUDGET_PERIOD_HOUR = 1
+            ```
+        MONTH:
+            ```proto
+            BUDGET_PERIOD_MONTH = 2
+            ```
+    """
+
+    UNSPECIFIED = 0
+    HOUR = 1
+    MONTH = 2
+
+class BudgetStatus(Enum):
+    """
+    ```proto
+    enum headrace.v1.BudgetStatus
+    ```
+
+    Attributes:
+        UNSPECIFIED:
+            ```proto
+            BUDGET_STATUS_UNSPECIFIED = 0
+            ```
+        OK:
+            ```proto
+            BUDGET_STATUS_OK = 1
+            ```
+        WARNED:
+            80 % are spent.
+
+            ```proto
+            BUDGET_STATUS_WARNED = 2
+            ```
+        SPENT:
+            Nothing starts, what runs drains, and requests are refused or wait, as the tenant chose.
+
+            ```proto
+            BUDGET_STATUS_SPENT = 3
+            ```
+    """
+
+    UNSPECIFIED = 0
+    OK = 1
+    WARNED = 2
+    SPENT = 3
+
 
 _DESC = file_desc(
-    b'\n\x19headrace/v1/tenants.proto\x12\x0bheadrace.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto"K\n\x10SetTenantRequest\x127\n\x06tenant\x18\x01 \x01(\x0b2\x17.headrace.v1.TenantSpecR\x06tenantB\x06\xbaH\x03\xc8\x01\x01"@\n\x11SetTenantResponse\x12+\n\x06tenant\x18\x01 \x01(\x0b2\x13.headrace.v1.TenantR\x06tenant"/\n\x10GetTenantRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"@\n\x11GetTenantResponse\x12+\n\x06tenant\x18\x01 \x01(\x0b2\x13.headrace.v1.TenantR\x06tenant"\x14\n\x12ListTenantsRequest"D\n\x13ListTenantsResponse\x12-\n\x07tenants\x18\x01 \x03(\x0b2\x13.headrace.v1.TenantR\x07tenants"2\n\x13DeleteTenantRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"\x16\n\x14DeleteTenantResponse"\x8e\x04\n\nTenantSpec\x12J\n\x04name\x18\x01 \x01(\tR\x04nameB6\xbaH3r12/^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$\x121\n\x07nominal\x18\x02 \x01(\x0b2\x17.headrace.v1.QuantitiesR\x07nominal\x12@\n\x0fborrowing_limit\x18\x03 \x01(\x0b2\x17.headrace.v1.QuantitiesR\x0eborrowingLimit\x12<\n\rlending_limit\x18\x04 \x01(\x0b2\x17.headrace.v1.QuantitiesR\x0clendingLimit\x12+\n\x06budget\x18\x05 \x01(\x0b2\x13.headrace.v1.BudgetR\x06budget\x12Q\n\x06cohort\x18\x06 \x01(\tR\x06cohortB9\xbaH6r422^([A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?)?$\x126\n\x06weight\x18\x07 \x01(\x01H\x00R\x06weightB\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x88\x01\x01\x12>\n\rbudget_action\x18\x08 \x01(\x0e2\x19.headrace.v1.BudgetActionR\x0cbudgetActionB\t\n\x07_weight"\x9c\x01\n\x06Tenant\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12+\n\x04spec\x18\x02 \x01(\x0b2\x17.headrace.v1.TenantSpecR\x04spec\x129\n\ncreated_at\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x16\n\x06models\x18\x04 \x03(\tR\x06models*`\n\x0cBudgetAction\x12\x1d\n\x19BUDGET_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14BUDGET_ACTION_REFUSE\x10\x01\x12\x17\n\x13BUDGET_ACTION_QUEUE\x10\x022\xc6\x03\n\rTenantService\x12u\n\tSetTenant\x12\x1d.headrace.v1.SetTenantRequest\x1a\x1e.headrace.v1.SetTenantResponse")\x82\xd3\xe4\x93\x02#\x1a\x19/v1/tenants/{tenant.name}:\x06tenant\x12f\n\tGetTenant\x12\x1d.headrace.v1.GetTenantRequest\x1a\x1e.headrace.v1.GetTenantResponse"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/tenants/{name}\x12e\n\x0bListTenants\x12\x1f.headrace.v1.ListTenantsRequest\x1a .headrace.v1.ListTenantsResponse"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12o\n\x0cDeleteTenant\x12 .headrace.v1.DeleteTenantRequest\x1a!.headrace.v1.DeleteTenantResponse"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/tenants/{name}b\x06proto3',
+    b'\n\x19headrace/v1/tenants.proto\x12\x0bheadrace.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto"K\n\x10SetTenantRequest\x127\n\x06tenant\x18\x01 \x01(\x0b2\x17.headrace.v1.TenantSpecR\x06tenantB\x06\xbaH\x03\xc8\x01\x01"@\n\x11SetTenantResponse\x12+\n\x06tenant\x18\x01 \x01(\x0b2\x13.headrace.v1.TenantR\x06tenant"/\n\x10GetTenantRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"@\n\x11GetTenantResponse\x12+\n\x06tenant\x18\x01 \x01(\x0b2\x13.headrace.v1.TenantR\x06tenant"\x14\n\x12ListTenantsRequest"D\n\x13ListTenantsResponse\x12-\n\x07tenants\x18\x01 \x03(\x0b2\x13.headrace.v1.TenantR\x07tenants"2\n\x13DeleteTenantRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"\x16\n\x14DeleteTenantResponse"\x8e\x04\n\nTenantSpec\x12J\n\x04name\x18\x01 \x01(\tR\x04nameB6\xbaH3r12/^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$\x121\n\x07nominal\x18\x02 \x01(\x0b2\x17.headrace.v1.QuantitiesR\x07nominal\x12@\n\x0fborrowing_limit\x18\x03 \x01(\x0b2\x17.headrace.v1.QuantitiesR\x0eborrowingLimit\x12<\n\rlending_limit\x18\x04 \x01(\x0b2\x17.headrace.v1.QuantitiesR\x0clendingLimit\x12+\n\x06budget\x18\x05 \x01(\x0b2\x13.headrace.v1.BudgetR\x06budget\x12Q\n\x06cohort\x18\x06 \x01(\tR\x06cohortB9\xbaH6r422^([A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?)?$\x126\n\x06weight\x18\x07 \x01(\x01H\x00R\x06weightB\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x88\x01\x01\x12>\n\rbudget_action\x18\x08 \x01(\x0e2\x19.headrace.v1.BudgetActionR\x0cbudgetActionB\t\n\x07_weight"\xd3\x01\n\x06Tenant\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12+\n\x04spec\x18\x02 \x01(\x0b2\x17.headrace.v1.TenantSpecR\x04spec\x129\n\ncreated_at\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x16\n\x06models\x18\x04 \x03(\tR\x06models\x125\n\x07budgets\x18\x14 \x03(\x0b2\x1b.headrace.v1.BudgetStandingR\x07budgets"\xec\x02\n\x0eBudgetStanding\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x121\n\x06period\x18\x03 \x01(\x0e2\x19.headrace.v1.BudgetPeriodR\x06period\x12#\n\rbudget_micros\x18\x04 \x01(\x03R\x0cbudgetMicros\x12!\n\x0cspent_micros\x18\x05 \x01(\x03R\x0bspentMicros\x12\'\n\x0freserved_micros\x18\x06 \x01(\x03R\x0ereservedMicros\x121\n\x06status\x18\x07 \x01(\x0e2\x19.headrace.v1.BudgetStatusR\x06status\x129\n\nreturns_at\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\treturnsAt\x12\x1a\n\x08currency\x18\t \x01(\tR\x08currency*`\n\x0cBudgetAction\x12\x1d\n\x19BUDGET_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14BUDGET_ACTION_REFUSE\x10\x01\x12\x17\n\x13BUDGET_ACTION_QUEUE\x10\x02*^\n\x0cBudgetPeriod\x12\x1d\n\x19BUDGET_PERIOD_UNSPECIFIED\x10\x00\x12\x16\n\x12BUDGET_PERIOD_HOUR\x10\x01\x12\x17\n\x13BUDGET_PERIOD_MONTH\x10\x02*v\n\x0cBudgetStatus\x12\x1d\n\x19BUDGET_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10BUDGET_STATUS_OK\x10\x01\x12\x18\n\x14BUDGET_STATUS_WARNED\x10\x02\x12\x17\n\x13BUDGET_STATUS_SPENT\x10\x032\xc6\x03\n\rTenantService\x12u\n\tSetTenant\x12\x1d.headrace.v1.SetTenantRequest\x1a\x1e.headrace.v1.SetTenantResponse")\x82\xd3\xe4\x93\x02#\x1a\x19/v1/tenants/{tenant.name}:\x06tenant\x12f\n\tGetTenant\x12\x1d.headrace.v1.GetTenantRequest\x1a\x1e.headrace.v1.GetTenantResponse"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/tenants/{name}\x12e\n\x0bListTenants\x12\x1f.headrace.v1.ListTenantsRequest\x1a .headrace.v1.ListTenantsResponse"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/tenants\x12o\n\x0cDeleteTenant\x12 .headrace.v1.DeleteTenantRequest\x1a!.headrace.v1.DeleteTenantResponse"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/tenants/{name}b\x06proto3',
     [
         validate_pb.desc(),
         annotations_pb.desc(),
@@ -403,7 +556,10 @@ _DESC = file_desc(
         "DeleteTenantResponse": DeleteTenantResponse,
         "TenantSpec": TenantSpec,
         "Tenant": Tenant,
+        "BudgetStanding": BudgetStanding,
         "BudgetAction": BudgetAction,
+        "BudgetPeriod": BudgetPeriod,
+        "BudgetStatus": BudgetStatus,
     },
 )
 

@@ -1,0 +1,58 @@
+"""What budgets leave of what is wanted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from headrace_autoscaler.core.budgets import TICK_US, BudgetState, Standing, Standings, binding, budget_key
+from headrace_autoscaler.core.ledger import HOUR_US
+from headrace_autoscaler.core.plans import Holding, Want
+from headrace_autoscaler.domain import Resources
+
+
+def standing_over(standings: Standings, tenant: str, model: str) -> Standing | None:
+    """The budget that counts for a model's instances: its own or its tenant's."""
+    keys = (budget_key(tenant), budget_key(tenant, model))
+    return binding(each for key in keys for each in standings.get(key, ()))
+
+
+def ration(
+    wants: Iterable[Want],
+    holdings: Iterable[Holding],
+    standings: Standings,
+    micros_per_hour: Callable[[Resources], int],
+    may_drain: Callable[[Want], bool],
+) -> tuple[Want, ...]:
+    """The wants, with nothing to start that a budget has no tick for. Of a spent one, what runs drains.
+
+    Args:
+        micros_per_hour: price of an instance, all told.
+        may_drain: whether what was admitted for it is answered.
+    """
+    held = Counter(each.key for each in holdings if not each.draining and not each.slow)
+    left = {key: min(each.free_micros for each in group) for key, group in standings.items()}
+
+    def rationed(want: Want) -> Want:
+        standing = standing_over(standings, want.tenant, want.model)
+        if standing is None:
+            return want
+        if standing.state is BudgetState.SPENT:
+            return replace(want, held_back=standing.reason, unpaid=True, spent=may_drain(want))
+        missing = want.desired - held[want.key]
+        if missing <= 0:
+            return want
+        keys = [key for key in (budget_key(want.tenant), budget_key(want.tenant, want.model)) if key in left]
+        tick = -(-micros_per_hour(want.resources) * TICK_US // HOUR_US)
+        granted = min([missing, *(left[key] // tick for key in keys)]) if tick else missing
+        for key in keys:
+            left[key] -= granted * tick
+        if granted == missing:
+            return want
+        if granted:
+            return replace(want, desired=held[want.key] + granted)
+        scarcest = min((each for key in keys for each in standings[key]), key=lambda each: each.free_micros)
+        return replace(want, held_back=want.held_back or scarcest.reason, unpaid=not want.held_back)
+
+    return tuple(map(rationed, wants))
