@@ -1,0 +1,1 @@
+"""How long a planning tick takes, by the number of models."""
