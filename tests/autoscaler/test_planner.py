@@ -19,7 +19,7 @@ from headrace_autoscaler.core.plans import (
     StopStandby,
     Want,
 )
-from headrace_autoscaler.domain import Limits, Resources
+from headrace_autoscaler.domain import Limits, Resources, Tenant
 
 ONE = Resources(1000, 1 << 30)
 ROOMY = Limits(cpu_millicores=64_000, memory_bytes=64 << 30, gpu_millis=0, gpu_memory_bytes=0)
@@ -36,7 +36,9 @@ def held(id_: str, model: str, tenant: str = "acme", **rest: object) -> Holding:
 
 def snapshot(**parts: object) -> Snapshot:
     defaults = {"wants": (), "holdings": (), "standby": (), "starting": 0, "standby_target": 0, "capacity": ROOMY}
-    return Snapshot(**{**defaults, **parts})  # type: ignore[arg-type]
+    limits: dict[str, Limits] = parts.pop("limits", {})  # type: ignore[assignment]
+    tenants = tuple(Tenant(name, nominal) for name, nominal in limits.items())
+    return Snapshot(**{**defaults, "tenants": tenants, **parts})  # type: ignore[arg-type]
 
 
 def loads(decided: Plan) -> list[tuple[str, str]]:
@@ -299,7 +301,7 @@ def test_no_plan_breaks_a_limit_or_loses_a_runner(before: Snapshot) -> None:
     _assert_within(before.capacity, [each.resources for each in before.holdings], [each.resources for each in started])
     for tenant in TENANTS:
         _assert_within(
-            before.limits[tenant],
+            next(each.nominal for each in before.tenants if each.name == tenant),
             [each.resources for each in before.holdings if each.tenant == tenant],
             [each.resources for each in started if each.tenant == tenant],
         )

@@ -20,7 +20,7 @@ from headrace_autoscaler.core.plans import (
     StartStandby,
     Want,
 )
-from headrace_autoscaler.domain import Limits, ModelSpec, Resources
+from headrace_autoscaler.domain import Limits, ModelSpec, Resources, Tenant
 
 ONE = Resources(1000, 1 << 30)
 ROOMY = Limits(cpu_millicores=64_000, memory_bytes=64 << 30, gpu_millis=0, gpu_memory_bytes=0)
@@ -38,7 +38,9 @@ def held(id_: str, model: str, **rest: object) -> Holding:
 
 def snapshot(**parts: object) -> Snapshot:
     defaults = {"wants": (), "holdings": (), "standby": (), "starting": 0, "standby_target": 0, "capacity": ROOMY}
-    return Snapshot(**{**defaults, **parts})  # type: ignore[arg-type]
+    limits: dict[str, Limits] = parts.pop("limits", {})  # type: ignore[assignment]
+    tenants = tuple(Tenant(name, nominal) for name, nominal in limits.items())
+    return Snapshot(**{**defaults, "tenants": tenants, **parts})  # type: ignore[arg-type]
 
 
 def drains(decided: Plan) -> list[str]:
@@ -201,7 +203,7 @@ class Machine:
                 starting=0,
                 standby_target=1,
                 capacity=self.capacity,
-                limits=self.limits,
+                tenants=tuple(Tenant(name, nominal) for name, nominal in self.limits.items()),
             )
         )
 

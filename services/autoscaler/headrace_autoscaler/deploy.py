@@ -183,7 +183,7 @@ class DeployService:
         tenant = self._catalogue.tenant(spec.tenant)
         artifact: Artifact | None = None
         try:
-            check_fits(spec, tenant, self._offer)
+            check_fits(spec, self._catalogue.tenants(), self._offer)
             artifact = await resolve(request, self._catalogue.model(spec.name), self._artifacts, self._schemes)
             with self._artifacts.pinned(artifact.name):
                 return await self._attempt(request, artifact, begun)

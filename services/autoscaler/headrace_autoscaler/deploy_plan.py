@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from headrace_autoscaler.core.room import never_fits
@@ -73,18 +73,16 @@ def check_request(request: DeployRequest, offer: Offer) -> None:
         raise InvalidArgument("source and artifact: expected one of them, got both")
 
 
-def check_fits(spec: ModelSpec, tenant: Tenant | None, offer: Offer) -> None:
+def check_fits(spec: ModelSpec, tenants: Iterable[Tenant], offer: Offer) -> None:
     """Whether one instance could run if nothing else did.
 
     Args:
-        tenant: the model's; None: it is new and has no limits.
+        tenants: all; the model's is new and has no limits if it is not among them.
 
     Raises:
         FailedPrecondition: says whose limit it is, how much there is, how much was asked for, and what to do.
     """
-    nominal = tenant.nominal if tenant else NO_LIMITS
-    reason = never_fits(spec.name, spec.tenant, spec.resources, spec.limits, nominal, offer.capacity)
-    if reason:
+    if reason := never_fits(spec, tenants, offer.capacity):
         raise FailedPrecondition(reason)
 
 

@@ -2,14 +2,14 @@
 
 Linear in models + instances. Nothing is started that takes a tenant, a model or the machine over its
 limit. What is verified for a deploy is outside the limits while it is verified; afterwards it stays only if it
-fits. Instances that a minimum or present demand asks for never make room, so that no two models can take turns.
+fits. Instances that a minimum or present demand asks for make room only where they run on what their tenant has
+borrowed, and only for whoever asks for its own: so no two models can take turns.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import replace
+from heapq import heapify, heappop, heappush
 
 from headrace_autoscaler.core.plans import (
     Action,
@@ -23,18 +23,9 @@ from headrace_autoscaler.core.plans import (
     StopStandby,
     Want,
 )
-from headrace_autoscaler.core.room import (
-    NOTHING,
-    Shortage,
-    Usage,
-    add,
-    machine_refusal,
-    model_refusal,
-    shortage,
-    subtract,
-    tenant_refusal,
-)
-from headrace_autoscaler.domain import Limits, Resources
+from headrace_autoscaler.core.quota import Limit, Refusal
+from headrace_autoscaler.core.room import MACHINE, Room, why
+from headrace_autoscaler.core.victims import Victims
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -52,20 +43,24 @@ class _Planning:
         self._standby = deque(snapshot.standby)
         self._waiting = 0
         self._live: dict[Key, list[Holding]] = {}
-        self._used = Usage()
-        self._freeing = Usage()
+        self._used = self._room()
+        self._staying = self._room()
         for holding in snapshot.holdings:
-            self._used.add(holding.tenant, holding.model, holding.resources)
-            if holding.draining:
-                self._freeing.add(holding.tenant, holding.model, holding.resources)
-            else:
+            self._used.add(holding)
+            if not holding.draining:
+                self._staying.add(holding)
                 self._live.setdefault(holding.key, []).append(holding)
         self._drained: set[str] = set()
-        self._placed: set[Key] = set()
+        self._begun: set[Key] = set()
+        self._borrowing: dict[str, deque[tuple[Want, bool]]] = {}
         self._outside = {each.id for each in snapshot.holdings if not each.admitted}
         self._admitted: list[str] = []
         self._refill_held = False
         self._spares = self._find_spares()
+        self._victims = Victims(self._spares, self._live)
+
+    def _room(self) -> Room:
+        return Room(self._snapshot.tenants, self._snapshot.capacity, self._snapshot.wants)
 
     def run(self) -> Plan:
         self._drain_unwanted()
@@ -75,12 +70,13 @@ class _Planning:
         for key in self._snapshot.verifications:
             self._verify(key)
         short = [want for want in self._snapshot.wants if self._missing(want) > 0]
-        # Everybody's first instance comes before anybody's second.
+        # Everybody's first instance comes before anybody's second, and what is a tenant's own before what it borrows.
         for want in short:
-            if not self._live.get(want.key):
+            if not self._live.get(want.key) and not self._put_off(want, first=True):
                 self._start_one(want, first=True)
         for want in short:
             self._start_rest(want)
+        self._start_borrowing()
         self._keep_standby()
         return Plan(tuple(self._actions), self._blocked, self._bound, tuple(self._admitted), self._refill_held)
 
@@ -124,48 +120,53 @@ class _Planning:
         newcomers = [each for each in staying if each.id in self._outside and each.id not in self._drained]
         if not newcomers:
             return
-        kept = Usage()
+        kept = self._room()
         for holding in staying:
             if holding.id not in self._outside and holding.id not in self._drained:
-                kept.add(holding.tenant, holding.model, holding.resources)
+                kept.add(holding)
         # Those that somebody asks for first; the oldest among equals.
         for holding in sorted(newcomers, key=lambda each: (wants[each.key].spare, each.started_at)):
             self._admit(wants[holding.key], holding, kept)
 
-    def _admit(self, want: Want, holding: Holding, kept: Usage) -> None:
-        taken = self._take_spares(want, kept, Usage())
+    def _admit(self, want: Want, holding: Holding, kept: Room) -> None:
+        taken = self._make_room(want, kept, spares=True)
         if isinstance(taken, str):
             self._drain(holding, f"its first load was beyond the limits: {taken}")
             self._live[want.key] = [each for each in self._live[want.key] if each.id != holding.id]
             return
         for spare in taken:
-            kept.remove(spare.tenant, spare.model, spare.resources)
-            self._drain(spare, f"makes room for model '{want.model}'")
-        kept.add(holding.tenant, holding.model, holding.resources)
+            kept.remove(spare)
+            self._drain(spare, _makes_room(spare, want))
+        kept.add(holding)
         self._outside.discard(holding.id)
         self._admitted.append(holding.id)
 
     def _drain_over_limit(self) -> None:
         """What nobody needs goes at once where its tenant is over its limit."""
+        if not self._spares:
+            return
         gone = {want.key for want in self._snapshot.wants if want.retiring} | self._snapshot.protected
-        used: dict[str, Resources] = {}
+        wants = {want.key: want for want in self._snapshot.wants}
+        staying = self._room()
         for key, holdings in self._live.items():
             for holding in holdings:
                 if key not in gone and holding.id not in self._drained:
-                    used[holding.tenant] = add(used.get(holding.tenant, NOTHING), holding.resources)
+                    staying.add(holding)
         for holding in reversed(self._spares):
-            limits = self._snapshot.limits.get(holding.tenant)
-            if limits is None or holding.id in self._drained or holding.key in gone:
+            if not staying.holds(holding):
                 continue
-            others = subtract(used[holding.tenant], holding.resources)
-            if shortage(limits, others, holding.resources):
-                used[holding.tenant] = others
+            staying.remove(holding)
+            refusal = staying.refusal(wants[holding.key])
+            if refusal is not None and refusal.tenant != MACHINE and _is_over(refusal):
                 self._drain(holding, f"tenant '{holding.tenant}' is over its limit")
+            else:
+                staying.add(holding)
 
     def _drain(self, holding: Holding, reason: str) -> None:
         if holding.id not in self._drained:
             self._drained.add(holding.id)
-            self._freeing.add(holding.tenant, holding.model, holding.resources)
+            self._staying.remove(holding)
+            self._victims.gone(holding)
             self._actions.append(DrainInstance(holding.id, reason))
 
     def _verify(self, key: Key) -> None:
@@ -176,17 +177,39 @@ class _Planning:
 
     def _start_rest(self, want: Want) -> None:
         first = 0 if self._live.get(want.key) else 1
-        if first and want.key not in self._placed:
+        if first and want.key not in self._begun:
             return
         for _ in range(self._missing(want) - first):
-            if not self._start_one(want, first=False):
+            if not self._put_off(want, first=False) and not self._start_one(want, first=False):
                 return
 
+    def _put_off(self, want: Want, first: bool) -> bool:
+        """It would borrow: when everybody has got its own."""
+        if not self._used.borrows(want):
+            return False
+        self._begun.add(want.key)
+        self._borrowing.setdefault(want.tenant, deque()).append((want, first))
+        return True
+
+    def _start_borrowing(self) -> None:
+        """What is spare goes to the lowest dominant share over weight, one instance at a time."""
+        heap = [(self._used.quotas.share(tenant), tenant) for tenant in self._borrowing]
+        heapify(heap)
+        stuck: set[Key] = set()
+        while heap:
+            tenant = heappop(heap)[1]
+            want, first = self._borrowing[tenant].popleft()
+            if want.key not in stuck and not self._start_one(want, first):
+                stuck.add(want.key)
+            if self._borrowing[tenant]:
+                heappush(heap, (self._used.quotas.share(tenant), tenant))
+
     def _start_one(self, want: Want, first: bool) -> bool:
-        """False: nothing more can be started for this revision in this plan."""
+        """False: nothing more can be started for this revision in this plan. One for which room is being made
+        counts as started: so all of it is made at once."""
         refusal = want.held_back or (None if want.paused else self._room_for(want, first))
         if refusal is None:
-            return False
+            return not first and not want.paused
         if refusal:
             if want.held_back or not self._replace_in_place(want):
                 self._refuse(want, refusal)
@@ -194,8 +217,9 @@ class _Planning:
         if not self._standby and self._snapshot.start_refusal and not self._snapshot.starting:
             self._refuse(want, self._snapshot.start_refusal)
             return False
-        self._used.add(want.tenant, want.model, want.resources)
-        self._placed.add(want.key)
+        self._used.promise(want)
+        self._staying.promise(want)
+        self._begun.add(want.key)
         if self._standby:
             self._actions.append(LoadOnStandby(self._standby.popleft(), want.model, want.revision, "wanted"))
         else:
@@ -217,51 +241,25 @@ class _Planning:
 
     def _room_for(self, want: Want, first: bool) -> str | None:
         """ "" there is room; None: room is being made; else why there is none."""
-        refusal = self._refusal_now(want)
-        # Taking from one model to give another its second instance would only move the shortage.
-        if not refusal or not first:
-            return refusal
-        taken = self._take_spares(want, self._used, self._freeing)
+        refusal = self._used.refusal(want)
+        if refusal is None:
+            return ""
+        # Taking from one model to give another its second instance would only move the shortage; taking back
+        # what is lent does not.
+        if not first and not self._used.lenders_claim(want, refusal):
+            return why(refusal)
+        taken = self._make_room(want, self._staying, spares=first)
         if isinstance(taken, str):
             return taken
         for holding in taken:
-            self._drain(holding, f"makes room for model '{want.model}'")
+            self._drain(holding, _makes_room(holding, want))
+        self._staying.promise(want)
         return None
 
-    def _refusal_now(self, want: Want) -> str:
-        for scope, limits, used in self._scopes(want, self._used):
-            if short := shortage(limits, used, want.resources):
-                return _refusal(scope, want, short)
-        return ""
-
-    def _take_spares(self, want: Want, used: Usage, freeing: Usage) -> list[Holding] | str:
-        """Spare instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet."""
-        chosen: list[Holding] = []
-        scopes = zip(self._scopes(want, used), self._scopes(want, freeing), strict=True)
-        for (scope, limits, taken), (_, _, going) in scopes:
-            held = subtract(taken, going)
-            left = held
-            for holding in chosen:
-                left = subtract(left, holding.resources) if _in_scope(holding, want, scope) else left
-            for holding in reversed(self._spares) if not want.spare else ():
-                if shortage(limits, left, want.resources) is None:
-                    break
-                if self._takable(holding, want, scope) and holding not in chosen:
-                    chosen.append(holding)
-                    left = subtract(left, holding.resources)
-            if short := shortage(limits, left, want.resources):
-                return _refusal(scope, want, replace(short, used=getattr(held, short.dimension)))
-        return chosen
-
-    def _takable(self, holding: Holding, want: Want, scope: str) -> bool:
-        free = holding.id not in self._drained and holding.id not in self._outside
-        return free and holding.key != want.key and _in_scope(holding, want, scope)
-
-    def _scopes(self, want: Want, usage: Usage) -> Iterator[tuple[str, Limits, Resources]]:
-        nominal = self._snapshot.limits.get(want.tenant, Limits())
-        yield "model", want.limits, usage.models.get(want.model, NOTHING)
-        yield "tenant", nominal, usage.tenants.get(want.tenant, NOTHING)
-        yield "machine", self._snapshot.capacity, usage.total
+    def _make_room(self, want: Want, room: Room, *, spares: bool) -> list[Holding] | str:
+        """Instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet."""
+        taken, refusal = self._victims.choose(want, room, self._outside, spares=spares)
+        return taken if refusal is None else room.why_like(want, refusal)
 
     def _keep_standby(self) -> None:
         snapshot = self._snapshot
@@ -284,13 +282,12 @@ class _Planning:
         return begun or self._waiting > 0 or any(not each.ready for held in self._live.values() for each in held)
 
 
-def _in_scope(holding: Holding, want: Want, scope: str) -> bool:
-    if scope == "model":
-        return holding.model == want.model
-    return scope == "machine" or holding.tenant == want.tenant
+def _is_over(refusal: Refusal) -> bool:
+    """The tenant, or its cohort by what the tenant borrows, is over a limit."""
+    return any(binding.kind not in (Limit.MODEL, Limit.BORROWED) for binding in refusal.bindings)
 
 
-def _refusal(scope: str, want: Want, short: Shortage) -> str:
-    if scope == "model":
-        return model_refusal(want.model, short)
-    return tenant_refusal(want.tenant, want.model, short) if scope == "tenant" else machine_refusal(want.model, short)
+def _makes_room(holding: Holding, want: Want) -> str:
+    if holding.tenant == want.tenant:
+        return f"makes room for model '{want.model}'"
+    return f"makes room for model '{want.model}' of tenant '{want.tenant}'"

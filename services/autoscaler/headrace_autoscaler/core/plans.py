@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from headrace_autoscaler.domain import Limits, Resources
+from headrace_autoscaler.domain import Limits, Resources, Tenant
 
 Key = tuple[str, int]
 """Model and revision."""
@@ -83,7 +83,7 @@ class Snapshot:
         start_limit: runners that may be starting at one time.
         start_refusal: not empty: no runner can be started now, for this reason.
         capacity: what the machine may promise.
-        limits: nominal limits by tenant.
+        tenants: with their quotas; one that is not among them has no limits.
     """
 
     wants: tuple[Want, ...]
@@ -94,7 +94,7 @@ class Snapshot:
     capacity: Limits
     start_limit: int = 4
     start_refusal: str = ""
-    limits: Mapping[str, Limits] = field(default_factory=dict)
+    tenants: tuple[Tenant, ...] = ()
     verifications: tuple[Key, ...] = ()
     protected: frozenset[Key] = frozenset()
     hold_refill: bool = False

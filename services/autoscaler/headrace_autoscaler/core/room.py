@@ -2,169 +2,160 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-from headrace_autoscaler.domain import Limits, Resources
-from headrace_common.quantities import format_bytes, format_millis
+from headrace_autoscaler.core.plans import Holding, Want
+from headrace_autoscaler.core.quota import (
+    Amount,
+    Amounts,
+    Dimension,
+    Limit,
+    QuotaTree,
+    Refusal,
+    TenantQuota,
+    amounts_of,
+    bounds_of,
+    quota_of,
+)
+from headrace_autoscaler.core.quota.sentences import raise_tenant, sentences, with_unit
+from headrace_autoscaler.domain import Limits, ModelSpec, Tenant
 
-NOTHING = Resources(0, 0, 0, 0)
-DIMENSIONS = ("cpu_millicores", "memory_bytes", "gpu_millis", "gpu_memory_bytes")
-_FLAGS = {
-    "cpu_millicores": "--cpu",
-    "memory_bytes": "--memory",
-    "gpu_millis": "--gpu",
-    "gpu_memory_bytes": "--gpu-memory",
-}
-_LACKING = {"gpu_millis": "GPU", "gpu_memory_bytes": "GPU memory"}
+_LACKING = {Dimension.GPU: "GPU", Dimension.GPU_MEMORY: "GPU memory"}
 """What a machine may have nothing of."""
-_SETTINGS = {"cpu_millicores": "autoscaler.cpu_overcommit", "memory_bytes": "autoscaler.memory_share"}
+_SETTINGS = {Dimension.CPU: "autoscaler.cpu_overcommit", Dimension.MEMORY: "autoscaler.memory_share"}
 """What decides how much of the machine is promised."""
+MACHINE = "this machine"
 
 
-def add(left: Resources, right: Resources) -> Resources:
-    return Resources(
-        left.cpu_millicores + right.cpu_millicores,
-        left.memory_bytes + right.memory_bytes,
-        left.gpu_millis + right.gpu_millis,
-        left.gpu_memory_bytes + right.gpu_memory_bytes,
-    )
+class Room:
+    """The machine and everybody's quotas, with what is held of them.
+
+    The machine is one more tenant, alone in a tree of its own.
+    """
+
+    def __init__(self, tenants: Iterable[Tenant], capacity: Limits, wants: Iterable[Want] = ()) -> None:
+        self.quotas = QuotaTree(quota_of(tenant) for tenant in tenants)
+        self._machine = QuotaTree([TenantQuota(MACHINE, bounds_of(capacity))])
+        for want in wants:
+            self.quotas.set_model(want.model, bounds_of(want.limits))
+        self._held: set[str] = set()
+
+    def holds(self, holding: Holding) -> bool:
+        return holding.id in self._held
+
+    def add(self, holding: Holding) -> None:
+        self._held.add(holding.id)
+        self.promise(holding)
+
+    def remove(self, holding: Holding) -> None:
+        self._held.discard(holding.id)
+        amounts = amounts_of(holding.resources)
+        self.quotas.give_back(holding.tenant, holding.model, amounts)
+        self._machine.give_back(MACHINE, "", amounts)
+
+    def promise(self, what: Holding | Want) -> None:
+        """Books what is to come for it."""
+        amounts = amounts_of(what.resources)
+        self.quotas.take(what.tenant, what.model, amounts)
+        self._machine.take(MACHINE, "", amounts)
+
+    def refusal(self, want: Want) -> Refusal | None:
+        """What stands against another instance of it: a quota, or else the machine, whose tenant is `MACHINE`."""
+        amounts = amounts_of(want.resources)
+        of_quota = self.quotas.refusal(want.tenant, want.model, amounts)
+        return of_quota or self.machine_refusal(want.model, amounts)
+
+    def machine_refusal(self, model: str, amounts: Amounts) -> Refusal | None:
+        return self._machine.refusal(MACHINE, model, amounts)
+
+    def why_like(self, want: Want, refusal: Refusal) -> str:
+        """Why there is no room now, about the same limit as a refusal of when there was more room, if that binds."""
+        amounts = amounts_of(want.resources)
+        if refusal.tenant == MACHINE:
+            now = self.machine_refusal(want.model, amounts)
+        else:
+            now = self.quotas.refusal(want.tenant, want.model, amounts)
+        now = now or refusal
+        limits = [(binding.kind, binding.limit.dimension) for binding in now.bindings]
+        limit = (refusal.first.kind, refusal.first.limit.dimension)
+        return why(now, limits.index(limit) if limit in limits else 0)
+
+    def borrows(self, want: Want) -> bool:
+        """Another instance of it would take its tenant above its nominal quantities, in a cohort."""
+        return self.quotas.cohort(want.tenant) != "" and not self.quotas.within_nominal(
+            want.tenant, amounts_of(want.resources)
+        )
+
+    def lenders_claim(self, want: Want, refusal: Refusal) -> list[str]:
+        """Tenants that have to give back for it, the first one first: it asks for its tenant's own, and they hold more
+        than theirs."""
+        if self.borrows(want) or not (refusal.reclaimable or refusal.tenant == MACHINE):
+            return []
+        return list(self.quotas.borrowers(want.tenant, refusal.first.limit.dimension))
 
 
-def subtract(left: Resources, right: Resources) -> Resources:
-    return Resources(
-        left.cpu_millicores - right.cpu_millicores,
-        left.memory_bytes - right.memory_bytes,
-        left.gpu_millis - right.gpu_millis,
-        left.gpu_memory_bytes - right.gpu_memory_bytes,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Shortage:
-    """The first dimension in which something does not fit."""
-
-    dimension: str
-    limit: int
-    used: int
-    needed: int
-
-    @property
-    def flag(self) -> str:
-        return _FLAGS[self.dimension]
-
-
-def shortage(limits: Limits, used: Resources, needed: Resources) -> Shortage | None:
-    """What stands against `needed` more under these limits; None: it fits."""
-    for dimension in DIMENSIONS:
-        limit = getattr(limits, dimension)
-        need = getattr(needed, dimension)
-        taken = getattr(used, dimension)
-        if limit is not None and need > 0 and taken + need > limit:
-            return Shortage(dimension, limit, taken, need)
-    return None
-
-
-def amount(dimension: str, value: int) -> str:
-    """With its unit: "2 CPUs", "1Gi of memory"."""
-    if dimension == "cpu_millicores":
-        return f"{format_millis(value)} CPU{'' if value == 1000 else 's'}"
-    if dimension == "gpu_millis":
-        return f"{format_millis(value)} GPU{'' if value == 1000 else 's'}"
-    return f"{format_bytes(value)} of {'memory' if dimension == 'memory_bytes' else 'GPU memory'}"
-
-
-def tenant_refusal(tenant: str, model: str, short: Shortage) -> str:
+def why(refusal: Refusal, place: int = 0) -> str:
+    """The sentence about one of the limits that bind."""
+    if refusal.tenant != MACHINE:
+        return sentences(refusal)[place]
+    binding, asked = refusal.bindings[place], refusal.asked[place]
+    if _is_lacking(binding.limit):
+        return _lack(refusal.model, asked)
     return (
-        f"tenant '{tenant}' may use {amount(short.dimension, short.limit)} and uses "
-        f"{short_amount(short.dimension, short.used)}; model '{model}' needs "
-        f"{short_amount(short.dimension, short.needed)}: {_raise_tenant(tenant, short)}"
+        f"this machine has {with_unit(binding.limit)} to promise and {binding.used} are taken; model "
+        f"'{refusal.model}' needs {asked}: deploy it with a smaller --{asked.dimension.key}, delete a "
+        f"model{_or_raise(asked.dimension)}"
     )
 
 
-def _raise_tenant(tenant: str, short: Shortage) -> str:
-    """No command to copy: it would have to repeat the tenant's other limits, which a set replaces."""
-    return (
-        f"raise the tenant's {short.flag.removeprefix('--')} (`headrace tenant describe {tenant}` shows all its "
-        "limits; `tenant set` replaces them)"
-    )
-
-
-def model_refusal(model: str, short: Shortage) -> str:
-    return (
-        f"model '{model}' may use {amount(short.dimension, short.limit)} and uses "
-        f"{short_amount(short.dimension, short.used)}; an instance needs "
-        f"{short_amount(short.dimension, short.needed)}: raise the model's limits"
-    )
-
-
-def machine_refusal(model: str, short: Shortage) -> str:
-    if _is_lacking(short):
-        return _lack(model, short)
-    return (
-        f"this machine has {amount(short.dimension, short.limit)} to promise and "
-        f"{short_amount(short.dimension, short.used)} are taken; model '{model}' needs "
-        f"{short_amount(short.dimension, short.needed)}: deploy it with a smaller {short.flag}, delete a "
-        f"model{_or_raise(short.dimension)}"
-    )
-
-
-def never_fits(model: str, tenant: str, needed: Resources, own: Limits, nominal: Limits, machine: Limits) -> str:
+def never_fits(spec: ModelSpec, tenants: Iterable[Tenant], machine: Limits) -> str:
     """Why a single instance could not run even if nothing else did; empty: it could."""
-    if short := shortage(machine, NOTHING, needed):
-        if _is_lacking(short):
-            return _lack(model, short)
+    room = Room(tenants, machine)
+    room.quotas.set_model(spec.name, bounds_of(spec.limits))
+    amounts = amounts_of(spec.resources)
+    if refusal := room.machine_refusal(spec.name, amounts):
+        return _beyond_machine(refusal)
+    refusals = room.quotas.refusal(spec.tenant, spec.name, amounts)
+    if refusals is None:
+        return ""
+    # A tenant's limits before its models'.
+    binding, asked = max(
+        zip(refusals.bindings, refusals.asked, strict=True), key=lambda each: each[0].kind != Limit.MODEL
+    )
+    smaller = f"deploy it with a smaller --{asked.dimension.key}"
+    if binding.kind is Limit.MODEL:
         return (
-            f"this machine has {amount(short.dimension, short.limit)} to promise and an instance of model '{model}' "
-            f"asks for {short_amount(short.dimension, short.needed)}: deploy it with a smaller {short.flag}"
-            f"{_or_raise(short.dimension)}"
+            f"model '{spec.name}' may use {with_unit(binding.limit)} by its own limits and an instance of it asks for "
+            f"{asked}: {smaller}, or raise the model's limits"
         )
-    if short := shortage(nominal, NOTHING, needed):
-        return (
-            f"tenant '{tenant}' may use {amount(short.dimension, short.limit)} and an instance of model '{model}' "
-            f"asks for {short_amount(short.dimension, short.needed)}: deploy it with a smaller {short.flag}, or "
-            f"{_raise_tenant(tenant, short)}"
-        )
-    if short := shortage(own, NOTHING, needed):
-        return (
-            f"model '{model}' may use {amount(short.dimension, short.limit)} by its own limits and an instance of it "
-            f"asks for {short_amount(short.dimension, short.needed)}: deploy it with a smaller {short.flag}, or "
-            "raise the model's limits"
-        )
-    return ""
-
-
-def _is_lacking(short: Shortage) -> bool:
-    return short.limit == 0 and short.dimension in _LACKING
-
-
-def _lack(model: str, short: Shortage) -> str:
+    most = room.quotas.ceiling(spec.tenant)[asked.dimension] or binding.limit
     return (
-        f"this machine has no {_LACKING[short.dimension]} to promise and model '{model}' asks for "
-        f"{short_amount(short.dimension, short.needed)}: deploy it without {short.flag}"
+        f"tenant '{spec.tenant}' may use {with_unit(most)} and an instance of model '{spec.name}' asks for {asked}: "
+        f"{smaller}, or {raise_tenant(spec.tenant, asked.dimension)}"
     )
 
 
-def _or_raise(dimension: str) -> str:
+def _beyond_machine(refusal: Refusal) -> str:
+    binding, asked = refusal.first, refusal.asked[0]
+    if _is_lacking(binding.limit):
+        return _lack(refusal.model, asked)
+    return (
+        f"this machine has {with_unit(binding.limit)} to promise and an instance of model '{refusal.model}' asks for "
+        f"{asked}: deploy it with a smaller --{asked.dimension.key}{_or_raise(asked.dimension)}"
+    )
+
+
+def _is_lacking(limit: Amount) -> bool:
+    return limit.units == 0 and limit.dimension in _LACKING
+
+
+def _lack(model: str, asked: Amount) -> str:
+    return (
+        f"this machine has no {_LACKING[asked.dimension]} to promise and model '{model}' asks for {asked}: deploy it "
+        f"without --{asked.dimension.key}"
+    )
+
+
+def _or_raise(dimension: Dimension) -> str:
     setting = _SETTINGS.get(dimension)
     return f", or raise {setting}" if setting else ""
-
-
-def short_amount(dimension: str, value: int) -> str:
-    return format_millis(value) if dimension in ("cpu_millicores", "gpu_millis") else format_bytes(value)
-
-
-class Usage:
-    """Sums of what is held: in all, by tenant, by model."""
-
-    def __init__(self) -> None:
-        self.total = NOTHING
-        self.tenants: dict[str, Resources] = {}
-        self.models: dict[str, Resources] = {}
-
-    def add(self, tenant: str, model: str, resources: Resources) -> None:
-        self.total = add(self.total, resources)
-        self.tenants[tenant] = add(self.tenants.get(tenant, NOTHING), resources)
-        self.models[model] = add(self.models.get(model, NOTHING), resources)
-
-    def remove(self, tenant: str, model: str, resources: Resources) -> None:
-        self.add(tenant, model, subtract(NOTHING, resources))

@@ -120,7 +120,7 @@ class Reconciler:
             capacity=self.capacity,
             start_limit=0 if waits else _STARTS_AT_ONCE,
             start_refusal=starts.reason if waits and starts.blocking else "",
-            limits={tenant.name: tenant.nominal for tenant in self.catalogue.tenants()},
+            tenants=self.catalogue.tenants(),
             verifications=tuple(each.key for each in self.verifications.waiting()),
             protected=self.verifications.protected(),
             hold_refill=held_since is None or now - held_since < REFILL_HELD_S,

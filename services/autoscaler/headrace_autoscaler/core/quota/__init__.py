@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from headrace_autoscaler.core.quota.amounts import Amount, Amounts, Bounds, Dimension, amounts_of, bounds_of
+from headrace_autoscaler.core.quota.cohort import TenantQuota, quota_of
 from headrace_autoscaler.core.quota.refusals import Binding, Limit, Reclaim, Refusal
-from headrace_autoscaler.core.quota.tree import QuotaTree, TenantQuota, quota_of
+from headrace_autoscaler.core.quota.tree import QuotaTree
 
 __all__ = [
     "Amount",

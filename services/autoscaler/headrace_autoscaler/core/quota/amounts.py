@@ -64,8 +64,8 @@ class Amount:
     """So much of one dimension.
 
     Attributes:
-        units: its smallest unit: millicores, bytes, milli-GPUs, requests, thousandths of a request per second, millionths
-            of the currency. From 0 to MAX.
+        units: its smallest unit: millicores, bytes, milli-GPUs, requests, thousandths of a request per second,
+            millionths of the currency. From 0 to MAX.
     """
 
     dimension: Dimension
@@ -191,7 +191,7 @@ class Bounds:
 
 @lru_cache(maxsize=4096)
 def bounds_of(limits: Limits) -> Bounds:
-    """A tenant's or a model's limits as the catalogue has them. A rate is cut to thousandths of a request per second."""
+    """A tenant's or a model's limits as the catalogue has them. A rate is cut to thousandths."""
     rate = limits.requests_per_second
     return Bounds(
         (

@@ -18,118 +18,19 @@ Sums are kept by cohort: taking and giving back do not depend on how many tenant
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from headrace_autoscaler.core.quota.amounts import Amount, Amounts, Bounds, Dimension, bounds_of, saturated
+from headrace_autoscaler.core.quota import checks
+from headrace_autoscaler.core.quota.amounts import Amounts, Bounds, Dimension, saturated
+from headrace_autoscaler.core.quota.cohort import COUNT, DIMENSIONS, UNBOUNDED, Cohort, Node, TenantQuota
 from headrace_autoscaler.core.quota.refusals import Binding, Limit, Reclaim, Refusal
-from headrace_autoscaler.domain import Tenant
-
-_COUNT = len(Dimension)
-_DIMENSIONS = tuple(Dimension)
-_UNBOUNDED = Bounds()
-
-
-@dataclass(frozen=True, slots=True)
-class TenantQuota:
-    """What is set of a tenant. See `domain.Tenant`.
-
-    Attributes:
-        borrowing_limit: at most this much above nominal. No limit: as much as the cohort leaves.
-        lending_limit: at most this much of nominal is lent. No limit: all of it.
-        cohort: empty: alone.
-    """
-
-    name: str
-    nominal: Bounds = _UNBOUNDED
-    borrowing_limit: Bounds = _UNBOUNDED
-    lending_limit: Bounds = _UNBOUNDED
-    cohort: str = ""
-    weight: float = 1.0
-
-
-def quota_of(tenant: Tenant) -> TenantQuota:
-    return TenantQuota(
-        tenant.name,
-        bounds_of(tenant.nominal),
-        bounds_of(tenant.borrowing_limit),
-        bounds_of(tenant.lending_limit),
-        tenant.cohort,
-        tenant.weight,
-    )
-
-
-class _Cohort:
-    """Sums over the tenants of one cohort that have a nominal quantity, by dimension.
-
-    Attributes:
-        nominal: sum of n.
-        reserved: sum of max(u, g).
-        lendable: sum of n - g.
-    """
-
-    __slots__ = ("lendable", "members", "name", "nominal", "reserved")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.members: dict[str, _Node] = {}
-        self.nominal = [0] * _COUNT
-        self.reserved = [0] * _COUNT
-        self.lendable = [0] * _COUNT
-
-
-class _Node:
-    """A tenant with what it uses. Python's integers are exact: only what leaves the tree saturates."""
-
-    __slots__ = ("cohort", "kept", "quota", "used")
-
-    def __init__(self, quota: TenantQuota, cohort: _Cohort) -> None:
-        self.quota = quota
-        self.cohort = cohort
-        self.used = [0] * _COUNT
-        self.kept = [_kept(quota, dimension) for dimension in _DIMENSIONS]
-
-    def join(self, sign: int) -> None:
-        """Adds itself to its cohort's sums, or takes itself out of them."""
-        for place, nominal in enumerate(self.quota.nominal.units):
-            if nominal is not None:
-                self.cohort.nominal[place] += sign * nominal
-                self.cohort.reserved[place] += sign * max(self.used[place], self.kept[place])
-                self.cohort.lendable[place] += sign * (nominal - self.kept[place])
-
-    def use(self, place: int, change: int) -> None:
-        before = self.used[place]
-        after = self.used[place] = before + change
-        if self.quota.nominal.units[place] is not None:
-            kept = self.kept[place]
-            self.cohort.reserved[place] += max(after, kept) - max(before, kept)
-
-    def borrowed(self, place: int) -> int:
-        nominal = self.quota.nominal.units[place]
-        return 0 if nominal is None else max(0, self.used[place] - nominal)
-
-    def withheld(self, place: int) -> int:
-        """Idle, and not lent."""
-        return max(0, self.kept[place] - self.used[place])
-
-    def room(self, place: int) -> int:
-        """What the cohort leaves it, used or not. Only where it has a nominal quantity."""
-        own = max(self.used[place], self.kept[place])
-        return self.cohort.nominal[place] - (self.cohort.reserved[place] - own)
-
-    @property
-    def share(self) -> float:
-        """Its dominant share of what the cohort can lend, over its weight (dominant resource fairness: A. Ghodsi and
-        others, NSDI 2011; of what is borrowed, as Kueue has it)."""
-        shares = (self.borrowed(place) / max(1, self.cohort.lendable[place]) for place in range(_COUNT))
-        return max(shares) / self.quota.weight
 
 
 class QuotaTree:
     """What is used is what has been taken and not given back. A tenant that has not been set has no limits."""
 
     def __init__(self, quotas: Iterable[TenantQuota] = ()) -> None:
-        self._nodes: dict[str, _Node] = {}
-        self._cohorts: dict[str, _Cohort] = {}
+        self._nodes: dict[str, Node] = {}
+        self._cohorts: dict[str, Cohort] = {}
         self._model_limits: dict[str, Bounds] = {}
         self._model_used: dict[str, list[int]] = {}
         for quota in quotas:
@@ -141,7 +42,7 @@ class QuotaTree:
         if old is not None:
             self._leave(old)
         cohort = self._cohort(quota)
-        node = _Node(quota, cohort)
+        node = Node(quota, cohort)
         if old is not None:
             node.used = old.used
         cohort.members[quota.name] = node
@@ -175,16 +76,16 @@ class QuotaTree:
     def fits(self, tenant: str, model: str, amounts: Amounts) -> bool:
         """`refusal` is None, without looking for whom to name."""
         node = self._nodes.get(tenant)
-        return not self._over_model(model, amounts) and (node is None or not any(_short(node, amounts)))
+        return not self._over_model(model, amounts) and (node is None or not any(checks.short(node, amounts)))
 
     def refusal(self, tenant: str, model: str, amounts: Amounts) -> Refusal | None:
         """What stands against so much more; None: nothing does."""
         node = self._nodes.get(tenant)
         bindings = self._over_model(model, amounts)
         if node is not None:
-            short = _short(node, amounts)
-            bindings += [each for place, units in short[0] for each in _over_tenant(node, place, units)]
-            bindings += [each for place, units in short[1] for each in _over_cohort(node, place, units)]
+            short = checks.short(node, amounts)
+            bindings += [each for place, units in short[0] for each in checks.over_tenant(node, place, units)]
+            bindings += [each for place, units in short[1] for each in checks.over_cohort(node, place, units)]
         if not bindings:
             return None
         asked = tuple(amounts[binding.limit.dimension] for binding in bindings)
@@ -193,7 +94,7 @@ class QuotaTree:
     def within_nominal(self, tenant: str, amounts: Amounts) -> bool:
         """The tenant would borrow nothing of what this needs."""
         node = self._nodes.get(tenant)
-        return node is None or _within_nominal(node, amounts)
+        return node is None or checks.within_nominal(node, amounts)
 
     def reclaims(self, tenant: str, model: str, amounts: Amounts) -> tuple[Reclaim, ...]:
         """From whom the tenant takes back what it needs for this; nothing where that would not admit it.
@@ -202,9 +103,21 @@ class QuotaTree:
         and is taken from, and what is borrowed in all only falls.
         """
         node = self._nodes.get(tenant)
-        if node is None or self._over_model(model, amounts) or not _within_nominal(node, amounts):
+        if node is None or self._over_model(model, amounts) or not checks.within_nominal(node, amounts):
             return ()
-        return tuple(reclaim for place, units in _short(node, amounts)[1] for reclaim in _reclaim(node, place, units))
+        return tuple(
+            reclaim for place, units in checks.short(node, amounts)[1] for reclaim in checks.reclaim(node, place, units)
+        )
+
+    def cohort(self, tenant: str) -> str:
+        """Empty: the tenant is alone."""
+        node = self._nodes.get(tenant)
+        return node.quota.cohort if node else ""
+
+    def borrowers(self, tenant: str, dimension: Dimension) -> tuple[str, ...]:
+        """The other tenants of its cohort that hold more than their nominal quantity; the highest share first."""
+        node = self._nodes.get(tenant)
+        return () if node is None else tuple(each.quota.name for each in checks.over(node, dimension))
 
     def share(self, tenant: str) -> float:
         """Of what its cohort can lend, by its dominant dimension, over its weight. The lowest comes first to what is
@@ -214,30 +127,30 @@ class QuotaTree:
 
     def used(self, tenant: str) -> Amounts:
         node = self._nodes.get(tenant)
-        return Amounts() if node is None else _outward(node.used)
+        return Amounts() if node is None else outward(node.used)
 
     def used_by_model(self, model: str) -> Amounts:
-        return _outward(self._model_used.get(model, [0] * _COUNT))
+        return outward(self._model_used.get(model, [0] * COUNT))
 
     def borrowed(self, tenant: str) -> Amounts:
         """What it holds above its nominal quantities."""
         node = self._nodes.get(tenant)
-        return Amounts() if node is None else _outward([node.borrowed(place) for place in range(_COUNT)])
+        return Amounts() if node is None else outward([node.borrowed(place) for place in range(COUNT)])
 
     def ceiling(self, tenant: str) -> Bounds:
         """What the tenant may come to use while the others use what they use now."""
         node = self._nodes.get(tenant)
         if node is None:
-            return _UNBOUNDED
-        return Bounds(tuple(_ceiling(node, place) for place in range(_COUNT)))
+            return UNBOUNDED
+        return Bounds(tuple(node.ceiling(place) for place in range(COUNT)))
 
-    def _cohort(self, quota: TenantQuota) -> _Cohort:
+    def _cohort(self, quota: TenantQuota) -> Cohort:
         """A tenant alone has a cohort of its own, of which no other is."""
         if not quota.cohort:
-            return _Cohort("")
-        return self._cohorts.setdefault(quota.cohort, _Cohort(quota.cohort))
+            return Cohort("")
+        return self._cohorts.setdefault(quota.cohort, Cohort(quota.cohort))
 
-    def _leave(self, node: _Node) -> None:
+    def _leave(self, node: Node) -> None:
         node.join(-1)
         del node.cohort.members[node.quota.name]
         if not node.cohort.members:
@@ -248,9 +161,9 @@ class QuotaTree:
         if node is None:
             self.set_tenant(TenantQuota(tenant))
             node = self._nodes[tenant]
-        of_model = self._model_used.setdefault(model, [0] * _COUNT)
+        of_model = self._model_used.setdefault(model, [0] * COUNT)
         if sign < 0 and any(units > min(node.used[place], of_model[place]) for place, units in amounts.present):
-            held = (_outward(node.used), _outward(of_model))
+            held = (outward(node.used), outward(of_model))
             raise ValueError(f"model {model!r} of tenant {tenant!r} gives back {amounts}, and they hold {held}")
         for place, units in amounts.present:
             node.use(place, sign * units)
@@ -260,141 +173,13 @@ class QuotaTree:
         limits = self._model_limits.get(model)
         if limits is None:
             return []
-        used = self._model_used.get(model, [0] * _COUNT)
+        used = self._model_used.get(model, [0] * COUNT)
         return [
-            _binding(Limit.MODEL, model, place, limit, used[place], used[place] + units - limit)
+            checks.binding(Limit.MODEL, model, place, limit, used[place], used[place] + units - limit)
             for place, units in amounts.present
             if (limit := limits.units[place]) is not None and used[place] + units > limit
         ]
 
 
-def _kept(quota: TenantQuota, dimension: Dimension) -> int:
-    """What the tenant never lends of its nominal quantity."""
-    nominal, lent = quota.nominal.units[dimension], quota.lending_limit.units[dimension]
-    if nominal is None:
-        return 0
-    if not dimension.lendable:
-        return nominal
-    return 0 if lent is None else max(0, nominal - lent)
-
-
-def _alone(node: _Node, place: int) -> bool:
-    return len(node.cohort.members) == 1 or not _DIMENSIONS[place].lendable
-
-
-def _most(node: _Node, place: int, nominal: int) -> int | None:
-    """Nominal and what may be borrowed; None: as much as the cohort leaves."""
-    if _alone(node, place):
-        return nominal
-    borrowing = node.quota.borrowing_limit.units[place]
-    return None if borrowing is None else nominal + borrowing
-
-
-def _ceiling(node: _Node, place: int) -> int | None:
-    nominal = node.quota.nominal.units[place]
-    if nominal is None:
-        return None
-    most = _most(node, place, nominal)
-    if _alone(node, place):
-        return most
-    room = max(0, node.room(place))
-    return room if most is None else min(room, most)
-
-
-_Shortages = list[tuple[int, int]]
-
-
-def _short(node: _Node, amounts: Amounts) -> tuple[_Shortages, _Shortages]:
-    """Dimensions, with what they ask for, in which the tenant's own limits bind, and in which its cohort does."""
-    own: _Shortages = []
-    cohort: _Shortages = []
-    for place, units in amounts.present:
-        nominal = node.quota.nominal.units[place]
-        if nominal is None:
-            continue
-        wanted = node.used[place] + units
-        most = _most(node, place, nominal)
-        if most is not None and wanted > most:
-            own.append((place, units))
-        if not _alone(node, place) and wanted > node.room(place):
-            cohort.append((place, units))
-    return own, cohort
-
-
-def _within_nominal(node: _Node, amounts: Amounts) -> bool:
-    nominal = node.quota.nominal.units
-    return all(
-        (limit := nominal[place]) is None or node.used[place] + units <= limit for place, units in amounts.present
-    )
-
-
-def _over_tenant(node: _Node, place: int, units: int) -> list[Binding]:
-    nominal = node.quota.nominal.units[place] or 0
-    most = _most(node, place, nominal) or 0
-    kind = Limit.NOMINAL if _alone(node, place) else Limit.BORROWING
-    used = node.used[place]
-    return [_binding(kind, node.quota.name, place, most, used, used + units - most)]
-
-
-def _over_cohort(node: _Node, place: int, units: int) -> list[Binding]:
-    """Who holds back what is missing, and what is left that nobody has."""
-    cohort, wanted = node.cohort, node.used[place] + units
-    missing = wanted - node.room(place)
-    used = sum(each.used[place] for each in _limited(cohort, place))
-    if wanted <= (node.quota.nominal.units[place] or 0):
-        borrowers = tuple((name, saturated(Dimension(place), over)) for name, over, _ in _borrowers(node, place))
-        return [_binding(Limit.BORROWED, cohort.name, place, cohort.nominal[place], used, missing, borrowers)]
-    bindings = []
-    for each in sorted(_limited(cohort, place), key=lambda lender: (-lender.withheld(place), lender.quota.name)):
-        held_back = min(missing, each.withheld(place))
-        if each is not node and held_back > 0:
-            lent = (each.quota.nominal.units[place] or 0) - each.kept[place]
-            owner = each.quota.name
-            bindings.append(_binding(Limit.LENDING, owner, place, lent, each.withheld(place), held_back))
-            missing -= held_back
-    if missing > 0:
-        bindings.append(_binding(Limit.COHORT, cohort.name, place, cohort.nominal[place], used, missing))
-    return bindings
-
-
-def _limited(cohort: _Cohort, place: int) -> list[_Node]:
-    return [each for each in cohort.members.values() if each.quota.nominal.units[place] is not None]
-
-
-def _borrowers(node: _Node, place: int) -> list[tuple[str, int, float]]:
-    """The cohort's other tenants that hold more than their nominal quantity, the highest share first."""
-    found = [
-        (name, each.borrowed(place), each.share)
-        for name, each in node.cohort.members.items()
-        if each is not node and each.borrowed(place) > 0
-    ]
-    return sorted(found, key=lambda borrower: (-borrower[2], borrower[0]))
-
-
-def _reclaim(node: _Node, place: int, units: int) -> list[Reclaim]:
-    missing = node.used[place] + units - node.room(place)
-    found = []
-    for name, over, share in _borrowers(node, place):
-        if missing <= 0:
-            break
-        found.append(Reclaim(name, saturated(Dimension(place), min(over, missing)), share))
-        missing -= over
-    return found
-
-
-def _binding(
-    kind: Limit,
-    owner: str,
-    place: int,
-    limit: int,
-    used: int,
-    missing: int,
-    borrowers: tuple[tuple[str, Amount], ...] = (),
-) -> Binding:
-    dimension = Dimension(place)
-    amounts = (saturated(dimension, units) for units in (limit, used, missing))
-    return Binding(kind, owner, *amounts, borrowers=borrowers)
-
-
-def _outward(units: Iterable[int]) -> Amounts:
-    return Amounts(tuple(saturated(dimension, each).units for dimension, each in zip(_DIMENSIONS, units, strict=True)))
+def outward(units: Iterable[int]) -> Amounts:
+    return Amounts(tuple(saturated(dimension, each).units for dimension, each in zip(DIMENSIONS, units, strict=True)))
