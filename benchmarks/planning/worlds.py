@@ -24,6 +24,8 @@ GIB = 1 << 30
 TENANTS = 200
 COHORTS = 20
 MODELS_PER_NODE = 5
+RATE = 60.0
+"""Requests per second of an active model, on average (exponentially distributed)."""
 KINDS = (
     Kind("c5.xlarge", CapacityClass.ON_DEMAND, Resources(4000, 8 * GIB), 170_000),
     Kind("c5.2xlarge", CapacityClass.ON_DEMAND, Resources(8000, 16 * GIB), 340_000),
@@ -71,7 +73,7 @@ def _demand(number: int, active: bool, chance: random.Random) -> Demand:
     ]
     if number % 10 == 0:
         ways.append(_way("half a gpu", Resources(500, 2 * GIB, 500, 6 * GIB), base_us // 8))
-    rate = chance.expovariate(1 / 60) if active else 0.0
+    rate = chance.expovariate(1 / RATE) if active else 0.0
     tenant = f"t{number % TENANTS}"
     spot, spread = number % 4 == 0, 2 if number % 20 == 0 else 1
     return Demand(f"m{number}", tenant, rate, tuple(ways), slo_s=0.2, tolerates_spot=spot, spread=spread)

@@ -2,8 +2,8 @@
 
 What a tenant is guaranteed (its nominal quantities) is placed first and may take the room of what others have beyond
 theirs; what is spare then goes by dominant-resource share over weight (A. Ghodsi and others, NSDI 2011). Whatever runs
-and is still wanted stays where it is. A plan of what a plan leads to does nothing: everything that a plan refuses was
-tried with all the room and quota that is left in the end.
+and is still wanted stays where it is. A plan of what a plan leads to does nothing: it ends when nothing that is refused
+can be placed with all the room and quota there is then.
 
 Linear in models, instances and nodes, except that taking room back looks at what is spare once for every instance that
 takes it.
@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
 
 from headrace_autoscaler.core.allocator.choice import Choice, Market
 from headrace_autoscaler.core.allocator.needs import Held, Need
 from headrace_autoscaler.core.allocator.outcome import Gone, Outcome, put_in_order
 from headrace_autoscaler.core.allocator.purse import Purse
-from headrace_autoscaler.core.allocator.reclaim import Spares
-from headrace_autoscaler.core.allocator.rooms import Rooms
+from headrace_autoscaler.core.allocator.reclaim import Holdings, Victims, in_turn
+from headrace_autoscaler.core.allocator.rooms import Room, Rooms
 from headrace_autoscaler.core.allocator.types import Instance, Key, Plan, Snapshot
 
-_ROUNDS = 16
-"""Tries of what found no room after room was given back; each but the last has placed something."""
+_ROUNDS = 32
+"""Tries of what found no room. It ends as soon as one changes nothing, which two or three usually see."""
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -41,21 +40,30 @@ class _Planning:
         self._gone: list[Gone] = []
         self._needs: list[Need] = []
         self._by_tenant: dict[str, list[Need]] = {}
-        self._spares = Spares()
-        self._gave_back = False
+        self._holdings = Holdings(self._purse)
+        self._changes = 0
 
     def run(self) -> Plan:
         self._match(self._by_key())
-        self._keep_guaranteed()
+        self._keep()
         self._rooms.open()
-        self._place(guaranteed=True)
-        self._keep_spare()
-        self._place(guaranteed=False)
         for _ in range(_ROUNDS):
+            before = self._changes
+            self._place(guaranteed=True)
+            self._place(guaranteed=False)
             self._spread()
-            if not self._again():
+            if self._changes == before:
                 break
+            self._wait_again()
         return put_in_order(Outcome(self._snapshot, self._rooms, self._needs, self._gone))
+
+    def _wait_again(self) -> None:
+        """What had no room or quota is tried with what is there now."""
+        self._holdings.look_again()
+        for need in self._needs:
+            if need.banned or need.missing:
+                need.banned.clear()
+                need.aim()
 
     def _by_key(self) -> dict[Key, list[Instance]]:
         running: dict[Key, list[Instance]] = {}
@@ -89,6 +97,10 @@ class _Planning:
             choice = None if room is None else known.get((instance.way, id(room.kind)))
             if room is None or room.node.ending:
                 self._gone.append(Gone(instance, room.node.ending if room else "its node is gone", need))
+            elif instance.tenant != need.demand.tenant:
+                self._gone.append(
+                    Gone(instance, "a runner serves one tenant for life, and the model has another now", need)
+                )
             elif choice is None or choice.way.resources != instance.resources:
                 self._gone.append(Gone(instance, "it may not run like this any more", need))
             else:
@@ -100,28 +112,33 @@ class _Planning:
         for held in need.held:
             held.room.take(held.choice.way.resources, held.device)
 
-    def _keep_guaranteed(self) -> None:
-        """Of what runs, the longest-running comes first to what its tenant is guaranteed."""
+    def _keep(self) -> None:
+        """Of what runs, all stays that its tenant may have: what is guaranteed to it first, the longest-running of that;
+        then what is beyond, by dominant share."""
+        waiting: list[tuple[Need, Held]] = []
         for tenant in sorted(self._by_tenant):
             running = [(need, held) for need in self._by_tenant[tenant] for held in need.held]
             if len(running) > 1:
                 running.sort(key=lambda each: each[1].age)
             for need, held in running:
                 if not held.room.within_capacity:
-                    self._drop(need, held, "its node is over its capacity")
-                elif self._purse.guaranteed(tenant, held.choice) and self._purse.pay(need.demand, held.choice):
-                    held.booked = True
+                    self._lose(need, held, "its node is over its capacity")
+                elif not (self._purse.guaranteed(tenant, held.choice) and self._purse.pay(need.demand, held.choice)):
+                    waiting.append((need, held))
                 else:
-                    held.spare = True
-                    self._spares.add(need, held)
-
-    def _keep_spare(self) -> None:
-        """What runs beyond what is guaranteed stays as far as nobody has taken his own back."""
-        for need, held in self._spares.unpaid(self._purse):
-            if self._purse.pay(need.demand, held.choice, spare=True):
-                held.booked = True
+                    self._holdings.add(need, held)
+        for need, held in in_turn(self._purse, waiting):
+            if self._purse.pay(need.demand, held.choice):
+                self._holdings.add(need, held)
             else:
-                self._drop(need, held, self._purse.why(need.demand, held.choice))
+                self._lose(need, held, self._purse.why(need.demand, held.choice))
+
+    def _lose(self, need: Need, held: Held, reason: str) -> None:
+        """What runs and cannot be booked."""
+        need.held.remove(held)
+        held.room.give_back(held.choice.way.resources, held.device)
+        self._send_away(need, held, reason)
+        need.aim()
 
     def _place(self, *, guaranteed: bool) -> None:
         """Everybody's first missing instance, then everybody's second; the tenant with the lowest share first."""
@@ -143,10 +160,12 @@ class _Planning:
                 heapq.heappush(heap, (self._purse.share(tenant), tenant))
 
     def _step(self, need: Need, guaranteed: bool) -> bool:
-        """Tries one missing instance. False: nothing is left to try in this pass."""
+        """Tries one missing instance, or everything that a cheaper footing takes. False: nothing is left to try in this
+        pass."""
+        if need.leaving:
+            return self._replace(need) if not guaranteed else False
         choice = need.missing[0]
-        tenant = need.demand.tenant
-        own = self._purse.guaranteed(tenant, choice)
+        own = self._purse.guaranteed(need.demand.tenant, choice)
         if guaranteed and not own:
             return False
         if self._start(need, choice, own):
@@ -158,27 +177,61 @@ class _Planning:
             self._let_go(need)
         return True
 
+    def _replace(self, need: Need) -> bool:
+        """All or nothing, and nobody else makes room for it: half a change would be dearer than none."""
+        started: list[Held] = []
+        for choice in need.missing:
+            held = self._book(need, choice)
+            if held is None:
+                for each in started:
+                    need.held.remove(each)
+                    self._release(need, each)
+                self._changes -= 2 * len(started)
+                need.banned.add(choice)
+                need.missing.clear()
+                need.leaving.clear()
+                return True
+            started.append(held)
+        need.missing.clear()
+        self._let_go(need)
+        return True
+
     def _start(self, need: Need, choice: Choice, own: bool) -> bool:
+        if self._book(need, choice) is not None:
+            return True
+        demand = need.demand
+        victims: Victims = []
+        if not self._purse.could_pay(demand, choice):
+            victims = self._holdings.quota_for(need, choice) if own else []
+        else:
+            victims = self._holdings.room_for(need, choice, own)
+        if not victims:
+            return False
+        for loser, held in victims:
+            self._drop(loser, held, self._taken_back(need, own))
+        # Quota and room may both have been lacking.
+        return self._start(need, choice, own)
+
+    def _book(self, need: Need, choice: Choice) -> Held | None:
         demand, resources = need.demand, choice.way.resources
-        if not self._purse.pay(demand, choice, spare=not own):
+        if not self._purse.pay(demand, choice):
             need.reason = self._purse.why(demand, choice)
-            return False
-        crowding = need.domains() if demand.spread > 1 else None
-        room = self._rooms.find(choice.kind, resources, crowding)
+            return None
+        room = self._rooms.find(choice.kind, resources, need.domains() if demand.spread > 1 else None)
         if room is None:
-            for loser, held in self._spares.room_from(self._purse, need, choice, own):
-                self._drop(loser, held, self._taken_back(need, own))
-                room = held.room
-        if room is None:
-            self._purse.give_back(demand, choice, spare=not own)
+            self._purse.give_back(demand, choice)
             need.reason = f"no {choice.kind.shape} node has room for it"
-            return False
-        held = Held(choice, room, room.device_for(resources) if resources.gpu_millis else None, None, True, not own)
+            return None
+        return self._put(need, choice, room)
+
+    def _put(self, need: Need, choice: Choice, room: Room) -> Held:
+        resources = choice.way.resources
+        held = Held(choice, room, room.device_for(resources) if resources.gpu_millis else None, None)
         room.take(resources, held.device)
         need.held.append(held)
-        if not own:
-            self._spares.add(need, held)
-        return True
+        self._holdings.add(need, held)
+        self._changes += 1
+        return held
 
     def _taken_back(self, need: Need, own: bool) -> str:
         tenant = need.demand.tenant
@@ -193,10 +246,9 @@ class _Planning:
 
     def _release(self, need: Need, held: Held) -> None:
         held.room.give_back(held.choice.way.resources, held.device)
-        if held.booked:
-            self._purse.give_back(need.demand, held.choice, spare=held.spare)
-        self._spares.discard(held)
-        self._gave_back = True
+        self._purse.give_back(need.demand, held.choice)
+        self._holdings.discard(need, held)
+        self._changes += 1
 
     def _let_go(self, need: Need) -> None:
         """Once it has what it needs, what it can do without goes."""
@@ -227,29 +279,10 @@ class _Planning:
             room = self._rooms.find_elsewhere(held.choice.kind, resources, domains)
             if room is None:
                 continue
-            held.room.give_back(resources, held.device)
-            self._gave_back = True
             self._send_away(need, held, "its model is to be spread over failure domains")
-            held.instance, held.room = None, room
-            held.device = room.device_for(resources) if resources.gpu_millis else None
-            room.take(resources, held.device)
+            need.held.remove(held)
+            held.room.give_back(resources, held.device)
+            self._holdings.discard(need, held)
+            self._put(need, held.choice, room)
             return True
         return False
-
-    def _again(self) -> bool:
-        """Tries what found no room once more, if room has been given back since."""
-        if not self._gave_back:
-            return False
-        self._gave_back = False
-        self._spares.look_again()
-        waiting = [need for need in self._needs if need.banned or need.missing]
-        for need in waiting:
-            need.banned.clear()
-            need.aim()
-        before = self._fingerprint(waiting)
-        self._place(guaranteed=True)
-        self._place(guaranteed=False)
-        return self._gave_back or before != self._fingerprint(waiting)
-
-    def _fingerprint(self, needs: Iterable[Need]) -> list[int]:
-        return [len(need.held) for need in needs]

@@ -174,27 +174,33 @@ def mix(found: Sequence[Choice], rate: float, minimum: int, maximum: int | None)
     """
     if rate <= 0 and minimum == 0:
         return Counter()
-    candidates = []
-    last = min(found, key=lambda choice: (choice.micros_per_hour, choice.order))
+    candidates: list[_Parts] = []
+    last = min(found, key=_by_price)
     for main in _undominated(found):
-        candidates.append(_with_rest(found, main, rate, minimum))
+        candidates.append(_with_rest(found, main, last, rate, minimum))
         candidates.append(_padded(main, last, rate, minimum))
     if maximum is not None:
         candidates += [_padded(each, last, rate, minimum) for each in found]
-        fitting = [each for each in candidates if each.total() <= maximum]
-        if not fitting:
+        candidates = [each for each in candidates if _total(each) <= maximum]
+        if not candidates:
             fastest = max(found, key=lambda choice: (choice.rate, -choice.micros_per_hour))
             return Counter({fastest: maximum})
-        candidates = fitting
-    return min(candidates, key=lambda each: (cost(each), each.total(), len(each)))
+    best = candidates[0] if len(candidates) == 1 else min(candidates, key=_merit)
+    counted: Counter[Choice] = Counter()
+    for choice, count in best:
+        counted[choice] += count
+    return counted
+
+
+_Parts = tuple[tuple[Choice, int], ...]
 
 
 def cost(counted: Counter[Choice]) -> int:
-    return sum(choice.micros_per_hour * count for choice, count in counted.items())
+    return sum([choice.micros_per_hour * count for choice, count in counted.items()])
 
 
 def serves(counted: Counter[Choice]) -> float:
-    return sum(choice.rate * count for choice, count in counted.items())
+    return sum([choice.rate * count for choice, count in counted.items()])
 
 
 def needed(rate: float, each: float) -> int:
@@ -202,34 +208,49 @@ def needed(rate: float, each: float) -> int:
     return max(1, math.ceil(rate / each - _EPSILON)) if rate > _EPSILON else 0
 
 
+def _by_price(choice: Choice) -> tuple[int, float]:
+    return (choice.micros_per_hour, -choice.rate)
+
+
+def _total(parts: _Parts) -> int:
+    return sum([count for _, count in parts])
+
+
+def _merit(parts: _Parts) -> tuple[int, int, int]:
+    """Money, then instances, then kinds of them."""
+    return (sum([choice.micros_per_hour * count for choice, count in parts]), _total(parts), len(parts))
+
+
 def _undominated(found: Sequence[Choice]) -> list[Choice]:
     """Those that no other beats in both price and rate; few, however many kinds there are."""
     kept: list[Choice] = []
-    for choice in sorted(found, key=lambda each: (each.micros_per_hour, -each.rate)):
+    for choice in sorted(found, key=_by_price):
         if not kept or choice.rate > kept[-1].rate:
             kept.append(choice)
     return kept
 
 
-def _with_rest(found: Sequence[Choice], main: Choice, rate: float, minimum: int) -> Counter[Choice]:
-    """As many of `main` as are full, and the cheapest that serves the rest."""
+def _with_rest(found: Sequence[Choice], main: Choice, last: Choice, rate: float, minimum: int) -> _Parts:
+    """As many of `main` as are full, the cheapest that serves the rest, and the cheapest of all for the minimum."""
     count = 0 if main.rate == UNMEASURED else math.floor(rate / main.rate + _EPSILON)
     rest = rate - count * main.rate if count else rate
-    counted = Counter({main: count}) if count else Counter()
-    if rest > _EPSILON * max(1.0, rate):
-        enough = [each for each in found if each.rate >= rest - _EPSILON * max(1.0, rate)]
-        counted[min(enough, key=lambda each: (each.micros_per_hour, each.order)) if enough else main] += 1
-    if (short := minimum - counted.total()) > 0:
-        counted[min(found, key=lambda each: (each.micros_per_hour, each.order))] += short
-    return counted
+    parts: list[tuple[Choice, int]] = [(main, count)] if count else []
+    slack = _EPSILON * max(1.0, rate)
+    if rest > slack:
+        enough = [each for each in found if each.rate >= rest - slack]
+        parts.append((min(enough, key=_by_price) if enough else main, 1))
+        count += 1
+    if count < minimum:
+        parts.append((last, minimum - count))
+    return tuple(parts)
 
 
-def _padded(main: Choice, last: Choice, rate: float, minimum: int) -> Counter[Choice]:
+def _padded(main: Choice, last: Choice, rate: float, minimum: int) -> _Parts:
     """The fewest of `main` with which the cheapest instance may make up the minimum."""
     count = needed(rate, main.rate)
-    if minimum > 0 and main.rate > last.rate and count < minimum:
+    if count < minimum and main.rate > last.rate:
         count = min(count, needed(rate - minimum * last.rate, main.rate - last.rate))
-    counted = Counter({main: count}) if count else Counter()
-    if (short := minimum - counted.total()) > 0:
-        counted[last] += short
-    return counted
+    parts: list[tuple[Choice, int]] = [(main, count)] if count else []
+    if count < minimum:
+        parts.append((last, minimum - count))
+    return tuple(parts)

@@ -19,16 +19,12 @@ class Held:
 
     Attributes:
         instance: None: it is to start.
-        booked: it counts in its tenant's quota.
-        spare: it is beyond what its tenant is guaranteed: others may need it more.
     """
 
     choice: Choice
     room: Room
     device: int | None
     instance: Instance | None
-    booked: bool = False
-    spare: bool = False
 
     @property
     def age(self) -> tuple[float, str]:
@@ -49,7 +45,7 @@ class Need:
     held: what it has, or is to have.
     missing: what it should have beside that.
     banned: choices that had no room or quota when last tried.
-    leaving: of what it has, what goes first once something cheaper is in its place.
+    leaving: of what it has, what goes once all that is cheaper is in its place.
     reason: why the last of `banned` was.
     """
 

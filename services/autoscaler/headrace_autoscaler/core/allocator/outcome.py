@@ -58,7 +58,7 @@ def put_in_order(outcome: Outcome) -> Plan:
         starting = [held for held in need.held if held.instance is None]
         leaving = by_need.get(id(need), [])
         if starting and leaving:
-            starting, leaving = _unmoved(starting, leaving)
+            starting, leaving = _unmoved(need, starting, leaving)
         for held in starting:
             gone = _replaced_by(held, leaving)
             if gone is not None:
@@ -73,20 +73,24 @@ def put_in_order(outcome: Outcome) -> Plan:
     return Plan((*at_once, *stops, *later), tuple(_refusals(outcome.needs)), total, idle)
 
 
-def _unmoved(starting: list[Held], leaving: list[Gone]) -> tuple[list[Held], list[Gone]]:
+def _unmoved(need: Need, starting: list[Held], leaving: list[Gone]) -> tuple[list[Held], list[Gone]]:
     """Without what was sent away and then found its own place free again."""
     left = list(leaving)
     new: list[Held] = []
     for held in starting:
-        for gone in left:
-            it = gone.instance
-            if (it.node, it.way, it.device) == (held.room.node.id, held.choice.way.name, held.device):
-                held.instance = it
-                left.remove(gone)
-                break
-        else:
+        same = next((gone for gone in left if _is_same(need, held, gone.instance)), None)
+        if same is None:
             new.append(held)
+        else:
+            held.instance = same.instance
+            left.remove(same)
     return new, left
+
+
+def _is_same(need: Need, held: Held, instance: Instance) -> bool:
+    way = held.choice.way
+    planned = (need.demand.tenant, way.name, way.resources, held.room.node.id, held.device)
+    return planned == (instance.tenant, instance.way, instance.resources, instance.node, instance.device)
 
 
 def _replaced_by(held: Held, leaving: Sequence[Gone]) -> Gone | None:
@@ -154,12 +158,11 @@ class _Now:
         node, tenant = held.room.node.id, need.demand.tenant
         room = self._rooms.get(node)
         waits_for: list[Instance] = []
-        if room is not None:
-            if not _take(room, held):
-                waits_for += self._on_node[node]
-        if self._purse is not None and tenant in self._of_tenant:
-            if not self._purse.pay(need.demand, held.choice):
-                waits_for += [each for each in self._of_tenant[tenant] if each not in waits_for]
+        if room is not None and not _take(room, held):
+            waits_for += self._on_node[node]
+        purse = self._purse if tenant in self._of_tenant else None
+        if purse is not None and not purse.pay(need.demand, held.choice):
+            waits_for += [each for each in self._of_tenant[tenant] if each not in waits_for]
         return tuple(each.id for each in waits_for)
 
     def _fill(self, outcome: Outcome) -> None:

@@ -8,6 +8,9 @@ from headrace_autoscaler.core.quota import Amounts, Dimension, QuotaTree
 from headrace_autoscaler.domain import Resources
 
 _COUNT = len(Dimension)
+_HELD = 4
+"""The first dimensions: what an instance holds of a node."""
+_NONE: tuple[int | None, ...] = (None,) * _COUNT
 
 
 class Purse:
@@ -21,8 +24,8 @@ class Purse:
         self._amounts: dict[tuple[Resources, int], Amounts] = {}
         self._weights = {quota.name: quota.weight for quota in snapshot.tenants}
         self._nominal = {quota.name: quota.nominal.units for quota in snapshot.tenants}
-        self._spare: dict[str, list[int]] = {}
         self._whole = _sum_of(snapshot)
+        self._used: dict[str, list[int]] = {}
         self._shares: dict[str, float] = {}
 
     def guaranteed(self, tenant: str, choice: Choice) -> bool:
@@ -35,25 +38,57 @@ class Purse:
             nominal[place] is not None for place, _ in amounts.present if place < Dimension.CONCURRENCY
         ) and self._tree.within_nominal(tenant, amounts)
 
-    def pay(self, demand: Demand, choice: Choice, *, spare: bool = False) -> bool:
+    def pay(self, demand: Demand, choice: Choice) -> bool:
         """Books it if every limit allows."""
         amounts = self._amounts_of(choice)
         if not self._tree.fits(demand.tenant, demand.model, amounts):
             return False
         self._tree.take(demand.tenant, demand.model, amounts)
-        if spare:
-            self._hold(demand.tenant, choice, 1)
+        self._hold(demand.tenant, choice, 1)
         return True
+
+    def could_pay(self, demand: Demand, choice: Choice) -> bool:
+        return self._tree.fits(demand.tenant, demand.model, self._amounts_of(choice))
 
     def take(self, tenant: str, model: str, resources: Resources, kind: Kind | None) -> None:
         """Books what runs, whether or not it is within the limits. Without a node it costs nothing."""
         price = part_of(resources, kind) if kind else 0
         self._tree.take(tenant, model, self._amounts_for(resources, price))
 
-    def give_back(self, demand: Demand, choice: Choice, *, spare: bool) -> None:
+    def give_back(self, demand: Demand, choice: Choice) -> None:
         self._tree.give_back(demand.tenant, demand.model, self._amounts_of(choice))
-        if spare:
-            self._hold(demand.tenant, choice, -1)
+        self._hold(demand.tenant, choice, -1)
+
+    def lenders_due(self, demand: Demand, choice: Choice) -> dict[str, set[int]]:
+        """Who has borrowed what this needs of the tenant's own, by borrower and place of the dimension."""
+        due: dict[str, set[int]] = {}
+        for each in self._tree.reclaims(demand.tenant, demand.model, self._amounts_of(choice)):
+            due.setdefault(each.borrower, set()).add(int(each.amount.dimension))
+        return due
+
+    def shortage(self, demand: Demand, choice: Choice) -> dict[int, int]:
+        """By place of the dimension, how much the cohort lacks for it."""
+        refusal = self._tree.refusal(demand.tenant, demand.model, self._amounts_of(choice))
+        if refusal is None or not refusal.reclaimable:
+            return {}
+        return {int(each.missing.dimension): each.missing.units for each in refusal.bindings}
+
+    def may_lose(self, tenant: str, less: list[int], choice: Choice) -> bool:
+        """The tenant, with so much less already, is still over its guarantee in something that this instance holds."""
+        used = self._used.get(tenant)
+        if used is None:
+            return False
+        nominal = self._nominal.get(tenant, _NONE)
+        for place, units in self._amounts_of(choice).present:
+            if place < Dimension.CONCURRENCY and units:
+                limit = nominal[place]
+                if limit is None or used[place] - less[place] > limit:
+                    return True
+        return False
+
+    def units(self, choice: Choice) -> tuple[int, ...]:
+        """CPU, memory, GPU and GPU memory of one instance."""
+        return self._amounts_of(choice).units[:_HELD]
 
     def why(self, demand: Demand, choice: Choice) -> str:
         """Which limit refuses it."""
@@ -68,15 +103,16 @@ class Purse:
         return self._shares.get(tenant, 0.0)
 
     @property
-    def highest_share(self) -> float:
-        return max(self._shares.values(), default=0.0)
+    def richest(self) -> str:
+        """The tenant with the highest share; empty: nobody holds anything."""
+        return max(self._shares, key=lambda tenant: (self._shares[tenant], tenant), default="")
 
     def share_with(self, tenant: str, choice: Choice, change: int) -> float:
         """Its share with one more (1) or one less (-1) of these."""
-        held = list(self._spare.get(tenant, (0, 0, 0, 0)))
-        for place, units in enumerate(self._amounts_of(choice).units[:4]):
-            held[place] += change * units
-        return self._share_of(tenant, held)
+        used = list(self._used.get(tenant, (0,) * _HELD))
+        for place, units in enumerate(self.units(choice)):
+            used[place] += change * units
+        return self._share_of(tenant, used)
 
     def weight_of(self, choice: Choice) -> float:
         """Its dominant share of its node: the larger are placed first."""
@@ -84,14 +120,20 @@ class Purse:
         return choice.micros_per_hour / kind.micros_per_hour if kind.micros_per_hour else 0.0
 
     def _hold(self, tenant: str, choice: Choice, sign: int) -> None:
-        held = self._spare.setdefault(tenant, [0, 0, 0, 0])
-        for place, units in enumerate(self._amounts_of(choice).units[:4]):
-            held[place] += sign * units
-        self._shares[tenant] = self._share_of(tenant, held)
+        used = self._used.setdefault(tenant, [0] * _HELD)
+        for place, units in self._amounts_of(choice).present:
+            if place < _HELD:
+                used[place] += sign * units
+        self._shares[tenant] = self._share_of(tenant, used)
 
-    def _share_of(self, tenant: str, held: list[int]) -> float:
-        shares = (units / whole for units, whole in zip(held, self._whole, strict=True) if whole)
-        return max(shares, default=0.0) / self._weights.get(tenant, 1.0)
+    def _share_of(self, tenant: str, used: list[int]) -> float:
+        nominal = self._nominal.get(tenant, _NONE)
+        share = 0.0
+        for place, whole in enumerate(self._whole):
+            beyond = used[place] - (nominal[place] or 0)
+            if beyond > 0 and whole:
+                share = max(share, beyond / whole)
+        return share / self._weights.get(tenant, 1.0)
 
     def _amounts_of(self, choice: Choice) -> Amounts:
         return self._amounts_for(choice.way.resources, choice.micros_per_hour)
