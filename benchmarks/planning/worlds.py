@@ -14,7 +14,6 @@ from headrace_autoscaler.core.allocator import (
     Plan,
     Snapshot,
     Start,
-    Stop,
     Way,
 )
 from headrace_autoscaler.core.quota import Amount, Bounds, Dimension, TenantQuota
@@ -24,8 +23,6 @@ GIB = 1 << 30
 TENANTS = 200
 COHORTS = 20
 MODELS_PER_NODE = 5
-RATE = 60.0
-"""Requests per second of an active model, on average (exponentially distributed)."""
 KINDS = (
     Kind("c5.xlarge", CapacityClass.ON_DEMAND, Resources(4000, 8 * GIB), 170_000),
     Kind("c5.2xlarge", CapacityClass.ON_DEMAND, Resources(8000, 16 * GIB), 340_000),
@@ -35,15 +32,16 @@ KINDS = (
 ZONES = ("zone-a", "zone-b", "zone-c")
 
 
-def world(models: int, active: float) -> Snapshot:
+def world(models: int, active: float, rate: float) -> Snapshot:
     """Args:
     active: share of the models that have demand; the others are at zero.
+    rate: mean requests per second of those (exponentially distributed).
     """
     chance = random.Random(7)
     nodes = tuple(
         Node(f"n{number}", KINDS[number % len(KINDS)], ZONES[number % 3]) for number in range(models // MODELS_PER_NODE)
     )
-    demands = tuple(_demand(number, chance.random() < active, chance) for number in range(models))
+    demands = tuple(_demand(number, rate if chance.random() < active else 0.0, chance) for number in range(models))
     return Snapshot(demands, (), nodes, _tenants(nodes))
 
 
@@ -59,12 +57,7 @@ def carried_out(before: Snapshot, plan: Plan) -> Snapshot:
     return replace(before, instances=instances)
 
 
-def changed(before: Snapshot, plan: Plan) -> int:
-    """Actions besides stops."""
-    return sum(not isinstance(each, Stop) for each in plan.actions)
-
-
-def _demand(number: int, active: bool, chance: random.Random) -> Demand:
+def _demand(number: int, mean_rate: float, chance: random.Random) -> Demand:
     """Every model has been measured by itself, in two or three ways."""
     base_us = chance.randint(2_000, 20_000)
     ways = [
@@ -73,7 +66,7 @@ def _demand(number: int, active: bool, chance: random.Random) -> Demand:
     ]
     if number % 10 == 0:
         ways.append(_way("half a gpu", Resources(500, 2 * GIB, 500, 6 * GIB), base_us // 8))
-    rate = chance.expovariate(1 / RATE) if active else 0.0
+    rate = chance.expovariate(1 / mean_rate) if mean_rate else 0.0
     tenant = f"t{number % TENANTS}"
     spot, spread = number % 4 == 0, 2 if number % 20 == 0 else 1
     return Demand(f"m{number}", tenant, rate, tuple(ways), slo_s=0.2, tolerates_spot=spot, spread=spread)

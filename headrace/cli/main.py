@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from headrace.cli import inference, mesh, models, tenants
+from headrace.cli import plan as planning
 from headrace.cli.commands import Command, Group
 from headrace.cli.problems import UsageProblem
 from headrace.errors import HeadraceError
@@ -36,6 +37,7 @@ app.command("infer", cls=Command)(inference.infer)
 app.add_typer(tenants.app, name="tenant")
 app.command("usage", cls=Command)(mesh.usage)
 app.command("apply", cls=Command)(models.apply)
+app.command("plan", cls=Command)(planning.plan)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

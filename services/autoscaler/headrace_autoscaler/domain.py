@@ -88,6 +88,9 @@ class ModelSpec:
     cache_ttl_s: float | None = None
     instance_concurrency: int | None = None
     padding: tuple[tuple[str, float], ...] = ()
+    tolerates_spot: bool = False
+    spread: int = 1
+    gpu_architectures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +255,23 @@ class DeployFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class TrafficView:
+    """What came for a model since the autoscaler started. Rates are requests per second.
+
+    Attributes:
+        requests: answered, by an engine or without one.
+        cache_hits: of them, those without an execution of their own.
+        mean_rate: since the first one.
+        busiest_rate: of the busiest minute.
+    """
+
+    requests: int = 0
+    cache_hits: int = 0
+    mean_rate: float = 0.0
+    busiest_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelView:
     """What the fleet knows of a model right now.
 
@@ -267,6 +287,7 @@ class ModelView:
     queued: int = 0
     in_flight: int = 0
     requests: int = 0
+    traffic: TrafficView = TrafficView()
 
 
 @dataclass(frozen=True, slots=True)

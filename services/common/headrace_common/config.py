@@ -104,6 +104,7 @@ class AutoscalerConfig(_Section):
     max_artifact_bytes: int = Field(16 * 1024 * MIB, ge=MIB, description="Largest artifact.")
     price_per_cpu_hour: str = Field("0.0425", description="Money per CPU and hour of the local machine.")
     currency: str = Field("USD", description="Currency of every price.")
+    catalog: str = Field("", description="TOML file of your shapes and rates; empty: those that come with headrace.")
 
 
 class RunnerConfig(_Section):

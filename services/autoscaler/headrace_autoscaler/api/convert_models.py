@@ -61,6 +61,12 @@ def model_pb(model: Model, view: ModelView, failure: DeployFailure | None) -> mo
         ),
         decisions=[_decision(decision) for decision in view.decisions],
         last_failure=_failure(failure),
+        traffic=models_pb2.Traffic(
+            requests=view.traffic.requests,
+            cache_hits=view.traffic.cache_hits,
+            mean_rate=view.traffic.mean_rate,
+            busiest_rate=view.traffic.busiest_rate,
+        ),
     )
 
 
@@ -110,6 +116,7 @@ def _version(revision: Revision) -> models_pb2.ModelVersion:
         shown.signature.CopyFrom(_signature(revision.loaded.signature))
         shown.max_batch_size = revision.loaded.max_batch_size
         shown.batching = revision.loaded.batching
+        shown.profile_us.update(revision.loaded.profile_us)
     return shown
 
 

@@ -171,6 +171,7 @@ class RunnerFleet:
             queued=queued,
             in_flight=in_flight,
             requests=requests,
+            traffic=self._demand.traffic.view(model, self._parts.clock.monotonic()),
         )
 
     def overview(self) -> FleetView:

@@ -113,8 +113,8 @@ class _Planning:
             held.room.take(held.choice.way.resources, held.device)
 
     def _keep(self) -> None:
-        """Of what runs, all stays that its tenant may have: what is guaranteed to it first, the longest-running of that;
-        then what is beyond, by dominant share."""
+        """Of what runs, all stays that its tenant may have: what is guaranteed to it first, the longest-running of
+        that; then what is beyond, by dominant share."""
         waiting: list[tuple[Need, Held]] = []
         for tenant in sorted(self._by_tenant):
             running = [(need, held) for need in self._by_tenant[tenant] for held in need.held]

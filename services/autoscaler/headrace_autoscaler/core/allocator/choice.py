@@ -164,7 +164,7 @@ class Market:
 
 
 def mix(found: Sequence[Choice], rate: float, minimum: int, maximum: int | None) -> Counter[Choice]:
-    """How many of which, in all at least `minimum` and serving `rate`, as cheaply as it looks among two kinds at a time.
+    """How many of which, in all at least `minimum` and serving `rate`, as cheaply as it looks among two at a time.
 
     Without a maximum it costs at most the cheapest possible plus one instance, or plus two where the minimum binds: the
     linear programme has an optimum of one (two) kinds, which is rounded up.

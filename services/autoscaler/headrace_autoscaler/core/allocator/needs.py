@@ -117,7 +117,7 @@ class Need:
         return len(self.held) < demand.minimum or self.served < demand.rate * (1 - _SLACK) - _SLACK
 
     def dispensable(self) -> list[Held]:
-        """What it can do without once nothing is missing any more; the dearest first, of equals whoever goes easiest."""
+        """What it can do without once nothing is missing any more: the dearest first, then whoever goes easiest."""
         demand = self.demand
         count, served = len(self.held), self.served
         if not count:

@@ -96,7 +96,8 @@ class Purse:
         if refusal is None:
             return "its quota had no room when it was tried"
         first = refusal.first
-        return f"{first.kind} of '{first.owner}': {first.limit.dimension.key} {first.limit}, of which {first.used} are used"
+        limit = f"{first.limit.dimension.key} {first.limit}"
+        return f"{first.kind} of '{first.owner}': {limit}, of which {first.used} are used"
 
     def share(self, tenant: str) -> float:
         """Of all nodes, what the tenant holds beyond its guarantee, by its dominant dimension, over its weight."""

@@ -68,8 +68,8 @@ class Holdings:
         """Whose going makes room on one node; empty: nobody's.
 
         Args:
-            own: it is the tenant's own that it asks for. Otherwise it takes one instance at most, and only from the tenant
-                with the highest share, which is not below its own afterwards: so the two never take turns.
+            own: it is the tenant's own that it asks for. Otherwise it takes one instance at most, and only from the
+                tenant with the highest share, which is not below its own afterwards: so the two never take turns.
         """
         return self._for_own(need, choice) if own else self._for_spare(need, choice)
 

@@ -1,9 +1,9 @@
 """What is left on each node, and the first node where something fits.
 
-First fit over nodes of a kind, the fullest first, larger things before smaller ones (first fit decreasing: D. S. Johnson,
-"Near-optimal bin packing algorithms", MIT 1973). What fitted nowhere up to a node will not fit there later, so that a
-search goes on where the last one for as much ended; a node that gets room again is looked at again. In all that is
-linear in nodes and instances for every size class of instances.
+First fit over nodes of a kind, the fullest first, larger things before smaller ones (first fit decreasing: D. S.
+Johnson, "Near-optimal bin packing algorithms", MIT 1973). What fitted nowhere up to a node will not fit there later, so
+that a search goes on where the last one for as much ended; a node that gets room again is looked at again. In all that
+is linear in nodes and instances for every size class of instances.
 """
 
 from __future__ import annotations
