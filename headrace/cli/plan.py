@@ -18,6 +18,8 @@ from headrace.errors import FailedPrecondition
 if TYPE_CHECKING:
     from headrace.v1 import models_pb2
 
+_ENOUGH_REQUESTS = 100
+
 
 def plan(
     name: Annotated[
@@ -117,9 +119,14 @@ def _way(model: models_pb2.Model) -> dict[str, Any]:
     held = model.spec.resources
     if not version.profile_us:
         raise FailedPrecondition(f"model '{model.name}' has no measured profile yet: it is measured when it is loaded")
+    latency_us = dict(version.profile_us)
+    traffic = model.traffic
+    if traffic.requests - traffic.cache_hits >= _ENOUGH_REQUESTS and traffic.mean_batch:
+        # Many executions say more than the one that a load times, on a machine that may have been busy.
+        latency_us[max(1, round(traffic.mean_batch))] = max(1, traffic.mean_execution.ToMicroseconds())
     way: dict[str, Any] = {
         "name": model.name,
-        "latency_us": {str(rows): version.profile_us[rows] for rows in sorted(version.profile_us)},
+        "latency_us": {str(rows): latency_us[rows] for rows in sorted(latency_us)},
     }
     fields = ("cpu", "memory", "gpu", "gpu_memory")
     return way | {field: getattr(held, field) for field in fields if held.HasField(field)}

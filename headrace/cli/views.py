@@ -37,6 +37,8 @@ def model_view(model: models_pb2.Model) -> dict[str, Any]:
             "cache_hits": model.traffic.cache_hits,
             "mean_rate": round(model.traffic.mean_rate, 3),
             "busiest_rate": round(model.traffic.busiest_rate, 3),
+            "mean_batch": round(model.traffic.mean_batch, 3),
+            "mean_execution_ms": _millis(model.traffic.mean_execution),
         },
         "last_failure": {"at": moment(failure.at), "reason": failure.reason}
         if model.HasField("last_failure")

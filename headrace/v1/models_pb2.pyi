@@ -213,16 +213,20 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., spec: _Optional[_Union[ModelSpec, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cold_starts: _Optional[_Union[ColdStarts, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., last_failure: _Optional[_Union[DeployFailure, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ...) -> None: ...
 
 class Traffic(_message.Message):
-    __slots__ = ("requests", "cache_hits", "mean_rate", "busiest_rate")
+    __slots__ = ("requests", "cache_hits", "mean_rate", "busiest_rate", "mean_batch", "mean_execution")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
     MEAN_RATE_FIELD_NUMBER: _ClassVar[int]
     BUSIEST_RATE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_BATCH_FIELD_NUMBER: _ClassVar[int]
+    MEAN_EXECUTION_FIELD_NUMBER: _ClassVar[int]
     requests: int
     cache_hits: int
     mean_rate: float
     busiest_rate: float
-    def __init__(self, requests: _Optional[int] = ..., cache_hits: _Optional[int] = ..., mean_rate: _Optional[float] = ..., busiest_rate: _Optional[float] = ...) -> None: ...
+    mean_batch: float
+    mean_execution: _duration_pb2.Duration
+    def __init__(self, requests: _Optional[int] = ..., cache_hits: _Optional[int] = ..., mean_rate: _Optional[float] = ..., busiest_rate: _Optional[float] = ..., mean_batch: _Optional[float] = ..., mean_execution: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
     __slots__ = ("version", "revision", "state", "signature", "max_batch_size", "batching", "artifact", "size_bytes", "engine", "deployed_at", "profile_us")

@@ -84,7 +84,7 @@ WHOLE = 'name = "x"\ncpu = "2"\nmemory = "4Gi"\non_demand = "0.1"\n'
         pytest.param("[[shape]]\nname='x'\ncpu = '0'\nmemory = '1Gi'\non_demand = '1'", ["more than 0"], id="nothing"),
         pytest.param("[[shape]]\nname='x'\ncpu = '1'\nmemory = '1Gi'", ["on_demand", "missing"], id="no price"),
         pytest.param(f"[[shape]]\n{WHOLE}spot = 0.1", ["spot", "as text", "0.1"], id="a float is not exact"),
-        pytest.param(f"[[shape]]\n{WHOLE}gpus = 1", ["gpus, gpu_memory and gpu_architecture together"], id="half a GPU"),
+        pytest.param(f"[[shape]]\n{WHOLE}gpus = 1", ["gpus, gpu_memory and gpu_architecture"], id="half a GPU"),
         pytest.param(
             f"[[shape]]\n{WHOLE}gpus = 1\ngpu_memory = '8Gi'\ngpu_architecture = 'T4'", ["sm_75", "'T4'"],
             id="architecture",

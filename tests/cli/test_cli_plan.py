@@ -30,6 +30,9 @@ MODEL = models_pb2.Model(
         "response_cache": True,
     },
 )
+SERVED = models_pb2.Model()
+SERVED.CopyFrom(MODEL)
+SERVED.traffic.MergeFrom(models_pb2.Traffic(mean_batch=1.2, mean_execution={"nanos": 4_000_000}))
 QUICK = models_pb2.Model(
     name="ocr-int8",
     versions=[{"version": "1", "state": models_pb2.VERSION_STATE_SERVING, "profile_us": {1: 2_000}}],
@@ -39,7 +42,7 @@ QUICK = models_pb2.Model(
 
 @pytest.fixture
 def models(mesh: Any) -> None:
-    known = {"ocr": MODEL, "ocr-int8": QUICK, "new": models_pb2.Model(name="new")}
+    known = {"ocr": MODEL, "ocr-int8": QUICK, "served": SERVED, "new": models_pb2.Model(name="new")}
     mesh.on(methods.GET_MODEL, lambda request: models_pb2.GetModelResponse(model=known[request.name]))
 
 
@@ -54,6 +57,12 @@ def test_a_model_of_the_mesh_is_planned_with_what_was_measured_of_it(run: Run) -
     assert (best["shape"], best["instances"], best["nodes"]) == ("c5.large", 2, 1)
     shares = {each["name"]: each["share_of_work"] for each in found["savings"]}
     assert shares == {"batching": 0.5, "response cache": 0.25, "quantised variant": 0.6}
+
+
+@pytest.mark.usefixtures("models")
+def test_what_many_requests_took_goes_before_what_the_load_timed(run: Run) -> None:
+    found = json.loads(run("plan", "served", "--json").out)
+    assert found["options"][0]["rate_each"] == 175.0, "1 row in 4 ms, 70 % busy; the load said 10 ms"
 
 
 @pytest.mark.usefixtures("models")

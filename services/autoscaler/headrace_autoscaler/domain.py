@@ -263,12 +263,16 @@ class TrafficView:
         cache_hits: of them, those without an execution of their own.
         mean_rate: since the first one.
         busiest_rate: of the busiest minute.
+        mean_batch: rows per batch that was executed; 0: none was.
+        mean_execution_s: what such a batch took.
     """
 
     requests: int = 0
     cache_hits: int = 0
     mean_rate: float = 0.0
     busiest_rate: float = 0.0
+    mean_batch: float = 0.0
+    mean_execution_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

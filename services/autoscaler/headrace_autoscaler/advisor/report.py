@@ -103,15 +103,19 @@ def _footing(advice: Advice) -> Iterator[str]:
     if footing is None or best is None:
         return
     yield ""
-    yield f"serverless or reserved, on a part of a {best.shape} that other models share"
+    yield f"serverless or reserved, on parts of a {best.shape} that other models share"
     rows = [("", "serverless", f"{format_price(footing.serverless_micros_per_hour)} per hour at the average rate")]
     if footing.reserved_micros_per_hour is None:
         rows.append(("", "reserved", "the catalogue has no price for it"))
     else:
-        rows.append(("", "reserved", f"{format_price(footing.reserved_micros_per_hour)} per hour, used or not"))
+        rows.append(
+            ("", "reserved", f"{format_price(footing.reserved_micros_per_hour)} per hour for the most, used or not")
+        )
     if footing.break_even_rate:
         rate = footing.break_even_rate
-        words = f"{rate:.3g} requests per second ({rate * 3600:,.0f} per hour): below it serverless is cheaper"
+        words = (
+            f"{rate:.3g} requests per second ({rate * 3600:,.0f} per hour): from there one reserved instance is cheaper"
+        )
         rows.append(("", "break-even", words))
     rows.append(("", "cheaper now", footing.better))
     yield from _table((), rows)

@@ -66,6 +66,8 @@ def model_pb(model: Model, view: ModelView, failure: DeployFailure | None) -> mo
             cache_hits=view.traffic.cache_hits,
             mean_rate=view.traffic.mean_rate,
             busiest_rate=view.traffic.busiest_rate,
+            mean_batch=view.traffic.mean_batch,
+            mean_execution=duration(view.traffic.mean_execution_s),
         ),
     )
 

@@ -24,6 +24,9 @@ class _Counted:
     arrivals: int = 0
     answered: int = 0
     cache_hits: int = 0
+    rows: int = 0
+    bundles: int = 0
+    execution_us: int = 0
 
 
 class TrafficBook:
@@ -46,6 +49,9 @@ class TrafficBook:
             counted.arrivals += arrivals
             counted.answered += entry.answered
             counted.cache_hits += entry.cache_hits
+            counted.rows += entry.counts.rows
+            counted.bundles += entry.counts.bundles
+            counted.execution_us += entry.counts.service_time_us
 
     def view(self, model: str, now: float) -> TrafficView:
         counted = self._models.get(model)
@@ -59,6 +65,8 @@ class TrafficBook:
             cache_hits=counted.cache_hits,
             mean_rate=counted.arrivals / since_s,
             busiest_rate=max(counted.busiest / _MINUTE_S, this_minute),
+            mean_batch=counted.rows / counted.bundles if counted.bundles else 0.0,
+            mean_execution_s=counted.execution_us / counted.bundles / 1e6 if counted.bundles else 0.0,
         )
 
     def keep_only(self, models: set[str]) -> None:

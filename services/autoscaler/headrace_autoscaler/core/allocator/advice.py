@@ -319,6 +319,8 @@ def _variant(question: Question, catalog: Catalog, best: Option) -> Saving:
         return Saving("quantised variant", 0, 0.0, "no variant meets the objective on any shape")
     saved = best.micros_per_hour - cheapest.micros_per_hour
     share = 1.0 - _per_request(cheapest) / _per_request(best) if best.instance_micros_per_hour else 0.0
+    if share <= 0:
+        return Saving("quantised variant", saved, share, f"'{cheapest.way}', as measured, is no faster for its money")
     why = f"'{cheapest.way}' as measured, on {cheapest.shape}; whether its answers are good enough is yours to say"
     return Saving("quantised variant", saved, share, why)
 
