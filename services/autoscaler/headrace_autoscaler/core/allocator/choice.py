@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from headrace_autoscaler.core.allocator.catalog import CapacityClass
 from headrace_autoscaler.core.allocator.types import Demand, Kind, Way
+from headrace_autoscaler.core.quota import Amounts, Dimension
 from headrace_autoscaler.domain import Resources
 
 UNMEASURED = math.inf
@@ -26,6 +27,7 @@ SUPPORTED = {
 """GPU architectures by engine. What is not named here runs on any. TensorRT 10.13's support matrix; TensorRT-RTX 1.2's
 builder: neither has sm_70 (V100)."""
 _EPSILON = 1e-9
+_NO_AMOUNTS = Amounts()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +38,7 @@ class Choice:
         rate: requests per second that it sustains within the objective; infinite: not measured.
         rows: of the batches that this takes; 0: not measured.
         micros_per_hour: of the instance.
+        amounts: what it takes of a quota.
     """
 
     way: Way
@@ -43,6 +46,7 @@ class Choice:
     rate: float
     rows: int
     micros_per_hour: int
+    amounts: Amounts = _NO_AMOUNTS
 
     @property
     def order(self) -> tuple[float, int, str, str]:
@@ -128,12 +132,20 @@ def part_of(needs: Resources, kind: Kind) -> int:
     return dearest
 
 
+def amounts_of_part(needs: Resources, micros_per_hour: int) -> Amounts:
+    """What an instance at this price takes of a quota."""
+    units = [0] * len(Dimension)
+    units[:4] = (needs.cpu_millicores, needs.memory_bytes, needs.gpu_millis, needs.gpu_memory_bytes)
+    units[Dimension.MONEY_PER_HOUR] = micros_per_hour
+    return Amounts(tuple(units))
+
+
 class Market:
     """Kinds of nodes that there are, and what an instance costs on each; remembers what it has worked out."""
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self._kinds = sorted(set(kinds), key=lambda kind: (kind.micros_per_hour, kind.shape, kind.capacity_class))
-        self._offers: dict[tuple[object, ...], list[tuple[Kind, int]]] = {}
+        self._offers: dict[tuple[object, ...], list[tuple[Kind, int, Amounts]]] = {}
 
     def choices(self, demand: Demand) -> list[Choice]:
         """What may be, the cheapest request first. Ways that meet the objective go before those that cannot."""
@@ -141,7 +153,8 @@ class Market:
         ways = [way for way in demand.ways if meets(way, demand.slo_s)] or demand.ways
         for way in ways:
             rate, rows = _sustained(way.profile_us, demand.slo_s)
-            found += [Choice(way, kind, rate, rows, part) for kind, part in self._offered(demand, way)]
+            for kind, part, amounts in self._offered(demand, way):
+                found.append(Choice(way, kind, rate, rows, part, amounts))
         if len(found) > 1:
             found.sort(key=lambda choice: choice.order)
         return found
@@ -153,12 +166,14 @@ class Market:
         reasons = {kind.shape: refusal(demand, way, kind) for way in demand.ways for kind in self._kinds}
         return "no kind of node may run it: " + "; ".join(f"{shape}: {why}" for shape, why in reasons.items())
 
-    def _offered(self, demand: Demand, way: Way) -> list[tuple[Kind, int]]:
+    def _offered(self, demand: Demand, way: Way) -> list[tuple[Kind, int, Amounts]]:
         key = (way.resources, way.shape, way.architecture, demand.engine, demand.tolerates_spot, demand.architectures)
         offers = self._offers.get(key)
         if offers is None:
             offers = self._offers[key] = [
-                (kind, part_of(way.resources, kind)) for kind in self._kinds if not refusal(demand, way, kind)
+                (kind, part := part_of(way.resources, kind), amounts_of_part(way.resources, part))
+                for kind in self._kinds
+                if not refusal(demand, way, kind)
             ]
         return offers
 

@@ -76,13 +76,16 @@ class Need:
             return
         left = demand.rate - self.served
         enough = left <= _SLACK * max(1.0, demand.rate)
+        now = sum([each.choice.micros_per_hour for each in self.held])
+        if enough and have >= demand.minimum and now <= WORTH_A_RESIZE * self.found[0].order[0] * demand.rate:
+            # Nothing serves a request for less than the first choice: no mix could be worth a resize.
+            return
         more: Counter[Choice] = Counter()
         if not enough or have < demand.minimum:
             most = None if demand.maximum is None else max(0, demand.maximum - have)
             if most != 0:
                 more = choosing.mix(allowed, max(0.0, 0.0 if enough else left), max(0, demand.minimum - have), most)
         ideal = choosing.mix(allowed, demand.rate, demand.minimum, demand.maximum)
-        now = sum(each.choice.micros_per_hour for each in self.held)
         short = self.served + choosing.serves(more) < choosing.serves(ideal) - _SLACK and self._short_with(more)
         if short or now + choosing.cost(more) > WORTH_A_RESIZE * choosing.cost(ideal) + _SLACK:
             more = self._replace(ideal)
@@ -107,7 +110,7 @@ class Need:
 
     @property
     def served(self) -> float:
-        return sum(each.choice.rate for each in self.held)
+        return sum([each.choice.rate for each in self.held])
 
     @property
     def short(self) -> bool:

@@ -1,10 +1,10 @@
-"""What tenants may pay for: the quota tree, with an instance's amounts worked out once for each choice."""
+"""What tenants may pay for: the quota tree, and who holds how much beyond what is guaranteed."""
 
 from __future__ import annotations
 
-from headrace_autoscaler.core.allocator.choice import Choice, part_of
+from headrace_autoscaler.core.allocator.choice import Choice, amounts_of_part, part_of
 from headrace_autoscaler.core.allocator.types import Demand, Kind, Snapshot
-from headrace_autoscaler.core.quota import Amounts, Dimension, QuotaTree
+from headrace_autoscaler.core.quota import Dimension, QuotaTree
 from headrace_autoscaler.domain import Resources
 
 _COUNT = len(Dimension)
@@ -21,26 +21,26 @@ class Purse:
         self._tree = QuotaTree(snapshot.tenants)
         for model, limits in snapshot.model_limits.items():
             self._tree.set_model(model, limits)
-        self._amounts: dict[tuple[Resources, int], Amounts] = {}
         self._weights = {quota.name: quota.weight for quota in snapshot.tenants}
         self._nominal = {quota.name: quota.nominal.units for quota in snapshot.tenants}
         self._whole = _sum_of(snapshot)
         self._used: dict[str, list[int]] = {}
         self._shares: dict[str, float] = {}
+        self._stale: set[str] = set()
 
     def guaranteed(self, tenant: str, choice: Choice) -> bool:
         """One more is within what the tenant is guaranteed."""
         nominal = self._nominal.get(tenant)
         if nominal is None:
             return False
-        amounts = self._amounts_of(choice)
+        amounts = choice.amounts
         return all(
             nominal[place] is not None for place, _ in amounts.present if place < Dimension.CONCURRENCY
         ) and self._tree.within_nominal(tenant, amounts)
 
     def pay(self, demand: Demand, choice: Choice) -> bool:
         """Books it if every limit allows."""
-        amounts = self._amounts_of(choice)
+        amounts = choice.amounts
         if not self._tree.fits(demand.tenant, demand.model, amounts):
             return False
         self._tree.take(demand.tenant, demand.model, amounts)
@@ -48,27 +48,27 @@ class Purse:
         return True
 
     def could_pay(self, demand: Demand, choice: Choice) -> bool:
-        return self._tree.fits(demand.tenant, demand.model, self._amounts_of(choice))
+        return self._tree.fits(demand.tenant, demand.model, choice.amounts)
 
     def take(self, tenant: str, model: str, resources: Resources, kind: Kind | None) -> None:
         """Books what runs, whether or not it is within the limits. Without a node it costs nothing."""
         price = part_of(resources, kind) if kind else 0
-        self._tree.take(tenant, model, self._amounts_for(resources, price))
+        self._tree.take(tenant, model, amounts_of_part(resources, price))
 
     def give_back(self, demand: Demand, choice: Choice) -> None:
-        self._tree.give_back(demand.tenant, demand.model, self._amounts_of(choice))
+        self._tree.give_back(demand.tenant, demand.model, choice.amounts)
         self._hold(demand.tenant, choice, -1)
 
     def lenders_due(self, demand: Demand, choice: Choice) -> dict[str, set[int]]:
         """Who has borrowed what this needs of the tenant's own, by borrower and place of the dimension."""
         due: dict[str, set[int]] = {}
-        for each in self._tree.reclaims(demand.tenant, demand.model, self._amounts_of(choice)):
+        for each in self._tree.reclaims(demand.tenant, demand.model, choice.amounts):
             due.setdefault(each.borrower, set()).add(int(each.amount.dimension))
         return due
 
     def shortage(self, demand: Demand, choice: Choice) -> dict[int, int]:
         """By place of the dimension, how much the cohort lacks for it."""
-        refusal = self._tree.refusal(demand.tenant, demand.model, self._amounts_of(choice))
+        refusal = self._tree.refusal(demand.tenant, demand.model, choice.amounts)
         if refusal is None or not refusal.reclaimable:
             return {}
         return {int(each.missing.dimension): each.missing.units for each in refusal.bindings}
@@ -79,7 +79,7 @@ class Purse:
         if used is None:
             return False
         nominal = self._nominal.get(tenant, _NONE)
-        for place, units in self._amounts_of(choice).present:
+        for place, units in choice.amounts.present:
             if place < Dimension.CONCURRENCY and units:
                 limit = nominal[place]
                 if limit is None or used[place] - less[place] > limit:
@@ -88,11 +88,11 @@ class Purse:
 
     def units(self, choice: Choice) -> tuple[int, ...]:
         """CPU, memory, GPU and GPU memory of one instance."""
-        return self._amounts_of(choice).units[:_HELD]
+        return choice.amounts.units[:_HELD]
 
     def why(self, demand: Demand, choice: Choice) -> str:
         """Which limit refuses it."""
-        refusal = self._tree.refusal(demand.tenant, demand.model, self._amounts_of(choice))
+        refusal = self._tree.refusal(demand.tenant, demand.model, choice.amounts)
         if refusal is None:
             return "its quota had no room when it was tried"
         first = refusal.first
@@ -101,11 +101,16 @@ class Purse:
 
     def share(self, tenant: str) -> float:
         """Of all nodes, what the tenant holds beyond its guarantee, by its dominant dimension, over its weight."""
+        if tenant in self._stale:
+            self._stale.discard(tenant)
+            self._shares[tenant] = self._share_of(tenant, self._used[tenant])
         return self._shares.get(tenant, 0.0)
 
     @property
     def richest(self) -> str:
         """The tenant with the highest share; empty: nobody holds anything."""
+        for tenant in tuple(self._stale):
+            self.share(tenant)
         return max(self._shares, key=lambda tenant: (self._shares[tenant], tenant), default="")
 
     def share_with(self, tenant: str, choice: Choice, change: int) -> float:
@@ -122,10 +127,10 @@ class Purse:
 
     def _hold(self, tenant: str, choice: Choice, sign: int) -> None:
         used = self._used.setdefault(tenant, [0] * _HELD)
-        for place, units in self._amounts_of(choice).present:
+        for place, units in choice.amounts.present:
             if place < _HELD:
                 used[place] += sign * units
-        self._shares[tenant] = self._share_of(tenant, used)
+        self._stale.add(tenant)
 
     def _share_of(self, tenant: str, used: list[int]) -> float:
         nominal = self._nominal.get(tenant, _NONE)
@@ -135,19 +140,6 @@ class Purse:
             if beyond > 0 and whole:
                 share = max(share, beyond / whole)
         return share / self._weights.get(tenant, 1.0)
-
-    def _amounts_of(self, choice: Choice) -> Amounts:
-        return self._amounts_for(choice.way.resources, choice.micros_per_hour)
-
-    def _amounts_for(self, needs: Resources, price: int) -> Amounts:
-        key = (needs, price)
-        known = self._amounts.get(key)
-        if known is None:
-            units = [0] * _COUNT
-            units[:4] = (needs.cpu_millicores, needs.memory_bytes, needs.gpu_millis, needs.gpu_memory_bytes)
-            units[Dimension.MONEY_PER_HOUR] = price
-            known = self._amounts[key] = Amounts(tuple(units))
-        return known
 
 
 def _sum_of(snapshot: Snapshot) -> tuple[int, int, int, int]:
