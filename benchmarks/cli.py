@@ -1,4 +1,4 @@
-"""`python -m benchmarks [install | run | report | cold-start]`; without a word: install, run all, write the page."""
+"""`python -m benchmarks [install | run | report | cold-start | planning]`; bare: install, run all, write the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from benchmarks import cold_start, peers, plan, records
+from benchmarks import cold_start, peers, plan, planning, records
 from benchmarks.mesh import running_mesh
 from benchmarks.report.page import write
 from benchmarks.runs import Runner
@@ -28,6 +28,8 @@ def main() -> None:
         case "cold-start":
             with running_mesh(standby=1) as mesh:
                 cold_start.measure(mesh.url, options.rounds)
+        case "planning":
+            planning.measure(options.rounds)
         case _:
             failures = peers.install([peer.name for peer in peers.PEERS])
             print(f"wrote {write(records.load(_run(plan.Settings(), failures)))}")
@@ -61,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("results", nargs="*", help="JSON files, together one run; default: the newest")
     cold = commands.add_parser("cold-start", help="magika from zero instances: quantiles, and phase by phase")
     cold.add_argument("--rounds", type=int, default=cold_start.ROUNDS, help=f"default: {cold_start.ROUNDS}")
+    tick = commands.add_parser("planning", help="the allocator's tick by the number of models; docs/allocator.md")
+    tick.add_argument("--rounds", type=int, default=5, help="plans of each size; the median counts; default: 5")
     return parser
 
 

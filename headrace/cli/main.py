@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from headrace.cli import explain, inference, mesh, models, simulate, tenants
+from headrace.cli import plan as planning
 from headrace.cli.commands import Command, Group
 from headrace.cli.problems import UsageProblem
 from headrace.errors import HeadraceError
@@ -38,6 +39,7 @@ app.add_typer(tenants.app, name="tenant")
 app.command("usage", cls=Command)(mesh.usage)
 app.command("apply", cls=Command)(models.apply)
 app.command("simulate", cls=Command)(simulate.simulate)
+app.command("plan", cls=Command)(planning.plan)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -101,6 +101,14 @@ def deploy(
             "repeatable. For models whose answers it does not change.",
         ),
     ] = None,
+    spot: Annotated[bool, typer.Option("--spot", help="Its instances may be on spot nodes.")] = False,
+    spread: Annotated[
+        int, typer.Option(min=1, max=64, metavar="N", help="Spread its instances over N failure domains.")
+    ] = 1,
+    gpu_architecture: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SM", help="A GPU that its engine was built for, such as sm_86; repeatable."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return once a real load has succeeded.")] = False,
 ) -> None:
     """Deploy a model, or a new version of one."""
@@ -128,6 +136,9 @@ def deploy(
             "cache_shared": cache_shared,
             "instance_concurrency": instance_concurrency,
             "padding": flags.padding(pad or ()),
+            "tolerates_spot": spot,
+            "spread": spread if spread > 1 else 0,
+            "gpu_architectures": gpu_architecture or (),
         }
         tenant_name(tenant, "--tenant")
         spec = _spec(source, name, options)

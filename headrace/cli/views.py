@@ -34,6 +34,14 @@ def model_view(model: models_pb2.Model) -> dict[str, Any]:
             "recent": [_cold_start_view(start) for start in model.cold_starts.recent],
         },
         "decisions": [_decision_view(decision) for decision in model.decisions],
+        "traffic": {
+            "requests": model.traffic.requests,
+            "cache_hits": model.traffic.cache_hits,
+            "mean_rate": round(model.traffic.mean_rate, 3),
+            "busiest_rate": round(model.traffic.busiest_rate, 3),
+            "mean_batch": round(model.traffic.mean_batch, 3),
+            "mean_execution_ms": _millis(model.traffic.mean_execution),
+        },
         "last_failure": {"at": moment(failure.at), "reason": failure.reason}
         if model.HasField("last_failure")
         else None,
@@ -227,6 +235,7 @@ def _version_view(version: models_pb2.ModelVersion) -> dict[str, Any]:
         "artifact": version.artifact,
         "size_bytes": version.size_bytes,
         "deployed_at": moment(version.deployed_at),
+        "profile_us": {str(rows): version.profile_us[rows] for rows in sorted(version.profile_us)},
     }
 
 

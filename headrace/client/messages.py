@@ -68,6 +68,9 @@ class ModelOptions(TypedDict, total=False):
     instance_concurrency: int | None
     policy: str
     padding: Mapping[str, float]
+    tolerates_spot: bool
+    spread: int
+    gpu_architectures: Sequence[str]
 
 
 def build(kind: type[Built], **fields: Any) -> Built:

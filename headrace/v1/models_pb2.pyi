@@ -159,7 +159,7 @@ class DeleteModelResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelSpec(_message.Message):
-    __slots__ = ("name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy", "instance_concurrency", "cache_shared", "cache_ttl", "padding")
+    __slots__ = ("name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy", "instance_concurrency", "cache_shared", "cache_ttl", "padding", "tolerates_spot", "spread", "gpu_architectures")
     class EngineOptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -195,6 +195,9 @@ class ModelSpec(_message.Message):
     CACHE_SHARED_FIELD_NUMBER: _ClassVar[int]
     CACHE_TTL_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
+    TOLERATES_SPOT_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    GPU_ARCHITECTURES_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant: str
     source: str
@@ -216,10 +219,13 @@ class ModelSpec(_message.Message):
     cache_shared: bool
     cache_ttl: _duration_pb2.Duration
     padding: _containers.ScalarMap[str, float]
-    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., source: _Optional[str] = ..., artifact: _Optional[str] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., resources: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., limits: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ..., shared_with: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., response_cache: bool = ..., policy: _Optional[str] = ..., instance_concurrency: _Optional[int] = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., padding: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    tolerates_spot: bool
+    spread: int
+    gpu_architectures: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., source: _Optional[str] = ..., artifact: _Optional[str] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., resources: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., limits: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ..., shared_with: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., response_cache: bool = ..., policy: _Optional[str] = ..., instance_concurrency: _Optional[int] = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., padding: _Optional[_Mapping[str, float]] = ..., tolerates_spot: bool = ..., spread: _Optional[int] = ..., gpu_architectures: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure")
+    __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +239,7 @@ class Model(_message.Message):
     COLD_STARTS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant: str
     state: ModelState
@@ -246,10 +253,34 @@ class Model(_message.Message):
     cold_starts: ColdStarts
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     last_failure: DeployFailure
-    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., spec: _Optional[_Union[ModelSpec, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cold_starts: _Optional[_Union[ColdStarts, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., last_failure: _Optional[_Union[DeployFailure, _Mapping]] = ...) -> None: ...
+    traffic: Traffic
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., spec: _Optional[_Union[ModelSpec, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cold_starts: _Optional[_Union[ColdStarts, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., last_failure: _Optional[_Union[DeployFailure, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ...) -> None: ...
+
+class Traffic(_message.Message):
+    __slots__ = ("requests", "cache_hits", "mean_rate", "busiest_rate", "mean_batch", "mean_execution")
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_RATE_FIELD_NUMBER: _ClassVar[int]
+    BUSIEST_RATE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_BATCH_FIELD_NUMBER: _ClassVar[int]
+    MEAN_EXECUTION_FIELD_NUMBER: _ClassVar[int]
+    requests: int
+    cache_hits: int
+    mean_rate: float
+    busiest_rate: float
+    mean_batch: float
+    mean_execution: _duration_pb2.Duration
+    def __init__(self, requests: _Optional[int] = ..., cache_hits: _Optional[int] = ..., mean_rate: _Optional[float] = ..., busiest_rate: _Optional[float] = ..., mean_batch: _Optional[float] = ..., mean_execution: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("version", "revision", "state", "signature", "max_batch_size", "batching", "artifact", "size_bytes", "engine", "deployed_at")
+    __slots__ = ("version", "revision", "state", "signature", "max_batch_size", "batching", "artifact", "size_bytes", "engine", "deployed_at", "profile_us")
+    class ProfileUsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +291,7 @@ class ModelVersion(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     DEPLOYED_AT_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_US_FIELD_NUMBER: _ClassVar[int]
     version: str
     revision: int
     state: VersionState
@@ -270,7 +302,8 @@ class ModelVersion(_message.Message):
     size_bytes: int
     engine: str
     deployed_at: _timestamp_pb2.Timestamp
-    def __init__(self, version: _Optional[str] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[VersionState, str]] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[str] = ..., artifact: _Optional[str] = ..., size_bytes: _Optional[int] = ..., engine: _Optional[str] = ..., deployed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    profile_us: _containers.ScalarMap[int, int]
+    def __init__(self, version: _Optional[str] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[VersionState, str]] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[str] = ..., artifact: _Optional[str] = ..., size_bytes: _Optional[int] = ..., engine: _Optional[str] = ..., deployed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., profile_us: _Optional[_Mapping[int, int]] = ...) -> None: ...
 
 class Signature(_message.Message):
     __slots__ = ("inputs", "outputs", "batchable")

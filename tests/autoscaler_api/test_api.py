@@ -77,6 +77,9 @@ specs = st.builds(
     engine_options=st.dictionaries(st.sampled_from("ab"), st.text(max_size=3)).map(lambda d: tuple(sorted(d.items()))),
     source=st.sampled_from(["", "s3://b/m"]),
     padding=st.dictionaries(st.sampled_from("xy"), st.floats(-9, 9)).map(lambda d: tuple(sorted(d.items()))),
+    tolerates_spot=st.booleans(),
+    spread=st.integers(1, 64),
+    gpu_architectures=st.sets(st.sampled_from(["sm_75", "sm_86", "sm_89"])).map(lambda found: tuple(sorted(found))),
 )
 
 

@@ -55,7 +55,8 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
         "--name iris --tenant acme --min-instances 1 --max-instances 4 --idle-timeout 90s --slo 100ms --max-batch 8 "
         "--cpu 500m --memory 2Gi --gpu 0.5 --gpu-memory 1Gi --concurrency 7 --rps 2.5 --budget 1.50/h "
         "--budget 200/month --engine fake --share-with b --share-with c --response-cache --pad ids=0 --pad x=-1.5 "
-        "--cache-ttl 90s --cache-shared --wait --queue-length 9 --queue-bytes 1Gi --instance-concurrency 3"
+        "--cache-ttl 90s --cache-shared --wait --queue-length 9 --queue-bytes 1Gi --instance-concurrency 3 "
+        "--spot --spread 2 --gpu-architecture sm_86 --gpu-architecture sm_89"
     )
     done = run("deploy", deployable, *flags.split())
     assert (done.code, done.err) == (0, "")
@@ -79,6 +80,9 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
         engine="fake",
         shared_with=["b", "c"],
         response_cache=True,
+        tolerates_spot=True,
+        spread=2,
+        gpu_architectures=["sm_86", "sm_89"],
         cache_ttl={"seconds": 90},
         cache_shared=True,
         padding={"ids": 0.0, "x": -1.5},

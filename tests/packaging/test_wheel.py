@@ -41,4 +41,5 @@ def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
     }
     assert "headrace_router/envoy/router.yaml" in expected
     assert expected - inside == set()
+    assert "headrace_autoscaler/catalog.toml" in inside
     assert not {name for name in inside if name.startswith(("tests/", "benchmarks/"))}

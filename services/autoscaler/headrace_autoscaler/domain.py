@@ -89,6 +89,9 @@ class ModelSpec:
     cache_ttl_s: float | None = None
     instance_concurrency: int | None = None
     padding: tuple[tuple[str, float], ...] = ()
+    tolerates_spot: bool = False
+    spread: int = 1
+    gpu_architectures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +286,27 @@ class DeployFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class TrafficView:
+    """What came for a model since the autoscaler started. Rates are requests per second.
+
+    Attributes:
+        requests: answered, by an engine or without one.
+        cache_hits: of them, those without an execution of their own.
+        mean_rate: since the first one.
+        busiest_rate: of the busiest minute.
+        mean_batch: rows per batch that was executed; 0: none was.
+        mean_execution_s: what such a batch took.
+    """
+
+    requests: int = 0
+    cache_hits: int = 0
+    mean_rate: float = 0.0
+    busiest_rate: float = 0.0
+    mean_batch: float = 0.0
+    mean_execution_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelView:
     """What the fleet knows of a model right now.
 
@@ -302,6 +326,7 @@ class ModelView:
     requests: int = 0
     outgrown: DeployFailure | None = None
     cold_start_p95_s: float | None = None
+    traffic: TrafficView = TrafficView()
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,14 @@ def model_pb(model: Model, view: ModelView, failure: DeployFailure | None) -> mo
         ),
         decisions=[_decision(decision) for decision in view.decisions],
         last_failure=_failure(_newest(failure, view.outgrown)),
+        traffic=models_pb2.Traffic(
+            requests=view.traffic.requests,
+            cache_hits=view.traffic.cache_hits,
+            mean_rate=view.traffic.mean_rate,
+            busiest_rate=view.traffic.busiest_rate,
+            mean_batch=view.traffic.mean_batch,
+            mean_execution=duration(view.traffic.mean_execution_s),
+        ),
     )
 
 
@@ -133,6 +141,7 @@ def _version(revision: Revision) -> models_pb2.ModelVersion:
         shown.signature.CopyFrom(_signature(revision.loaded.signature))
         shown.max_batch_size = revision.loaded.max_batch_size
         shown.batching = revision.loaded.batching
+        shown.profile_us.update(revision.loaded.profile_us)
     return shown
 
 

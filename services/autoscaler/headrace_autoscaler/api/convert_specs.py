@@ -41,6 +41,9 @@ def deploy_request(spec: models_pb2.ModelSpec, caller: str) -> DeployRequest:
             cache_ttl_s=seconds(spec.cache_ttl) if spec.HasField("cache_ttl") else None,
             instance_concurrency=spec.instance_concurrency if spec.HasField("instance_concurrency") else None,
             padding=tuple(sorted(spec.padding.items())),
+            tolerates_spot=spec.tolerates_spot,
+            spread=max(1, spec.spread),
+            gpu_architectures=tuple(sorted(set(spec.gpu_architectures))),
         ),
         artifact=spec.artifact,
         response_cache=spec.response_cache if spec.HasField("response_cache") else None,
@@ -70,6 +73,9 @@ def model_spec_pb(spec: ModelSpec) -> models_pb2.ModelSpec:
         cache_ttl=None if spec.cache_ttl_s is None else duration(spec.cache_ttl_s),
         instance_concurrency=spec.instance_concurrency,
         padding=dict(spec.padding),
+        tolerates_spot=spec.tolerates_spot,
+        spread=spec.spread if spec.spread > 1 else 0,
+        gpu_architectures=spec.gpu_architectures,
     )
 
 

@@ -8,6 +8,7 @@ from headrace_autoscaler.core.decider import Peak
 from headrace_autoscaler.core.demand import Counts, DemandWindow, Level
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.fleet.reports import Report
+from headrace_autoscaler.fleet.traffic import TrafficBook
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class DemandBook:
         self._levels: dict[str, dict[Key, Level]] = {}
         self._routers: dict[str, RouterTotals] = {}
         self._requests: dict[str, int] = {}
+        self.traffic = TrafficBook()
 
     def window(self, key: Key) -> DemandWindow | None:
         return self._windows.get(key)
@@ -41,6 +43,7 @@ class DemandBook:
 
     def apply(self, report: Report, now: float) -> None:
         """Callers of one revision are summed; a complete report takes back the levels it leaves out."""
+        self.traffic.apply(report, now)
         counts: dict[Key, Counts] = {}
         levels: dict[Key, Level] = {}
         for entry in report.entries:
@@ -77,6 +80,7 @@ class DemandBook:
         models = {model for model, _ in keys}
         for model in [model for model in self._requests if model not in models]:
             del self._requests[model]
+        self.traffic.keep_only(models)
 
     def sums(self, model: str) -> tuple[int, int, int]:
         """Queued, in flight, and answered since the autoscaler's start."""

@@ -194,6 +194,7 @@ class RunnerFleet:
             requests=requests,
             outgrown=self.history.outgrown(model),
             cold_start_p95_s=self.history.cold_start_p95(model),
+            traffic=self._demand.traffic.view(model, self._parts.clock.monotonic()),
         )
 
     def explain(self, spec: ModelSpec) -> Explanation:

@@ -544,7 +544,7 @@ class DeleteModelResponse(Message[_DeleteModelResponseFields]):
         ) -> None:
             pass
 
-_ModelSpecFields: TypeAlias = Literal["name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy", "instance_concurrency", "cache_shared", "cache_ttl", "padding"]
+_ModelSpecFields: TypeAlias = Literal["name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy", "instance_concurrency", "cache_shared", "cache_ttl", "padding", "tolerates_spot", "spread", "gpu_architectures"]
 
 class ModelSpec(Message[_ModelSpecFields]):
     """
@@ -682,9 +682,27 @@ class ModelSpec(Message[_ModelSpecFields]):
             ```proto
             map<string, double> padding = 21;
             ```
+        tolerates_spot:
+            Its instances may be on spot nodes, which go after a short notice.
+
+            ```proto
+            bool tolerates_spot = 34;
+            ```
+        spread:
+            Failure domains that its instances are spread over where there are as many with room. 0 or 1: it does not matter.
+
+            ```proto
+            int32 spread = 35;
+            ```
+        gpu_architectures:
+            GPUs that its engine was built for, such as "sm_86". Empty: whatever the engine supports.
+
+            ```proto
+            repeated string gpu_architectures = 36;
+            ```
     """
 
-    __slots__ = ("name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy", "instance_concurrency", "cache_shared", "cache_ttl", "padding")
+    __slots__ = ("name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy", "instance_concurrency", "cache_shared", "cache_ttl", "padding", "tolerates_spot", "spread", "gpu_architectures")
 
     if TYPE_CHECKING:
 
@@ -712,6 +730,9 @@ class ModelSpec(Message[_ModelSpecFields]):
             cache_shared: bool = False,
             cache_ttl: Duration | None = None,
             padding: dict[str, float] | None = None,
+            tolerates_spot: bool = False,
+            spread: int = 0,
+            gpu_architectures: list[str] | None = None,
         ) -> None:
             pass
 
@@ -736,8 +757,11 @@ class ModelSpec(Message[_ModelSpecFields]):
         cache_shared: bool
         cache_ttl: Duration | None
         padding: dict[str, float]
+        tolerates_spot: bool
+        spread: int
+        gpu_architectures: list[str]
 
-_ModelFields: TypeAlias = Literal["name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure"]
+_ModelFields: TypeAlias = Literal["name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic"]
 
 class Model(Message[_ModelFields]):
     """
@@ -806,9 +830,13 @@ class Model(Message[_ModelFields]):
             ```proto
             optional headrace.v1.DeployFailure last_failure = 13;
             ```
+        traffic:
+            ```proto
+            optional headrace.v1.Traffic traffic = 34;
+            ```
     """
 
-    __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure")
+    __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic")
 
     if TYPE_CHECKING:
 
@@ -828,6 +856,7 @@ class Model(Message[_ModelFields]):
             cold_starts: ColdStarts | None = None,
             decisions: list[Decision] | None = None,
             last_failure: DeployFailure | None = None,
+            traffic: Traffic | None = None,
         ) -> None:
             pass
 
@@ -844,8 +873,79 @@ class Model(Message[_ModelFields]):
         cold_starts: ColdStarts | None
         decisions: list[Decision]
         last_failure: DeployFailure | None
+        traffic: Traffic | None
 
-_ModelVersionFields: TypeAlias = Literal["version", "revision", "state", "signature", "max_batch_size", "batching", "artifact", "size_bytes", "engine", "deployed_at"]
+_TrafficFields: TypeAlias = Literal["requests", "cache_hits", "mean_rate", "busiest_rate", "mean_batch", "mean_execution"]
+
+class Traffic(Message[_TrafficFields]):
+    """
+    What came for a model since the autoscaler started. Answers from the response cache count too.
+
+    ```proto
+    message headrace.v1.Traffic
+    ```
+
+    Attributes:
+        requests:
+            ```proto
+            uint64 requests = 1;
+            ```
+        cache_hits:
+            Answered without an execution of their own.
+
+            ```proto
+            uint64 cache_hits = 2;
+            ```
+        mean_rate:
+            Requests per second since the first one.
+
+            ```proto
+            double mean_rate = 3;
+            ```
+        busiest_rate:
+            Of the busiest minute.
+
+            ```proto
+            double busiest_rate = 4;
+            ```
+        mean_batch:
+            Rows per batch that was executed, on average; 0: none was.
+
+            ```proto
+            double mean_batch = 5;
+            ```
+        mean_execution:
+            What such a batch took.
+
+            ```proto
+            optional google.protobuf.Duration mean_execution = 6;
+            ```
+    """
+
+    __slots__ = ("requests", "cache_hits", "mean_rate", "busiest_rate", "mean_batch", "mean_execution")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            requests: int = 0,
+            cache_hits: int = 0,
+            mean_rate: float = 0,
+            busiest_rate: float = 0,
+            mean_batch: float = 0,
+            mean_execution: Duration | None = None,
+        ) -> None:
+            pass
+
+        requests: int
+        cache_hits: int
+        mean_rate: float
+        busiest_rate: float
+        mean_batch: float
+        mean_execution: Duration | None
+
+_ModelVersionFields: TypeAlias = Literal["version", "revision", "state", "signature", "max_batch_size", "batching", "artifact", "size_bytes", "engine", "deployed_at", "profile_us"]
 
 class ModelVersion(Message[_ModelVersionFields]):
     """
@@ -900,9 +1000,15 @@ class ModelVersion(Message[_ModelVersionFields]):
             ```proto
             optional google.protobuf.Timestamp deployed_at = 10;
             ```
+        profile_us:
+            Rows per batch to microseconds, as the first load measured it.
+
+            ```proto
+            map<uint32, uint64> profile_us = 34;
+            ```
     """
 
-    __slots__ = ("version", "revision", "state", "signature", "max_batch_size", "batching", "artifact", "size_bytes", "engine", "deployed_at")
+    __slots__ = ("version", "revision", "state", "signature", "max_batch_size", "batching", "artifact", "size_bytes", "engine", "deployed_at", "profile_us")
 
     if TYPE_CHECKING:
 
@@ -919,6 +1025,7 @@ class ModelVersion(Message[_ModelVersionFields]):
             size_bytes: int = 0,
             engine: str = "",
             deployed_at: Timestamp | None = None,
+            profile_us: dict[int, int] | None = None,
         ) -> None:
             pass
 
@@ -932,6 +1039,7 @@ class ModelVersion(Message[_ModelVersionFields]):
         size_bytes: int
         engine: str
         deployed_at: Timestamp | None
+        profile_us: dict[int, int]
 
 _SignatureFields: TypeAlias = Literal["inputs", "outputs", "batchable"]
 
@@ -1436,7 +1544,7 @@ class VersionState(Enum):
 
 
 _DESC = file_desc(
-    b'\n\x18headrace/v1/models.proto\x12\x0bheadrace.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto"\x8b\x02\n\x15UploadArtifactRequest\x12C\n\x04file\x18\x01 \x01(\x0b2-.headrace.v1.UploadArtifactRequest.FileHeaderH\x00R\x04file\x12"\n\x05chunk\x18\x02 \x01(\x0cH\x00R\x05chunkB\n\xbaH\x07z\x05\x18\x80\x80\x80\x02\x1az\n\nFileHeader\x12\x1e\n\x04path\x18\x01 \x01(\tR\x04pathB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12-\n\x06sha256\x18\x03 \x01(\tR\x06sha256B\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$B\r\n\x04part\x12\x05\xbaH\x02\x08\x01"S\n\x16UploadArtifactResponse\x12\x1a\n\x08artifact\x18\x01 \x01(\tR\x08artifact\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x04R\tsizeBytes"^\n\x12DeployModelRequest\x124\n\x05model\x18\x01 \x01(\x0b2\x16.headrace.v1.ModelSpecR\x05modelB\x06\xbaH\x03\xc8\x01\x01\x12\x12\n\x04wait\x18\x02 \x01(\x08R\x04wait"?\n\x13DeployModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b2\x12.headrace.v1.ModelR\x05model".\n\x0fGetModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"<\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b2\x12.headrace.v1.ModelR\x05model"2\n\x13ExplainModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"\xc7\x01\n\x14ExplainModelResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x18\n\x07current\x18\x03 \x01(\x05R\x07current\x12\x18\n\x07desired\x18\x04 \x01(\x05R\x07desired\x12\x1a\n\x08sentence\x18\x05 \x01(\tR\x08sentence\x123\n\tobstacles\x18\x06 \x03(\x0b2\x15.headrace.v1.ObstacleR\tobstacles"\xe2\x01\n\x08Obstacle\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n\x08sentence\x18\x03 \x01(\tR\x08sentence\x12\x18\n\x07command\x18\x04 \x01(\tR\x07command\x12\x1c\n\tdimension\x18\x05 \x01(\tR\tdimension\x12\x14\n\x05limit\x18\x06 \x01(\tR\x05limit\x12\x12\n\x04used\x18\x07 \x01(\tR\x04used\x12\x14\n\x05asked\x18\x08 \x01(\tR\x05asked\x12\x18\n\x07missing\x18\t \x01(\tR\x07missing"+\n\x11ListModelsRequest\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b2\x12.headrace.v1.ModelR\x06models"1\n\x12DeleteModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"\x15\n\x13DeleteModelResponse"\x88\x0b\n\tModelSpec\x12K\n\x04name\x18\x01 \x01(\tR\x04nameB7\xbaH4r220^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$\x12Q\n\x06tenant\x18\x02 \x01(\tR\x06tenantB9\xbaH6r422^([A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?)?$\x12 \n\x06source\x18\x03 \x01(\tR\x06sourceB\x08\xbaH\x05r\x03\x18\x80 \x12$\n\x08artifact\x18\x04 \x01(\tR\x08artifactB\x08\xbaH\x05r\x03\x18\x80\x01\x124\n\rmin_instances\x18\x05 \x01(\x05H\x00R\x0cminInstancesB\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x88\x01\x01\x124\n\rmax_instances\x18\x06 \x01(\x05H\x01R\x0cmaxInstancesB\n\xbaH\x07\x1a\x05\x18\x90N(\x01\x88\x01\x01\x12F\n\x0cidle_timeout\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0bidleTimeoutB\x08\xbaH\x05\xaa\x01\x022\x00\x125\n\x03slo\x18\x08 \x01(\x0b2\x19.google.protobuf.DurationR\x03sloB\x08\xbaH\x05\xaa\x01\x02*\x00\x126\n\x0emax_batch_size\x18\t \x01(\x05H\x02R\x0cmaxBatchSizeB\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01\x88\x01\x01\x125\n\tresources\x18\n \x01(\x0b2\x17.headrace.v1.QuantitiesR\tresources\x12/\n\x06limits\x18\x0b \x01(\x0b2\x17.headrace.v1.QuantitiesR\x06limits\x12+\n\x06budget\x18\x0c \x01(\x0b2\x13.headrace.v1.BudgetR\x06budget\x12\x1f\n\x0bshared_with\x18\r \x03(\tR\nsharedWith\x12Q\n\x06engine\x18\x0e \x01(\tR\x06engineB9\xbaH6r4R\x00R\x0bonnxruntimeR\x05torchR\x08tensorrtR\x0ctensorrt_rtxR\x04fake\x12P\n\x0eengine_options\x18\x0f \x03(\x0b2).headrace.v1.ModelSpec.EngineOptionsEntryR\rengineOptions\x12*\n\x0eresponse_cache\x18\x10 \x01(\x08H\x03R\rresponseCache\x88\x01\x01\x12\x1f\n\x06policy\x18\x11 \x01(\tR\x06policyB\x07\xbaH\x04r\x02\x18@\x12C\n\x14instance_concurrency\x18\x12 \x01(\x05H\x04R\x13instanceConcurrencyB\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01\x88\x01\x01\x12!\n\x0ccache_shared\x18\x13 \x01(\x08R\x0bcacheShared\x12@\n\tcache_ttl\x18\x14 \x01(\x0b2\x19.google.protobuf.DurationR\x08cacheTtlB\x08\xbaH\x05\xaa\x01\x02*\x00\x12=\n\x07padding\x18\x15 \x03(\x0b2#.headrace.v1.ModelSpec.PaddingEntryR\x07padding\x1a@\n\x12EngineOptionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n\x0cPaddingEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\x10\n\x0e_min_instancesB\x10\n\x0e_max_instancesB\x11\n\x0f_max_batch_sizeB\x11\n\x0f_response_cacheB\x17\n\x15_instance_concurrency"\xdc\x04\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06tenant\x18\x02 \x01(\tR\x06tenant\x12-\n\x05state\x18\x03 \x01(\x0e2\x17.headrace.v1.ModelStateR\x05state\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x125\n\x08versions\x18\x05 \x03(\x0b2\x19.headrace.v1.ModelVersionR\x08versions\x123\n\tinstances\x18\x06 \x03(\x0b2\x15.headrace.v1.InstanceR\tinstances\x12#\n\rmin_instances\x18\x07 \x01(\x05R\x0cminInstances\x12(\n\rmax_instances\x18\x08 \x01(\x05H\x00R\x0cmaxInstances\x88\x01\x01\x12*\n\x04spec\x18\t \x01(\x0b2\x16.headrace.v1.ModelSpecR\x04spec\x129\n\ncreated_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x128\n\x0bcold_starts\x18\x0b \x01(\x0b2\x17.headrace.v1.ColdStartsR\ncoldStarts\x123\n\tdecisions\x18\x0c \x03(\x0b2\x15.headrace.v1.DecisionR\tdecisions\x12=\n\x0clast_failure\x18\r \x01(\x0b2\x1a.headrace.v1.DeployFailureR\x0blastFailureB\x10\n\x0e_max_instances"\xfd\x02\n\x0cModelVersion\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12/\n\x05state\x18\x03 \x01(\x0e2\x19.headrace.v1.VersionStateR\x05state\x124\n\tsignature\x18\x04 \x01(\x0b2\x16.headrace.v1.SignatureR\tsignature\x12$\n\x0emax_batch_size\x18\x05 \x01(\x05R\x0cmaxBatchSize\x12\x1a\n\x08batching\x18\x06 \x01(\tR\x08batching\x12\x1a\n\x08artifact\x18\x07 \x01(\tR\x08artifact\x12\x1d\n\nsize_bytes\x18\x08 \x01(\x04R\tsizeBytes\x12\x16\n\x06engine\x18\t \x01(\tR\x06engine\x12;\n\x0bdeployed_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\ndeployedAt"\x8d\x01\n\tSignature\x12/\n\x06inputs\x18\x01 \x03(\x0b2\x17.headrace.v1.TensorSpecR\x06inputs\x121\n\x07outputs\x18\x02 \x03(\x0b2\x17.headrace.v1.TensorSpecR\x07outputs\x12\x1c\n\tbatchable\x18\x03 \x01(\x08R\tbatchable"n\n\nTensorSpec\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08datatype\x18\x02 \x01(\tR\x08datatype\x12\x14\n\x05shape\x18\x03 \x03(\x03R\x05shape\x12\x1a\n\x08optional\x18\x04 \x01(\x08R\x08optional"\xa5\x03\n\x08Instance\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x120\n\x05shape\x18\x05 \x01(\x0b2\x1a.headrace.v1.InstanceShapeR\x05shape\x129\n\nstarted_at\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x10\n\x03pid\x18\x07 \x01(\x03R\x03pid\x12%\n\x0eresident_bytes\x18\x08 \x01(\x04R\rresidentBytes\x12\x1a\n\x08requests\x18\t \x01(\x04R\x08requests\x12\'\n\x0fcpu_enforcement\x18\x14 \x01(\tR\x0ecpuEnforcement\x12-\n\x12memory_enforcement\x18\x15 \x01(\tR\x11memoryEnforcement\x12#\n\rprivate_bytes\x18\x16 \x01(\x04R\x0cprivateBytes"\x7f\n\nColdStarts\x12\x14\n\x05count\x18\x01 \x01(\x04R\x05count\x12.\n\x06recent\x18\x02 \x03(\x0b2\x16.headrace.v1.ColdStartR\x06recent\x12+\n\x03p95\x18\x14 \x01(\x0b2\x19.google.protobuf.DurationR\x03p95"\xa7\x03\n\tColdStart\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x121\n\x06decide\x18\x03 \x01(\x0b2\x19.google.protobuf.DurationR\x06decide\x12/\n\x05place\x18\x04 \x01(\x0b2\x19.google.protobuf.DurationR\x05place\x12-\n\x04load\x18\x05 \x01(\x0b2\x19.google.protobuf.DurationR\x04load\x12-\n\x04warm\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\x04warm\x12<\n\x0cfirst_answer\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0bfirstAnswer\x12/\n\x05total\x18\x08 \x01(\x0b2\x19.google.protobuf.DurationR\x05total\x12!\n\x0cfrom_standby\x18\t \x01(\x08R\x0bfromStandby"\x94\x02\n\x08Decision\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12\x18\n\x07current\x18\x03 \x01(\x05R\x07current\x12\x18\n\x07desired\x18\x04 \x01(\x05R\x07desired\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x129\n\x06inputs\x18\x06 \x03(\x0b2!.headrace.v1.Decision.InputsEntryR\x06inputs\x1a9\n\x0bInputsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"S\n\rDeployFailure\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason*\xbc\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x14\n\x10MODEL_STATE_IDLE\x10\x02\x12\x18\n\x14MODEL_STATE_STARTING\x10\x03\x12\x15\n\x11MODEL_STATE_READY\x10\x04\x12\x17\n\x13MODEL_STATE_BLOCKED\x10\x05\x12\x18\n\x14MODEL_STATE_DELETING\x10\x06*\x7f\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x19\n\x15VERSION_STATE_SERVING\x10\x02\x12\x1a\n\x16VERSION_STATE_RETIRING\x10\x032\x80\x05\n\x0cModelService\x12[\n\x0eUploadArtifact\x12".headrace.v1.UploadArtifactRequest\x1a#.headrace.v1.UploadArtifactResponse(\x01\x12g\n\x0bDeployModel\x12\x1f.headrace.v1.DeployModelRequest\x1a .headrace.v1.DeployModelResponse"\x15\x82\xd3\xe4\x93\x02\x0f"\n/v1/models:\x01*\x12b\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x1d.headrace.v1.GetModelResponse"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/models/{name}\x12a\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12v\n\x0cExplainModel\x12 .headrace.v1.ExplainModelRequest\x1a!.headrace.v1.ExplainModelResponse"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/models/{name}/explain\x12k\n\x0bDeleteModel\x12\x1f.headrace.v1.DeleteModelRequest\x1a .headrace.v1.DeleteModelResponse"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/models/{name}b\x06proto3',
+    b'\n\x18headrace/v1/models.proto\x12\x0bheadrace.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto"\x8b\x02\n\x15UploadArtifactRequest\x12C\n\x04file\x18\x01 \x01(\x0b2-.headrace.v1.UploadArtifactRequest.FileHeaderH\x00R\x04file\x12"\n\x05chunk\x18\x02 \x01(\x0cH\x00R\x05chunkB\n\xbaH\x07z\x05\x18\x80\x80\x80\x02\x1az\n\nFileHeader\x12\x1e\n\x04path\x18\x01 \x01(\tR\x04pathB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12-\n\x06sha256\x18\x03 \x01(\tR\x06sha256B\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$B\r\n\x04part\x12\x05\xbaH\x02\x08\x01"S\n\x16UploadArtifactResponse\x12\x1a\n\x08artifact\x18\x01 \x01(\tR\x08artifact\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x04R\tsizeBytes"^\n\x12DeployModelRequest\x124\n\x05model\x18\x01 \x01(\x0b2\x16.headrace.v1.ModelSpecR\x05modelB\x06\xbaH\x03\xc8\x01\x01\x12\x12\n\x04wait\x18\x02 \x01(\x08R\x04wait"?\n\x13DeployModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b2\x12.headrace.v1.ModelR\x05model".\n\x0fGetModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"<\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b2\x12.headrace.v1.ModelR\x05model"2\n\x13ExplainModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"\xc7\x01\n\x14ExplainModelResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x18\n\x07current\x18\x03 \x01(\x05R\x07current\x12\x18\n\x07desired\x18\x04 \x01(\x05R\x07desired\x12\x1a\n\x08sentence\x18\x05 \x01(\tR\x08sentence\x123\n\tobstacles\x18\x06 \x03(\x0b2\x15.headrace.v1.ObstacleR\tobstacles"\xe2\x01\n\x08Obstacle\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n\x08sentence\x18\x03 \x01(\tR\x08sentence\x12\x18\n\x07command\x18\x04 \x01(\tR\x07command\x12\x1c\n\tdimension\x18\x05 \x01(\tR\tdimension\x12\x14\n\x05limit\x18\x06 \x01(\tR\x05limit\x12\x12\n\x04used\x18\x07 \x01(\tR\x04used\x12\x14\n\x05asked\x18\x08 \x01(\tR\x05asked\x12\x18\n\x07missing\x18\t \x01(\tR\x07missing"+\n\x11ListModelsRequest\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b2\x12.headrace.v1.ModelR\x06models"1\n\x12DeleteModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"\x15\n\x13DeleteModelResponse"\x9e\x0c\n\tModelSpec\x12K\n\x04name\x18\x01 \x01(\tR\x04nameB7\xbaH4r220^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$\x12Q\n\x06tenant\x18\x02 \x01(\tR\x06tenantB9\xbaH6r422^([A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?)?$\x12 \n\x06source\x18\x03 \x01(\tR\x06sourceB\x08\xbaH\x05r\x03\x18\x80 \x12$\n\x08artifact\x18\x04 \x01(\tR\x08artifactB\x08\xbaH\x05r\x03\x18\x80\x01\x124\n\rmin_instances\x18\x05 \x01(\x05H\x00R\x0cminInstancesB\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x88\x01\x01\x124\n\rmax_instances\x18\x06 \x01(\x05H\x01R\x0cmaxInstancesB\n\xbaH\x07\x1a\x05\x18\x90N(\x01\x88\x01\x01\x12F\n\x0cidle_timeout\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0bidleTimeoutB\x08\xbaH\x05\xaa\x01\x022\x00\x125\n\x03slo\x18\x08 \x01(\x0b2\x19.google.protobuf.DurationR\x03sloB\x08\xbaH\x05\xaa\x01\x02*\x00\x126\n\x0emax_batch_size\x18\t \x01(\x05H\x02R\x0cmaxBatchSizeB\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01\x88\x01\x01\x125\n\tresources\x18\n \x01(\x0b2\x17.headrace.v1.QuantitiesR\tresources\x12/\n\x06limits\x18\x0b \x01(\x0b2\x17.headrace.v1.QuantitiesR\x06limits\x12+\n\x06budget\x18\x0c \x01(\x0b2\x13.headrace.v1.BudgetR\x06budget\x12\x1f\n\x0bshared_with\x18\r \x03(\tR\nsharedWith\x12Q\n\x06engine\x18\x0e \x01(\tR\x06engineB9\xbaH6r4R\x00R\x0bonnxruntimeR\x05torchR\x08tensorrtR\x0ctensorrt_rtxR\x04fake\x12P\n\x0eengine_options\x18\x0f \x03(\x0b2).headrace.v1.ModelSpec.EngineOptionsEntryR\rengineOptions\x12*\n\x0eresponse_cache\x18\x10 \x01(\x08H\x03R\rresponseCache\x88\x01\x01\x12\x1f\n\x06policy\x18\x11 \x01(\tR\x06policyB\x07\xbaH\x04r\x02\x18@\x12C\n\x14instance_concurrency\x18\x12 \x01(\x05H\x04R\x13instanceConcurrencyB\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01\x88\x01\x01\x12!\n\x0ccache_shared\x18\x13 \x01(\x08R\x0bcacheShared\x12@\n\tcache_ttl\x18\x14 \x01(\x0b2\x19.google.protobuf.DurationR\x08cacheTtlB\x08\xbaH\x05\xaa\x01\x02*\x00\x12=\n\x07padding\x18\x15 \x03(\x0b2#.headrace.v1.ModelSpec.PaddingEntryR\x07padding\x12%\n\x0etolerates_spot\x18" \x01(\x08R\rtoleratesSpot\x12!\n\x06spread\x18# \x01(\x05R\x06spreadB\t\xbaH\x06\x1a\x04\x18@(\x00\x12J\n\x11gpu_architectures\x18$ \x03(\tR\x10gpuArchitecturesB\x1d\xbaH\x1a\x92\x01\x17\x10\x10"\x13r\x112\x0f^sm_[0-9]{2,3}$\x1a@\n\x12EngineOptionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n\x0cPaddingEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\x10\n\x0e_min_instancesB\x10\n\x0e_max_instancesB\x11\n\x0f_max_batch_sizeB\x11\n\x0f_response_cacheB\x17\n\x15_instance_concurrency"\x8c\x05\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06tenant\x18\x02 \x01(\tR\x06tenant\x12-\n\x05state\x18\x03 \x01(\x0e2\x17.headrace.v1.ModelStateR\x05state\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x125\n\x08versions\x18\x05 \x03(\x0b2\x19.headrace.v1.ModelVersionR\x08versions\x123\n\tinstances\x18\x06 \x03(\x0b2\x15.headrace.v1.InstanceR\tinstances\x12#\n\rmin_instances\x18\x07 \x01(\x05R\x0cminInstances\x12(\n\rmax_instances\x18\x08 \x01(\x05H\x00R\x0cmaxInstances\x88\x01\x01\x12*\n\x04spec\x18\t \x01(\x0b2\x16.headrace.v1.ModelSpecR\x04spec\x129\n\ncreated_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x128\n\x0bcold_starts\x18\x0b \x01(\x0b2\x17.headrace.v1.ColdStartsR\ncoldStarts\x123\n\tdecisions\x18\x0c \x03(\x0b2\x15.headrace.v1.DecisionR\tdecisions\x12=\n\x0clast_failure\x18\r \x01(\x0b2\x1a.headrace.v1.DeployFailureR\x0blastFailure\x12.\n\x07traffic\x18" \x01(\x0b2\x14.headrace.v1.TrafficR\x07trafficB\x10\n\x0e_max_instances"\xe5\x01\n\x07Traffic\x12\x1a\n\x08requests\x18\x01 \x01(\x04R\x08requests\x12\x1d\n\ncache_hits\x18\x02 \x01(\x04R\tcacheHits\x12\x1b\n\tmean_rate\x18\x03 \x01(\x01R\x08meanRate\x12!\n\x0cbusiest_rate\x18\x04 \x01(\x01R\x0bbusiestRate\x12\x1d\n\nmean_batch\x18\x05 \x01(\x01R\tmeanBatch\x12@\n\x0emean_execution\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\rmeanExecution"\x84\x04\n\x0cModelVersion\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12/\n\x05state\x18\x03 \x01(\x0e2\x19.headrace.v1.VersionStateR\x05state\x124\n\tsignature\x18\x04 \x01(\x0b2\x16.headrace.v1.SignatureR\tsignature\x12$\n\x0emax_batch_size\x18\x05 \x01(\x05R\x0cmaxBatchSize\x12\x1a\n\x08batching\x18\x06 \x01(\tR\x08batching\x12\x1a\n\x08artifact\x18\x07 \x01(\tR\x08artifact\x12\x1d\n\nsize_bytes\x18\x08 \x01(\x04R\tsizeBytes\x12\x16\n\x06engine\x18\t \x01(\tR\x06engine\x12;\n\x0bdeployed_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\ndeployedAt\x12G\n\nprofile_us\x18" \x03(\x0b2(.headrace.v1.ModelVersion.ProfileUsEntryR\tprofileUs\x1a<\n\x0eProfileUsEntry\x12\x10\n\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01"\x8d\x01\n\tSignature\x12/\n\x06inputs\x18\x01 \x03(\x0b2\x17.headrace.v1.TensorSpecR\x06inputs\x121\n\x07outputs\x18\x02 \x03(\x0b2\x17.headrace.v1.TensorSpecR\x07outputs\x12\x1c\n\tbatchable\x18\x03 \x01(\x08R\tbatchable"n\n\nTensorSpec\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08datatype\x18\x02 \x01(\tR\x08datatype\x12\x14\n\x05shape\x18\x03 \x03(\x03R\x05shape\x12\x1a\n\x08optional\x18\x04 \x01(\x08R\x08optional"\xa5\x03\n\x08Instance\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x120\n\x05shape\x18\x05 \x01(\x0b2\x1a.headrace.v1.InstanceShapeR\x05shape\x129\n\nstarted_at\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x10\n\x03pid\x18\x07 \x01(\x03R\x03pid\x12%\n\x0eresident_bytes\x18\x08 \x01(\x04R\rresidentBytes\x12\x1a\n\x08requests\x18\t \x01(\x04R\x08requests\x12\'\n\x0fcpu_enforcement\x18\x14 \x01(\tR\x0ecpuEnforcement\x12-\n\x12memory_enforcement\x18\x15 \x01(\tR\x11memoryEnforcement\x12#\n\rprivate_bytes\x18\x16 \x01(\x04R\x0cprivateBytes"\x7f\n\nColdStarts\x12\x14\n\x05count\x18\x01 \x01(\x04R\x05count\x12.\n\x06recent\x18\x02 \x03(\x0b2\x16.headrace.v1.ColdStartR\x06recent\x12+\n\x03p95\x18\x14 \x01(\x0b2\x19.google.protobuf.DurationR\x03p95"\xa7\x03\n\tColdStart\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x121\n\x06decide\x18\x03 \x01(\x0b2\x19.google.protobuf.DurationR\x06decide\x12/\n\x05place\x18\x04 \x01(\x0b2\x19.google.protobuf.DurationR\x05place\x12-\n\x04load\x18\x05 \x01(\x0b2\x19.google.protobuf.DurationR\x04load\x12-\n\x04warm\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\x04warm\x12<\n\x0cfirst_answer\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0bfirstAnswer\x12/\n\x05total\x18\x08 \x01(\x0b2\x19.google.protobuf.DurationR\x05total\x12!\n\x0cfrom_standby\x18\t \x01(\x08R\x0bfromStandby"\x94\x02\n\x08Decision\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12\x18\n\x07current\x18\x03 \x01(\x05R\x07current\x12\x18\n\x07desired\x18\x04 \x01(\x05R\x07desired\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x129\n\x06inputs\x18\x06 \x03(\x0b2!.headrace.v1.Decision.InputsEntryR\x06inputs\x1a9\n\x0bInputsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"S\n\rDeployFailure\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason*\xbc\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x14\n\x10MODEL_STATE_IDLE\x10\x02\x12\x18\n\x14MODEL_STATE_STARTING\x10\x03\x12\x15\n\x11MODEL_STATE_READY\x10\x04\x12\x17\n\x13MODEL_STATE_BLOCKED\x10\x05\x12\x18\n\x14MODEL_STATE_DELETING\x10\x06*\x7f\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x19\n\x15VERSION_STATE_SERVING\x10\x02\x12\x1a\n\x16VERSION_STATE_RETIRING\x10\x032\x80\x05\n\x0cModelService\x12[\n\x0eUploadArtifact\x12".headrace.v1.UploadArtifactRequest\x1a#.headrace.v1.UploadArtifactResponse(\x01\x12g\n\x0bDeployModel\x12\x1f.headrace.v1.DeployModelRequest\x1a .headrace.v1.DeployModelResponse"\x15\x82\xd3\xe4\x93\x02\x0f"\n/v1/models:\x01*\x12b\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x1d.headrace.v1.GetModelResponse"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/models/{name}\x12a\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12v\n\x0cExplainModel\x12 .headrace.v1.ExplainModelRequest\x1a!.headrace.v1.ExplainModelResponse"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/models/{name}/explain\x12k\n\x0bDeleteModel\x12\x1f.headrace.v1.DeleteModelRequest\x1a .headrace.v1.DeleteModelResponse"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/models/{name}b\x06proto3',
     [
         validate_pb.desc(),
         annotations_pb.desc(),
@@ -1461,6 +1569,7 @@ _DESC = file_desc(
         "DeleteModelResponse": DeleteModelResponse,
         "ModelSpec": ModelSpec,
         "Model": Model,
+        "Traffic": Traffic,
         "ModelVersion": ModelVersion,
         "Signature": Signature,
         "TensorSpec": TensorSpec,

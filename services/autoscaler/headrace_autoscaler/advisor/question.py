@@ -1,0 +1,140 @@
+"""Reads a question: a JSON document, from a file of the user's or from what the mesh says of a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headrace_autoscaler.core.allocator.advice import Question
+from headrace_autoscaler.core.allocator.types import Way
+from headrace_autoscaler.domain import Resources
+from headrace_common.errors import InvalidArgument
+from headrace_common.quantities import parse_bytes, parse_millis, parse_seconds
+
+_KEYS = (
+    "model",
+    "ways",
+    "variants",
+    "rate",
+    "mean_rate",
+    "slo",
+    "engine",
+    "gpu_architectures",
+    "tolerates_spot",
+    "min_instances",
+    "hit_rate",
+    "caches",
+    "keep_warm",
+    "utilisation",
+)
+_WAY_KEYS = ("name", "cpu", "memory", "gpu", "gpu_memory", "shape", "gpu_architecture", "latency_us")
+
+
+def read_question(text: str, what: str) -> Question:
+    """Args:
+        what: the document, for errors.
+
+    Raises:
+        InvalidArgument: names document, key, what was expected and what came.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument(f"{what}: expected JSON: {error}") from None
+    _table(document, what, _KEYS)
+    rate = _number(document, "rate", what, None)
+    if rate is None:
+        raise InvalidArgument(f"{what}: rate: expected requests per second; it is missing: say --rate")
+    mean = _number(document, "mean_rate", what, rate)
+    default = Question("", (), 0.0, 0.0)
+    return Question(
+        model=str(document.get("model", "the model")),
+        ways=_ways(document, "ways", what, required=True),
+        variants=_ways(document, "variants", what, required=False),
+        rate=rate,
+        mean_rate=rate if mean is None else mean,
+        slo_s=_seconds(document, "slo", what, None),
+        engine=str(document.get("engine", "")),
+        architectures=tuple(map(str, document.get("gpu_architectures", ()))),
+        tolerates_spot=bool(document.get("tolerates_spot", False)),
+        minimum=int(_number(document, "min_instances", what, 0) or 0),
+        hit_rate=_share(document, "hit_rate", what, None),
+        caches=bool(document.get("caches", False)),
+        warm_s=_seconds(document, "keep_warm", what, default.warm_s) or 0.0,
+        utilisation=_share(document, "utilisation", what, default.utilisation) or default.utilisation,
+    )
+
+
+def _ways(document: Mapping[str, Any], key: str, what: str, *, required: bool) -> tuple[Way, ...]:
+    found = document.get(key, [])
+    if not isinstance(found, list) or (required and not found):
+        raise InvalidArgument(f"{what}: {key}: expected a list of ways to run the model, each measured; got {found!r}")
+    ways = tuple(_way(each, f"{what}: {key}[{number}]") for number, each in enumerate(found))
+    names = [way.name for way in ways]
+    if len(set(names)) < len(names):
+        raise InvalidArgument(f"{what}: {key}: expected names that differ; got {', '.join(names)}")
+    return ways
+
+
+def _way(entry: Any, where: str) -> Way:
+    _table(entry, where, _WAY_KEYS)
+    default = Resources()
+    cpu = parse_millis(str(entry["cpu"]), f"{where}.cpu") if "cpu" in entry else default.cpu_millicores
+    memory = parse_bytes(str(entry["memory"]), f"{where}.memory") if "memory" in entry else default.memory_bytes
+    gpu = parse_millis(str(entry.get("gpu", "0")), f"{where}.gpu")
+    gpu_memory = parse_bytes(str(entry.get("gpu_memory", "0")), f"{where}.gpu_memory")
+    if cpu <= 0 or memory <= 0:
+        raise InvalidArgument(f"{where}: expected more than no cpu and no memory")
+    return Way(
+        name=str(entry.get("name", "as deployed")),
+        resources=Resources(cpu, memory, gpu, gpu_memory),
+        profile_us=_profile(entry.get("latency_us"), f"{where}.latency_us"),
+        shape=str(entry.get("shape", "")),
+        architecture=str(entry.get("gpu_architecture", "")),
+    )
+
+
+def _profile(table: Any, where: str) -> tuple[tuple[int, int], ...]:
+    """{"1": 900, "8": 2100}: rows per batch to microseconds."""
+    if not isinstance(table, dict) or not table:
+        raise InvalidArgument(f'{where}: expected rows per batch to microseconds, such as {{"1": 900}}; got {table!r}')
+    points: list[tuple[int, int]] = []
+    for rows, micros in table.items():
+        if not str(rows).isdigit() or int(rows) < 1 or not _is_number(micros) or micros <= 0:
+            raise InvalidArgument(f"{where}: expected whole rows to microseconds over 0; got {rows!r}: {micros!r}")
+        points.append((int(rows), max(1, round(micros))))
+    return tuple(sorted(points))
+
+
+def _table(value: Any, where: str, keys: Sequence[str]) -> None:
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{where}: expected an object with {', '.join(keys)}; got {value!r}")
+    for key in value:
+        if key not in keys:
+            raise InvalidArgument(f"{where}: {key}: there is no such key; expected {', '.join(keys)}")
+
+
+def _number(document: Mapping[str, Any], key: str, what: str, default: float | None) -> float | None:
+    value = document.get(key)
+    if value is None:
+        return default
+    if not _is_number(value) or not 0 <= value < 1e12:
+        raise InvalidArgument(f"{what}: {key}: expected a number from 0; got {value!r}")
+    return float(value)
+
+
+def _share(document: Mapping[str, Any], key: str, what: str, default: float | None) -> float | None:
+    value = _number(document, key, what, default)
+    if value is not None and value > 1:
+        raise InvalidArgument(f"{what}: {key}: expected a share from 0 to 1; got {value!r}")
+    return value
+
+
+def _seconds(document: Mapping[str, Any], key: str, what: str, default: float | None) -> float | None:
+    value = document.get(key)
+    return default if value is None else parse_seconds(str(value), f"{what}: {key}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,44 @@
+"""Where instances are, as what, and at what price. See docs/allocator.md."""
+
+from __future__ import annotations
+
+from headrace_autoscaler.core.allocator.allocate import plan
+from headrace_autoscaler.core.allocator.catalog import CapacityClass, Catalog, Rates, Shape
+from headrace_autoscaler.core.allocator.types import (
+    Action,
+    Demand,
+    Instance,
+    Kind,
+    Move,
+    Node,
+    Place,
+    Plan,
+    Refused,
+    Resize,
+    Snapshot,
+    Start,
+    Stop,
+    Way,
+)
+
+__all__ = [
+    "Action",
+    "CapacityClass",
+    "Catalog",
+    "Demand",
+    "Instance",
+    "Kind",
+    "Move",
+    "Node",
+    "Place",
+    "Plan",
+    "Rates",
+    "Refused",
+    "Resize",
+    "Shape",
+    "Snapshot",
+    "Start",
+    "Stop",
+    "Way",
+    "plan",
+]

@@ -1,0 +1,271 @@
+"""Which way to run a model, on which kind of node, and how many: measured throughput per money under the objective.
+
+What an instance costs is its part of its node: the node's price times the dominant share that it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from headrace_autoscaler.core.allocator.catalog import CapacityClass
+from headrace_autoscaler.core.allocator.types import Demand, Kind, Way
+from headrace_autoscaler.core.quota import Amounts, Dimension
+from headrace_autoscaler.domain import Resources
+
+UNMEASURED = math.inf
+"""Rate of an instance of which nothing is known: one is enough until it has been measured."""
+WORTH_A_RESIZE = 1.2
+"""What runs is replaced where it costs more than this times what the cheapest would; less is not worth cold starts."""
+SUPPORTED = {
+    "tensorrt": frozenset({"sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}),
+    "tensorrt_rtx": frozenset({"sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121"}),
+}
+"""GPU architectures by engine. What is not named here runs on any. TensorRT 10.13's support matrix; TensorRT-RTX 1.2's
+builder: neither has sm_70 (V100)."""
+_EPSILON = 1e-9
+_NO_AMOUNTS = Amounts()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """One instance of a way on a kind of node. Compared by identity: a plan makes each once.
+
+    Attributes:
+        rate: requests per second that it sustains within the objective; infinite: not measured.
+        rows: of the batches that this takes; 0: not measured.
+        micros_per_hour: of the instance.
+        amounts: what it takes of a quota.
+    """
+
+    way: Way
+    kind: Kind
+    rate: float
+    rows: int
+    micros_per_hour: int
+    amounts: Amounts = _NO_AMOUNTS
+
+    @property
+    def order(self) -> tuple[float, int, str, str]:
+        """The cheapest request first, then the cheapest instance."""
+        return (self.micros_per_hour / self.rate, self.micros_per_hour, self.way.name, self.kind.shape)
+
+
+def sustained(profile_us: tuple[tuple[int, int], ...], slo_s: float | None) -> tuple[float, int]:
+    """Requests per second of an instance that is always busy, and the rows per batch that this takes.
+
+    A request that has just missed a batch waits for that batch and then for its own: a batch's execution may take half
+    of the objective. Where not even one row meets that, one row at a time is the best there is.
+    """
+    return _sustained(profile_us, slo_s)
+
+
+@lru_cache(maxsize=65536)
+def _sustained(profile_us: tuple[tuple[int, int], ...], slo_s: float | None) -> tuple[float, int]:
+    best, best_rows, first = 0.0, 0, (0.0, 0)
+    half_us = math.inf if slo_s is None else slo_s * 5e5
+    for rows, us in profile_us:
+        if rows <= 0 or us <= 0:
+            continue
+        rate = rows * 1e6 / us
+        first = first if first[1] else (rate, rows)
+        if us <= half_us and rate > best:
+            best, best_rows = rate, rows
+    if best_rows:
+        return best, best_rows
+    return first if first[1] else (UNMEASURED, 0)
+
+
+def meets(way: Way, slo_s: float | None) -> bool:
+    """It is not known to be too slow for the objective even with one request in hand."""
+    return slo_s is None or not way.profile_us or way.profile_us[0][1] <= slo_s * 1e6
+
+
+def refusal(demand: Demand, way: Way, kind: Kind) -> str:
+    """Why this way may not run on nodes of this kind; empty: it may."""
+    needs, has = way.resources, kind.capacity
+    if kind.capacity_class is CapacityClass.SPOT and not demand.tolerates_spot:
+        return "it does not tolerate spot nodes"
+    if way.shape and way.shape != kind.shape:
+        return f"its profile was measured on {way.shape}"
+    if needs.gpu_millis:
+        if way.architecture and way.architecture != kind.architecture:
+            return f"its profile was measured on {way.architecture}"
+        return _gpu_refusal(demand, needs, kind)
+    if needs.cpu_millicores > has.cpu_millicores or needs.memory_bytes > has.memory_bytes:
+        return "a node of this kind is too small for it"
+    return ""
+
+
+def _gpu_refusal(demand: Demand, needs: Resources, kind: Kind) -> str:
+    if not kind.gpus:
+        return "it has no GPU"
+    supported = SUPPORTED.get(demand.engine)
+    if supported is not None and kind.architecture not in supported:
+        return f"{demand.engine} does not support {kind.architecture}"
+    if demand.architectures and kind.architecture not in demand.architectures:
+        return f"its engine was built for {', '.join(demand.architectures)} and this is {kind.architecture}"
+    device_memory = kind.capacity.gpu_memory_bytes // kind.gpus
+    if needs.gpu_millis > 1000 or needs.gpu_memory_bytes > device_memory:
+        return "one GPU of it is too small for an instance"
+    if needs.cpu_millicores > kind.capacity.cpu_millicores or needs.memory_bytes > kind.capacity.memory_bytes:
+        return "a node of this kind is too small for it"
+    return ""
+
+
+def part_of(needs: Resources, kind: Kind) -> int:
+    """Micro-units per hour of an instance: its dominant share of the node's price, rounded up."""
+    has = kind.capacity
+    price = kind.micros_per_hour
+    dearest = 0
+    for need, whole in (
+        (needs.cpu_millicores, has.cpu_millicores),
+        (needs.memory_bytes, has.memory_bytes),
+        (needs.gpu_millis, has.gpu_millis),
+        (needs.gpu_memory_bytes, has.gpu_memory_bytes),
+    ):
+        if need and whole:
+            dearest = max(dearest, -(-price * need // whole))
+    return dearest
+
+
+def amounts_of_part(needs: Resources, micros_per_hour: int) -> Amounts:
+    """What an instance at this price takes of a quota."""
+    units = [0] * len(Dimension)
+    units[:4] = (needs.cpu_millicores, needs.memory_bytes, needs.gpu_millis, needs.gpu_memory_bytes)
+    units[Dimension.MONEY_PER_HOUR] = micros_per_hour
+    return Amounts(tuple(units))
+
+
+class Market:
+    """Kinds of nodes that there are, and what an instance costs on each; remembers what it has worked out."""
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self._kinds = sorted(set(kinds), key=lambda kind: (kind.micros_per_hour, kind.shape, kind.capacity_class))
+        self._offers: dict[tuple[object, ...], list[tuple[Kind, int, Amounts]]] = {}
+
+    def choices(self, demand: Demand) -> list[Choice]:
+        """What may be, the cheapest request first. Ways that meet the objective go before those that cannot."""
+        found: list[Choice] = []
+        ways = [way for way in demand.ways if meets(way, demand.slo_s)] or demand.ways
+        for way in ways:
+            rate, rows = _sustained(way.profile_us, demand.slo_s)
+            for kind, part, amounts in self._offered(demand, way):
+                found.append(Choice(way, kind, rate, rows, part, amounts))
+        if len(found) > 1:
+            found.sort(key=lambda choice: choice.order)
+        return found
+
+    def why_none(self, demand: Demand) -> str:
+        """What stands against each kind of node, where `choices` finds nothing."""
+        if not self._kinds:
+            return "there is no node to run it on"
+        reasons = {kind.shape: refusal(demand, way, kind) for way in demand.ways for kind in self._kinds}
+        return "no kind of node may run it: " + "; ".join(f"{shape}: {why}" for shape, why in reasons.items())
+
+    def _offered(self, demand: Demand, way: Way) -> list[tuple[Kind, int, Amounts]]:
+        key = (way.resources, way.shape, way.architecture, demand.engine, demand.tolerates_spot, demand.architectures)
+        offers = self._offers.get(key)
+        if offers is None:
+            offers = self._offers[key] = [
+                (kind, part := part_of(way.resources, kind), amounts_of_part(way.resources, part))
+                for kind in self._kinds
+                if not refusal(demand, way, kind)
+            ]
+        return offers
+
+
+def mix(found: Sequence[Choice], rate: float, minimum: int, maximum: int | None) -> Counter[Choice]:
+    """How many of which, in all at least `minimum` and serving `rate`, as cheaply as it looks among two at a time.
+
+    Without a maximum it costs at most the cheapest possible plus one instance, or plus two where the minimum binds: the
+    linear programme has an optimum of one (two) kinds, which is rounded up.
+
+    Args:
+        found: as `choices` sorts them, not empty.
+    """
+    if rate <= 0 and minimum == 0:
+        return Counter()
+    candidates: list[_Parts] = []
+    last = min(found, key=_by_price)
+    for main in _undominated(found):
+        candidates.append(_with_rest(found, main, last, rate, minimum))
+        candidates.append(_padded(main, last, rate, minimum))
+    if maximum is not None:
+        candidates += [_padded(each, last, rate, minimum) for each in found]
+        candidates = [each for each in candidates if _total(each) <= maximum]
+        if not candidates:
+            fastest = max(found, key=lambda choice: (choice.rate, -choice.micros_per_hour))
+            return Counter({fastest: maximum})
+    best = candidates[0] if len(candidates) == 1 else min(candidates, key=_merit)
+    counted: Counter[Choice] = Counter()
+    for choice, count in best:
+        counted[choice] += count
+    return counted
+
+
+_Parts = tuple[tuple[Choice, int], ...]
+
+
+def cost(counted: Counter[Choice]) -> int:
+    return sum([choice.micros_per_hour * count for choice, count in counted.items()])
+
+
+def serves(counted: Counter[Choice]) -> float:
+    return sum([choice.rate * count for choice, count in counted.items()])
+
+
+def needed(rate: float, each: float) -> int:
+    """Instances of `each` for `rate`."""
+    return max(1, math.ceil(rate / each - _EPSILON)) if rate > _EPSILON else 0
+
+
+def _by_price(choice: Choice) -> tuple[int, float]:
+    return (choice.micros_per_hour, -choice.rate)
+
+
+def _total(parts: _Parts) -> int:
+    return sum([count for _, count in parts])
+
+
+def _merit(parts: _Parts) -> tuple[int, int, int]:
+    """Money, then instances, then kinds of them."""
+    return (sum([choice.micros_per_hour * count for choice, count in parts]), _total(parts), len(parts))
+
+
+def _undominated(found: Sequence[Choice]) -> list[Choice]:
+    """Those that no other beats in both price and rate; few, however many kinds there are."""
+    kept: list[Choice] = []
+    for choice in sorted(found, key=_by_price):
+        if not kept or choice.rate > kept[-1].rate:
+            kept.append(choice)
+    return kept
+
+
+def _with_rest(found: Sequence[Choice], main: Choice, last: Choice, rate: float, minimum: int) -> _Parts:
+    """As many of `main` as are full, the cheapest that serves the rest, and the cheapest of all for the minimum."""
+    count = 0 if main.rate == UNMEASURED else math.floor(rate / main.rate + _EPSILON)
+    rest = rate - count * main.rate if count else rate
+    parts: list[tuple[Choice, int]] = [(main, count)] if count else []
+    slack = _EPSILON * max(1.0, rate)
+    if rest > slack:
+        enough = [each for each in found if each.rate >= rest - slack]
+        parts.append((min(enough, key=_by_price) if enough else main, 1))
+        count += 1
+    if count < minimum:
+        parts.append((last, minimum - count))
+    return tuple(parts)
+
+
+def _padded(main: Choice, last: Choice, rate: float, minimum: int) -> _Parts:
+    """The fewest of `main` with which the cheapest instance may make up the minimum."""
+    count = needed(rate, main.rate)
+    if count < minimum and main.rate > last.rate:
+        count = min(count, needed(rate - minimum * last.rate, main.rate - last.rate))
+    parts: list[tuple[Choice, int]] = [(main, count)] if count else []
+    if count < minimum:
+        parts.append((last, minimum - count))
+    return tuple(parts)

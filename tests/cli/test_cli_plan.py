@@ -1,0 +1,102 @@
+"""`headrace plan`: what it asks the mesh, what it makes of it, what it refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.client import methods
+from headrace.v1 import models_pb2
+
+Run = Callable[..., Any]
+MODEL = models_pb2.Model(
+    name="ocr",
+    versions=[
+        {
+            "version": "1",
+            "state": models_pb2.VERSION_STATE_SERVING,
+            "engine": "onnxruntime",
+            "profile_us": {1: 10_000, 8: 40_000},
+        }
+    ],
+    traffic={"requests": 1000, "cache_hits": 250, "mean_rate": 2.5, "busiest_rate": 300.0},
+    spec={
+        "name": "ocr",
+        "resources": {"cpu": "1", "memory": "1Gi"},
+        "slo": {"nanos": 100_000_000},
+        "idle_timeout": {"seconds": 60},
+        "response_cache": True,
+    },
+)
+SERVED = models_pb2.Model()
+SERVED.CopyFrom(MODEL)
+SERVED.traffic.MergeFrom(models_pb2.Traffic(mean_batch=1.2, mean_execution={"nanos": 4_000_000}))
+QUICK = models_pb2.Model(
+    name="ocr-int8",
+    versions=[{"version": "1", "state": models_pb2.VERSION_STATE_SERVING, "profile_us": {1: 2_000}}],
+    spec={"name": "ocr-int8", "resources": {"cpu": "1", "memory": "1Gi"}},
+)
+
+
+@pytest.fixture
+def models(mesh: Any) -> None:
+    known = {"ocr": MODEL, "ocr-int8": QUICK, "served": SERVED, "new": models_pb2.Model(name="new")}
+    mesh.on(methods.GET_MODEL, lambda request: models_pb2.GetModelResponse(model=known[request.name]))
+
+
+@pytest.mark.usefixtures("models")
+def test_a_model_of_the_mesh_is_planned_with_what_was_measured_of_it(run: Run) -> None:
+    done = run("plan", "ocr", "--variant", "ocr-int8", "--json")
+    assert (done.code, done.err) == (0, "")
+    found = json.loads(done.out)
+    assert (found["rate"], found["mean_rate"], found["slo_s"]) == (300.0, 2.5, 0.1)
+    # Three quarters of 300 are left by the cache; 140 for each instance, of which two fit on a c5.large.
+    best = found["options"][0]
+    assert (best["shape"], best["instances"], best["nodes"]) == ("c5.large", 2, 1)
+    shares = {each["name"]: each["share_of_work"] for each in found["savings"]}
+    assert shares == {"batching": 0.5, "response cache": 0.25, "quantised variant": 0.6}
+
+
+@pytest.mark.usefixtures("models")
+def test_what_many_requests_took_goes_before_what_the_load_timed(run: Run) -> None:
+    found = json.loads(run("plan", "served", "--json").out)
+    assert found["options"][0]["rate_each"] == 175.0, "1 row in 4 ms, 70 % busy; the load said 10 ms"
+
+
+@pytest.mark.usefixtures("models")
+def test_flags_go_before_what_the_mesh_says(run: Run) -> None:
+    found = json.loads(run("plan", "ocr", "--rate", "10", "--slo", "1s", "--hit-rate", "0", "--spot", "--json").out)
+    assert (found["rate"], found["slo_s"]) == (10.0, 1.0)
+    assert found["options"][0]["class"] == "spot"
+
+
+def test_a_file_of_measurements_needs_no_mesh(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"ways": [{"name": "x", "latency_us": {"1": 1000}}]}))
+    done = run("plan", "--profile", str(path), "--rate", "50", "--plot", str(tmp_path / "p.svg"))
+    assert done.code == 0
+    assert "c5.large" in done.out
+    assert (tmp_path / "p.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        pytest.param((), "expected the NAME of a model or --profile FILE", id="neither"),
+        pytest.param(("ocr", "--profile", "p.json"), "one of the two", id="both"),
+        pytest.param(("--profile", "/nowhere.json"), "--profile /nowhere.json: cannot be read", id="no file"),
+        pytest.param(("ocr", "--slo", "soon"), "--slo: expected a duration", id="slo"),
+    ],
+)
+def test_wrong_usage(run: Run, arguments: tuple[str, ...], part: str) -> None:
+    done = run("plan", *arguments)
+    assert (done.code, part in done.err) == (2, True), done.err
+
+
+@pytest.mark.usefixtures("models")
+def test_a_model_without_a_version_says_where_to_look(run: Run) -> None:
+    done = run("plan", "new")
+    assert done.code == 1
+    assert "`headrace describe new` shows why" in done.err
