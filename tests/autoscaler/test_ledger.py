@@ -6,17 +6,14 @@ from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_autoscaler.core.ledger import Account, Ledger
 from headrace_autoscaler.core.pricing import LocalPrices
-from headrace_autoscaler.core.rates import FREE, HOURS_PER_MONTH, Rates, parse_rates
+from headrace_autoscaler.core.rates import FREE, HOURS_PER_MONTH, Rates
 from headrace_autoscaler.domain import Resources, Usage, UsageKey
-from headrace_autoscaler.rate_file import load_rates
-from headrace_common.config import AutoscalerConfig
-from headrace_common.errors import InvalidArgument
+from headrace_autoscaler.shape_catalog import load_catalog
 
 HOUR_US = 3600 * 10**6
 START_US = 486_111 * HOUR_US
@@ -137,44 +134,11 @@ def _add(sums: Counter[str], ledger: Ledger) -> None:
         sums.update({name: getattr(usage, name) for name in Usage.__dataclass_fields__ if name.endswith("_micros")})
 
 
-@pytest.mark.parametrize(
-    ("table", "expected"),
-    [
-        ({}, Rates()),
-        ({"network_per_gib": "0.09", "management_share": "0.1"}, Rates(90_000, management_ppm=100_000)),
-        ({"storage_per_gib_month": 0, "cache_per_gib_hour": 0.5}, Rates(10_000, 0, 500_000)),
-    ],
-)
-def test_rates_have_defaults_and_are_read_exactly(table: dict[str, object], expected: Rates) -> None:
-    assert parse_rates(table) == expected
-
-
-@pytest.mark.parametrize(
-    ("table", "said"),
-    [
-        ({"network": "1"}, "rates.network: is no rate"),
-        ({"network_per_gib": "cheap"}, "rates.network_per_gib: expected an amount"),
-        ({"management_share": "-1"}, "rates.management_share: expected a share"),
-        ({"management_share": "much"}, "rates.management_share: expected a share"),
-        ({"management_share": "NaN"}, "rates.management_share: expected a share"),
-    ],
-)
-def test_rates_that_are_wrong_are_named(table: dict[str, object], said: str) -> None:
-    with pytest.raises(InvalidArgument, match=said):
-        parse_rates(table)
-
-
 def test_an_operators_file_replaces_the_rates_that_it_names(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('currency = "EUR"\n[rates]\nnetwork_per_gib = "0.09"\n')
-    assert load_rates(AutoscalerConfig(catalog=str(file))) == Rates(90_000)
-    assert load_rates(AutoscalerConfig()) == Rates()
-    for text, said in (("[rates]\nnetwork = 1", "mine.toml: rates.network"), ("[rates", "mine.toml: ")):
-        file.write_text(text)
-        with pytest.raises(InvalidArgument, match=said):
-            load_rates(AutoscalerConfig(catalog=str(file)))
-    with pytest.raises(InvalidArgument, match=r"other\.toml: .*No such file"):
-        load_rates(AutoscalerConfig(catalog=str(tmp_path / "other.toml")))
+    assert load_catalog(file).rates == Rates(90_000)
+    assert load_catalog().rates == Rates(), "the shipped catalogue's are the default ones"
 
 
 def test_a_shape_is_named_by_what_it_holds_and_priced_by_its_cpus() -> None:

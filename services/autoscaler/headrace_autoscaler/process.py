@@ -24,7 +24,7 @@ from headrace_autoscaler.measures import observe_fleet
 from headrace_autoscaler.providers.base import InstanceProvider
 from headrace_autoscaler.providers.local import LocalProvider, open_cgroups
 from headrace_autoscaler.providers.machine import capacity
-from headrace_autoscaler.rate_file import load_rates
+from headrace_autoscaler.shape_catalog import load_catalog
 from headrace_autoscaler.stopping import Stopping
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import SystemClock
@@ -97,7 +97,16 @@ class Autoscaler:
         room = capacity(config)
         opening = await asyncio.to_thread(Opening.read, store, self._clock.wall())
         parts = FleetParts(
-            context, epoch, catalogue, provider, board, catalogue.post, self._clock, room, load_rates(config), opening
+            context,
+            epoch,
+            catalogue,
+            provider,
+            board,
+            catalogue.post,
+            self._clock,
+            room,
+            load_catalog(config.catalog).rates,
+            opening,
         )
         fleet = RunnerFleet(parts)
         deploys = DeployService(

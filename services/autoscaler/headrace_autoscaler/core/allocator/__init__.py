@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace_autoscaler.core.allocator.allocate import plan
-from headrace_autoscaler.core.allocator.catalog import CapacityClass, Catalog, Rates, Shape
+from headrace_autoscaler.core.allocator.catalog import CapacityClass, Catalog, Shape
 from headrace_autoscaler.core.allocator.types import (
     Action,
     Demand,
@@ -32,7 +32,6 @@ __all__ = [
     "Node",
     "Place",
     "Plan",
-    "Rates",
     "Refused",
     "Resize",
     "Shape",

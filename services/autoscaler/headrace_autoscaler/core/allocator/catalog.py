@@ -13,6 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from headrace_autoscaler.core.rates import DEFAULT_RATES, Rates
 from headrace_autoscaler.domain import Resources
 from headrace_common.errors import InvalidArgument
 from headrace_common.quantities import parse_bytes, parse_micros, parse_millis
@@ -54,21 +55,6 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
-    """What serving costs beside compute. Money in micro-units.
-
-    Attributes:
-        storage_micros_per_gib_month: a month is 30 days.
-        management_ppm: millionths of everything else that is charged.
-    """
-
-    network_micros_per_gib: int = 0
-    storage_micros_per_gib_month: int = 0
-    cache_micros_per_gib_hour: int = 0
-    management_ppm: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Catalog:
     """Attributes:
     shapes: by name.
@@ -78,7 +64,7 @@ class Catalog:
     currency: str = "USD"
     shapes: Mapping[str, Shape] | None = None
     class_ppm: tuple[tuple[CapacityClass, int], ...] = ()
-    rates: Rates = Rates()
+    rates: Rates = DEFAULT_RATES
 
     def __iter__(self) -> Iterator[Shape]:
         return iter((self.shapes or {}).values())
