@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 
+from headrace_autoscaler.core.policies.averages import SlidingMaximum
 from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
 from headrace_autoscaler.core.policies.bounds import bounded
 from headrace_autoscaler.core.policies.headrace_backlog import Backlog
@@ -28,6 +29,9 @@ INTERVAL_S = 0.25
 """Routers report every 250 ms; asking more often would tell nothing new."""
 STANDING_SLACK = 0.9
 """Of the slack that the standing need counts on."""
+HOLD = 1.0
+"""Times a cold start that an idle instance is kept: what starting it again would cost. Whatever comes, that is at most
+twice what knowing would have cost (ski rental, the deterministic strategy)."""
 _BURST_MEMORY = 0.9
 _BURST_GAP_S = 2.0
 
@@ -56,6 +60,8 @@ class HeadracePolicy:
         self._rate = Rate()
         self._keep = Keep()
         self._warm = Gaps(0.0)
+        self._recent: SlidingMaximum | None = None
+        self._recent_s = -1.0
         self._active_at: float | None = None
         self._burst_stood = False
         self._stood_share = 0.0
@@ -102,7 +108,8 @@ class HeadracePolicy:
         busy = math.ceil(reading.executing / max(1, profile.concurrency))
         waits = running + missing if missing else min(running, busy + reading.queued)
         by_rate = offered(self._rate.per_s, supply)
-        kept = self._keep.count(now)
+        recent = self._recently(max(busy, waits, by_rate, stands), now, HOLD * supply.cold_start_s)
+        kept = max(self._keep.count(now), min(running, recent))
         terms = ((busy, EXECUTES), (waits, WAITS), (by_rate, LOAD), (stands, self._why(worth)), (kept, KEPT))
         desired, reason = max(terms, key=lambda term: term[0])
         if reading.queued or reading.executing:
@@ -128,8 +135,14 @@ class HeadracePolicy:
         if desired > running:
             desired = max(running, min(desired, reading.ready + supply.useful_starts()))
         idle = desired > 0 and kept >= desired > max(busy, waits, by_rate, stands)
-        until = self._keep.next_change(now) if idle and not reading.starting and self._quiet(now) else 0.0
+        until = self._keep.next_change(now) if idle and recent < desired and not reading.starting and self._quiet(now) else 0.0
         return Wish(desired, reason if desired else NOTHING, inputs, until, spare=idle)
+
+    def _recently(self, needed: int, now: float, window_s: float) -> int:
+        if self._recent is None or window_s != self._recent_s:
+            self._recent, self._recent_s = SlidingMaximum(window_s), window_s
+        self._recent.add(needed, now)
+        return self._recent.highest(now)
 
     def _stands(self, now: float, supply: Supply, worth: Worth) -> int:
         need = self._standing.now(supply, now, STANDING_SLACK * supply.slack_s)

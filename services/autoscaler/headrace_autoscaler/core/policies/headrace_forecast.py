@@ -20,11 +20,11 @@ from headrace_autoscaler.core.policies.headrace_supply import Supply
 
 WINDOW_S = 3.0
 """Arrivals whose standing need counts: longer bursts are what starts are for."""
-RATE_MEMORY_S = 1.5
+RATE_MEMORY_S = 3.0
 """Time constant of the rate: bursts of people and of agents last for some seconds."""
-HEADROOM = 1.3
-"""Of the offered load that is kept where more than one instance is busy: square-root staffing gives 1.35 at two busy
-instances and a quarter of a root of head-room for each quantile step beyond; pooled servers with slack need no more."""
+HEADROOM = 1.15
+"""Times the offered load, where more than one instance is busy. Servers that share one queue, whose requests may wait for
+a multiple of their service, need little: this is what the rate's own uncertainty over a time constant takes."""
 _FINEST = 0.1
 _NEGLIGIBLE = 0.05
 _PER_OCTAVE = 4
