@@ -15,6 +15,8 @@ from headrace_autoscaler.core.policies.headrace_supply import Supply
 PATIENCE = 0.25
 """Share of the slack that a queue may use before instances are added. The rest is kept for what is not known:
 bursts that go on growing while starts are limited, services that take longer than they did, late readings."""
+_STUCK = 0.5
+"""Share of the slack after which a queue counts as one that will not go by itself."""
 _LATE_S = 0.5
 """What can no longer begin in time should begin this soon after a new instance can help."""
 _MOST_ADDED = 256
@@ -53,12 +55,15 @@ class Backlog:
             at, count = self._cohorts[0]
             self._cohorts[0] = (max(at, now - oldest_wait_s), count)
 
-    def missing(self, supply: Supply, ready: int, coming: list[tuple[float, int]], now: float) -> int:
+    def missing(
+        self, supply: Supply, ready: int, coming: list[tuple[float, int]], now: float, rate_per_s: float
+    ) -> int:
         """Instances to add so that everything that waits begins in time, or else as soon as they help.
 
         Args:
             ready: instances that answer now; one of them begins a request every `service_s`.
             coming: (seconds until it answers, instances).
+            rate_per_s: at which requests arrive just now.
         """
         missing = ahead = 0
         # What is asked for beyond the pace of starts waits for its turn.
@@ -71,7 +76,19 @@ class Backlog:
             begun = ready * max(0.0, by_s) / supply.service_s
             begun += sum(n * supply.begun_by(by_s, ready_s) for ready_s, n in coming)
             missing = max(missing, _added(supply, ahead - begun, by_s, first_s))
+        stuck = bool(self._cohorts) and now - self._cohorts[0][0] >= _STUCK * supply.slack_s
+        if stuck and supply.slack_s < supply.blind_s:
+            missing = max(missing, self._missing_later(supply, ahead, ready, coming, rate_per_s, first_s))
         return missing
+
+    def _missing_later(
+        self, supply: Supply, ahead: int, ready: int, coming: list[tuple[float, int]], rate_per_s: float, first_s: float
+    ) -> int:
+        """Where a start takes longer than a request may wait, a queue that has formed goes on growing until the start
+        helps, and everybody behind it is late until it is gone: one slack later, it should be."""
+        by_s = first_s + supply.slack_s
+        begun = ready * by_s / supply.service_s + sum(n * supply.begun_by(by_s, ready_s) for ready_s, n in coming)
+        return _added(supply, ahead + rate_per_s * by_s - begun, by_s, first_s)
 
 
 def _added(supply: Supply, requests: float, by_s: float, first_s: float) -> int:

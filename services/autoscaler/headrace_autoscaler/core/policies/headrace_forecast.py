@@ -22,9 +22,11 @@ WINDOW_S = 3.0
 """Arrivals whose standing need counts: longer bursts are what starts are for."""
 RATE_MEMORY_S = 3.0
 """Time constant of the rate: bursts of people and of agents last for some seconds."""
+BURST_MEMORY_S = 0.75
+"""The same for what is on its way into a queue: three readings."""
 HEADROOM = 1.15
-"""Times the offered load, where more than one instance is busy. Servers that share one queue, whose requests may wait for
-a multiple of their service, need little: this is what the rate's own uncertainty over a time constant takes."""
+"""Times the offered load, where more than one instance is busy. Servers that share one queue, whose requests may wait
+for a multiple of their service, need little: this is what the rate's own uncertainty over a time constant takes."""
 _FINEST = 0.1
 _NEGLIGIBLE = 0.05
 _PER_OCTAVE = 4
@@ -114,12 +116,13 @@ class Growth:
 class Rate:
     """Arrivals per second, forgotten exponentially."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_s: float) -> None:
+        self._memory_s = memory_s
         self.per_s = 0.0
 
     def observe(self, arrivals: int, period_s: float) -> None:
         if period_s > 0:
-            keep = math.exp(-period_s / RATE_MEMORY_S)
+            keep = math.exp(-period_s / self._memory_s)
             self.per_s = self.per_s * keep + arrivals / period_s * (1.0 - keep)
 
 
@@ -136,4 +139,4 @@ def _level(need: float) -> int:
 
 
 def _value(level: int) -> float:
-    return _FINEST * 2.0 ** ((level - 1) / _PER_OCTAVE)
+    return _FINEST * math.exp2((level - 1) / _PER_OCTAVE)
