@@ -68,6 +68,11 @@ class ModelOptions(TypedDict, total=False):
     instance_concurrency: int | None
     policy: str
     padding: Mapping[str, float]
+    traffic: str
+    cost_sensitivity: str
+    schedules: Sequence[str]
+    targets: Mapping[str, float]
+    slo_credit: str | None
 
 
 def build(kind: type[Built], **fields: Any) -> Built:

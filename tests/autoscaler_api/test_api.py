@@ -70,6 +70,15 @@ specs = st.builds(
     engine_options=st.dictionaries(st.sampled_from("ab"), st.text(max_size=3)).map(lambda d: tuple(sorted(d.items()))),
     source=st.sampled_from(["", "s3://b/m"]),
     padding=st.dictionaries(st.sampled_from("xy"), st.floats(-9, 9)).map(lambda d: tuple(sorted(d.items()))),
+    idle_timeout_asked=st.just(True),
+    policy=st.sampled_from(["headrace", "balanced"]),
+    traffic=st.sampled_from(["", "spiky"]),
+    cost_sensitivity=st.sampled_from(["", "high"]),
+    schedules=st.lists(st.just("0 8 * * 1-5 Europe/Paris=4"), max_size=2).map(tuple),
+    targets=st.dictionaries(st.sampled_from(["cpu", "rate"]), st.floats(0.1, 1)).map(
+        lambda d: tuple(sorted(d.items()))
+    ),
+    slo_credit_micros=st.none() | st.integers(1, 10**9),
 )
 
 

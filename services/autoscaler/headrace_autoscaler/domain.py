@@ -67,7 +67,14 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What the user asked for, with defaults settled."""
+    """What the user asked for, with defaults settled.
+
+    Attributes:
+        idle_timeout_asked: the user said it; otherwise the policy may choose its own.
+        traffic, cost_sensitivity: as given; `policy` is already what they come to.
+        schedules: "CRON ZONE=N"; targets: (metric, value).
+        slo_credit_micros: what a request inside its objective is worth; None: not declared.
+    """
 
     name: str
     tenant: str = "default"
@@ -88,6 +95,12 @@ class ModelSpec:
     cache_ttl_s: float | None = None
     instance_concurrency: int | None = None
     padding: tuple[tuple[str, float], ...] = ()
+    idle_timeout_asked: bool = False
+    traffic: str = ""
+    cost_sensitivity: str = ""
+    schedules: tuple[str, ...] = ()
+    targets: tuple[tuple[str, float], ...] = ()
+    slo_credit_micros: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

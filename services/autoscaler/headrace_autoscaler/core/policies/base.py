@@ -56,6 +56,7 @@ class Reading:
         oldest_wait_s: age of the oldest request that waits.
         ready, starting: instances now; one that drains is neither.
         last_arrival: monotonic seconds; None: nothing has ever arrived.
+        gpu_memory_share: of what the ready instances have, 0 to 1; None: not measured.
     """
 
     now: float
@@ -71,6 +72,7 @@ class Reading:
     ready: int = 0
     starting: int = 0
     last_arrival: float | None = None
+    gpu_memory_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,11 +90,16 @@ class _Demand:
 
 
 class HeadracePolicy:
-    """One model's. Memory is bounded, and a decision takes constant time."""
+    """One model's. Memory is bounded, and a decision takes constant time.
+
+    Args:
+        thrift: above 1 accepts being short more often, below 1 less often; 2 and 0.5 are what users choose from.
+    """
 
     interval_s = INTERVAL_S
 
-    def __init__(self) -> None:
+    def __init__(self, thrift: float = 1.0) -> None:
+        self._thrift = thrift
         self._at: float | None = None
         self._backlog = Backlog()
         self._orders = Orders()
@@ -112,7 +117,7 @@ class HeadracePolicy:
 
     def decide(self, reading: Reading, profile: Profile) -> Wish:
         supply = Supply.of(profile, INTERVAL_S)
-        worth = Worth.of(profile, supply)
+        worth = Worth.of(profile, supply, self._thrift)
         self._observe(reading, supply, worth)
         demand = self._demand(reading, profile, supply, worth)
         wish = bounded(self._settle(reading, profile, supply, demand), profile)

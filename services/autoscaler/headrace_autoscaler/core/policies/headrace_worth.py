@@ -28,18 +28,20 @@ class Worth:
 
     Attributes:
         request_s: instance seconds that a request inside its objective is worth; None: nothing is declared.
+        thrift: times that being short may happen as often, and its cost is that much less.
         served: requests that one instance serves before another could be there.
     """
 
     supply: Supply
+    thrift: float
     request_s: float | None
     served: float
 
     @classmethod
-    def of(cls, profile: Profile, supply: Supply) -> Worth:
+    def of(cls, profile: Profile, supply: Supply, thrift: float) -> Worth:
         declared = profile.credit_micros > 0 and profile.instance_micros_per_hour > 0
         request_s = profile.credit_micros * 3600 / profile.instance_micros_per_hour if declared else None
-        return cls(supply, request_s, max(1.0, supply.blind_s / supply.service_s))
+        return cls(supply, thrift, request_s, max(1.0, supply.blind_s / supply.service_s))
 
     @property
     def break_even(self) -> float:
@@ -51,11 +53,11 @@ class Worth:
     @property
     def chance(self) -> float:
         """Of needing more than what stands that is accepted."""
-        return max(SHORT_CHANCE, self.break_even)
+        return max(SHORT_CHANCE * self.thrift, self.break_even)
 
     def absence_s(self, rank: int) -> float:
         """What it costs that the instance of this rank, from 1, is not there when it is needed."""
-        cost = ANY_ABSENT_S + FIRST_ABSENT_S / (rank * rank)
+        cost = (ANY_ABSENT_S + FIRST_ABSENT_S / (rank * rank)) / self.thrift
         if self.request_s is not None:
             cost = min(cost, self.request_s * self.served)
         return self.supply.cold_start_s + cost
