@@ -14,6 +14,7 @@ RANKS = 48
 """Ranks beyond share the last histogram."""
 LONGEST_S = 300.0
 _EDGES = tuple(0.5 * 2.0 ** (step / 2) for step in range(19))
+_ROUNDING = 1e-9
 _FADE = 0.97
 """Of a count, per gap: the last thirty or so gaps decide."""
 
@@ -54,9 +55,10 @@ class Gaps:
             if edge > LONGEST_S:
                 break
             stayed += count * (before + edge) / 2
-            left -= count
+            left = max(0.0, left - count)
             cost = stayed + left * (edge + absence_s)
-            if cost < least:
+            # Longer than the longest gap costs the same, as far as this model's past tells: not longer, then.
+            if cost < least - _ROUNDING * max(1.0, least):
                 best_s, least = edge, cost
             before = edge
         return best_s

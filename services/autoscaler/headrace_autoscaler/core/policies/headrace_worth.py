@@ -12,7 +12,7 @@ from headrace_autoscaler.core.policies.headrace_supply import Supply
 
 SHORT_CHANCE = 0.05
 """Chance that the standing need outgrows what stands within a blind time: where no credit binds earlier. One in twenty
-is where the real trace and the scenarios bend: from 3 % down a tenth of a point of SLO share costs 15 % of the bill."""
+is about where the real trace bends: with 4 % a quarter of a point of SLO share costs 8 % of the excess."""
 ANY_ABSENT_S = 3.0
 FIRST_ABSENT_S = 120.0
 """What it is taken to cost, in instance seconds, that an instance is missing that a burst needs: two of the minutes for
