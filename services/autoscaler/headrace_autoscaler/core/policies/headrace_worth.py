@@ -15,11 +15,10 @@ SHORT_CHANCE = 0.05
 is about where the real trace bends: with 4 % a quarter of a point of SLO share costs 8 % of the excess."""
 ANY_ABSENT_S = 3.0
 FIRST_ABSENT_S = 120.0
-"""What it is taken to cost, in instance seconds, that an instance is missing that a burst needs: two of the minutes for
-which Knative keeps its last pod. The absence of the next ranks costs less, by the square (each of them finds the queue
-that much shorter), down to what is about a request or two a second late."""
+"""What it is taken to cost, in instance seconds, that an instance is missing that a burst needs. Both, and that it falls
+with the square of the rank, come from sweeps (docs/autoscaling.md); for scale, Knative keeps its last pod for 60 s."""
 UNDECLARED_S = 60.0
-"""What a request inside its objective is taken to be worth at most, in instance seconds."""
+"""What a request inside its objective is taken to be worth at most, in instance seconds. Not swept."""
 
 
 @dataclass(frozen=True, slots=True)
