@@ -15,8 +15,8 @@ SHORT_CHANCE = 0.05
 is about where the real trace bends: with 4 % a quarter of a point of SLO share costs 8 % of the excess."""
 ANY_ABSENT_S = 3.0
 FIRST_ABSENT_S = 120.0
-"""What it is taken to cost, in instance seconds, that an instance is missing that a burst needs. Both, and that it falls
-with the square of the rank, come from sweeps (docs/autoscaling.md); for scale, Knative keeps its last pod for 60 s."""
+"""What it is taken to cost, in instance seconds, that an instance is missing that a burst needs. Both, and that it
+falls with the square of the rank, come from sweeps (docs/autoscaling.md); for scale, Knative's last pod stays 60 s."""
 UNDECLARED_S = 60.0
 """What a request inside its objective is taken to be worth at most, in instance seconds. Not swept."""
 
