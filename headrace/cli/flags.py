@@ -108,6 +108,52 @@ def padding(pairs: Sequence[str]) -> dict[str, float]:
     return found
 
 
+_TARGETS: dict[str, str] = {
+    "concurrency": "a number of requests",
+    "queue-wait": "a duration",
+    "latency": "a duration",
+    "rate": "requests per second",
+    "cpu": "a share such as 70% or 0.7",
+    "gpu-memory": "a share such as 70% or 0.7",
+}
+
+
+def targets(pairs: Sequence[str]) -> dict[str, float]:
+    """`--target concurrency=4 --target queue-wait=50ms --target cpu=70%` to the field of the API's ModelSpec.
+
+    Shares are 0 to 1 and durations seconds there.
+    """
+    found: dict[str, float] = {}
+    for text in pairs:
+        name, equals, value = text.partition("=")
+        key = name.replace("_", "-")
+        if not equals or key not in _TARGETS:
+            raise InvalidArgument(
+                f"--target: expected METRIC=VALUE with a metric of {', '.join(_TARGETS)}; got {text!r}"
+            )
+        if key.replace("-", "_") in found:
+            raise InvalidArgument(f"--target: {key} is given twice")
+        found[key.replace("-", "_")] = _target(key, value)
+    return found
+
+
+def _target(metric: str, value: str) -> float:
+    if metric in ("queue-wait", "latency"):
+        return parse_seconds(value, f"--target {metric}")
+    percent = value.endswith("%")
+    try:
+        return float(value.removesuffix("%")) / (100.0 if percent else 1.0)
+    except ValueError:
+        raise InvalidArgument(f"--target {metric}: expected {_TARGETS[metric]}; got {value!r}") from None
+
+
+def money(text: str | None, flag: str) -> str | None:
+    """An amount such as 0.001 that stays text, once it is known to be one."""
+    if text is not None:
+        parse_micros(text, flag)
+    return text
+
+
 def seconds(text: str | None, flag: str) -> float | None:
     """A duration such as 100ms, 60s or 24h; None stays None."""
     return None if text is None else parse_seconds(text, flag)

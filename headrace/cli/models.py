@@ -44,7 +44,7 @@ def deploy(
         int | None, typer.Option(min=1, metavar="N", help="Default: what the quota allows.")
     ] = None,
     idle_timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Idle this long, it goes to zero. Default: 60s.")
+        str | None, typer.Option(metavar="TIME", help="Idle this long, it goes to zero. Default: learnt.")
     ] = None,
     slo: Annotated[
         str | None, typer.Option(metavar="TIME", help="Latency to scale for, such as 100ms; drops nothing.")
@@ -109,6 +109,33 @@ def deploy(
         list[str] | None,
         typer.Option(metavar="SM", help="A GPU that its engine was built for, such as sm_86; repeatable."),
     ] = None,
+    policy: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Who decides how many: headrace, conservative, kpa, ... Default: headrace."),
+    ] = "",
+    traffic: Annotated[
+        str, typer.Option(metavar="KIND", help="spiky, steady or variable; chooses a policy where none is named.")
+    ] = "",
+    cost_sensitivity: Annotated[
+        str, typer.Option(metavar="HOW", help="high, normal or low; adjusts the policy, or chooses one.")
+    ] = "",
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CRON=N",
+            help='At least N instances from then on, such as "0 8 * * 1-5 Europe/Paris=4"; repeatable.',
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=VALUE",
+            help="Instances that keep concurrency, queue-wait, latency, rate, cpu or gpu-memory there; repeatable.",
+        ),
+    ] = None,
+    slo_credit: Annotated[
+        str | None, typer.Option(metavar="MONEY", help="Worth of a request inside --slo; instances may not cost more.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return once a real load has succeeded.")] = False,
 ) -> None:
     """Deploy a model, or a new version of one."""
@@ -139,6 +166,12 @@ def deploy(
             "tolerates_spot": spot,
             "spread": spread if spread > 1 else 0,
             "gpu_architectures": gpu_architecture or (),
+            "policy": policy,
+            "traffic": traffic,
+            "cost_sensitivity": cost_sensitivity,
+            "schedules": schedule or (),
+            "targets": flags.targets(target or ()),
+            "slo_credit": flags.money(slo_credit, "--slo-credit"),
         }
         tenant_name(tenant, "--tenant")
         spec = _spec(source, name, options)
@@ -290,6 +323,7 @@ def _print_model(view: dict[str, Any]) -> None:
             "batching": view["batching"],
             "response cache": _cache_words(view["spec"]),
             "instance concurrency": view["instance_concurrency"],
+            "policy": _policy_words(view["spec"]),
             "cold starts": _cold_start_words(view["cold_starts"]),
             "last failure": f"{failure['at']}: {failure['reason']}" if failure else None,
         }
@@ -333,6 +367,22 @@ def _cache_words(spec: dict[str, Any]) -> str | None:
         return None
     kept = f"kept for {spec['cache_ttl']}" if "cache_ttl" in spec else "kept as long as the mesh is configured to"
     return f"{kept}, {'shared by all tenants' if spec.get('cache_shared') else 'each tenant its own'}"
+
+
+def _policy_words(spec: dict[str, Any]) -> str | None:
+    """ "aggressive, for spiky traffic; at least 4 from 0 8 * * 1-5; target cpu 0.7"."""
+    words = [spec.get("policy") or "headrace"]
+    if spec.get("traffic"):
+        words[0] += f", for {spec['traffic']} traffic"
+    if spec.get("cost_sensitivity"):
+        words.append(f"cost sensitivity {spec['cost_sensitivity']}")
+    for schedule in spec.get("schedules", ()):
+        when, _, count = schedule.rpartition("=")
+        words.append(f"at least {count} from {when}")
+    words += [f"target {metric} {value:g}" for metric, value in sorted(spec.get("targets", {}).items())]
+    if spec.get("slo_credit"):
+        words.append(f"a request is worth {spec['slo_credit']}")
+    return "; ".join(words)
 
 
 def _print_rows(heading: str, rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:

@@ -71,6 +71,11 @@ class ModelOptions(TypedDict, total=False):
     tolerates_spot: bool
     spread: int
     gpu_architectures: Sequence[str]
+    traffic: str
+    cost_sensitivity: str
+    schedules: Sequence[str]
+    targets: Mapping[str, float]
+    slo_credit: str | None
 
 
 def build(kind: type[Built], **fields: Any) -> Built:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace_autoscaler.core.allocator import CapacityClass, Rates
+from headrace_autoscaler.core.allocator import CapacityClass
+from headrace_autoscaler.core.rates import Rates
 from headrace_autoscaler.domain import Resources
 from headrace_autoscaler.shape_catalog import load_catalog
 from headrace_common.errors import InvalidArgument

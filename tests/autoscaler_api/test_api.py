@@ -80,6 +80,15 @@ specs = st.builds(
     tolerates_spot=st.booleans(),
     spread=st.integers(1, 64),
     gpu_architectures=st.sets(st.sampled_from(["sm_75", "sm_86", "sm_89"])).map(lambda found: tuple(sorted(found))),
+    idle_timeout_asked=st.just(True),
+    policy=st.sampled_from(["headrace", "balanced"]),
+    traffic=st.sampled_from(["", "spiky"]),
+    cost_sensitivity=st.sampled_from(["", "high"]),
+    schedules=st.lists(st.just("0 8 * * 1-5 Europe/Paris=4"), max_size=2).map(tuple),
+    targets=st.dictionaries(st.sampled_from(["cpu", "rate"]), st.floats(0.1, 1)).map(
+        lambda d: tuple(sorted(d.items()))
+    ),
+    slo_credit_micros=st.none() | st.integers(1, 10**9),
 )
 
 

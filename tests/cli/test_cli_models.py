@@ -96,6 +96,25 @@ def test_deploy_without_flags_leaves_defaults_to_the_mesh(mesh: Any, run: Run, d
     assert request.model == models_pb2.ModelSpec(name="iris", tenant="default", artifact="sha256:abc")
 
 
+def test_deploy_says_who_decides_how_many(mesh: Any, run: Run, deployable: str) -> None:
+    flags = (
+        "--policy balanced --traffic steady --cost-sensitivity high --slo-credit 0.001 --target cpu=70% --target rate=9"
+    )
+    schedules = ["--schedule", "0 8 * * 1-5 Europe/Paris=4", "--target", "queue-wait=50ms"]
+    assert run("deploy", deployable, "--name", "iris", *flags.split(), *schedules).code == 0
+    assert mesh.requests(methods.DEPLOY)[0].model == models_pb2.ModelSpec(
+        name="iris",
+        tenant="default",
+        artifact="sha256:abc",
+        policy="balanced",
+        traffic="steady",
+        cost_sensitivity="high",
+        schedules=["0 8 * * 1-5 Europe/Paris=4"],
+        targets={"cpu": 0.7, "rate": 9.0, "queue_wait": 0.05},
+        slo_credit="0.001",
+    )
+
+
 def test_a_url_is_passed_on(mesh: Any, run: Run, deployable: str) -> None:
     assert run("deploy", "s3://bucket/m.onnx", "--name", "iris").code == 0
     assert mesh.requests(methods.DEPLOY)[0].model.source == "s3://bucket/m.onnx"
@@ -110,6 +129,11 @@ def test_a_url_is_passed_on(mesh: Any, run: Run, deployable: str) -> None:
         (["--slo", "100"], "--slo: expected a duration like 100ms"),
         (["--budget", "5/day"], "--budget: expected an amount per time"),
         (["--budget", "1/h", "--budget", "2/h"], "--budget: per hour is given twice"),
+        (["--target", "speed=9"], "--target: expected METRIC=VALUE with a metric of concurrency, queue-wait"),
+        (["--target", "cpu=hot"], "--target cpu: expected a share such as 70%"),
+        (["--target", "queue-wait=5"], "--target queue-wait: expected a duration"),
+        (["--target", "rate=1", "--target", "rate=2"], "--target: rate is given twice"),
+        (["--slo-credit", "much"], "--slo-credit: expected"),
         (["--pad", "tokens"], "--pad: expected an input and a number such as tokens=0; got 'tokens'"),
         (["--pad", "tokens=x"], "--pad: expected an input and a number"),
         (["--pad", "a=0", "--pad", "a=1"], "--pad: input 'a' is given twice"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from headrace_autoscaler.core.policies.choose import policy_name
+from headrace_autoscaler.core.policies.schedules import parse_schedule
+from headrace_autoscaler.core.policies.targets import parse_target
 from headrace_autoscaler.core.room import never_fits
 from headrace_autoscaler.domain import Limits, Model, ModelFile, ModelSpec, Revision, RevisionState, Tenant
 from headrace_autoscaler.repository import Candidate, Settings
 from headrace_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from headrace_common.identity import OPERATOR
-
-POLICIES = frozenset({"headrace"})
-"""Decision policies that are built in."""
 
 NO_LIMITS = Limits()
 _ENGINES = frozenset({"onnxruntime", "fake"})
@@ -63,8 +63,11 @@ def check_request(request: DeployRequest, offer: Offer) -> None:
         raise InvalidArgument(
             f"min_instances: expected at most max_instances ({spec.max_instances}), got {spec.min_instances}"
         )
-    if spec.policy not in POLICIES:
-        raise InvalidArgument(f"policy: expected {', '.join(sorted(POLICIES))} or none, got {spec.policy!r}")
+    policy_name(spec.policy, spec.traffic, spec.cost_sensitivity)
+    for schedule in spec.schedules:
+        parse_schedule(schedule, "schedules")
+    for metric, value in spec.targets:
+        parse_target(metric, value, "targets")
     if spec.engine and spec.engine not in _ENGINES:
         raise InvalidArgument(
             f"engine: {spec.engine!r} is not available in this mesh; expected {offer.engines} or none"

@@ -68,7 +68,14 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What the user asked for, with defaults settled."""
+    """What the user asked for, with defaults settled.
+
+    Attributes:
+        idle_timeout_asked: the user said it; otherwise the policy may choose its own.
+        traffic, cost_sensitivity: as given; `policy` is already what they come to.
+        schedules: "CRON ZONE=N"; targets: (metric, value).
+        slo_credit_micros: what a request inside its objective is worth; None: not declared.
+    """
 
     name: str
     tenant: str = "default"
@@ -92,6 +99,12 @@ class ModelSpec:
     tolerates_spot: bool = False
     spread: int = 1
     gpu_architectures: tuple[str, ...] = ()
+    idle_timeout_asked: bool = False
+    traffic: str = ""
+    cost_sensitivity: str = ""
+    schedules: tuple[str, ...] = ()
+    targets: tuple[tuple[str, float], ...] = ()
+    slo_credit_micros: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

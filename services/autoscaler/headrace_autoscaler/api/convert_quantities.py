@@ -85,7 +85,7 @@ def budget_pb(limits: Limits) -> pb.Budget | None:
     if hour is None and month is None:
         return None
     return pb.Budget(
-        per_hour=None if hour is None else _money(hour), per_month=None if month is None else _money(month)
+        per_hour=None if hour is None else money_text(hour), per_month=None if month is None else money_text(month)
     )
 
 
@@ -98,7 +98,7 @@ def shape_pb(resources: Resources) -> pb.InstanceShape:
     )
 
 
-def _money(micros: int) -> str:
+def money_text(micros: int) -> str:
     return f"{Decimal(micros) / 10**6:f}"
 
 

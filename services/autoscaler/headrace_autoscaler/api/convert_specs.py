@@ -8,13 +8,16 @@ from headrace.v1 import models_pb2, resources_pb2, tenants_pb2
 from headrace_autoscaler.api.convert_quantities import (
     budget_pb,
     limits_of,
+    money_text,
     quantities_pb,
     resources_of,
     resources_pb,
 )
 from headrace_autoscaler.api.convert_time import duration, seconds
+from headrace_autoscaler.core.policies.choose import policy_name
 from headrace_autoscaler.deploy_plan import DeployRequest
 from headrace_autoscaler.domain import Limits, ModelSpec, Tenant
+from headrace_common.quantities import parse_micros
 
 _DEFAULT = ModelSpec(name="")
 
@@ -35,7 +38,7 @@ def deploy_request(spec: models_pb2.ModelSpec, caller: str) -> DeployRequest:
             shared_with=tuple(spec.shared_with),
             engine=spec.engine,
             engine_options=tuple(sorted(spec.engine_options.items())),
-            policy=spec.policy or _DEFAULT.policy,
+            policy=policy_name(spec.policy, spec.traffic, spec.cost_sensitivity),
             source=spec.source,
             cache_shared=spec.cache_shared,
             cache_ttl_s=seconds(spec.cache_ttl) if spec.HasField("cache_ttl") else None,
@@ -44,6 +47,12 @@ def deploy_request(spec: models_pb2.ModelSpec, caller: str) -> DeployRequest:
             tolerates_spot=spec.tolerates_spot,
             spread=max(1, spec.spread),
             gpu_architectures=tuple(sorted(set(spec.gpu_architectures))),
+            idle_timeout_asked=spec.HasField("idle_timeout"),
+            traffic=spec.traffic,
+            cost_sensitivity=spec.cost_sensitivity,
+            schedules=tuple(spec.schedules),
+            targets=tuple(sorted(spec.targets.items())),
+            slo_credit_micros=parse_micros(spec.slo_credit, "slo_credit") if spec.slo_credit else None,
         ),
         artifact=spec.artifact,
         response_cache=spec.response_cache if spec.HasField("response_cache") else None,
@@ -58,7 +67,7 @@ def model_spec_pb(spec: ModelSpec) -> models_pb2.ModelSpec:
         source=spec.source,
         min_instances=spec.min_instances,
         max_instances=spec.max_instances,
-        idle_timeout=duration(spec.idle_timeout_s),
+        idle_timeout=duration(spec.idle_timeout_s) if spec.idle_timeout_asked else None,
         slo=None if spec.slo_s is None else duration(spec.slo_s),
         max_batch_size=spec.max_batch_size,
         resources=resources_pb(spec.resources),
@@ -76,6 +85,11 @@ def model_spec_pb(spec: ModelSpec) -> models_pb2.ModelSpec:
         tolerates_spot=spec.tolerates_spot,
         spread=spec.spread if spec.spread > 1 else 0,
         gpu_architectures=spec.gpu_architectures,
+        traffic=spec.traffic,
+        cost_sensitivity=spec.cost_sensitivity,
+        schedules=spec.schedules,
+        targets=dict(spec.targets),
+        slo_credit="" if spec.slo_credit_micros is None else money_text(spec.slo_credit_micros),
     )
 
 

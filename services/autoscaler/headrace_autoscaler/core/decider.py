@@ -132,12 +132,19 @@ def service_time_s(spec: ModelSpec, demand: Demand, status: RevisionStatus) -> t
 
 
 def _best_row_s(spec: ModelSpec, status: RevisionStatus) -> float | None:
-    """Least seconds per row among the batches whose execution leaves half of the objective for waiting."""
+    """Least seconds per row among the batches that fit."""
+    batch = batch_that_fits(spec, status)
+    return None if batch is None else batch[1] / batch[0]
+
+
+def batch_that_fits(spec: ModelSpec, status: RevisionStatus) -> tuple[int, float] | None:
+    """(rows, seconds) of the measured batch with the least time per row whose execution leaves half of the objective
+    for waiting; the smallest one where none does; None: nothing was measured."""
     profile = [(rows, us / 1e6) for rows, us in status.profile_us if rows > 0 and us > 0]
     if not profile:
         return None
     fitting = [(rows, s) for rows, s in profile if spec.slo_s is None or s <= spec.slo_s / 2]
-    return min(s / rows for rows, s in fitting or [min(profile)])
+    return min(fitting or [min(profile)], key=lambda batch: batch[1] / batch[0])
 
 
 def _load(spec: ModelSpec, demand: Demand, status: RevisionStatus, policy: Policy) -> _Load:

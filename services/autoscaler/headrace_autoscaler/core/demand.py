@@ -84,6 +84,8 @@ class DemandWindow:
         self._width_s = window_s / _BUCKETS
         self._buckets: deque[tuple[float, Counts]] = deque()
         self._sum = Counts()
+        self._total = Counts()
+        self._arrived_at: float | None = None
         self._levels: dict[str, Level] = {}
         self._first_at: float | None = None
         self._active_at: float | None = None
@@ -95,12 +97,24 @@ class DemandWindow:
         if counts == Counts():
             return
         self._active_at = now
+        self._total += counts
+        if counts.arrivals:
+            self._arrived_at = now
         if self._buckets and now - self._buckets[-1][0] < self._width_s:
             started, held = self._buckets[-1]
             self._buckets[-1] = (started, held + counts)
         else:
             self._buckets.append((now, counts))
         self._sum += counts
+
+    @property
+    def total(self) -> Counts:
+        """Of all reports on this revision; what it inherited does not count."""
+        return self._total
+
+    @property
+    def arrived_at(self) -> float | None:
+        return self._arrived_at
 
     def set_level(self, router: str, level: Level, now: float) -> None:
         if level.queued or level.in_flight:

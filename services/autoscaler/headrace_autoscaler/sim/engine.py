@@ -112,6 +112,7 @@ def _profile(case: Case) -> Profile:
         service_s=None if known is None else known / conditions.concurrency,
         latency_s=known,
         cold_start_s=conditions.cold_start_s,
+        starts_per_s=conditions.starts_per_s,
         instance_micros_per_hour=conditions.price_micros_per_hour,
         credit_micros=conditions.credit_micros,
     )

@@ -21,6 +21,7 @@ class Profile:
             objective (with concurrency N, an instance serves N / latency, so this is latency / N); None: unknown.
         latency_s: what one request takes in an instance, without waiting; None: unknown.
         cold_start_s: 95th percentile of what starting an instance took, until it answers; None: never measured.
+        starts_per_s: starts that can begin per second, as measured; None: any number at once.
         instance_micros_per_hour: price of one instance.
         credit_micros: what one request inside its objective is worth.
         min_instances, max_instances: the user's bounds; None: no upper bound.
@@ -32,6 +33,7 @@ class Profile:
     service_s: float | None = None
     latency_s: float | None = None
     cold_start_s: float | None = None
+    starts_per_s: float | None = None
     instance_micros_per_hour: int = 0
     credit_micros: int = 0
     min_instances: int = 0
@@ -54,6 +56,7 @@ class Reading:
         oldest_wait_s: age of the oldest request that waits.
         ready, starting: instances now; one that drains is neither.
         last_arrival: monotonic seconds; None: nothing has ever arrived.
+        gpu_memory_share: of what the ready instances have, 0 to 1; None: not measured.
     """
 
     now: float
@@ -69,6 +72,7 @@ class Reading:
     ready: int = 0
     starting: int = 0
     last_arrival: float | None = None
+    gpu_memory_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

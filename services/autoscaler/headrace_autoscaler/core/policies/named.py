@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 
 from headrace_autoscaler.core.policies.base import Policy
+from headrace_autoscaler.core.policies.headrace import HeadracePolicy
 from headrace_autoscaler.core.policies.hpa import HpaPolicy
 from headrace_autoscaler.core.policies.kpa import KpaPolicy
 from headrace_autoscaler.core.policies.ray import RayPolicy
 from headrace_autoscaler.core.policies.thresholds import AGGRESSIVE, BALANCED, CONSERVATIVE, ThresholdPolicy
 from headrace_common.errors import InvalidArgument
 
-_HEADRACE = "headrace_autoscaler.core.policies.headrace"
 POLICIES: dict[str, Callable[[], Policy]] = {
+    "headrace": HeadracePolicy,
     "conservative": lambda: ThresholdPolicy(CONSERVATIVE),
     "balanced": lambda: ThresholdPolicy(BALANCED),
     "aggressive": lambda: ThresholdPolicy(AGGRESSIVE),
@@ -22,8 +21,6 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "ray": RayPolicy,
     "hpa": HpaPolicy,
 }
-if importlib.util.find_spec(_HEADRACE) is not None:
-    POLICIES = {"headrace": lambda: importlib.import_module(_HEADRACE).HeadracePolicy()} | POLICIES
 
 
 def policy_factory(name: str) -> Callable[[], Policy]:

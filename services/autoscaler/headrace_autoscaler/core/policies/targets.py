@@ -1,0 +1,153 @@
+"""Targets that a user names: at least as many instances as keep a metric where it should be.
+
+Each target asks for a number of instances by itself; with the policy's own wish, the highest counts, and its reason
+says which one it was. Metrics are means over the last seconds, so that one reading decides nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from headrace_autoscaler.core.policies.averages import SlidingMean
+from headrace_autoscaler.core.policies.base import Policy, Profile, Reading, Wish
+from headrace_autoscaler.core.policies.bounds import bounded
+from headrace_common.errors import InvalidArgument
+
+_WINDOW_S = 10.0
+_ROUNDING = 1e-9
+_NEGLIGIBLE = 0.01
+"""Of an instance: what is left of a mean after the last request keeps nothing running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A metric of METRICS, and the value that an instance should have of it at most."""
+
+    metric: str
+    value: float
+
+    @property
+    def reason(self) -> str:
+        return f"the target on {METRICS[self.metric].words}"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Attributes:
+    words: what it is, for a reason.
+    expects: its unit, for an error.
+    most: highest value that makes sense.
+    wanted: instances, not rounded, for (means, reading, profile, value).
+    """
+
+    words: str
+    expects: str
+    most: float
+    wanted: Callable[[_Means, Reading, Profile, float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """Over the window: requests present; arrivals per second; share of the ready instances' time that was busy."""
+
+    present: float
+    rate: float
+    busy: float
+
+
+def parse_target(metric: str, value: float, where: str = "target") -> Target:
+    """One target as a user gave it.
+
+    Raises:
+        InvalidArgument: names the metric, what was expected and what came.
+    """
+    found = METRICS.get(metric)
+    if found is None:
+        raise InvalidArgument(f"{where}: expected a metric of {', '.join(METRICS)}; got {metric!r}")
+    if not 0 < value <= found.most:
+        raise InvalidArgument(f"{where} {metric}: expected {found.expects}; got {value:g}")
+    return Target(metric, value)
+
+
+def _by_wait(means: _Means, reading: Reading, profile: Profile, value: float) -> float:
+    """What waits, begun within `value` seconds from when the oldest came."""
+    if not reading.queued:
+        return 0.0
+    if profile.service_s is None:
+        return 1.0
+    running = max(1, reading.ready + reading.starting)
+    return min(
+        2.0 * running, reading.queued * profile.service_s / max(profile.service_s, value - reading.oldest_wait_s)
+    )
+
+
+def _by_latency(means: _Means, reading: Reading, profile: Profile, value: float) -> float:
+    return _by_wait(means, reading, profile, max(_ROUNDING, value - (profile.latency_s or 0.0)))
+
+
+def _by_gpu_memory(means: _Means, reading: Reading, profile: Profile, value: float) -> float:
+    used = reading.gpu_memory_share
+    return 0.0 if used is None or not means.present else reading.ready * used / value
+
+
+METRICS: dict[str, Metric] = {
+    "concurrency": Metric(
+        "concurrency", "more than 0 requests per instance", 1e6, lambda means, _r, _p, value: means.present / value
+    ),
+    "queue_wait": Metric("queue wait", "more than 0 seconds", 86_400.0, _by_wait),
+    "latency": Metric("latency", "more than 0 seconds", 86_400.0, _by_latency),
+    "rate": Metric(
+        "request rate", "more than 0 requests per second and instance", 1e9, lambda m, _r, _p, value: m.rate / value
+    ),
+    "cpu": Metric(
+        "cpu use", "a share above 0 and up to 1", 1.0, lambda m, reading, _p, value: reading.ready * m.busy / value
+    ),
+    "gpu_memory": Metric("gpu memory use", "a share above 0 and up to 1", 1.0, _by_gpu_memory),
+}
+
+
+class TargetedPolicy:
+    """Another policy, and targets beside it."""
+
+    def __init__(self, inner: Policy, targets: Sequence[Target]) -> None:
+        self._inner = inner
+        self._targets = tuple(targets)
+        self._present, self._arrivals = SlidingMean(_WINDOW_S), SlidingMean(_WINDOW_S)
+        self._busy, self._ready = SlidingMean(_WINDOW_S), SlidingMean(_WINDOW_S)
+        self._at: float | None = None
+
+    @property
+    def interval_s(self) -> float:
+        return self._inner.interval_s
+
+    def decide(self, reading: Reading, profile: Profile) -> Wish:
+        wish = self._inner.decide(reading, profile)
+        means = self._observe(reading)
+        wanted, reason = max(
+            (math.ceil(METRICS[each.metric].wanted(means, reading, profile, each.value) - _NEGLIGIBLE), each.reason)
+            for each in self._targets
+        )
+        inputs = (*wish.inputs, ("target_wanted", float(wanted)))
+        if wanted <= wish.desired:
+            return replace(wish, inputs=inputs, holds_until=wish.holds_until if not wanted else 0.0)
+        return bounded(Wish(wanted, reason, inputs), profile)
+
+    def _observe(self, reading: Reading) -> _Means:
+        now, since = reading.now, reading.now if self._at is None else self._at
+        self._at = now
+        for mean, integral in (
+            (self._present, reading.concurrency_s),
+            (self._arrivals, float(reading.arrivals)),
+            (self._busy, reading.busy_s),
+            (self._ready, reading.ready_s),
+        ):
+            mean.add(since, now, integral)
+        shortest_s = self._inner.interval_s
+        ready = self._ready.mean(now, shortest_s)
+        return _Means(
+            present=self._present.mean(now, shortest_s),
+            rate=self._arrivals.mean(now, shortest_s),
+            busy=self._busy.mean(now, shortest_s) / ready if ready > 0 else 0.0,
+        )
