@@ -1,4 +1,4 @@
-"""`python -m benchmarks [install | run | report | cold-start | planning]`; bare: install, run all, write the page."""
+"""`python -m benchmarks [install | run | report | cold-start | planning | step | neighbour]`; bare: install, run all, write the page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from benchmarks import cold_start, peers, plan, planning, records
+from benchmarks.live import neighbour, step
 from benchmarks.mesh import running_mesh
 from benchmarks.report.page import write
 from benchmarks.runs import Runner
@@ -30,6 +31,10 @@ def main() -> None:
                 cold_start.measure(mesh.url, options.rounds)
         case "planning":
             planning.measure(options.rounds)
+        case "step":
+            step.measure()
+        case "neighbour":
+            neighbour.measure(options.rounds)
         case _:
             failures = peers.install([peer.name for peer in peers.PEERS])
             print(f"wrote {write(records.load(_run(plan.Settings(), failures)))}")
@@ -65,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     cold.add_argument("--rounds", type=int, default=cold_start.ROUNDS, help=f"default: {cold_start.ROUNDS}")
     tick = commands.add_parser("planning", help="the allocator's tick by the number of models; docs/allocator.md")
     tick.add_argument("--rounds", type=int, default=5, help="plans of each size; the median counts; default: 5")
+    commands.add_parser("step", help="20 times the load from one second to the next, on a mesh that scales")
+    flood = commands.add_parser("neighbour", help="a tenant's p99, alone and beside one at ten times its quota")
+    flood.add_argument("--rounds", type=int, default=neighbour.ROUNDS, help=f"default: {neighbour.ROUNDS}")
     return parser
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import headrace
 from benchmarks.mesh import Mesh, running_mesh
@@ -21,13 +22,18 @@ _WIDTH = 64
 
 
 @contextmanager
-def slow_engine() -> Iterator[tuple[Mesh, headrace.Client]]:
-    """The model `slow` echoes x, FP32 [n, 64]; every tenant may call it."""
+def slow_engine(standby: int = 0, **deploy: Any) -> Iterator[tuple[Mesh, headrace.Client]]:
+    """The model `slow` echoes x, FP32 [n, 64]; every tenant may call it.
+
+    Args:
+        standby: runners that stand by.
+        deploy: of the deploy, over one instance that always runs.
+    """
     tensor = {"datatype": "FP32", "shape": [-1, _WIDTH]}
     spec = {"inputs": [{"name": "x", **tensor}], "outputs": [{"name": "y", **tensor}], "latency_ms": LATENCY_MS}
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_mesh(config={"runner": {"allow_fake_engine": True}}) as mesh,
+        running_mesh(standby, {"runner": {"allow_fake_engine": True}}) as mesh,
         headrace.Client(mesh.url) as client,
     ):
         path = Path(folder) / "slow.fake.json"
@@ -38,10 +44,9 @@ def slow_engine() -> Iterator[tuple[Mesh, headrace.Client]]:
             name=MODEL,
             tenant=TENANT,
             engine="fake",
-            min_instances=1,
-            max_instances=1,
             max_batch_size=BATCH,
             shared_with=["*"],
+            **{"min_instances": 1, "max_instances": 1, **deploy},
         )
         yield mesh, client
 

@@ -1,17 +1,21 @@
-"""How many instances: by hand, and what holds for any demand."""
+"""How many instances: what holds whatever the policy, and when a policy is asked."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_autoscaler.core.decider import Peak, Policy, RevisionStatus, decide
+from headrace_autoscaler.core.decider import MAXIMUM, NO_DEMAND, TRUSTED, UNTOUCHED, Decider, Decision
 from headrace_autoscaler.core.demand import Counts, DemandWindow, Level
+from headrace_autoscaler.core.policies.named import POLICIES
+from headrace_autoscaler.core.revision_status import RevisionStatus, service_time_s
 from headrace_autoscaler.domain import ModelSpec
 
 NOW = 1000.0
-POLICY = Policy(target_utilisation=0.7)
+KEY = ("m", 1)
 
 
 def window_of(
@@ -31,94 +35,64 @@ def window_of(
     return window
 
 
+def new_decider() -> Decider:
+    return Decider(lambda _model: 0.06, lambda _resources: 42_500)
+
+
+def decide(spec: ModelSpec, window: DemandWindow | None, status: RevisionStatus, now: float = NOW) -> Decision:
+    """Of a revision that nothing was decided for before."""
+    return new_decider().decide(KEY, spec, window, status, now, now)
+
+
 SERVED = RevisionStatus(ready=1, ready_for_s=100.0, max_batch_size=8)
+ASKED_IDLE = ModelSpec("m", idle_timeout_s=60, idle_timeout_asked=True)
 
 
 @pytest.mark.parametrize(
     ("spec", "window", "status", "desired", "reason"),
     [
-        pytest.param(ModelSpec("m"), None, RevisionStatus(), 0, "no demand yet", id="nothing was ever reported"),
+        pytest.param(ModelSpec("m"), None, RevisionStatus(), 0, NO_DEMAND, id="nothing was ever reported"),
         pytest.param(
-            ModelSpec("m"), window_of(queued=1), RevisionStatus(), 1, "first demand: nothing runs",
-            id="the first request starts one at once",
+            ModelSpec("m"), window_of(queued=1), RevisionStatus(), 1, None, id="the first request starts one at once",
         ),
         pytest.param(
-            ModelSpec("m"), window_of(queued=500), RevisionStatus(), 1, "first demand: nothing runs",
+            ModelSpec("m"), window_of(queued=500), RevisionStatus(), 1, None,
             id="a guessed service time starts no more than one",
         ),
         pytest.param(
-            ModelSpec("m"), window_of(queued=3), RevisionStatus(starting=1), 1,
-            "demand, and no service time is known yet: one instance until it is measured",
+            ModelSpec("m"), window_of(queued=3), RevisionStatus(starting=1), 1, None,
             id="one that starts already counts",
         ),
-        # 100/s x 20 ms = 2.0 busy instances; 2.0 / 0.7 = 2.86.
         pytest.param(
-            ModelSpec("m"), window_of(rate=100, service_ms=20), SERVED, 3,
-            "as many as the offered load keeps busy at the target utilisation", id="littles law over the target",
-        ),
-        # Profile: 8 rows in 16 ms are 2 ms a row; 100/s x 2 ms = 0.2. Batches were far from full.
-        pytest.param(
-            ModelSpec("m"), window_of(rate=100, service_ms=20),
-            RevisionStatus(ready=1, ready_for_s=100.0, max_batch_size=8, profile_us=((1, 20000), (8, 16000))), 1,
-            "demand: one instance is enough for it",
-            id="small batches could grow, so the profile bounds the service time",
-        ),
-        pytest.param(
-            ModelSpec("m"), window_of(rate=100, service_ms=20, rows_per_bundle=5),
-            RevisionStatus(ready=1, ready_for_s=100.0, max_batch_size=8, profile_us=((1, 20000), (8, 16000))), 3, None,
-            id="what full batches took is believed",
-        ),
-        # An objective of 20 ms leaves 10 ms to execute: only the batch of 1 fits, at 8 ms a row: 0.8 / 0.7.
-        pytest.param(
-            ModelSpec("m", slo_s=0.02), window_of(rate=100, service_ms=20),
-            RevisionStatus(ready=1, ready_for_s=100.0, max_batch_size=8, profile_us=((1, 8000), (8, 16000))), 2, None,
-            id="batches that would break the objective are not counted on",
-        ),
-        # 2.0 offered; the backlog of 1000 x 20 ms would be 20 instances, and counts as at most the 1 there is.
-        pytest.param(
-            ModelSpec("m"), window_of(rate=100, service_ms=20, queued=1000), SERVED, 5,
-            "as many as the offered load and what waits keep busy at the target utilisation",
-            id="the backlog term is bounded",
-        ),
-        pytest.param(
-            ModelSpec("m", max_instances=2), window_of(rate=100, service_ms=20), SERVED, 2,
-            "the model's maximum; demand asks for more", id="the maximum holds",
+            ModelSpec("m", max_instances=2), window_of(rate=200, service_ms=20, queued=900), SERVED, 2, MAXIMUM,
+            id="the maximum holds",
         ),
         pytest.param(
             ModelSpec("m", min_instances=2), None, RevisionStatus(), 2, "the model's minimum",
             id="the minimum holds without any demand",
         ),
         pytest.param(
-            ModelSpec("m", min_instances=2), None, RevisionStatus(current=False), 0, "no demand yet",
+            ModelSpec("m", min_instances=2), None, RevisionStatus(current=False), 0, NO_DEMAND,
             id="the minimum is the current revision's only",
         ),
         pytest.param(
-            ModelSpec("m", idle_timeout_s=60), window_of(rate=1, service_ms=1, ago=30), SERVED, 1,
-            "kept until the idle timeout", id="idle, but not for long enough",
+            ModelSpec("m"), None, RevisionStatus(ready=1, ready_for_s=5.0), 1, UNTOUCHED,
+            id="a verified instance is kept for the idle timeout",
         ),
         pytest.param(
-            ModelSpec("m", idle_timeout_s=60), window_of(rate=1, service_ms=1, ago=70), SERVED, 0,
-            "idle for the idle timeout", id="idle for long enough",
+            ModelSpec("m"), None, RevisionStatus(ready=1, ready_for_s=61.0), 0, None, id="and not for longer",
         ),
         pytest.param(
-            ModelSpec("m", idle_timeout_s=1), window_of(rate=10, service_ms=1, ago=2), SERVED, 0,
-            "idle for the idle timeout", id="an idle time shorter than the window counts as it is",
+            ModelSpec("m"), None, RevisionStatus(ready=3, ready_for_s=61.0, trusted=3), 3, TRUSTED,
+            id="what an autoscaler before had is trusted",
         ),
         pytest.param(
-            ModelSpec("m", idle_timeout_s=60), None, RevisionStatus(ready=1, ready_for_s=5.0), 1,
-            "kept until the idle timeout", id="a verified instance is kept for the idle timeout",
+            ModelSpec("m", max_instances=2), None, RevisionStatus(ready=3, ready_for_s=61.0, trusted=3), 2, MAXIMUM,
+            id="no further than the maximum",
         ),
         pytest.param(
-            ModelSpec("m", idle_timeout_s=60), window_of(rate=1, service_ms=1, ago=70, in_flight=1), SERVED, 1, None,
-            id="work in flight is not idle",
-        ),
-        pytest.param(
-            ModelSpec("m"), window_of(rate=10, service_ms=1), RevisionStatus(ready=4, ready_for_s=50.0, peak=3), 3,
-            "less is enough, but not yet for the whole window", id="less only after the window agrees",
-        ),
-        pytest.param(
-            ModelSpec("m"), window_of(rate=10, service_ms=1), RevisionStatus(ready=2, ready_for_s=50.0, peak=5), 2,
-            "less is enough, but not yet for the whole window", id="an old peak starts nothing",
+            ModelSpec("m"), None, RevisionStatus(ready=1, ready_for_s=61.0, trusted=3), 1, TRUSTED,
+            id="trust starts nothing",
         ),
         pytest.param(
             ModelSpec("m"), window_of(queued=7), RevisionStatus(ready=3, retiring=True), 1,
@@ -133,28 +107,104 @@ SERVED = RevisionStatus(ready=1, ready_for_s=100.0, max_batch_size=8)
 def test_decision(
     spec: ModelSpec, window: DemandWindow | None, status: RevisionStatus, desired: int, reason: str | None
 ) -> None:
-    decision = decide(spec, window, status, NOW, POLICY)
+    decision = decide(spec, window, status)
     assert decision.desired == desired
     if reason is not None:
         assert decision.reason == reason
 
 
-def test_the_inputs_show_the_arithmetic() -> None:
-    inputs = dict(decide(ModelSpec("m"), window_of(rate=100, service_ms=20), SERVED, NOW, POLICY).inputs)
-    assert inputs["arrival_rate"] == 100.0
-    assert inputs["service_time_s"] == pytest.approx(0.02)
-    assert inputs["offered_load"] == pytest.approx(2.0)
-    assert inputs["service_time_known"] == 1.0
+# An instance of the profile below serves a row in 2 ms at its best batch.
+BATCHES = ((1, 20_000), (8, 16_000))
 
 
-def test_only_what_nobody_uses_is_spare() -> None:
-    idle = decide(ModelSpec("m"), window_of(rate=1, service_ms=1, ago=30), SERVED, NOW, POLICY)
-    busy = decide(ModelSpec("m"), window_of(rate=1, service_ms=1), SERVED, NOW, POLICY)
-    minimum = decide(ModelSpec("m", min_instances=1), None, SERVED, NOW, POLICY)
-    assert (idle.spare, busy.spare, minimum.spare) == (True, False, False)
+@pytest.mark.parametrize(
+    ("spec", "window", "profile_us", "expected"),
+    [
+        pytest.param(ModelSpec("m"), window_of(), (), (0.01, False), id="unknown is a guess, and said to be one"),
+        pytest.param(ModelSpec("m"), window_of(rate=100, service_ms=20), (), (0.02, True), id="measured by routers"),
+        pytest.param(
+            ModelSpec("m"), window_of(rate=100, service_ms=20), BATCHES, (0.002, True),
+            id="small batches could grow, so the profile bounds it",
+        ),
+        pytest.param(
+            ModelSpec("m"), window_of(rate=100, service_ms=20, rows_per_bundle=5), BATCHES, (0.02, True),
+            id="what full batches took is believed",
+        ),
+        pytest.param(
+            ModelSpec("m", slo_s=0.02), window_of(rate=100, service_ms=20), ((1, 8000), (8, 16_000)), (0.008, True),
+            id="batches that would break the objective are not counted on",
+        ),
+    ],
+)  # fmt: skip
+def test_seconds_of_an_instance_per_request(
+    spec: ModelSpec, window: DemandWindow, profile_us: tuple[tuple[int, int], ...], expected: tuple[float, bool]
+) -> None:
+    status = replace(SERVED, profile_us=profile_us)
+    assert service_time_s(spec, window.observe(NOW), status) == (pytest.approx(expected[0]), expected[1])
+
+
+def test_the_inputs_show_what_waits_and_what_the_policy_made_of_it() -> None:
+    inputs = dict(decide(ModelSpec("m"), window_of(rate=100, service_ms=20, queued=3), SERVED).inputs)
+    assert (inputs["queued"], inputs["ready"], inputs["service_time_s"]) == (3.0, 1.0, pytest.approx(0.02))
+
+
+@pytest.mark.parametrize(("minimum", "spare"), [(0, True), (1, False)], ids=["no minimum", "a minimum of one"])
+def test_what_the_minimum_asks_for_is_nobodys_spare(minimum: int, spare: bool) -> None:
+    decision = decide(ModelSpec("m", min_instances=minimum), None, RevisionStatus(ready=1, ready_for_s=0.001))
+    assert (decision.desired, decision.spare) == (1, spare)
+
+
+def test_a_maximum_hides_nothing_of_what_is_asked_for() -> None:
+    decision = decide(ModelSpec("m", max_instances=1), window_of(rate=200, service_ms=20), SERVED)
+    assert decision.desired == 1 < decision.wanted
+
+
+def test_an_idle_time_that_was_asked_for_is_kept() -> None:
+    decider, window = new_decider(), window_of(rate=1, service_ms=1)
+    desired = [decider.decide(KEY, ASKED_IDLE, window, SERVED, NOW + at, NOW).desired for at in (0, 30, 59, 61)]
+    assert desired == [1, 1, 1, 0]
+
+
+def test_without_one_the_policy_decides_how_long() -> None:
+    decider, window = new_decider(), window_of(rate=1, service_ms=1)
+    desired = [decider.decide(KEY, ModelSpec("m"), window, SERVED, NOW + at, NOW).desired for at in (0, 5)]
+    assert desired == [1, 0], "starting again costs 60 ms"
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_is_asked_at_its_interval_but_for_the_first_request_at_zero(name: str) -> None:
+    spec, window, decider = ModelSpec("m", policy=name), DemandWindow(10.0), new_decider()
+    minimum = decider.decide(KEY, spec, window, RevisionStatus(), NOW, NOW).desired
+    window.count(Counts(arrivals=1, rows=1), NOW + 0.01)
+    window.set_level("router-0", Level(queued=1), NOW + 0.01)
+    first = decider.decide(KEY, spec, window, RevisionStatus(), NOW + 0.01, NOW)
+    assert first.desired == max(1, minimum)
+    window.set_level("router-0", Level(queued=500), NOW + 0.02)
+    again = decider.decide(KEY, spec, window, RevisionStatus(starting=1), NOW + 0.02, NOW)
+    assert again.desired == first.desired
+    assert dict(again.inputs)["queued"] == 500.0
+
+
+def test_another_policy_begins_when_the_model_is_deployed_with_it() -> None:
+    decider, window = new_decider(), window_of()
+    assert decider.decide(KEY, ModelSpec("m"), window, RevisionStatus(), NOW, NOW).desired == 0
+    kept = ModelSpec("m", schedules=("* * * * *=3",))
+    assert decider.decide(KEY, kept, window, RevisionStatus(), NOW + 0.01, NOW).desired == 3
+
+
+def test_a_new_revision_goes_on_with_what_the_one_before_had_learnt() -> None:
+    decider, window = new_decider(), window_of(rate=200, service_ms=20)
+    before = decider.decide(KEY, ModelSpec("m"), window, SERVED, NOW, NOW)
+    successor = DemandWindow(10.0)
+    successor.inherit(window)
+    decider.inherit(KEY, ("m", 2))
+    decider.keep_only({("m", 2)})
+    after = decider.decide(("m", 2), ModelSpec("m"), successor, SERVED, NOW + 0.25, NOW)
+    assert after.desired >= before.desired / 2 > 1
 
 
 @given(
+    name=st.sampled_from(sorted(POLICIES)),
     minimum=st.integers(0, 5),
     above=st.none() | st.integers(0, 5),
     rate=st.integers(0, 2000),
@@ -162,37 +212,28 @@ def test_only_what_nobody_uses_is_spare() -> None:
     queued=st.integers(0, 5000),
     ready=st.integers(0, 10),
     starting=st.integers(0, 3),
-    peak=st.integers(0, 20),
+    trusted=st.integers(0, 20),
     current=st.booleans(),
     retiring=st.booleans(),
 )
 def test_bounds_hold_for_any_demand(
-    minimum: int, above: int | None, rate: int, service_ms: int | None, queued: int, ready: int, starting: int,
-    peak: int, current: bool, retiring: bool,
+    name: str, minimum: int, above: int | None, rate: int, service_ms: int | None, queued: int, ready: int,
+    starting: int, trusted: int, current: bool, retiring: bool,
 ) -> None:  # fmt: skip
     maximum = None if above is None else max(1, minimum + above)
-    spec = ModelSpec("m", min_instances=minimum, max_instances=maximum)
-    status = RevisionStatus(ready, starting, 10.0 if ready else None, peak, current, retiring)
+    spec = ModelSpec("m", min_instances=minimum, max_instances=maximum, policy=name)
+    status = RevisionStatus(ready, starting, 10.0 if ready else None, trusted, current, retiring)
     window = window_of(rate=rate, service_ms=service_ms, queued=queued)
-    decision = decide(spec, window, status, NOW, POLICY)
+    decision = decide(spec, window, status)
     assert decision.desired >= 0
     assert maximum is None or decision.desired <= maximum
     if current and not retiring:
         assert decision.desired >= minimum
     if queued:
         assert decision.desired >= 1
-    if service_ms is None and not retiring:
-        assert decision.desired <= max(1, minimum, ready + starting)
-
-
-@given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 9)), min_size=1, max_size=40))
-def test_the_peak_is_the_highest_of_the_window(steps: list[tuple[float, int]]) -> None:
-    peak, now, seen = Peak(5.0), 0.0, []
-    for pause, value in steps:
-        now += pause
-        seen.append((now, value))
-        peak.add(value, now)
-        assert peak.highest(now) == max(each for at, each in seen if now - at <= 5.0)
+    if not retiring:
+        trust = min(trusted, ready + starting)
+        assert decision.desired >= (trust if maximum is None else min(trust, maximum))
 
 
 @given(st.lists(st.tuples(st.floats(0, 4), st.integers(0, 50)), max_size=40))
@@ -219,10 +260,3 @@ def test_levels_are_summed_over_routers_and_go_with_them() -> None:
     assert (seen.queued, seen.in_flight, seen.oldest_wait_s) == (5, 1, 1.5)
     window.forget("router-1")
     assert window.observe(NOW).queued == 2
-
-
-@pytest.mark.parametrize(("minimum", "spare"), [(0, True), (1, False)], ids=["no minimum", "a minimum of one"])
-def test_what_the_minimum_asks_for_is_nobodys_spare(minimum: int, spare: bool) -> None:
-    status = RevisionStatus(ready=1, ready_for_s=0.001)
-    decision = decide(ModelSpec("m", min_instances=minimum), None, status, 100.0, Policy())
-    assert (decision.desired, decision.spare) == (1, spare)

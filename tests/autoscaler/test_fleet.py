@@ -142,7 +142,7 @@ async def test_without_a_standby_a_runner_is_started_and_loaded_when_it_is_ready
 
 async def test_an_idle_model_goes_to_zero_by_draining(open_world: OpenWorld) -> None:
     world = await with_standby(open_world)
-    world.catalogue.put(ModelSpec("m", idle_timeout_s=60), revision_of("m"))
+    world.catalogue.put(ModelSpec("m", idle_timeout_s=60, idle_timeout_asked=True), revision_of("m"))
     world.demand("m", queued=1)
     await world.until(lambda: world.instances("m"))
     [instance] = world.instances("m")
@@ -433,5 +433,5 @@ async def test_decisions_are_kept_where_they_change(open_world: OpenWorld) -> No
         await asyncio.sleep(0)
     assert len(world.fleet.view("m").decisions) <= before + 1
     first = next(each for each in world.fleet.view("m").decisions if each.desired)
-    assert (first.current, first.desired, first.reason) == (0, 1, "first demand: nothing runs")
+    assert (first.current, first.desired, first.reason) == (0, 1, "demand: one instance is enough for it")
     assert dict(first.inputs)["queued"] == 1.0

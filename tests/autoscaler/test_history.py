@@ -41,6 +41,18 @@ def test_p95_of_the_recent_cold_starts() -> None:
     assert history.phases_p95("m")["place_s"] == pytest.approx(0.001)
 
 
+def test_reasons_that_take_turns_are_told_once_a_minute() -> None:
+    history = History()
+
+    def told(at: float, desired: int, reason: str) -> bool:
+        return history.decided("m", DecisionRecord(at, 1, 1, desired, reason))
+
+    assert [told(0.0, 1, "a"), told(0.2, 1, "a"), told(0.5, 1, "b")] == [True, False, True]
+    assert [told(1.0, 1, "a"), told(2.0, 1, "b"), told(3.0, 1, "c")] == [False, False, True]
+    assert [told(4.0, 2, "a"), told(5.0, 1, "a")] == [True, True], "another number is another decision"
+    assert [told(6.0, 1, "b"), told(61.0, 1, "a"), told(66.0, 1, "a")] == [True, False, True]
+
+
 def test_what_changed_is_taken_once() -> None:
     history = History()
     history.recall({"m": PAST})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace_autoscaler.core.decider import Policy, RevisionStatus, decide
+from headrace_autoscaler.core.decider import Decider
 from headrace_autoscaler.core.demand import Counts, DemandWindow, Level
 from headrace_autoscaler.core.planner import plan
 from headrace_autoscaler.core.plans import (
@@ -20,6 +20,7 @@ from headrace_autoscaler.core.plans import (
     StartStandby,
     Want,
 )
+from headrace_autoscaler.core.revision_status import RevisionStatus
 from headrace_autoscaler.domain import Limits, ModelSpec, Resources, Tenant
 
 ONE = Resources(1000, 1 << 30)
@@ -196,7 +197,7 @@ class Machine:
         ready = sum(each.ready for each in live)
         profile = ((1, 10_000),)
         status = RevisionStatus(ready, len(live) - ready, 0.0 if ready else None, profile_us=profile)
-        decision = decide(spec, window, status, NOW, Policy())
+        decision = Decider(lambda _: None, lambda _: 0).decide((spec.name, 1), spec, window, status, NOW, NOW)
         return Want(
             spec.name, 1, spec.tenant, spec.resources, decision.desired, spec.limits, decision.spare,
             spec.min_instances, dict(decision.inputs).get("idle_s", 0.0),

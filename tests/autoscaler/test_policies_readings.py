@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_autoscaler.core.decider import RevisionStatus
 from headrace_autoscaler.core.demand import Counts, DemandWindow, Level
 from headrace_autoscaler.core.policies.base import Profile, Reading
 from headrace_autoscaler.core.policies.readings import Meter, cold_start_p95_s, profile_of
+from headrace_autoscaler.core.revision_status import RevisionStatus
 from headrace_autoscaler.domain import ModelSpec
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace_autoscaler.core.explaining import Explanation, Obstacle, Standing, explain
+from headrace_autoscaler.core.explaining import Explanation, Standing, explain
 from headrace_autoscaler.core.plans import Holding, Want
 from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.domain import Limits, ModelSpec, Resources, Tenant
@@ -31,7 +31,7 @@ def told(
     spec: ModelSpec = PLAIN,
     capacity: Limits = ROOMY,
     standing: dict[str, object] | None = None,
-    further: tuple[Obstacle, ...] = (),
+    unpaid: str = "",
 ) -> Explanation:
     """Of model m of tenant a, which has none of the one instance that it should have."""
     want = Want(spec.name, 1, spec.tenant, ONE, 1, spec.limits)
@@ -41,8 +41,9 @@ def told(
             room.add(Holding(f"{name}{number}", f"of-{name}", 1, name, ONE, True, False, 0.0))
     settled = {"current": 0, "wanted": 1, "reason": "demand", **(standing or {})}
     desired = settled.pop("desired", 1)
-    stands = Standing(replace(want, desired=desired), **settled)  # type: ignore[arg-type]
-    return explain(spec, stands, room, {each.name: each for each in tenants}, further)
+    held = replace(want, desired=desired, held_back=unpaid, unpaid=bool(unpaid))
+    stands = Standing(held, **settled)  # type: ignore[arg-type]
+    return explain(spec, stands, room, {each.name: each for each in tenants})
 
 
 PAIR = (tenant("a", 1), tenant("b", 1))
@@ -103,8 +104,9 @@ def test_the_machine_the_maximum_failures_and_what_others_add() -> None:
     )
     stuck = told(PAIR, {}, standing={"bound": "no runner can be started: disk full"})
     assert (stuck.obstacles[0].kind, stuck.sentence) == ("runners", "no runner can be started: disk full")
-    poor = told(PAIR, {"a": 1, "b": 1}, further=(Obstacle("budget", "a", "tenant 'a' has spent its budget"),))
+    poor = told(PAIR, {"a": 1, "b": 1}, unpaid="tenant 'a' has spent its budget")
     assert [each.kind for each in poor.obstacles] == ["budget", "cohort"]
+    assert poor.sentence == "tenant 'a' has spent its budget"
 
 
 def test_nothing_binds() -> None:

@@ -82,9 +82,8 @@ class AutoscalerConfig(_Section):
         pattern=r"^$|^\d+(\.\d{1,6})?$",
         description="Money per hour that runners beyond `standby` may bring the pool to; empty: no bound.",
     )
-    decision_period_s: float = Field(0.5, gt=0, le=60, description="Between decisions when nothing is urgent.")
+    decision_period_s: float = Field(0.25, gt=0, le=60, description="Between decisions when nothing is urgent.")
     window_s: float = Field(10.0, gt=0, le=3600, description="Demand is averaged over this.")
-    target_utilisation: float = Field(0.7, gt=0, le=1, description="Busy share of an instance that is aimed at.")
     cpu_overcommit: float = Field(
         4.0,
         gt=0,

@@ -1,57 +1,31 @@
-"""How many instances of one revision.
+"""How many instances of one revision: what its policy wishes, and what holds whatever the policy.
 
-Little's law (J. D. C. Little, "A proof for the queuing formula L = lambda W", 1961): arrivals per second
-times engine seconds per request is the number of instances that are busy at any time. Instances are
-provided so that they are busy `target_utilisation` of the time, plus what clears the backlog.
+The policies are in `core/policies`; here is when each is asked, and what it cannot know: that a revision is being
+replaced, that it was deployed a moment ago, or that an autoscaler before this one had its reasons.
 """
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from headrace_autoscaler.core.demand import Demand, DemandWindow
-from headrace_autoscaler.domain import ModelSpec
+from headrace_autoscaler.core.plans import Key
+from headrace_autoscaler.core.policies.base import Policy, Wish
+from headrace_autoscaler.core.policies.choose import make_policy
+from headrace_autoscaler.core.policies.readings import Meter, profile_of
+from headrace_autoscaler.core.policies.schedules import parse_schedule
+from headrace_autoscaler.core.policies.targets import parse_target
+from headrace_autoscaler.core.revision_status import RevisionStatus
+from headrace_autoscaler.domain import ModelSpec, Resources
 
-_GUESSED_SERVICE_TIME_S = 0.01
-_CLEAR_BACKLOG_IN_S = 1.0
-"""Without a latency objective, what waits should be gone after this."""
+_EARLY_S = 0.001
+"""A policy may be asked so much before its time: timers are not exact."""
 
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The mesh's part of the decision."""
-
-    target_utilisation: float = 0.7
-
-
-@dataclass(frozen=True, slots=True)
-class RevisionStatus:
-    """What runs of a revision, as far as the decision needs it.
-
-    Attributes:
-        ready, starting: instances; one that drains is neither.
-        ready_for_s: since the newest instance became ready; None: none is ready.
-        peak: highest `Decision.wanted` over the last window.
-        current: requests that name no version go here; the model's minimum holds for it.
-        retiring: replaced; it only answers what it had accepted.
-        max_batch_size: rows.
-        profile_us: batch size -> microseconds, measured at the load.
-    """
-
-    ready: int = 0
-    starting: int = 0
-    ready_for_s: float | None = None
-    peak: int = 0
-    current: bool = True
-    retiring: bool = False
-    max_batch_size: int = 1
-    profile_us: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def instances(self) -> int:
-        return self.ready + self.starting
+MAXIMUM = "the model's maximum; the policy asks for more"
+NO_DEMAND = "no demand yet"
+UNTOUCHED = "nobody has asked yet: kept until the idle timeout"
+TRUSTED = "kept until this autoscaler has watched for a whole window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +33,7 @@ class Decision:
     """How many instances, and why.
 
     Attributes:
-        wanted: what demand alone asks for now, before the window, the idle time and the bounds.
+        wanted: what the policy asks for, whatever the model's maximum.
         spare: nobody needs the instances that this keeps; they may be taken where room is short.
         reason: without numbers, so that it changes only when the decision does.
         inputs: the numbers behind it.
@@ -72,137 +46,126 @@ class Decision:
     inputs: tuple[tuple[str, float], ...] = ()
 
 
-class Peak:
-    """Highest value over a sliding window; amortised constant time. Monotonic seconds."""
+@dataclass(slots=True)
+class _Held:
+    """One revision's policy, and what it was asked about last."""
 
-    def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._falling: deque[tuple[float, int]] = deque()
-
-    def add(self, value: int, now: float) -> None:
-        while self._falling and self._falling[-1][1] <= value:
-            self._falling.pop()
-        self._falling.append((now, value))
-
-    def highest(self, now: float) -> int:
-        while self._falling and now - self._falling[0][0] > self._window_s:
-            self._falling.popleft()
-        return self._falling[0][1] if self._falling else 0
+    spec: ModelSpec
+    policy: Policy
+    meter: Meter
+    asked_at: float = 0.0
+    wish: Wish | None = None
+    seen: tuple[int, int, int] = (0, 0, 0)
 
 
-def decide(
-    spec: ModelSpec, window: DemandWindow | None, status: RevisionStatus, now: float, policy: Policy
-) -> Decision:
-    """The number of instances that one revision should have now.
+class Decider:
+    """Of all revisions. All times are monotonic seconds but `wall`.
 
     Args:
-        window: None: no router has ever reported on the revision.
-        now: monotonic seconds, of the clock that filled the window.
+        cold_start_s: of a model, 95th percentile as measured; None: never measured.
+        micros_per_hour: price of an instance.
     """
-    demand = Demand() if window is None else window.observe(now)
-    if status.retiring:
-        return _decide_retiring(demand, status)
-    load = _load(spec, demand, status, policy)
-    unbounded = _settle(spec, demand, status, load)
-    return _bound(spec, status, unbounded)
+
+    def __init__(
+        self, cold_start_s: Callable[[str], float | None], micros_per_hour: Callable[[Resources], int]
+    ) -> None:
+        self._cold_start_s = cold_start_s
+        self._micros_per_hour = micros_per_hour
+        self._held: dict[Key, _Held] = {}
+
+    def decide(
+        self, key: Key, spec: ModelSpec, window: DemandWindow | None, status: RevisionStatus, now: float, wall: float
+    ) -> Decision:
+        """The number of instances that a revision should have now.
+
+        Args:
+            window: None: no router has ever reported on the revision.
+            now: of the clock that filled the window.
+            wall: seconds since the epoch, for schedules.
+        """
+        demand = Demand() if window is None else window.observe(now)
+        if status.retiring:
+            return _decide_retiring(demand, status)
+        held = self._hold(key, spec)
+        wish = held.wish
+        if wish is None or self._is_due(held, wish, window, demand, status, now):
+            wish = held.wish = self._ask(held, window, demand, status, now, wall)
+        return _settled(wish, spec, window, demand, status)
+
+    def inherit(self, old: Key, new: Key) -> None:
+        """A new current revision faces the demand that its predecessor had learnt."""
+        before = self._held.get(old)
+        if before is not None and new not in self._held:
+            self._held[new] = _Held(before.spec, before.policy, Meter())
+
+    def keep_only(self, keys: set[Key]) -> None:
+        self._held = {key: held for key, held in self._held.items() if key in keys}
+
+    def _hold(self, key: Key, spec: ModelSpec) -> _Held:
+        held = self._held.get(key)
+        if held is None or (held.spec is not spec and _choice(held.spec) != _choice(spec)):
+            held = self._held[key] = _Held(spec, _policy_of(spec), Meter())
+        elif held.spec is not spec:
+            held.spec, held.wish = spec, None
+        return held
+
+    def _is_due(
+        self, held: _Held, wish: Wish, window: DemandWindow | None, demand: Demand, status: RevisionStatus, now: float
+    ) -> bool:
+        if demand.present and not status.instances and not wish.desired:
+            return True  # The first request of a model at zero waits for nobody's interval.
+        if now - held.asked_at < held.policy.interval_s - _EARLY_S:
+            return False
+        return now >= wish.holds_until or demand.present or held.seen != _fingerprint(window, status)
+
+    def _ask(
+        self, held: _Held, window: DemandWindow | None, demand: Demand, status: RevisionStatus, now: float, wall: float
+    ) -> Wish:
+        spec = held.spec
+        profile = profile_of(
+            spec,
+            status,
+            demand,
+            cold_start_s=self._cold_start_s(spec.name),
+            instance_micros_per_hour=self._micros_per_hour(spec.resources),
+        )
+        held.asked_at, held.seen = now, _fingerprint(window, status)
+        # The maximum holds below, so that it is known what demand alone asks for.
+        return held.policy.decide(held.meter.read(window, status, now, wall), replace(profile, max_instances=None))
 
 
-@dataclass(frozen=True, slots=True)
-class _Load:
-    wanted: int
-    measured: bool
-    backlog: bool
-    inputs: tuple[tuple[str, float], ...]
+def _policy_of(spec: ModelSpec) -> Policy:
+    schedules = [parse_schedule(each) for each in spec.schedules]
+    targets = [parse_target(metric, value) for metric, value in spec.targets]
+    return make_policy(spec.policy, spec.cost_sensitivity, schedules, targets)
 
 
-def service_time_s(spec: ModelSpec, demand: Demand, status: RevisionStatus) -> tuple[float, bool]:
-    """Engine seconds per request at the batches that load would form, and whether that is known.
-
-    Dispatch is work-conserving: at low load batches are small, and an instance that looks busy could
-    take more. What was measured therefore counts as it is only where batches were near their maximum;
-    otherwise the best known time per row bounds it.
-    """
-    best = _best_row_s(spec, status)
-    measured = demand.service_time_s
-    if measured is None:
-        return (best * demand.rows_per_request, True) if best is not None else (_GUESSED_SERVICE_TIME_S, False)
-    if best is None or demand.rows_per_bundle * 2 >= status.max_batch_size:
-        return measured, True
-    return min(measured, best * demand.rows_per_request), True
+def _choice(spec: ModelSpec) -> tuple[object, ...]:
+    """What a policy is made from."""
+    return (spec.policy, spec.cost_sensitivity, spec.schedules, spec.targets)
 
 
-def _best_row_s(spec: ModelSpec, status: RevisionStatus) -> float | None:
-    """Least seconds per row among the batches that fit."""
-    batch = batch_that_fits(spec, status)
-    return None if batch is None else batch[1] / batch[0]
+def _fingerprint(window: DemandWindow | None, status: RevisionStatus) -> tuple[int, int, int]:
+    return (0 if window is None else window.total.arrivals, status.ready, status.starting)
 
 
-def batch_that_fits(spec: ModelSpec, status: RevisionStatus) -> tuple[int, float] | None:
-    """(rows, seconds) of the measured batch with the least time per row whose execution leaves half of the objective
-    for waiting; the smallest one where none does; None: nothing was measured."""
-    profile = [(rows, us / 1e6) for rows, us in status.profile_us if rows > 0 and us > 0]
-    if not profile:
-        return None
-    fitting = [(rows, s) for rows, s in profile if spec.slo_s is None or s <= spec.slo_s / 2]
-    return min(fitting or [min(profile)], key=lambda batch: batch[1] / batch[0])
-
-
-def _load(spec: ModelSpec, demand: Demand, status: RevisionStatus, policy: Policy) -> _Load:
-    each_s, known = service_time_s(spec, demand, status)
-    rate = demand.arrival_rate or 0.0
-    offered = rate * each_s
-    bound = max(1, status.instances)
-    backlog = min(float(bound), demand.queued * each_s / (spec.slo_s or _CLEAR_BACKLOG_IN_S))
-    by_rate = math.ceil(offered / policy.target_utilisation - 1e-9)
-    wanted = math.ceil((offered + backlog) / policy.target_utilisation - 1e-9)
-    if demand.present:
-        wanted = max(1, wanted)
-    if not known:
-        # A guess may start the first instance; only a measurement may start more.
-        wanted = min(wanted, bound)
-    inputs = (
-        ("arrival_rate", rate),
-        ("service_time_s", each_s),
-        ("service_time_known", float(known)),
-        ("offered_load", offered),
-        ("backlog_load", backlog),
-        ("queued", float(demand.queued)),
-        ("in_flight", float(demand.in_flight)),
-        ("oldest_wait_s", demand.oldest_wait_s),
-        ("ready", float(status.ready)),
-        ("starting", float(status.starting)),
-        ("peak", float(status.peak)),
-    )
-    return _Load(wanted, known, wanted > by_rate, inputs)
-
-
-def _settle(spec: ModelSpec, demand: Demand, status: RevisionStatus, load: _Load) -> Decision:
-    """Applies time: zero only when idle for long enough, less only when the window agrees."""
+def _settled(
+    wish: Wish, spec: ModelSpec, window: DemandWindow | None, demand: Demand, status: RevisionStatus
+) -> Decision:
     idle_s = _idle_s(demand, status)
-    inputs = (*load.inputs, ("idle_s", idle_s if idle_s is not None else -1.0))
-    if not demand.present and (idle_s is None or idle_s >= spec.idle_timeout_s):
-        why = "no demand yet" if idle_s is None else "idle for the idle timeout"
-        return Decision(0, why, 0, False, inputs)
-    if status.instances == 0 and load.wanted > 0:
-        return Decision(load.wanted, "first demand: nothing runs", load.wanted, False, inputs)
-    held = min(status.peak, status.instances)
-    if load.wanted >= max(held, 1):
-        return Decision(load.wanted, _load_reason(load), load.wanted, False, inputs)
-    if held > 1:
-        return Decision(held, "less is enough, but not yet for the whole window", load.wanted, False, inputs)
-    if status.instances == 0:
-        return Decision(0, "no demand now", 0, False, inputs)
-    return Decision(1, "kept until the idle timeout", 0, True, inputs)
-
-
-def _load_reason(load: _Load) -> str:
-    if not load.measured:
-        return "demand, and no service time is known yet: one instance until it is measured"
-    if load.wanted == 1:
-        return "demand: one instance is enough for it"
-    if load.backlog:
-        return "as many as the offered load and what waits keep busy at the target utilisation"
-    return "as many as the offered load keeps busy at the target utilisation"
+    decision = Decision(wish.desired, wish.reason, wish.desired, wish.spare, _inputs(wish, demand, status, idle_s))
+    untouched = window is None or window.arrived_at is None
+    if untouched and not wish.desired:
+        if status.ready and idle_s is not None and idle_s < spec.idle_timeout_s:
+            decision = replace(decision, desired=1, reason=UNTOUCHED, spare=True)
+        elif not status.instances:
+            decision = replace(decision, reason=NO_DEMAND)
+    trusted = min(status.trusted, status.instances)
+    if decision.desired < trusted:
+        decision = replace(decision, desired=trusted, reason=TRUSTED, spare=False)
+    if spec.max_instances is not None and decision.desired > spec.max_instances:
+        decision = replace(decision, desired=spec.max_instances, reason=MAXIMUM, spare=False)
+    return decision
 
 
 def _idle_s(demand: Demand, status: RevisionStatus) -> float | None:
@@ -213,21 +176,20 @@ def _idle_s(demand: Demand, status: RevisionStatus) -> float | None:
     return min(known, default=None)
 
 
-def _bound(spec: ModelSpec, status: RevisionStatus, decision: Decision) -> Decision:
-    if status.current and (decision.desired < spec.min_instances or _is_minimum(spec, decision)):
-        return _replace(decision, spec.min_instances, "the model's minimum")
-    if spec.max_instances is not None and decision.desired > spec.max_instances:
-        return _replace(decision, spec.max_instances, "the model's maximum; demand asks for more")
-    return decision
-
-
-def _is_minimum(spec: ModelSpec, decision: Decision) -> bool:
-    """What the minimum asks for is nobody's spare."""
-    return decision.spare and decision.desired == spec.min_instances
-
-
-def _replace(decision: Decision, desired: int, reason: str) -> Decision:
-    return Decision(desired, reason, decision.wanted, False, decision.inputs)
+def _inputs(
+    wish: Wish, demand: Demand, status: RevisionStatus, idle_s: float | None
+) -> tuple[tuple[str, float], ...]:
+    """What every decision shows, and what its policy adds."""
+    shown = {
+        "arrival_rate": demand.arrival_rate or 0.0,
+        "queued": float(demand.queued),
+        "in_flight": float(demand.in_flight),
+        "oldest_wait_s": demand.oldest_wait_s,
+        "ready": float(status.ready),
+        "starting": float(status.starting),
+    }
+    # What waits is told as it is now, also where the policy was asked a while ago.
+    return tuple((dict(wish.inputs) | shown | {"idle_s": -1.0 if idle_s is None else idle_s}).items())
 
 
 def _decide_retiring(demand: Demand, status: RevisionStatus) -> Decision:

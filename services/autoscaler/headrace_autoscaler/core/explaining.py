@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace_autoscaler.core.plans import Want
@@ -62,27 +62,26 @@ def explain(
     standing: Standing | None,
     room: Room,
     tenants: Mapping[str, Tenant],
-    further: Iterable[Obstacle] = (),
 ) -> Explanation:
     """
     Args:
         standing: None: nothing of the model has loaded yet.
         room: with everything that is held now.
         tenants: by name, for commands that keep their other limits.
-        further: what else stands against more instances, such as a budget; it comes before what is here.
     """
     if standing is None:
         return Explanation(
             spec.name, spec.tenant, 0, 0, f"model '{spec.name}' serves nobody yet: its first load is under way"
         )
-    found = [*further, *_obstacles(spec, standing, room, tenants)]
+    found = _obstacles(spec, standing, room, tenants)
     sentence = found[0].sentence if found else _free(spec.name, standing)
     return Explanation(spec.name, spec.tenant, standing.current, standing.want.desired, sentence, tuple(found))
 
 
 def _obstacles(spec: ModelSpec, standing: Standing, room: Room, tenants: Mapping[str, Tenant]) -> list[Obstacle]:
+    money = [Obstacle("budget", spec.tenant, standing.want.held_back)] if standing.want.unpaid else []
     if standing.current >= standing.want.desired:
-        return _maximum(spec, standing)
+        return money + _maximum(spec, standing)
     if standing.failing:
         return [Obstacle("failures", spec.name, f"{standing.failing}; it is tried again")]
     of_room = [
@@ -90,9 +89,9 @@ def _obstacles(spec: ModelSpec, standing: Standing, room: Room, tenants: Mapping
         for refusal in room.refusals(standing.want)
         for place in range(len(refusal.bindings))
     ]
-    if standing.bound and not of_room:
+    if standing.bound and not of_room and not money:
         return [Obstacle("runners", MACHINE, standing.bound)]
-    return of_room + _maximum(spec, standing)
+    return money + of_room + _maximum(spec, standing)
 
 
 def _maximum(spec: ModelSpec, standing: Standing) -> list[Obstacle]:

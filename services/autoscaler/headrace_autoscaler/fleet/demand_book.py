@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace_autoscaler.core.decider import Peak
 from headrace_autoscaler.core.demand import Counts, DemandWindow, Level
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.fleet.reports import Report
@@ -22,12 +21,11 @@ class RouterTotals:
 
 
 class DemandBook:
-    """One window and one peak per revision; levels by router."""
+    """One window per revision; levels by router."""
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._windows: dict[Key, DemandWindow] = {}
-        self._peaks: dict[Key, Peak] = {}
         self._levels: dict[str, dict[Key, Level]] = {}
         self._routers: dict[str, RouterTotals] = {}
         self._requests: dict[str, int] = {}
@@ -35,11 +33,6 @@ class DemandBook:
 
     def window(self, key: Key) -> DemandWindow | None:
         return self._windows.get(key)
-
-    def peak(self, key: Key) -> Peak:
-        if key not in self._peaks:
-            self._peaks[key] = Peak(self._window_s)
-        return self._peaks[key]
 
     def apply(self, report: Report, now: float) -> None:
         """Callers of one revision are summed; a complete report takes back the levels it leaves out."""
@@ -75,8 +68,6 @@ class DemandBook:
     def keep_only(self, keys: set[Key]) -> None:
         for key in [key for key in self._windows if key not in keys]:
             del self._windows[key]
-        for key in [key for key in self._peaks if key not in keys]:
-            del self._peaks[key]
         models = {model for model, _ in keys}
         for model in [model for model in self._requests if model not in models]:
             del self._requests[model]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from headrace_autoscaler.core.budgets import TICK_US, Standings
-from headrace_autoscaler.core.decider import Policy
+from headrace_autoscaler.core.decider import Decider
 from headrace_autoscaler.core.explaining import Explanation, explain
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
@@ -28,6 +28,7 @@ from headrace_autoscaler.fleet.books import Books, Opening, UsageSink
 from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.history import History
 from headrace_autoscaler.fleet.lifecycle import Lifecycle, Timeouts
+from headrace_autoscaler.fleet.observation import Judge
 from headrace_autoscaler.fleet.placing import Placing
 from headrace_autoscaler.fleet.reconciler import REFILL_HELD_S, Reconciler
 from headrace_autoscaler.fleet.reports import Report
@@ -111,6 +112,9 @@ class RunnerFleet:
             parts.context.state_dir / "artifacts", parts.context.mesh.router.max_attempts,
         )  # fmt: skip
         self._standby = StandbyPool(bounds_of(config, prices), self._lifecycle.starts)
+        retirement = Retirement(parts.catalogue, parts.announcements, self._tasks)
+        decider = Decider(self.history.cold_start_p95, lambda resources: prices.shape(resources).micros_per_hour)
+        self._judge = Judge(self.registry, self._demand, decider, retirement.silent)
         self._reconciler = Reconciler(
             catalogue=parts.catalogue,
             registry=self.registry,
@@ -119,12 +123,12 @@ class RunnerFleet:
             verifications=self._verifications,
             lifecycle=self._lifecycle,
             placing=self.placing,
-            retirement=Retirement(parts.catalogue, parts.announcements, self._tasks),
+            retirement=retirement,
             replacements=self._replacements,
             treasury=self.treasury,
             announcements=parts.announcements,
             clock=parts.clock,
-            policy=Policy(config.target_utilisation),
+            judge=self._judge,
             standby=self._standby,
             capacity=parts.capacity,
         )
@@ -266,8 +270,7 @@ class RunnerFleet:
     def _trust_what_runs(self) -> None:
         """Whoever was before us had reasons for these instances: they stay until a whole window has said less."""
         held = Counter(runner.assignment.key for runner in self.registry if runner.assignment is not None)
-        for key, count in held.items():
-            self._demand.peak(key).add(count, self._parts.clock.monotonic())
+        self._judge.trust(held, self._parts.clock.monotonic() + self._parts.config.window_s)
 
     async def _reconcile_forever(self) -> None:
         while True:

@@ -12,6 +12,9 @@ from headrace_autoscaler.domain import ColdStart, DecisionRecord, DeployFailure,
 
 _DECISIONS = 64
 _COLD_STARTS = 32
+_FLICKER_S = 60.0
+"""A reason that comes back within this, for the same number, is not told again: under load reasons take turns."""
+_MOST_REASONS = 16
 PHASES = ("decide_s", "place_s", "load_s", "warm_s", "first_answer_s", "total_s")
 
 
@@ -21,6 +24,24 @@ class _ModelHistory:
     cold_starts: deque[tuple[str, ColdStart]] = field(default_factory=lambda: deque(maxlen=_COLD_STARTS))
     cold_start_count: int = 0
     outgrown: DeployFailure | None = None
+
+
+@dataclass(slots=True)
+class _Said:
+    """What was told last of a revision. `told`: when each reason for this number was told last, wall-clock seconds."""
+
+    desired: int
+    reason: str = ""
+    told: dict[str, float] = field(default_factory=dict)
+
+    def is_new(self, reason: str, at: float) -> bool:
+        last = self.told.get(reason)
+        if reason == self.reason or (last is not None and 0 <= at - last < _FLICKER_S):
+            return False
+        if len(self.told) >= _MOST_REASONS:
+            self.told.clear()
+        self.reason, self.told[reason] = reason, at
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +61,11 @@ class StartFromZero:
 
 
 class History:
-    """Decisions are kept where the number or the reason changed, cold starts from the first demand on."""
+    """Decisions are kept where the number changed or there is another reason for it, cold starts from the first demand on."""
 
     def __init__(self) -> None:
         self._models: dict[str, _ModelHistory] = {}
-        self._last: dict[Key, tuple[int, str]] = {}
+        self._last: dict[Key, _Said] = {}
         self._pending: dict[Key, StartFromZero] = {}
         self._placed: dict[str, tuple[Key, StartFromZero]] = {}
         self._changed: set[str] = set()
@@ -53,10 +74,11 @@ class History:
     def decided(self, model: str, record: DecisionRecord) -> bool:
         """Whether it says something new."""
         key = (model, record.revision)
-        said = (record.desired, record.reason)
-        if self._last.get(key) == said:
+        said = self._last.get(key)
+        if said is None or said.desired != record.desired:
+            said = self._last[key] = _Said(record.desired)
+        if not said.is_new(record.reason, record.at):
             return False
-        self._last[key] = said
         self.decision_count += 1
         self._model(model).decisions.append(record)
         return True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace_autoscaler.core.backoff import Failures
-from headrace_autoscaler.core.decider import Decision, Policy, RevisionStatus, decide
+from headrace_autoscaler.core.decider import Decider, Decision
 from headrace_autoscaler.core.plans import Holding, Key, Want
+from headrace_autoscaler.core.revision_status import RevisionStatus
 from headrace_autoscaler.domain import Model, Revision, RevisionState
 from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.runners import Registry, Runner, RunnerState
@@ -56,59 +57,58 @@ def holdings(registry: Registry, slow: frozenset[str]) -> tuple[Holding, ...]:
     )
 
 
-def judge(
-    models: tuple[Model, ...],
-    registry: Registry,
-    book: DemandBook,
-    policy: Policy,
-    now: float,
-    silent: Callable[[Key], bool],
-) -> list[Judged]:
+@dataclass(slots=True)
+class Judge:
     """Decides every revision that serves or retires.
 
-    Args:
+    Attributes:
         silent: whether the routers are known to have nothing left for a retiring revision.
     """
-    held: dict[Key, list[Runner]] = {}
-    for runner in registry:
-        if runner.assignment is not None:
-            held.setdefault(runner.assignment.key, []).append(runner)
-    judged = []
-    for model in models:
-        current = model.current
-        for revision in model.revisions:
-            if revision.state in SERVED:
-                runners = held.get((revision.model, revision.revision), [])
-                judged.append(_judge_one(model, revision, revision is current, runners, book, policy, now, silent))
-    return judged
+
+    registry: Registry
+    book: DemandBook
+    decider: Decider
+    silent: Callable[[Key], bool]
+    _trusted: Mapping[Key, int] = field(default_factory=dict)
+    _trusted_until: float = 0.0
+
+    def trust(self, held: Mapping[Key, int], until: float) -> None:
+        """So many instances stay until then: whoever was before us had reasons for them. Monotonic seconds."""
+        self._trusted, self._trusted_until = held, until
+
+    def keep_only(self, keys: set[Key]) -> None:
+        self.decider.keep_only(keys)
+
+    def judge(self, models: tuple[Model, ...], now: float, wall: float) -> list[Judged]:
+        """Times are monotonic, and seconds since the epoch."""
+        if now > self._trusted_until:
+            self._trusted = {}
+        held: dict[Key, list[Runner]] = {}
+        for runner in self.registry:
+            if runner.assignment is not None:
+                held.setdefault(runner.assignment.key, []).append(runner)
+        return [
+            self._judge_one(model, revision, held.get((revision.model, revision.revision), []), now, wall)
+            for model in models
+            for revision in model.revisions
+            if revision.state in SERVED
+        ]
+
+    def _judge_one(self, model: Model, revision: Revision, runners: list[Runner], now: float, wall: float) -> Judged:
+        key = (revision.model, revision.revision)
+        status = _status(revision, revision is model.current, runners, self._trusted.get(key, 0), now)
+        decision = self.decider.decide(key, model.spec, self.book.window(key), status, now, wall)
+        settled = False
+        if status.retiring:
+            settled = decision.desired == 0 and self.silent(key)
+            if not settled and decision.desired < status.instances:
+                # Routers may still be sending: what runs goes on until they are known to have stopped.
+                decision = Decision(status.instances, "replaced: routers are not known to be done with it yet")
+        draining = sum(runner.state >= RunnerState.DRAINING for runner in runners)
+        return Judged(model, revision, status, decision, draining, settled)
 
 
-def _judge_one(
-    model: Model,
-    revision: Revision,
-    current: bool,
-    runners: list[Runner],
-    book: DemandBook,
-    policy: Policy,
-    now: float,
-    silent: Callable[[Key], bool],
-) -> Judged:
-    key = (revision.model, revision.revision)
-    status = _status(revision, current, runners, book, now)
-    decision = decide(model.spec, book.window(key), status, now, policy)
-    settled = False
-    if status.retiring:
-        settled = decision.desired == 0 and silent(key)
-        if not settled and decision.desired < status.instances:
-            # Routers may still be sending: what runs goes on until they are known to have stopped.
-            decision = Decision(status.instances, "replaced: routers are not known to be done with it yet")
-    else:
-        book.peak(key).add(decision.wanted, now)
-    draining = sum(runner.state >= RunnerState.DRAINING for runner in runners)
-    return Judged(model, revision, status, decision, draining, settled)
-
-
-def _status(revision: Revision, current: bool, runners: list[Runner], book: DemandBook, now: float) -> RevisionStatus:
+def _status(revision: Revision, current: bool, runners: list[Runner], trusted: int, now: float) -> RevisionStatus:
     ready = [runner for runner in runners if runner.state is RunnerState.READY]
     starting = sum(runner.state < RunnerState.READY for runner in runners)
     loaded = revision.loaded
@@ -116,7 +116,7 @@ def _status(revision: Revision, current: bool, runners: list[Runner], book: Dema
         ready=len(ready),
         starting=starting,
         ready_for_s=now - max(runner.state_since for runner in ready) if ready else None,
-        peak=book.peak((revision.model, revision.revision)).highest(now),
+        trusted=trusted,
         current=current,
         retiring=revision.state is RevisionState.RETIRING,
         max_batch_size=loaded.max_batch_size if loaded else 1,

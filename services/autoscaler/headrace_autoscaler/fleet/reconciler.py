@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from headrace_autoscaler.core.decider import Policy
 from headrace_autoscaler.core.explaining import Standing
 from headrace_autoscaler.core.planner import plan
 from headrace_autoscaler.core.plans import (
@@ -26,7 +25,7 @@ from headrace_autoscaler.fleet.announcements import Announcements, PlacementNoti
 from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.history import History
 from headrace_autoscaler.fleet.lifecycle import Lifecycle
-from headrace_autoscaler.fleet.observation import SERVED, Judged, holdings, judge, wants
+from headrace_autoscaler.fleet.observation import SERVED, Judge, Judged, holdings, wants
 from headrace_autoscaler.fleet.placing import Placing
 from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, Runner, RunnerState
@@ -59,7 +58,7 @@ class Reconciler:
     treasury: Treasury
     announcements: Announcements
     clock: Clock
-    policy: Policy
+    judge: Judge
     standby: StandbyPool
     capacity: Limits
     _blocked: Mapping[Key, str] = field(default_factory=dict)
@@ -73,7 +72,7 @@ class Reconciler:
         self.placing.forgive(now)
         models = self.catalogue.models()
         self._follow_catalogue(models)
-        judged = judge(models, self.registry, self.demand, self.policy, now, self.retirement.silent)
+        judged = self.judge.judge(models, now, self.clock.wall())
         self.treasury.review(models, self.catalogue.tenants(), now)
         self._refuse_unpaid_verifications()
         snapshot = self._snapshot(judged, now)
@@ -130,6 +129,7 @@ class Reconciler:
             self._follow_current(model)
         self.verifications.release(_served(models))
         self.demand.keep_only(keys)
+        self.judge.keep_only(keys)
         self.placing.keep_only(keys)
         self.history.keep_only(keys)
         self._current = {name: key for name, key in self._current.items() if key in keys}
@@ -141,6 +141,7 @@ class Reconciler:
         before = self._current.get(current.model)
         if before is not None and before != _key(current):
             self.demand.inherit(before, _key(current))
+            self.judge.decider.inherit(before, _key(current))
         self._current[current.model] = _key(current)
 
     def _snapshot(self, judged: list[Judged], now: float) -> Snapshot:

@@ -56,6 +56,7 @@ STANDS = "what is likely to come would not wait for a start"
 BREAK_EVEN = "what is likely to come would not wait for a start; more costs more than its objective earns"
 KEPT = "nobody needs it now: kept while being needed again is likely enough"
 IDLE_TIME = "kept until the idle timeout"
+IDLE = "idle for the idle timeout"
 NOTHING = "nothing waits, and starting again costs less than staying"
 UNKNOWN = "demand, and no service time is known yet: one instance until it is measured"
 
@@ -191,7 +192,7 @@ class HeadracePolicy:
             until = math.inf if running == 0 else 0.0
         return Wish(
             desired,
-            reason if desired else NOTHING,
+            reason if desired else NOTHING if profile.idle_timeout_s is None else IDLE,
             self._inputs(reading, supply, demand, kept),
             until if quiet else 0.0,
             spare=desired > needed and not demand.present,
@@ -209,7 +210,7 @@ class HeadracePolicy:
             if now < last:
                 return 1, last, KEPT if asked_s is None else IDLE_TIME
             if asked_s is not None:
-                return 0, 0.0, NOTHING
+                return 0, 0.0, IDLE
         return kept, until, why
 
     def _recently(self, needed: int, now: float, window_s: float) -> int:

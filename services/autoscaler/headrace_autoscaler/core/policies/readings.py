@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from headrace_autoscaler.core.decider import RevisionStatus, batch_that_fits, service_time_s
 from headrace_autoscaler.core.demand import Counts, Demand, DemandWindow
 from headrace_autoscaler.core.policies.base import Profile, Reading
+from headrace_autoscaler.core.revision_status import RevisionStatus, batch_that_fits, service_time_s
 from headrace_autoscaler.domain import ModelSpec
 
 _RANK = 0.95
@@ -72,7 +72,7 @@ def profile_of(
     """What is known of a revision. Seconds.
 
     The service time is what load would make of it: the least per row among the measured batches that leave half of
-    the objective for waiting, or what routers saw where batches were near their maximum (`decider.service_time_s`).
+    the objective for waiting, or what routers saw where batches were near their maximum (`revision_status.service_time_s`).
 
     Args:
         cold_start_s: 95th percentile of the measured starts; None: none was measured.
