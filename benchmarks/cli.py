@@ -1,4 +1,7 @@
-"""`python -m benchmarks [install | run | report | cold-start | planning | step | neighbour]`; bare: install, run all, write the page."""
+"""`python -m benchmarks [install | run | report | cold-start | planning | step | neighbour]`.
+
+Bare: install, run all, write the page.
+"""
 
 from __future__ import annotations
 

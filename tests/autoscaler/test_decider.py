@@ -44,6 +44,15 @@ def decide(spec: ModelSpec, window: DemandWindow | None, status: RevisionStatus,
     return new_decider().decide(KEY, spec, window, status, now, now)
 
 
+def watch(decider: Decider, spec: ModelSpec, window: DemandWindow, rate: int, service_ms: int) -> Decision:
+    """The last decision of ten seconds of even demand that end at NOW, four a second."""
+    for tick in range(40, -1, -1):
+        now, count = NOW - tick * 0.25, rate // 4
+        window.count(Counts(count, count, count, count, count * service_ms * 1000), now)
+        decision = decider.decide(KEY, spec, window, SERVED, now, now)
+    return decision
+
+
 SERVED = RevisionStatus(ready=1, ready_for_s=100.0, max_batch_size=8)
 ASKED_IDLE = ModelSpec("m", idle_timeout_s=60, idle_timeout_asked=True)
 
@@ -155,7 +164,7 @@ def test_what_the_minimum_asks_for_is_nobodys_spare(minimum: int, spare: bool) -
 
 
 def test_a_maximum_hides_nothing_of_what_is_asked_for() -> None:
-    decision = decide(ModelSpec("m", max_instances=1), window_of(rate=200, service_ms=20), SERVED)
+    decision = watch(new_decider(), ModelSpec("m", max_instances=1), DemandWindow(10.0), 200, 20)
     assert decision.desired == 1 < decision.wanted
 
 
@@ -193,8 +202,8 @@ def test_another_policy_begins_when_the_model_is_deployed_with_it() -> None:
 
 
 def test_a_new_revision_goes_on_with_what_the_one_before_had_learnt() -> None:
-    decider, window = new_decider(), window_of(rate=200, service_ms=20)
-    before = decider.decide(KEY, ModelSpec("m"), window, SERVED, NOW, NOW)
+    decider, window = new_decider(), DemandWindow(10.0)
+    before = watch(decider, ModelSpec("m"), window, 200, 20)
     successor = DemandWindow(10.0)
     successor.inherit(window)
     decider.inherit(KEY, ("m", 2))
@@ -260,3 +269,44 @@ def test_levels_are_summed_over_routers_and_go_with_them() -> None:
     assert (seen.queued, seen.in_flight, seen.oldest_wait_s) == (5, 1, 1.5)
     window.forget("router-1")
     assert window.observe(NOW).queued == 2
+
+
+def test_a_first_request_is_heeded_before_the_interval_is_over() -> None:
+    decider, window = new_decider(), DemandWindow(10.0)
+    quick = RevisionStatus(ready=1, ready_for_s=5.0, profile_us=((1, 2000),))
+    assert decider.decide(KEY, ModelSpec("m"), window, quick, NOW, NOW).reason == UNTOUCHED
+    window.count(Counts(arrivals=1, rows=1), NOW + 0.1)
+    assert decider.decide(KEY, ModelSpec("m"), window, quick, NOW + 0.1, NOW).desired == 1
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_light_traffic_keeps_its_instance_though_no_report_sees_a_request(name: str) -> None:
+    """Fifty requests a second of 2 ms each: mostly nobody is there when a report is written."""
+    decider, window, spec = new_decider(), DemandWindow(10.0), ModelSpec("m", policy=name)
+    status = RevisionStatus(ready=1, ready_for_s=100.0, profile_us=((1, 2000),))
+    for tick in range(1, 200):
+        now = NOW + tick * 0.25
+        window.count(Counts(arrivals=12, rows=12, completed=12, bundles=12, service_time_us=24_000), now)
+        assert decider.decide(KEY, spec, window, status, now, NOW).desired >= 1
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_another_policy_takes_nothing_away_before_it_has_watched(name: str) -> None:
+    decider, window = new_decider(), window_of(rate=10, service_ms=1)
+    status = RevisionStatus(ready=8, ready_for_s=100.0)
+    decider.decide(KEY, ModelSpec("m", policy="balanced", min_instances=8), window, status, NOW, NOW)
+    changed = ModelSpec("m", policy=name, cost_sensitivity="low" if name == "balanced" else "")
+    assert decider.decide(KEY, changed, window, status, NOW + 1.0, NOW).desired >= 8
+
+
+def test_a_predecessor_that_serves_on_keeps_its_own_memory() -> None:
+    decider, window = new_decider(), window_of(rate=100, service_ms=20)
+    decider.decide(KEY, ModelSpec("m"), window, SERVED, NOW, NOW)
+    decider.inherit(KEY, ("m", 2))
+    idle = DemandWindow(10.0)
+    for tick in range(1, 40):
+        now = NOW + tick * 0.25
+        window.count(Counts(25, 25, 25, 25, 500_000), now)
+        decider.decide(("m", 2), ModelSpec("m"), idle, SERVED, now, NOW)
+        busy = decider.decide(KEY, ModelSpec("m"), window, SERVED, now, NOW)
+    assert busy.desired > 1, "it sees its own 100 requests a second of 20 ms"

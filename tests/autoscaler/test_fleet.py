@@ -147,6 +147,8 @@ async def test_an_idle_model_goes_to_zero_by_draining(open_world: OpenWorld) -> 
     await world.until(lambda: world.instances("m"))
     [instance] = world.instances("m")
     world.demand("m", arrivals=1, completed=1, busy_us=1000)
+    world.clock.advance(0.5)
+    world.fleet.decide_now()
     world.pass_time(50)
     await world.until(lambda: world.fleet.view("m").decisions[-1].reason == "kept until the idle timeout")
     assert world.instances("m") == [instance]
@@ -370,6 +372,8 @@ async def test_an_instance_that_does_not_finish_draining_is_killed(open_world: O
     await world.until(lambda: world.instances("m"))
     world.machine.may_exit.clear()
     world.demand("m", arrivals=1, completed=1)
+    world.clock.advance(0.5)
+    world.fleet.decide_now()
     world.pass_time(2)
     await world.until(lambda: world.machine.unloads)
     world.pass_time(36)
@@ -415,7 +419,8 @@ async def test_what_the_cache_answers_is_counted_and_keeps_no_instance(open_worl
     world.demand("m", arrivals=1, completed=1)
     for _ in range(20):
         world.demand("m", cache_hits=1000)
-        world.pass_time(1.0)
+        world.clock.advance(1.0)
+        world.fleet.decide_now()
     await world.until(lambda: not world.fleet.view("m").instances)
     assert world.fleet.view("m").requests == 20_001
     await world.fleet.close()
@@ -435,3 +440,15 @@ async def test_decisions_are_kept_where_they_change(open_world: OpenWorld) -> No
     first = next(each for each in world.fleet.view("m").decisions if each.desired)
     assert (first.current, first.desired, first.reason) == (0, 1, "demand: one instance is enough for it")
     assert dict(first.inputs)["queued"] == 1.0
+
+
+async def test_a_policy_that_fails_stops_no_other_model(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("broken", schedules=("0 8 * * 1-5 Nowhere/AtAll=4",)), revision_of("broken"))
+    world.catalogue.put(ModelSpec("m"), revision_of("m"))
+    world.demand("m", queued=1, urgent=True)
+    await world.until(lambda: world.instances("m"))
+    world.answered("m")
+    world.demand("broken", queued=1, urgent=True)
+    await world.until(lambda: world.instances("broken"))
+    assert "Nowhere/AtAll" in world.fleet.view("broken").decisions[-1].reason

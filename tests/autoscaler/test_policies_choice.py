@@ -112,7 +112,9 @@ def test_office_hours(wall: float, expected: int) -> None:
 def test_a_decision_holds_no_longer_than_until_the_schedule_changes() -> None:
     policy = ScheduledPolicy(Always(), OFFICE)
     wall = at("2026-11-24 18:00:00", "Europe/Paris")
-    assert policy.decide(Reading(50.0, wall=wall), PROFILE).holds_until == 50.0 + 3600.0
+    assert policy.decide(Reading(50.0, wall=wall), PROFILE).holds_until == 80.0, "the wall clock may be set"
+    soon = policy.decide(Reading(50.0 + 3590.0, wall=wall + 3590.0), PROFILE)
+    assert (soon.desired, soon.holds_until) == (4, 50.0 + 3600.0)
     later = policy.decide(Reading(50.0 + 3600.0, wall=wall + 3600.0), PROFILE)
     assert later.desired == 0
 
@@ -197,8 +199,8 @@ def test_targets_let_a_model_go_to_zero() -> None:
     ("metric", "value", "told"),
     [
         ("speed", 1.0, "target: expected a metric of concurrency, queue_wait"),
-        ("cpu", 70.0, "target cpu: expected a share above 0 and up to 1; got 70"),
-        ("rate", 0.0, "target rate: expected more than 0"),
+        ("cpu", 70.0, "target cpu: expected a share from 0.001 to 1; got 70"),
+        ("rate", 0.0, "target rate: expected 0.001 requests per second"),
     ],
 )
 def test_a_target_that_is_wrong_is_told_so(metric: str, value: float, told: str) -> None:

@@ -27,7 +27,7 @@ def test_a_reading_is_what_happened_since_the_one_before() -> None:
         arrivals=2,
         completed=4,
         concurrency_s=2.0 * (4 + 4) / 2,
-        busy_s=0.8,
+        busy_s=1.0,  # 0.2 of it were told when there had been no instance time yet.
         ready_s=2.0 * (1 + 3) / 2,
         queued=1,
         executing=3,

@@ -68,6 +68,20 @@ def test_refusals(limiter: Limiter, dimension: str | None, time_helps: bool) -> 
     assert (refusal is not None and refusal.retry_after_s is not None) == time_helps
 
 
+@pytest.mark.parametrize("budget", [Budget.REFUSE, Budget.QUEUE])
+def test_a_spent_budget_is_not_believed_for_ever(budget: Budget) -> None:
+    """Its period is over and nobody tells of the next one: the autoscaler is away, and what runs may answer."""
+    limiter = leased(Limits(concurrency=9), budget=budget, budget_returns_s=60.0)
+    assert (limiter.admits(64.9, 1), limiter.holds) == (budget is Budget.QUEUE, budget is Budget.QUEUE)
+    if budget is Budget.REFUSE:
+        soon = limiter.refusal(59.9, 1)
+        assert soon is not None
+        assert soon.retry_after_s == 1.0, "routers hear of a new period a little after it has begun"
+    assert (limiter.admits(65.1, 1), limiter.holds) == (True, False)
+    limiter.in_hand = 9
+    assert refused(limiter, 65.2) == "concurrency", "its other limits hold"
+
+
 def test_concurrency_counts_what_is_in_hand() -> None:
     limiter = leased(Limits(concurrency=2))
     limiter.enter(0.0)

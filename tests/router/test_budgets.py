@@ -81,6 +81,41 @@ async def test_what_waited_when_the_budget_ran_out_waits_on_unsent(
     assert bench.plane.in_hand == 0
 
 
+async def test_what_waits_for_money_asks_for_no_instance_and_is_bounded(
+    start_bench: StartBench, eventually: Eventually
+) -> None:
+    bench = await start_bench(max_queue_length=3)
+    await obey(bench, eventually, leases=[lease(QUEUE)])
+    waiting = [asyncio.create_task(bench.infer(float(number))) for number in range(3)]
+    await eventually(lambda: bench.plane.in_hand == 3)
+    [demand] = [each for each in bench.plane.demand().message.demands if each.tenant == "t"]
+    assert (demand.arrivals, demand.queued, demand.oldest_wait_us) == (3, 0, 0)
+    with pytest.raises(errors.QueueFull):
+        await bench.infer()
+    await obey(bench, eventually, leases=[lease(WITHIN)])
+    [demand] = [each for each in bench.plane.demand().message.demands if each.tenant == "t"]
+    assert demand.queued == 3
+    await bench.add_runner("r1")
+    assert await asyncio.gather(*waiting) == [[float(number)] * 2 for number in range(3)]
+
+
+async def test_what_is_released_waits_for_an_instance_from_then_on(
+    start_bench: StartBench, eventually: Eventually
+) -> None:
+    bench = await start_bench(start_timeout_s=0.2)
+    await obey(bench, eventually, leases=[lease(QUEUE)])
+    waiting = asyncio.create_task(bench.infer())
+    late = asyncio.create_task(bench.infer(tenant="other"))
+    with pytest.raises(errors.Unavailable, match="no instance has become ready"):
+        await late
+    assert not waiting.done(), "it waits for money, not for an instance"
+    await obey(bench, eventually, leases=[lease(WITHIN)])
+    bench.plane.sweep()
+    assert not waiting.done()
+    with pytest.raises(errors.Unavailable, match="no instance has become ready"):
+        await waiting
+
+
 async def test_where_the_owners_money_is_gone_what_waits_is_answered_and_new_ones_hear_whose_it_is(
     start_bench: StartBench, eventually: Eventually
 ) -> None:

@@ -62,7 +62,8 @@ def _demand(account: Account, totals: Totals, outcomes: dict[str, int]) -> contr
         revision=account.revision,
         arrivals=new.arrivals - spared,
         rows=new.rows - new.spared_rows,
-        queued=account.queued,
+        # What waits for money needs no instance yet.
+        queued=account.queued - account.held,
         in_flight=account.in_flight,
         completed=new.completed - spared,
         failed=new.failed,

@@ -17,6 +17,7 @@ from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.batching import BatchLimits, Bundle, cut, group_of, has_one_group, waiting_suspect
 from headrace_router.core.comebacks import Comebacks
 from headrace_router.core.efficiency import EfficientSize
+from headrace_router.core.holding import Holding
 from headrace_router.core.latency import LatencyModel
 from headrace_router.core.pace import Soonest
 from headrace_router.core.queue import Queue
@@ -72,7 +73,7 @@ class Lane:
         self.accounts: dict[str, Account] = {}
         self.runners: dict[str, Runner] = {}
         self._soonest = Soonest(self.runners.values())
-        self.held: list[Waiting] = []
+        self.held = Holding()
         self.in_hand = self.outstanding = 0
         self.most_queued = 1 << 62
         self.drain = Drain()
@@ -133,10 +134,10 @@ class Lane:
         account.queued += 1
         account.queued_bytes += item.size_bytes
         if hold:
-            self.held.append(item)
-        else:
-            self.queue.push(item)
-            self.schedule()
+            self.held.add((item,))
+            return item
+        self.queue.push(item)
+        self.schedule()
         if self.without_since is not None and self.asked_at is None:
             self._ask(now)
         return item
@@ -147,9 +148,11 @@ class Lane:
 
     def hold_back(self, may_go: Callable[[Waiting], bool]) -> None:
         """Holds what waits for a budget that is spent, and queues what was held where one is there again."""
-        if self.held:
+        if self.held.count:
             self._release_held(may_go)
-        self.held += self.queue.hold_back(may_go)
+        self.held.add(self.queue.hold_back(may_go))
+        if not self.queue.count:
+            self.asked_at = None
 
     def refusal(self, account: Account) -> errors.HeadraceError:
         """Why a closed lane takes nothing, counted."""
@@ -158,11 +161,11 @@ class Lane:
         return error
 
     def _release_held(self, may_go: Callable[[Waiting], bool]) -> None:
-        waiting = [item for item in self.held if item.stage is Stage.HELD]
-        self.held = [item for item in waiting if not may_go(item)]
-        for item in waiting:
-            if may_go(item):
-                self.queue.push(item)
+        now = self._now()
+        for item in self.held.release(may_go, now):
+            self.queue.push(item)
+        if self.queue.count and self.without_since is not None and self.asked_at is None:
+            self._ask(now)
         self.schedule()
 
     def schedule(self) -> None:
@@ -334,6 +337,8 @@ class Lane:
             self._unqueue(item)
             if item.stage is Stage.QUEUED:
                 self.queue.withdraw(item)
+            else:
+                self.held.left(item)
         self._fail(item, error, outcome)
 
     def _fail(self, item: Waiting, error: errors.HeadraceError, outcome: str) -> None:
@@ -349,7 +354,7 @@ class Lane:
     def waiting(self) -> Iterator[Waiting]:
         """All that is not sent, held ones too, in no order."""
         yield from self.queue
-        yield from (item for item in self.held if item.stage is Stage.HELD)
+        yield from self.held
 
     def sent(self) -> Iterator[Waiting]:
         for runner in self.runners.values():

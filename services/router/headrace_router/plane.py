@@ -21,6 +21,7 @@ from headrace_router import demand
 from headrace_router.catalogue import LiveCatalogue
 from headrace_router.control import ControlClient, Report
 from headrace_router.core.accounts import Account, RevisionStatistics
+from headrace_router.core.admission import LATE_BUDGET_S, SOONEST_RETRY_S
 from headrace_router.core.batching import BatchLimits
 from headrace_router.core.waiting import Answer, Stage, Waiting
 from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry, SpentBudget
@@ -145,6 +146,10 @@ class Plane:
             if not (tenant_limit.admits(now, size_bytes) and model_limit.admits(now, size_bytes)):
                 refuse_over_limit(account, size_bytes, now)
             hold = tenant_limit.holds or model_limit.holds
+            if hold and (
+                lane.held.count >= lane.most_queued or lane.held.size_bytes + size_bytes > self._max_queue_bytes
+            ):
+                refuse_full(lane, account, now)
         if queue.count:
             if queue.count >= lane.most_queued or queue.size_bytes + size_bytes > self._max_queue_bytes:
                 refuse_full(lane, account, now)
@@ -191,7 +196,7 @@ class Plane:
             self._describe(lane)
         hold = self._limits.apply(update, self._lanes.values(), self._now(), self._clock.wall())
         for lane in self._lanes.values():
-            if hold or lane.held:
+            if hold or lane.held.count:
                 lane.hold_back(lambda item: may_be_sent(item.account))
         self._fleet.apply(update)
 
@@ -227,6 +232,11 @@ class Plane:
         if self._stopping or lane.closed_for is None:
             account.count("unavailable")
             raise errors.Unavailable(STOPPING)
+        budget = lane.entry.budget
+        if budget is not None and self._clock.wall() >= budget.returns_at + LATE_BUDGET_S:
+            # The autoscaler is away. Nothing starts without it, so that what runs may answer.
+            lane.closed_for = None
+            return
         raise lane.refusal(account)
 
     def _open_lane(self, entry: RevisionEntry) -> Lane:
@@ -290,5 +300,5 @@ def _unpaid(budget: SpentBudget, clock: Clock) -> errors.QuotaExceeded:
         f"{budget.subject} is over its limit of budget: {budget.reason}",
         subject=budget.subject,
         dimension="budget",
-        retry_after_s=max(0.0, budget.returns_at - clock.wall()),
+        retry_after_s=max(SOONEST_RETRY_S, budget.returns_at - clock.wall()),
     )

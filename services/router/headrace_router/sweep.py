@@ -24,8 +24,7 @@ def sweep_lane(lane: Lane, now: float, period_s: float, start_timeout_s: float) 
     elif lane.accounts:
         for account in lane.accounts.values():
             account.oldest_wait_s = 0.0
-    if lane.held:
-        lane.held = [item for item in lane.held if item.stage is Stage.HELD]
+    lane.held.tidy()
     lane.queue.tidy()
 
 
@@ -36,8 +35,10 @@ def _sweep_waiting(lane: Lane, now: float, period_s: float, start_timeout_s: flo
     for item in list(lane.waiting()):
         if _is_over(lane, item, now, period_s):
             continue
-        without_since = max(item.arrived, lane.without_since or 0.0)
-        if item.stage is Stage.QUEUED and without_since <= given_up_before:
+        if item.stage is not Stage.QUEUED:
+            continue
+        without_since = max(item.enqueued, lane.without_since or 0.0)
+        if without_since <= given_up_before:
             text = (
                 f"model {lane.entry.model!r}: no instance has become ready within {start_timeout_s:g} s; "
                 "`headrace describe` tells what keeps it"
@@ -45,7 +46,7 @@ def _sweep_waiting(lane: Lane, now: float, period_s: float, start_timeout_s: flo
             lane.fail(item, errors.Unavailable(text), "start_timeout")
         else:
             account = item.account
-            account.oldest_wait_s = max(account.oldest_wait_s, now - item.arrived)
+            account.oldest_wait_s = max(account.oldest_wait_s, now - item.enqueued)
 
 
 def _sweep_sent(lane: Lane, now: float, period_s: float) -> None:

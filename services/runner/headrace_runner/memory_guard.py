@@ -15,7 +15,7 @@ from headrace_common.clock import Clock
 from headrace_common.enforcement import OVER_MEMORY_STATUS
 from headrace_common.errors import InvalidArgument
 from headrace_common.logs import get_logger
-from headrace_runner.core.memory import PERIOD_S, MemoryWatch, Verdict, mapping_limit, too_small
+from headrace_runner.core.memory import PERIOD_S, USED_UP, MemoryWatch, Verdict, mapping_limit, too_small
 from headrace_runner.process import memory_usage
 
 
@@ -57,10 +57,11 @@ class MemoryGuard:
         self._stopped.set()
 
     def ran_out(self) -> None:
-        """An allocation failed. Where this process is held to a limit, that limit is why. From any thread."""
+        """An allocation failed. Whoever has used up its memory leaves; one request that asks for more than there could
+        ever be is refused, and costs nobody an instance. From any thread."""
         watch = self._watch
-        if watch is not None:
-            self._tell(watch.reason(memory_usage().private_bytes) + " (an allocation failed)")
+        if watch is not None and (held := memory_usage().private_bytes) >= USED_UP * watch.limit_bytes:
+            self._tell(watch.reason(held) + " (an allocation failed)")
 
     def _limit_mapping(self, limit_bytes: int) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_DATA)

@@ -160,6 +160,7 @@ def report_of(router: str, message: control_pb2.DemandReport) -> Report:
         cold_starts=tuple(_cold_start(each) for each in message.cold_starts),
         runners=tuple(Health(each.instance_id, each.slow, each.slowdown) for each in message.runners),
         urgent=message.urgent,
+        period_s=message.period.ToNanoseconds() / 1e9,
         caches=tuple(CacheEntry(each.model, each.byte_seconds) for each in message.caches),
     )
 

@@ -176,7 +176,7 @@ class Budgets:
 
     def __init__(self, currency: str) -> None:
         self._currency = currency
-        self._spent: dict[tuple[str, Period], tuple[int, int]] = {}
+        self._spent: dict[tuple[str, Period], tuple[int, int, int]] = {}
 
     def review(
         self, budgets: Iterable[Budget], burns: Mapping[str, Burn], tally: Tally, now_us: int
@@ -187,12 +187,13 @@ class Budgets:
             burns: by `budget_key`; nobody burns what is not named.
         """
         standings: dict[str, tuple[Standing, ...]] = {}
-        spent: dict[tuple[str, Period], tuple[int, int]] = {}
+        spent: dict[tuple[str, Period], tuple[int, int, int]] = {}
         for budget in budgets:
             begun = began(budget.period, now_us // _SECOND_US)
-            standing = self._judge(budget, burns.get(budget.key, Burn()), tally, begun, now_us)
+            burn = burns.get(budget.key, Burn())
+            standing = self._judge(budget, burn, tally, begun, now_us)
             if standing.state is BudgetState.SPENT:
-                spent[budget.key, budget.period] = (begun, budget.micros)
+                spent[budget.key, budget.period] = (begun, budget.micros, burn.standing)
             standings[budget.key] = (*standings.get(budget.key, ()), standing)
         self._spent = spent
         return standings
@@ -203,7 +204,9 @@ class Budgets:
         kept = _cost(burn.standing, max(0, until * _SECOND_US - now_us))
         reserved = kept + _cost(burn.running, TICK_US)
         least = kept + _cost(max(burn.running, burn.least), TICK_US)
-        latched = self._spent.get((budget.key, budget.period)) == (begun, budget.micros)
+        # What drains gives back starts nothing anew; files that were deleted may.
+        was_begun, was_micros, was_standing = self._spent.get((budget.key, budget.period), (0, 0, 0))
+        latched = (was_begun, was_micros) == (begun, budget.micros) and burn.standing >= was_standing
         if latched or spent + least >= budget.micros:
             state = BudgetState.SPENT
         elif spent * 100 >= budget.micros * _WARN_PERCENT:

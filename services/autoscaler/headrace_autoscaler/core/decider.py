@@ -6,6 +6,7 @@ replaced, that it was deployed a moment ago, or that an autoscaler before this o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.policies.base import Policy, Wish
 from headrace_autoscaler.core.policies.choose import make_policy
 from headrace_autoscaler.core.policies.readings import Meter, profile_of
-from headrace_autoscaler.core.policies.schedules import parse_schedule
+from headrace_autoscaler.core.policies.schedules import MOST, parse_schedule
 from headrace_autoscaler.core.policies.targets import parse_target
 from headrace_autoscaler.core.revision_status import RevisionStatus
 from headrace_autoscaler.domain import ModelSpec, Resources
@@ -26,6 +27,9 @@ MAXIMUM = "the model's maximum; the policy asks for more"
 NO_DEMAND = "no demand yet"
 UNTOUCHED = "nobody has asked yet: kept until the idle timeout"
 TRUSTED = "kept until this autoscaler has watched for a whole window"
+CHANGED = "kept until its new policy has watched for a while"
+_NEW_POLICY_S = 10.0
+"""What runs is not taken away by a policy that knows nothing yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Decision:
 
     Attributes:
         wanted: what the policy asks for, whatever the model's maximum.
-        spare: nobody needs the instances that this keeps; they may be taken where room is short.
+        spare: nobody needs the instances that this keeps beyond `needed`; they may be taken where room is short.
         reason: without numbers, so that it changes only when the decision does.
         inputs: the numbers behind it.
     """
@@ -44,6 +48,7 @@ class Decision:
     wanted: int = 0
     spare: bool = False
     inputs: tuple[tuple[str, float], ...] = ()
+    needed: int = 0
 
 
 @dataclass(slots=True)
@@ -53,6 +58,8 @@ class _Held:
     spec: ModelSpec
     policy: Policy
     meter: Meter
+    choice: tuple[object, ...]
+    new_until: float = 0.0
     asked_at: float = 0.0
     wish: Wish | None = None
     seen: tuple[int, int, int] = (0, 0, 0)
@@ -64,13 +71,18 @@ class Decider:
     Args:
         cold_start_s: of a model, 95th percentile as measured; None: never measured.
         micros_per_hour: price of an instance.
+        starts_per_s: starts that can begin per second; None: any number.
     """
 
     def __init__(
-        self, cold_start_s: Callable[[str], float | None], micros_per_hour: Callable[[Resources], int]
+        self,
+        cold_start_s: Callable[[str], float | None],
+        micros_per_hour: Callable[[Resources], int],
+        starts_per_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._cold_start_s = cold_start_s
         self._micros_per_hour = micros_per_hour
+        self._starts_per_s = starts_per_s
         self._held: dict[Key, _Held] = {}
 
     def decide(
@@ -82,29 +94,34 @@ class Decider:
             window: None: no router has ever reported on the revision.
             now: of the clock that filled the window.
             wall: seconds since the epoch, for schedules.
+
+        Raises:
+            InvalidArgument: the spec names a policy, a zone or a target that is not there (any more).
         """
         demand = Demand() if window is None else window.observe(now)
         if status.retiring:
             return _decide_retiring(demand, status)
-        held = self._hold(key, spec)
+        held = self._hold(key, spec, status.current, now)
         wish = held.wish
         if wish is None or self._is_due(held, wish, window, demand, status, now):
             wish = held.wish = self._ask(held, window, demand, status, now, wall)
-        return _settled(wish, spec, window, demand, status)
+        return _settled(wish, spec, window, demand, status, is_new=now < held.new_until)
 
     def inherit(self, old: Key, new: Key) -> None:
-        """A new current revision faces the demand that its predecessor had learnt."""
+        """A new current revision faces the demand that its predecessor had learnt. That one may serve on."""
         before = self._held.get(old)
         if before is not None and new not in self._held:
-            self._held[new] = _Held(before.spec, before.policy, Meter())
+            self._held[new] = _Held(before.spec, copy.deepcopy(before.policy), Meter(), before.choice)
 
     def keep_only(self, keys: set[Key]) -> None:
         self._held = {key: held for key, held in self._held.items() if key in keys}
 
-    def _hold(self, key: Key, spec: ModelSpec) -> _Held:
+    def _hold(self, key: Key, spec: ModelSpec, current: bool, now: float) -> _Held:
         held = self._held.get(key)
-        if held is None or (held.spec is not spec and _choice(held.spec) != _choice(spec)):
-            held = self._held[key] = _Held(spec, _policy_of(spec), Meter())
+        choice = _choice(spec, current)
+        if held is None or held.choice != choice:
+            new_until = 0.0 if held is None else now + _NEW_POLICY_S
+            held = self._held[key] = _Held(spec, _policy_of(spec, current), Meter(), choice, new_until)
         elif held.spec is not spec:
             held.spec, held.wish = spec, None
         return held
@@ -112,8 +129,8 @@ class Decider:
     def _is_due(
         self, held: _Held, wish: Wish, window: DemandWindow | None, demand: Demand, status: RevisionStatus, now: float
     ) -> bool:
-        if demand.present and not status.instances and not wish.desired:
-            return True  # The first request of a model at zero waits for nobody's interval.
+        if not wish.desired and (demand.present or held.seen[0] != _fingerprint(window, status)[0]):
+            return True  # The first request of a model that should be at zero waits for nobody's interval.
         if now - held.asked_at < held.policy.interval_s - _EARLY_S:
             return False
         return now >= wish.holds_until or demand.present or held.seen != _fingerprint(window, status)
@@ -127,6 +144,7 @@ class Decider:
             status,
             demand,
             cold_start_s=self._cold_start_s(spec.name),
+            starts_per_s=self._starts_per_s(),
             instance_micros_per_hour=self._micros_per_hour(spec.resources),
         )
         held.asked_at, held.seen = now, _fingerprint(window, status)
@@ -134,15 +152,16 @@ class Decider:
         return held.policy.decide(held.meter.read(window, status, now, wall), replace(profile, max_instances=None))
 
 
-def _policy_of(spec: ModelSpec) -> Policy:
-    schedules = [parse_schedule(each) for each in spec.schedules]
+def _policy_of(spec: ModelSpec, current: bool) -> Policy:
+    """A schedule provides for the current revision, as the minimum does."""
+    schedules = [parse_schedule(each) for each in spec.schedules] if current else []
     targets = [parse_target(metric, value) for metric, value in spec.targets]
     return make_policy(spec.policy, spec.cost_sensitivity, schedules, targets)
 
 
-def _choice(spec: ModelSpec) -> tuple[object, ...]:
+def _choice(spec: ModelSpec, current: bool) -> tuple[object, ...]:
     """What a policy is made from."""
-    return (spec.policy, spec.cost_sensitivity, spec.schedules, spec.targets)
+    return (spec.policy, spec.cost_sensitivity, spec.schedules if current else (), spec.targets)
 
 
 def _fingerprint(window: DemandWindow | None, status: RevisionStatus) -> tuple[int, int, int]:
@@ -150,10 +169,12 @@ def _fingerprint(window: DemandWindow | None, status: RevisionStatus) -> tuple[i
 
 
 def _settled(
-    wish: Wish, spec: ModelSpec, window: DemandWindow | None, demand: Demand, status: RevisionStatus
+    wish: Wish, spec: ModelSpec, window: DemandWindow | None, demand: Demand, status: RevisionStatus, *, is_new: bool
 ) -> Decision:
     idle_s = _idle_s(demand, status)
-    decision = Decision(wish.desired, wish.reason, wish.desired, wish.spare, _inputs(wish, demand, status, idle_s))
+    wanted, spare = min(wish.desired, MOST), wish.spare and not demand.present
+    inputs = _inputs(wish, demand, status, idle_s)
+    decision = Decision(wanted, wish.reason, wanted, spare, inputs, min(wish.needed, wanted))
     untouched = window is None or window.arrived_at is None
     if untouched and not wish.desired:
         if status.ready and idle_s is not None and idle_s < spec.idle_timeout_s:
@@ -163,6 +184,8 @@ def _settled(
     trusted = min(status.trusted, status.instances)
     if decision.desired < trusted:
         decision = replace(decision, desired=trusted, reason=TRUSTED, spare=False)
+    if is_new and decision.desired < status.instances:
+        decision = replace(decision, desired=status.instances, reason=CHANGED, spare=False)
     if spec.max_instances is not None and decision.desired > spec.max_instances:
         decision = replace(decision, desired=spec.max_instances, reason=MAXIMUM, spare=False)
     return decision
@@ -176,9 +199,7 @@ def _idle_s(demand: Demand, status: RevisionStatus) -> float | None:
     return min(known, default=None)
 
 
-def _inputs(
-    wish: Wish, demand: Demand, status: RevisionStatus, idle_s: float | None
-) -> tuple[tuple[str, float], ...]:
+def _inputs(wish: Wish, demand: Demand, status: RevisionStatus, idle_s: float | None) -> tuple[tuple[str, float], ...]:
     """What every decision shows, and what its policy adds."""
     shown = {
         "arrival_rate": demand.arrival_rate or 0.0,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 _BUCKETS = 20
 _SHORTEST_S = 1.0
@@ -28,6 +29,10 @@ class Counts:
             self.bundles + other.bundles,
             self.service_time_us + other.service_time_us,
         )
+
+    def share(self, part: float) -> Counts:
+        """So much of them, from 0 to 1, rounded up: something stays something."""
+        return Counts(*(math.ceil(count * part) for count in astuple(self)))
 
     def __sub__(self, other: Counts) -> Counts:
         return Counts(

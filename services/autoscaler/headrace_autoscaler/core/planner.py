@@ -108,7 +108,8 @@ class _Planning:
                 continue
             if want.spent:
                 for holding in self._live.get(want.key, ()):
-                    self._drain(holding, want.held_back)
+                    if holding.ready:  # One that loads would be taken for one that cannot.
+                        self._drain(holding, want.held_back)
                 continue
             # One that loads is left to finish: its start is paid for, and demand may be back. Nor does it
             # stand in for one that is ready: until it is, that one answers.

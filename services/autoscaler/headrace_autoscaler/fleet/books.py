@@ -108,6 +108,9 @@ class Books:
 
     async def flush(self, runners: Iterable[Runner], models: Iterable[Model]) -> None:
         """Writes what has come together. What cannot be written now is written later."""
+        # First, because it takes time, in which others settle too: what is taken below ends where it says.
+        if not await self._post_unsure():
+            return
         for runner in runners:
             self.settle(runner)
         now_us = self.now_us()
@@ -117,8 +120,6 @@ class Books:
                 self._ledger.book_storage(account, size_bytes, self._stored_until_us, now_us)
         self._stored_until_us = max(self._stored_until_us, now_us)
         self.tally.forget_before(now_us // 10**6)
-        if not await self._post_unsure():
-            return
         increments = self._ledger.take()
         if increments:
             self._serial += 1

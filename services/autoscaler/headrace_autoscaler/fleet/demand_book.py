@@ -9,6 +9,9 @@ from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.fleet.reports import Report
 from headrace_autoscaler.fleet.traffic import TrafficBook
 
+_USUAL_PERIOD_S = 0.25
+_LATE_S = 1.0
+
 
 @dataclass(slots=True)
 class RouterTotals:
@@ -49,7 +52,7 @@ class DemandBook:
                 max(held.oldest_wait_s, entry.level.oldest_wait_s),
             )
         for key, sums in counts.items():
-            self._open(key).count(sums, now)
+            self._open(key).count(_of_late(sums, report.period_s), now)
         self._set_levels(report, levels, now)
         self._total(report)
 
@@ -107,3 +110,8 @@ class DemandBook:
         held = self._levels[report.router].values()
         totals.queued = sum(level.queued for level in held)
         totals.in_flight = sum(level.in_flight for level in held)
+
+
+def _of_late(counts: Counts, period_s: float) -> Counts:
+    """What a router has counted while nobody heard it is not what comes now: as much as in one usual period."""
+    return counts.share(_USUAL_PERIOD_S / period_s) if period_s > _LATE_S else counts

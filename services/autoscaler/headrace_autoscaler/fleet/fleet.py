@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -34,7 +33,7 @@ from headrace_autoscaler.fleet.reconciler import REFILL_HELD_S, Reconciler
 from headrace_autoscaler.fleet.reports import Report
 from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, RunnerState
-from headrace_autoscaler.fleet.standby_pool import StandbyPool, bounds_of
+from headrace_autoscaler.fleet.standby_pool import STARTS_AT_ONCE, StandbyPool, bounds_of
 from headrace_autoscaler.fleet.tasks import TaskSet
 from headrace_autoscaler.fleet.treasury import Treasury
 from headrace_autoscaler.fleet.verification import Verification, Verifications
@@ -48,6 +47,7 @@ from headrace_common.logs import get_logger
 _HOUSEKEEPING_PERIOD_S = 1.0
 _ADOPTION_PATIENCE_S = 0.7
 _HISTORY_PERIOD_S = 5.0
+_SHORTEST_START_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,11 @@ class RunnerFleet:
         )  # fmt: skip
         self._standby = StandbyPool(bounds_of(config, prices), self._lifecycle.starts)
         retirement = Retirement(parts.catalogue, parts.announcements, self._tasks)
-        decider = Decider(self.history.cold_start_p95, lambda resources: prices.shape(resources).micros_per_hour)
+        decider = Decider(
+            self.history.cold_start_p95,
+            lambda resources: prices.shape(resources).micros_per_hour,
+            lambda: STARTS_AT_ONCE / max(_SHORTEST_START_S, self._lifecycle.starts.typical_s),
+        )
         self._judge = Judge(self.registry, self._demand, decider, retirement.silent)
         self._reconciler = Reconciler(
             catalogue=parts.catalogue,
@@ -136,8 +140,9 @@ class RunnerFleet:
     async def start(self) -> None:
         self.history.recall(await asyncio.to_thread(self._history_files.read))
         await self._lifecycle.adopt(_ADOPTION_PATIENCE_S)
-        self._trust_what_runs()
-        self._reconciler.reconcile()
+        if any(True for _ in self.registry):
+            self._trust_what_runs()
+        self.decide_now()
         self._tasks.start(self._reconcile_forever(), "reconcile")
         self._tasks.start(self._keep_house(), "housekeeping")
         self._tasks.start(self._keep_books(), "books")
@@ -230,6 +235,7 @@ class RunnerFleet:
     def router_gone(self, router: str) -> None:
         self._routers.pop(router, None)
         self._demand.router_gone(router)
+        self._trust_what_runs()
         self._replacements.router_gone(router)
 
     def report(self, report: Report) -> None:
@@ -268,15 +274,18 @@ class RunnerFleet:
             self._lifecycle.drain(runner, reason)
 
     def _trust_what_runs(self) -> None:
-        """Whoever was before us had reasons for these instances: they stay until a whole window has said less."""
-        held = Counter(runner.assignment.key for runner in self.registry if runner.assignment is not None)
-        self._judge.trust(held, self._parts.clock.monotonic() + self._parts.config.window_s)
+        """Nothing goes until demand has been watched for a whole window: whoever was before us had reasons, and so has
+        a router that is not heard for a moment."""
+        self._judge.trust(self._parts.clock.monotonic() + self._parts.config.window_s)
 
     async def _reconcile_forever(self) -> None:
         while True:
             period_s = self._parts.config.decision_period_s
+            if self._reconciler.refill_held or self.treasury.standings:
+                # A budget is reviewed once per tick at the latest: so much may be overspent.
+                period_s = min(period_s, REFILL_HELD_S, TICK_US / 1e6)
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(period_s, REFILL_HELD_S) if self._reconciler.refill_held else period_s):
+                async with asyncio.timeout(period_s):
                     await self._wake.wait()
             self._wake.clear()
             self.decide_now()

@@ -28,7 +28,11 @@ class _ModelHistory:
 
 @dataclass(slots=True)
 class _Said:
-    """What was told last of a revision. `told`: when each reason for this number was told last, wall-clock seconds."""
+    """What was told last of a revision.
+
+    Attributes:
+        told: when each reason for this number was told last; wall-clock seconds.
+    """
 
     desired: int
     reason: str = ""
@@ -61,7 +65,7 @@ class StartFromZero:
 
 
 class History:
-    """Decisions are kept where the number changed or there is another reason for it, cold starts from the first demand on."""
+    """Decisions are kept where the number changed or there is another reason, cold starts from the first demand on."""
 
     def __init__(self) -> None:
         self._models: dict[str, _ModelHistory] = {}

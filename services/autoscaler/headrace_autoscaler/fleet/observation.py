@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +13,9 @@ from headrace_autoscaler.core.revision_status import RevisionStatus
 from headrace_autoscaler.domain import Model, Revision, RevisionState
 from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.runners import Registry, Runner, RunnerState
+from headrace_common.logs import get_logger
 
+_FAILED = "its policy fails, so what runs stays and a first request starts one"
 SERVED = (RevisionState.SERVING, RevisionState.RETIRING)
 
 
@@ -69,20 +72,19 @@ class Judge:
     book: DemandBook
     decider: Decider
     silent: Callable[[Key], bool]
-    _trusted: Mapping[Key, int] = field(default_factory=dict)
-    _trusted_until: float = 0.0
+    _trusted_until: float = -math.inf
+    _failing: dict[Key, str] = field(default_factory=dict)
 
-    def trust(self, held: Mapping[Key, int], until: float) -> None:
-        """So many instances stay until then: whoever was before us had reasons for them. Monotonic seconds."""
-        self._trusted, self._trusted_until = held, until
+    def trust(self, until: float) -> None:
+        """What runs stays until then: there are reasons for it that are not known here. Monotonic seconds."""
+        self._trusted_until = until
 
     def keep_only(self, keys: set[Key]) -> None:
         self.decider.keep_only(keys)
+        self._failing = {key: reason for key, reason in self._failing.items() if key in keys}
 
     def judge(self, models: tuple[Model, ...], now: float, wall: float) -> list[Judged]:
         """Times are monotonic, and seconds since the epoch."""
-        if now > self._trusted_until:
-            self._trusted = {}
         held: dict[Key, list[Runner]] = {}
         for runner in self.registry:
             if runner.assignment is not None:
@@ -96,8 +98,9 @@ class Judge:
 
     def _judge_one(self, model: Model, revision: Revision, runners: list[Runner], now: float, wall: float) -> Judged:
         key = (revision.model, revision.revision)
-        status = _status(revision, revision is model.current, runners, self._trusted.get(key, 0), now)
-        decision = self.decider.decide(key, model.spec, self.book.window(key), status, now, wall)
+        trusted = len(runners) if now <= self._trusted_until else 0
+        status = _status(revision, revision is model.current, runners, trusted, now)
+        decision = self._decide(key, model, status, now, wall)
         settled = False
         if status.retiring:
             settled = decision.desired == 0 and self.silent(key)
@@ -106,6 +109,22 @@ class Judge:
                 decision = Decision(status.instances, "replaced: routers are not known to be done with it yet")
         draining = sum(runner.state >= RunnerState.DRAINING for runner in runners)
         return Judged(model, revision, status, decision, draining, settled)
+
+    def _decide(self, key: Key, model: Model, status: RevisionStatus, now: float, wall: float) -> Decision:
+        """One model's policy that fails must not keep all others from being decided."""
+        window = self.book.window(key)
+        try:
+            decision = self.decider.decide(key, model.spec, window, status, now, wall)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the model is served on and somebody is told
+            reason = str(error) or repr(error)
+            if self._failing.get(key) != reason:
+                self._failing[key] = reason
+                get_logger().error("policy failed", model=key[0], revision=key[1], reason=reason, exc_info=error)
+            present = window is not None and window.observe(now).present
+            least = model.spec.min_instances if status.current else 0
+            return Decision(max(status.instances, least, int(present)), f"{_FAILED}: {reason}")
+        self._failing.pop(key, None)
+        return decision
 
 
 def _status(revision: Revision, current: bool, runners: list[Runner], trusted: int, now: float) -> RevisionStatus:
@@ -143,7 +162,7 @@ def _want(each: Judged, failures: Failures | None, now: float) -> Want:
         desired=each.decision.desired,
         limits=spec.limits,
         spare=each.decision.spare,
-        minimum=spec.min_instances if each.status.current else 0,
+        minimum=max(each.decision.needed, spec.min_instances if each.status.current else 0),
         idle_s=idle_s,
         retiring=each.status.retiring,
         paused=paused,

@@ -64,6 +64,7 @@ class Reconciler:
     _blocked: Mapping[Key, str] = field(default_factory=dict)
     _current: dict[str, Key] = field(default_factory=dict)
     _refill_held_since: float | None = None
+    _barred: set[Key] = field(default_factory=set)
     _standing: Mapping[str, Standing] = field(default_factory=dict)
 
     def reconcile(self) -> None:
@@ -77,7 +78,9 @@ class Reconciler:
         self._refuse_unpaid_verifications()
         snapshot = self._snapshot(judged, now)
         decided = plan(snapshot)
-        self._note_cold_starts(judged, now, frozenset(snapshot.standby))
+        barred = {want.key for want in snapshot.wants if want.paused or want.held_back} | decided.bound.keys()
+        self._note_cold_starts(judged, now, frozenset(snapshot.standby), barred)
+        self._barred = barred
         self._follow_plan(decided, now)
         for action in decided.actions:
             self._apply(action)
@@ -175,12 +178,15 @@ class Reconciler:
             if runner.assignment is not None and runner.assignment.key in staying
         }
 
-    def _note_cold_starts(self, judged: list[Judged], now: float, stood_by: frozenset[str]) -> None:
+    def _note_cold_starts(self, judged: list[Judged], now: float, stood_by: frozenset[str], barred: set[Key]) -> None:
+        """What may not start, for a limit, money or a failure, is not what a start takes."""
         for each in judged:
             inputs = dict(each.decision.inputs)
             waiting = bool(inputs.get("queued") or inputs.get("in_flight"))
-            if waiting and each.decision.desired > 0 and each.status.instances == 0:
-                waited_s = inputs.get("oldest_wait_s", 0.0)
+            if each.key in barred:
+                self.history.demand_gone(each.key)
+            elif waiting and each.decision.desired > 0 and each.status.instances == 0:
+                waited_s = 0.0 if each.key in self._barred else inputs.get("oldest_wait_s", 0.0)
                 self.history.demand_at_zero(each.key, self.clock.wall(), now, waited_s, stood_by)
             elif each.decision.desired == 0:
                 self.history.demand_gone(each.key)

@@ -68,11 +68,16 @@ class CacheEntry:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`urgent` ones speak only of what they name; others are complete."""
+    """`urgent` ones speak only of what they name; others are complete.
+
+    Attributes:
+        period_s: what counts are of; 0: not said.
+    """
 
     router: str
     entries: tuple[DemandEntry, ...] = ()
     cold_starts: tuple[ColdStartEntry, ...] = ()
     runners: tuple[Health, ...] = ()
     urgent: bool = False
+    period_s: float = 0.0
     caches: tuple[CacheEntry, ...] = ()

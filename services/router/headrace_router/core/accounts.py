@@ -59,7 +59,8 @@ class Account:
     Attributes:
         tenant_limit, model_limit: what admission asks.
         outcomes: why requests were not answered with a result: reason -> count.
-        oldest_wait_s: of its queued requests, at the last sweep.
+        queued: its requests that are admitted and not sent; `held` of them wait for a budget.
+        oldest_wait_s: of those that wait for an instance, at the last sweep.
         following: its requests that wait for the answer of an equal one.
     """
 
@@ -73,6 +74,7 @@ class Account:
     queued: int = 0
     queued_bytes: int = 0
     in_flight: int = 0
+    held: int = 0
     following: int = 0
     oldest_wait_s: float = 0.0
     reported: Totals = field(default_factory=Totals)

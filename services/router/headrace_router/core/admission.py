@@ -9,7 +9,7 @@ the token bucket, ITU-T I.371), whose whole state is the moment at which the buc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import inf
 from typing import Protocol
@@ -17,6 +17,10 @@ from typing import Protocol
 from headrace_common.errors import QuotaExceeded
 from headrace_router.core.comebacks import Comebacks, Totals
 
+LATE_BUDGET_S = 5.0
+"""A spent budget is believed for so long after its period has ended: somebody should have told of the new one."""
+SOONEST_RETRY_S = 1.0
+"""Of a budget that returns any moment: routers hear of it a little later."""
 BURST_S = 1.0
 """A bucket holds this many seconds of its rate: what may come at once after a silence."""
 _UNLIMITED = 1 << 62
@@ -94,6 +98,7 @@ class Limiter:
     __slots__ = (
         "_bounds_queue",
         "_budget_returns",
+        "_budget_until",
         "_comebacks",
         "_concurrency",
         "_expires",
@@ -119,6 +124,7 @@ class Limiter:
         self.occupants: list[Occupant] = []
         self._expires = inf
         self._budget_returns: float | None = None
+        self._budget_until = inf
         # When the bucket is full again; admitted is who comes no more than the slack before that.
         self._full_at = -inf
         self._comebacks = Comebacks()
@@ -138,11 +144,15 @@ class Limiter:
         self.holds = lease is not None and lease.budget is Budget.QUEUE
         returns_s = lease.budget_returns_s if lease else None
         self._budget_returns = None if returns_s is None else now + returns_s
+        spent = lease is not None and lease.budget is not Budget.WITHIN
+        self._budget_until = now + returns_s + LATE_BUDGET_S if spent and returns_s is not None else inf
 
     def admits(self, now: float, size_bytes: int) -> bool:
         """Whether one more request of this size may enter. Takes nothing: see `enter` and `refusal`."""
         if now >= self._expires:
             self._expire(now)
+        if now >= self._budget_until:
+            self._forget_budget()
         if self.in_hand >= self._concurrency or self._full_at > now + self._slack_s:
             return False
         return not self._bounds_queue or self._queue_shortage(size_bytes) is None
@@ -159,6 +169,8 @@ class Limiter:
         """Why one more request may not come, however little it costs; None: it may. Takes nothing."""
         if now >= self._expires:
             self._expire(now)
+        if now >= self._budget_until:
+            self._forget_budget()
         if self.lease is not None and self.lease.budget is Budget.REFUSE:
             return self._budget_error(now)
         rate = self._limits.requests_per_second
@@ -196,7 +208,7 @@ class Limiter:
 
     def _budget_error(self, now: float) -> QuotaExceeded:
         returns = self._budget_returns
-        return self._error("budget", None if returns is None else max(0.0, returns - now))
+        return self._error("budget", None if returns is None else max(SOONEST_RETRY_S, returns - now))
 
     def _error(self, dimension: str, retry_after_s: float | None) -> QuotaExceeded:
         """The text is the same as long as the lease is: what turns it into a status may remember it."""
@@ -257,6 +269,14 @@ class Limiter:
         self._concurrency = _UNLIMITED if limits.concurrency is None else limits.concurrency
         if rate == 0 or (self.lease is not None and self.lease.budget is Budget.REFUSE):
             self._concurrency = -1
+
+    def _forget_budget(self) -> None:
+        """Its period is over, and nobody has told how the next one stands: the autoscaler is away, without which
+        nothing starts. What runs may answer."""
+        self._budget_until, self.holds = inf, False
+        if self.lease is not None:
+            self.lease = replace(self.lease, budget=Budget.WITHIN)
+            self._obey(self._limits)
 
     def _expire(self, now: float) -> None:
         lease = self.lease

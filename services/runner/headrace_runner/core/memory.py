@@ -16,6 +16,8 @@ GRACE_S = 5.0
 """What a runner over its memory gets to answer what it holds."""
 HARD_SHARE = 1.5
 """Over so many times its memory it ends at once: the machine was promised to others as well."""
+USED_UP = 0.8
+"""From this share on, an allocation that fails does so for want of memory."""
 _KIB = 1024
 
 

@@ -84,7 +84,7 @@ class Wish:
         inputs: the numbers behind it.
         holds_until: nothing changes before this (monotonic seconds) unless something arrives or the instances
             change, so the policy need not be asked; 0: ask at the next interval.
-        spare: nobody needs the instances that this keeps; they may be taken where room is short.
+        spare: nobody needs the instances that this keeps beyond `needed`; they may be taken where room is short.
     """
 
     desired: int
@@ -92,6 +92,7 @@ class Wish:
     inputs: tuple[tuple[str, float], ...] = ()
     holds_until: float = 0.0
     spare: bool = False
+    needed: int = 0
 
 
 class Policy(Protocol):

@@ -196,6 +196,7 @@ class HeadracePolicy:
             self._inputs(reading, supply, demand, kept),
             until if quiet else 0.0,
             spare=desired > needed and not demand.present,
+            needed=needed,
         )
 
     def _kept(self, now: float, running: int, needed: int, profile: Profile, supply: Supply) -> tuple[int, float, str]:
@@ -206,7 +207,9 @@ class HeadracePolicy:
             kept, until = recent, 0.0
         if kept <= 1 and running and self._active_at is not None:
             asked_s = profile.idle_timeout_s
-            last = self._warm.until if asked_s is None else self._active_at + asked_s
+            # By arrivals, not by what is seen to be present: short requests are gone before a report is due.
+            least_s = max(_LEAST_HOLD_S, supply.cold_start_s)
+            last = max(self._warm.until, self._active_at + least_s) if asked_s is None else self._active_at + asked_s
             if now < last:
                 return 1, last, KEPT if asked_s is None else IDLE_TIME
             if asked_s is not None:

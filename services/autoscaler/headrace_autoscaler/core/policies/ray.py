@@ -39,6 +39,8 @@ class RayPolicy:
         now = reading.now
         if self._read_at is not None:
             self._ongoing.add(self._read_at, now, reading.concurrency_s)
+        else:
+            self._target = reading.ready + reading.starting  # As Ray takes its own up from a checkpoint.
         self._read_at = now
         ongoing = self._ongoing.mean(now, self.interval_s)
         if reading.ready == 0:

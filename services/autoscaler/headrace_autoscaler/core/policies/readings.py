@@ -15,6 +15,7 @@ from headrace_autoscaler.core.revision_status import RevisionStatus, batch_that_
 from headrace_autoscaler.domain import ModelSpec
 
 _RANK = 0.95
+_MOST_OWED_S = 60.0
 
 
 class Meter:
@@ -25,6 +26,7 @@ class Meter:
         self._seen = Counts()
         self._present = 0
         self._ready = 0
+        self._owed_busy_s = 0.0
 
     def read(self, window: DemandWindow | None, status: RevisionStatus, now: float, wall: float = 0.0) -> Reading:
         """What happened since this was called last.
@@ -40,6 +42,8 @@ class Meter:
         passed_s = 0.0 if self._at is None else now - self._at
         since = total - self._seen
         present = demand.queued + demand.in_flight
+        ready_s = passed_s * (self._ready + status.ready) / 2
+        busy_s = self._busy(max(0, since.service_time_us) / 1e6, ready_s)
         reading = Reading(
             now=now,
             wall=wall,
@@ -47,8 +51,8 @@ class Meter:
             arrivals=max(0, since.arrivals),
             completed=max(0, since.completed),
             concurrency_s=passed_s * (self._present + present) / 2,
-            busy_s=max(0, since.service_time_us) / 1e6,
-            ready_s=passed_s * (self._ready + status.ready) / 2,
+            busy_s=busy_s,
+            ready_s=ready_s,
             queued=demand.queued,
             executing=demand.in_flight,
             oldest_wait_s=demand.oldest_wait_s,
@@ -58,6 +62,14 @@ class Meter:
         )
         self._at, self._seen, self._present, self._ready = now, total, present, status.ready
         return reading
+
+    def _busy(self, told_s: float, ready_s: float) -> float:
+        """Engine time is told when a request ends. No more of it was of this period than there was instance time for;
+        the rest is told later, within bounds."""
+        owed_s = self._owed_busy_s + told_s
+        busy_s = min(owed_s, ready_s)
+        self._owed_busy_s = min(owed_s - busy_s, _MOST_OWED_S)
+        return busy_s
 
 
 def profile_of(
@@ -72,7 +84,8 @@ def profile_of(
     """What is known of a revision. Seconds.
 
     The service time is what load would make of it: the least per row among the measured batches that leave half of
-    the objective for waiting, or what routers saw where batches were near their maximum (`revision_status.service_time_s`).
+    the objective for waiting, or what routers saw where batches were near their maximum (see
+    `revision_status.service_time_s`).
 
     Args:
         cold_start_s: 95th percentile of the measured starts; None: none was measured.

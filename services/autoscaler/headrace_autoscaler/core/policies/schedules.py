@@ -21,6 +21,7 @@ from headrace_common.errors import InvalidArgument
 
 MOST = 10_000
 _FIELDS = 5
+_LOOK_AGAIN_S = 30.0
 _EXPECTED = 'expected CRON=N such as "0 8 * * 1-5 Europe/Paris=4" (five fields, a time zone or UTC, instances)'
 
 
@@ -103,7 +104,9 @@ class ScheduledPolicy:
         if wish.desired == minimum > profile.min_instances and not wish.spare:
             wish = replace(wish, reason=f"{wish.reason} (by its schedule)" if "minimum" in wish.reason else wish.reason)
         change = reading.now + (self._until - reading.wall)
-        return replace(wish, holds_until=min(wish.holds_until, change))
+        # The wall clock may be set: it is looked at again before long.
+        until = min(wish.holds_until, change, reading.now + _LOOK_AGAIN_S)
+        return replace(wish, holds_until=until, needed=max(wish.needed, minimum))
 
     def _look_up(self, wall: float) -> None:
         last, self._instances = max((each.last(wall), each.instances) for each in self._schedules)

@@ -17,6 +17,8 @@ from headrace_common.errors import InvalidArgument
 
 _WINDOW_S = 10.0
 _ROUNDING = 1e-9
+_LEAST = 0.001
+"""Of any target: less would ask for a thousand instances per request."""
 _NEGLIGIBLE = 0.01
 """Of an instance: what is left of a mean after the last request keeps nothing running."""
 
@@ -66,7 +68,7 @@ def parse_target(metric: str, value: float, where: str = "target") -> Target:
     found = METRICS.get(metric)
     if found is None:
         raise InvalidArgument(f"{where}: expected a metric of {', '.join(METRICS)}; got {metric!r}")
-    if not 0 < value <= found.most:
+    if not _LEAST <= value <= found.most:
         raise InvalidArgument(f"{where} {metric}: expected {found.expects}; got {value:g}")
     return Target(metric, value)
 
@@ -94,17 +96,17 @@ def _by_gpu_memory(means: _Means, reading: Reading, profile: Profile, value: flo
 
 METRICS: dict[str, Metric] = {
     "concurrency": Metric(
-        "concurrency", "more than 0 requests per instance", 1e6, lambda means, _r, _p, value: means.present / value
+        "concurrency", "0.001 requests per instance or more", 1e6, lambda means, _r, _p, value: means.present / value
     ),
-    "queue_wait": Metric("queue wait", "more than 0 seconds", 86_400.0, _by_wait),
-    "latency": Metric("latency", "more than 0 seconds", 86_400.0, _by_latency),
+    "queue_wait": Metric("queue wait", "a millisecond or more", 86_400.0, _by_wait),
+    "latency": Metric("latency", "a millisecond or more", 86_400.0, _by_latency),
     "rate": Metric(
-        "request rate", "more than 0 requests per second and instance", 1e9, lambda m, _r, _p, value: m.rate / value
+        "request rate", "0.001 requests per second and instance or more", 1e9, lambda m, _r, _p, value: m.rate / value
     ),
     "cpu": Metric(
-        "cpu use", "a share above 0 and up to 1", 1.0, lambda m, reading, _p, value: reading.ready * m.busy / value
+        "cpu use", "a share from 0.001 to 1", 1.0, lambda m, reading, _p, value: reading.ready * m.busy / value
     ),
-    "gpu_memory": Metric("gpu memory use", "a share above 0 and up to 1", 1.0, _by_gpu_memory),
+    "gpu_memory": Metric("gpu memory use", "a share from 0.001 to 1", 1.0, _by_gpu_memory),
 }
 
 
