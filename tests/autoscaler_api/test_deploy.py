@@ -303,7 +303,7 @@ async def test_saying_how_answers_are_kept_without_keeping_them_is_refused(
         (
             {"targets": {"cpu": 70.0}},
             Code.INVALID_ARGUMENT,
-            "targets cpu: expected a share above 0 and up to 1; got 70",
+            "targets cpu: expected a share from 0.001 to 1; got 70",
         ),
         ({"slo_credit": "much"}, Code.INVALID_ARGUMENT, "slo_credit: expected"),
         ({"engine": "tensorrt"}, Code.INVALID_ARGUMENT, "engine: 'tensorrt' is not .*; expected onnxruntime or none"),

@@ -256,7 +256,7 @@ class CacheUse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., byte_seconds: _Optional[int] = ...) -> None: ...
 
 class Demand(_message.Message):
-    __slots__ = ("tenant", "model", "revision", "arrivals", "rows", "queued", "in_flight", "completed", "failed", "service_time_us", "queue_time_us", "within_slo", "refusals", "oldest_wait_us", "bundles", "input_bytes", "output_bytes", "cache_hits", "following")
+    __slots__ = ("tenant", "model", "revision", "arrivals", "rows", "queued", "in_flight", "completed", "failed", "service_time_us", "queue_time_us", "within_slo", "refusals", "oldest_wait_us", "bundles", "input_bytes", "output_bytes", "cache_hits", "following", "held")
     class RefusalsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -283,6 +283,7 @@ class Demand(_message.Message):
     OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
     FOLLOWING_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     model: str
     revision: int
@@ -302,7 +303,8 @@ class Demand(_message.Message):
     output_bytes: int
     cache_hits: int
     following: int
-    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., arrivals: _Optional[int] = ..., rows: _Optional[int] = ..., queued: _Optional[int] = ..., in_flight: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., service_time_us: _Optional[int] = ..., queue_time_us: _Optional[int] = ..., within_slo: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., oldest_wait_us: _Optional[int] = ..., bundles: _Optional[int] = ..., input_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., cache_hits: _Optional[int] = ..., following: _Optional[int] = ...) -> None: ...
+    held: int
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., arrivals: _Optional[int] = ..., rows: _Optional[int] = ..., queued: _Optional[int] = ..., in_flight: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., service_time_us: _Optional[int] = ..., queue_time_us: _Optional[int] = ..., within_slo: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., oldest_wait_us: _Optional[int] = ..., bundles: _Optional[int] = ..., input_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., cache_hits: _Optional[int] = ..., following: _Optional[int] = ..., held: _Optional[int] = ...) -> None: ...
 
 class ColdStartReport(_message.Message):
     __slots__ = ("instance_id", "model", "revision", "load", "warm", "first_answer", "total")

@@ -77,6 +77,7 @@ def _demand(account: Account, totals: Totals, outcomes: dict[str, int]) -> contr
         output_bytes=new.output_bytes,
         cache_hits=spared,
         following=account.following,
+        held=account.held,
     )
 
 

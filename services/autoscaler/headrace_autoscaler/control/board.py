@@ -194,7 +194,7 @@ class Board:
 
 def _use(entry: DemandEntry) -> Use:
     """What counts against limits, of which what instances are needed for is a part."""
-    in_hand = entry.level.queued + entry.level.in_flight + entry.following
+    in_hand = entry.level.queued + entry.level.in_flight + entry.following + entry.held
     arrivals = entry.counts.arrivals + entry.cache_hits
     return Use(entry.tenant, entry.model, arrivals, entry.refused, in_hand, entry.cache_hits, entry.over_rate)
 

@@ -181,6 +181,7 @@ def _entry(demand: control_pb2.Demand) -> DemandEntry:
         refused=sum(demand.refusals.values()),
         cache_hits=demand.cache_hits,
         following=demand.following,
+        held=demand.held,
         over_rate=demand.refusals.get("requests_per_second", 0),
         network_bytes=demand.input_bytes + demand.output_bytes,
     )

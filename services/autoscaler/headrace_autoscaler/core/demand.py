@@ -46,11 +46,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What one router holds right now."""
+    """What one router holds right now. `held` waits for a budget, and needs no instance."""
 
     queued: int = 0
     in_flight: int = 0
     oldest_wait_s: float = 0.0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class DemandBook:
                 held.queued + entry.level.queued,
                 held.in_flight + entry.level.in_flight,
                 max(held.oldest_wait_s, entry.level.oldest_wait_s),
+                held.held + entry.held,
             )
         for key, sums in counts.items():
             self._open(key).count(_of_late(sums, report.period_s), now)
@@ -79,7 +80,7 @@ class DemandBook:
     def sums(self, model: str) -> tuple[int, int, int]:
         """Queued, in flight, and answered since the autoscaler's start."""
         levels = [level for held in self._levels.values() for key, level in held.items() if key[0] == model]
-        queued = sum(level.queued for level in levels)
+        queued = sum(level.queued + level.held for level in levels)
         in_flight = sum(level.in_flight for level in levels)
         return queued, in_flight, self._requests.get(model, 0)
 

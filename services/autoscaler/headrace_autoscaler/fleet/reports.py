@@ -19,6 +19,7 @@ class DemandEntry:
         tenant: who called.
         refused: not answered with a result, for whatever reason.
         cache_hits: answered without an execution of their own; not in `counts`.
+        held: wait for a budget; not in `level`.
         following: wait for the answer of an equal request; not in `level`.
         over_rate: of `refused`, those that a rate refused.
         network_bytes: tensors of those that were answered, in and out.
@@ -32,6 +33,7 @@ class DemandEntry:
     refused: int = 0
     cache_hits: int = 0
     following: int = 0
+    held: int = 0
     over_rate: int = 0
     network_bytes: int = 0
 
