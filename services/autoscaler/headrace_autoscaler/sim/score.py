@@ -14,6 +14,8 @@ from headrace_autoscaler.sim.workload import Seconds
 
 _ROUNDING_S = 1e-9
 _SLO_ROUNDING = 1e-9
+_SHORTEST_S = 1.0
+"""A run that is over sooner changes at a rate that says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def score(outcome: Outcome) -> Score:
         refused=len(outcome.refused),
         refused_by_reason=dict(Counter(outcome.refused.values())),
         starts_refused=outcome.starts_refused,
-        scale_changes_per_hour=_changes(outcome) / (workload.horizon_s / 3600) if workload.horizon_s else 0.0,
+        scale_changes_per_hour=_changes(outcome) * 3600 / max(_SHORTEST_S, workload.horizon_s),
         quota_violations=quota_violations(outcome),
         credit=credit,
         net=credit - cost,
