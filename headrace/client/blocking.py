@@ -281,8 +281,12 @@ class Client:
             try:
                 for response in call:
                     yield response.line
-            finally:
+            except KeyboardInterrupt:
+                # It may have come while grpc held the lock that cancelling takes: that would wait for ever.
+                raise
+            except BaseException:
                 call.cancel()
+                raise
 
     def _call(self, method: Method[Request, Response], request: Request, timeout_s: float | None = None) -> Response:
         callable_ = self._callable(method, "unary_unary")
