@@ -109,8 +109,10 @@ def test_ctrl_c_is_quiet(mesh: Any) -> None:
         leave.wait(30)
 
     mesh.on(methods.READ_LOGS, forever, "unary_stream")
+    # A suite that runs in the background of a shell has Ctrl-C ignored, and what it starts inherits that.
+    heeded = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     process = subprocess.Popen(
-        [sys.executable, "-m", "headrace.cli.main", "logs", "--follow"],
+        [sys.executable, "-c", heeded + "from headrace.cli.main import main; sys.exit(main())", "logs", "--follow"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
