@@ -112,6 +112,16 @@ def test_a_spent_budget_stays_spent_until_its_period_ends_or_it_changes() -> Non
     assert state(HOURLY, ONE, START_US + HOUR_US) is BudgetState.OK, "a new hour"
 
 
+def test_a_budget_that_stored_files_had_used_up_is_back_when_they_are_deleted() -> None:
+    budgets, tally = Budgets("USD"), tally_of(0)
+    files = Burn(standing=100 * HOURLY.micros)
+
+    def state(burn: Burn) -> BudgetState:
+        return budgets.review([HOURLY], {"acme": burn}, tally, NOW_US)["acme"][0].state
+
+    assert [state(files), state(Burn()), state(files)] == [BudgetState.SPENT, BudgetState.OK, BudgetState.SPENT]
+
+
 def test_a_reason_names_the_budget_and_says_when_it_is_back() -> None:
     month = Budget("acme", "m", Period.MONTH, 300_000_000)
     standings = Budgets("EUR").review([HOURLY, month], {}, tally_of(300_000_000), NOW_US)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from headrace_autoscaler.core.demand import Counts
 from headrace_autoscaler.domain import Limits, Loaded, Model, ModelFile, ModelSpec, Revision, RevisionState, Tenant
-from headrace_autoscaler.fleet.reports import ColdStartEntry, Report
+from headrace_autoscaler.fleet.reports import ColdStartEntry, DemandEntry, Report
 from headrace_common.errors import InvalidArgument, Unavailable
 
 World = Any
@@ -452,3 +453,27 @@ async def test_a_policy_that_fails_stops_no_other_model(open_world: OpenWorld) -
     world.demand("broken", queued=1, urgent=True)
     await world.until(lambda: world.instances("broken"))
     assert "Nowhere/AtAll" in world.fleet.view("broken").decisions[-1].reason
+
+
+async def test_what_was_counted_while_nobody_listened_is_not_what_comes_now(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m"), revision_of("m"))
+    entry = DemandEntry("acme", "m", 1, Counts(arrivals=6000, rows=6000, completed=6000, bundles=6000))
+    world.fleet.report(Report("router-0", (entry,), period_s=60.0))
+    world.clock.advance(1.0)
+    world.fleet.decide_now()
+    assert dict(world.fleet.view("m").decisions[-1].inputs)["arrival_rate"] == 25.0
+    assert world.fleet.view("m").requests == 6000, "the books count them all"
+
+
+async def test_a_router_that_is_not_heard_for_a_moment_takes_no_instance_along(open_world: OpenWorld) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m"), revision_of("m"))
+    world.demand("m", queued=1, arrivals=1, urgent=True)
+    await world.until(lambda: world.instances("m"))
+    world.fleet.router_gone("router-0")
+    world.clock.advance(9.0)
+    world.fleet.decide_now()
+    assert world.instances("m")
+    world.pass_time(2.0)
+    await world.until(lambda: not world.fleet.view("m").instances)
