@@ -18,8 +18,15 @@ from hypothesis import settings
 from redis import Redis
 from redis.exceptions import RedisError
 
+from headrace_router import compiled
+
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+def pytest_configure() -> None:
+    if stale := compiled.stale():
+        pytest.exit(f"compiled, and changed since: {', '.join(stale)}; run `make setup`", returncode=3)
 
 
 class RedisServer:

@@ -13,6 +13,11 @@ from benchmarks.micro import budgets
 from benchmarks.micro.budgets import over
 from benchmarks.micro.counting import Operations, count, counted, counted_tasks
 from benchmarks.micro.route import route
+from headrace_router import compiled
+
+pytestmark = pytest.mark.skipif(
+    compiled.count() > 0, reason="operations of compiled code cannot be counted: `make test-interpreted` counts them"
+)
 
 MLP = (64,)
 IMAGE = (3, 224, 224)

@@ -19,7 +19,7 @@ from headrace_common.identity import TENANT_KEY, tenant_of
 from headrace_common.logs import configure_logging, get_logger
 from headrace_common.reflection import add_reflection
 from headrace_common.telemetry import Telemetry
-from headrace_router import instruments
+from headrace_router import compiled, instruments
 from headrace_router.api import ApiApp, is_api_path
 from headrace_router.cache import CachedPlane, open_store
 from headrace_router.envoy.launch import CONTEXT_VARIABLE
@@ -146,7 +146,9 @@ async def _running() -> AsyncIterator[None]:
         async with router.running():
             _router = router
             spare_the_collector()
-            get_logger().info("started", listen=context.listen)
+            get_logger().info("started", listen=context.listen, compiled_modules=compiled.count())
+            if stale := compiled.stale():
+                get_logger().warning("compiled_modules_are_stale", changed=stale, do="run `make setup`")
             yield
     finally:
         _router = None

@@ -157,12 +157,12 @@ class Backlog:
             heappush(self._rings[item.group], (share.clock, strand.order, strand))
         deadline = item.deadline
         patience = item.arrived + PATIENCE_S
-        entry = (deadline if deadline < patience else patience, item.seq, item)
+        due = deadline if deadline < patience else patience
         items = strand.items
-        heappush(items, entry)
-        if items[0] is entry:
+        heappush(items, (due, item.seq, item))
+        if items[0][2] is item:
             strand.headed = item.seq
-            heappush(share.heads, (entry[0], item.seq, strand))
+            heappush(share.heads, (due, item.seq, strand))
         item.backlog = strand
 
     def ahead(self, tenant: str, weight: float, deadline: float) -> float:
@@ -174,8 +174,8 @@ class Backlog:
         own = others = 0.0
         if share is not None and share.count:
             weight = share.weight
-            own = min(share.count, sum(strand.due_before(deadline) for strand in share.strands.values()))
-            others = -share.count
+            own = float(min(share.count, sum(strand.due_before(deadline) for strand in share.strands.values())))
+            others = -float(share.count)
         others += self.count
         if not others:
             return own
