@@ -32,11 +32,12 @@ class Gpus:
 
 def find_gpus() -> Gpus:
     """Asks the driver, whatever is missing."""
+    found = Gpus(missing="there is no NVIDIA driver: neither its library (NVML) nor nvidia-smi answers")
     if find_spec("pynvml") is not None:
-        return _by_nvml(importlib.import_module("pynvml"))
-    if which("nvidia-smi"):
+        found = _by_nvml(importlib.import_module("pynvml"))
+    if not found.driver and which("nvidia-smi"):
         return _by_nvidia_smi()
-    return Gpus(missing="there is no NVIDIA driver: neither its library (NVML) nor nvidia-smi is installed")
+    return found
 
 
 def _by_nvml(nvml: Any) -> Gpus:

@@ -16,6 +16,7 @@ from typing import Any
 
 from headrace_common.errors import FailedPrecondition, InvalidArgument
 from headrace_runner.compile.compiler import Compiled, Compiler
+from headrace_runner.compile.errors import ParseFailed
 from headrace_runner.compile.plan_files import PlanCache, manifest_path
 from headrace_runner.compile.source import read_source
 from headrace_runner.core.gpu_targets import parse_targets, target_name
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InvalidArgument, FailedPrecondition) as error:
         _say(f"headrace: {error.message}")
         return 2
+    except ParseFailed as error:
+        _say(f"headrace: TensorRT cannot parse {options.source}:\n{_indented(str(error))}")
+        return 1
     except OSError as error:
         _say(f"headrace: {error.filename}: {error.strerror}")
         return 2
@@ -69,8 +73,12 @@ def default_cache() -> Path:
 def _line(done: Compiled) -> str:
     name = target_name(done.target)
     if done.manifest is None:
-        return f"{name}: TensorRT refuses:\n  " + done.error.replace("\n", "\n  ")
+        return f"{name}: TensorRT refuses:\n{_indented(done.error)}"
     return f"{name}: from the cache" if done.cached else f"{name}: built in {done.manifest.build_s:.2f} s"
+
+
+def _indented(text: str) -> str:
+    return "  " + text.replace("\n", "\n  ")
 
 
 def _plain(done: Compiled) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace_common.errors import FailedPrecondition, InvalidArgument
 from headrace_runner.compile.atomic import write_atomically
+from headrace_runner.compile.errors import BuildFailed, ParseFailed
 from headrace_runner.core.gpu_targets import target_name
 from headrace_runner.core.plan_manifest import PlanTensor
 from headrace_runner.core.shape_ranges import Profile
@@ -32,10 +33,6 @@ _ERRORS = ("INTERNAL_ERROR", "ERROR")
 Log = Callable[[str, str], None]
 
 
-class BuildFailed(Exception):
-    """TensorRT does not build this; the text is its own, a line for each thing it said."""
-
-
 @dataclass(frozen=True, slots=True)
 class Built:
     """A plan, and what the network that it was built from takes and gives."""
@@ -53,7 +50,7 @@ class PlanBuilder:
         log: takes severity and text of what the library says.
 
     Raises:
-        BuildFailed: the parser refuses the model.
+        ParseFailed
     """
 
     def __init__(self, engine: str, trt: Any, model: Path, log: Log) -> None:
@@ -69,7 +66,7 @@ class PlanBuilder:
         # By file, so that external data is found beside it.
         if not self._parser.parse_from_file(str(model)):
             errors = [str(self._parser.get_error(index)) for index in range(self._parser.num_errors)]
-            raise BuildFailed("\n".join(errors or self._said) or "the parser gives no reason")
+            raise ParseFailed("\n".join(errors or self._said) or "the parser gives no reason")
 
     def build(self, target: int, profile: Profile, timing_cache: Path | None = None) -> Built:
         """Builds for one target.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace_runner.compile.errors import BuildFailed
 from headrace_runner.compile.plan_files import Plan, PlanCache, write_plan
 from headrace_runner.compile.source import Source
 from headrace_runner.core.gpu_targets import target_name
@@ -60,6 +61,7 @@ class Compiler:
         Raises:
             InvalidArgument: a target, an input or the profile cannot be had of this library.
             FailedPrecondition: the library cannot be loaded, or needs another machine.
+            ParseFailed
             OSError: a file cannot be written.
         """
         requests = [self._request(target, profile) for target in targets]
@@ -85,9 +87,6 @@ class Compiler:
             check_builds_here(self._build.engine, targets, gpus[0].capability if gpus else None)
 
     def _build_one(self, request: PlanRequest, out: Path) -> Compiled:
-        # Here, because what is in the cache needs none of it.
-        from headrace_runner.compile.builder import BuildFailed
-
         start = time.monotonic()
         try:
             built = self._parsed().build(request.target, request.profile, self._timing_cache(request))
@@ -100,9 +99,10 @@ class Compiler:
 
     def _parsed(self) -> PlanBuilder:
         """Once for all targets, and only where something must be built."""
-        from headrace_runner.compile.builder import PlanBuilder
-
         if self._builder is None:
+            # Here, because what is in the cache needs none of it.
+            from headrace_runner.compile.builder import PlanBuilder
+
             engine = self._build.engine
             self._builder = PlanBuilder(engine, trt_library.load(engine), self._source.path, self._log)
         return self._builder

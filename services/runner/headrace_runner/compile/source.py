@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +33,11 @@ def read_source(path: Path) -> Source:
     try:
         if path.is_dir():
             raise InvalidArgument(f"{path}: expected an .onnx file; it is a directory")
-        if not path.stat().st_size:
+        content = path.read_bytes()
+        if not content:
             raise InvalidArgument(f"{path}: the file is empty")
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            # Released before the map is closed, which a view of it would forbid.
-            with memoryview(content) as view:
-                graph, locations = read_graph(view), sorted(external_locations(view))
-            digest = hashlib.sha256(content)
-        for location in locations:
+        graph, digest = read_graph(content), hashlib.sha256(content)
+        for location in sorted(external_locations(content)):
             digest.update(f"\0{location}\0{_external(path, location)}".encode())
     except Malformed as error:
         raise InvalidArgument(f"{path} is not an ONNX model that can be compiled: {error}") from None
