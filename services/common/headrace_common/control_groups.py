@@ -7,7 +7,7 @@ from pathlib import Path
 
 CONTROLLERS = ("cpu", "memory")
 """What a group must offer to be divided."""
-_HOW = "give the mesh a group of its own: systemd-run --user --scope -p Delegate=yes headrace up"
+HOW_TO_DELEGATE = "give the mesh a group of its own: systemd-run --user --scope -p Delegate=yes headrace up"
 
 
 def mount_point(mountinfo: str) -> str:
@@ -44,5 +44,5 @@ def why_not_divisible(group: Path) -> str:
         return f"{group} does not offer the controller {' and '.join(missing)} of control groups v2"
     for path in (group, group / "cgroup.procs", group / "cgroup.subtree_control"):
         if not os.access(path, os.W_OK):
-            return f"{path} is not writable; {_HOW}"
+            return f"{path} is not writable; {HOW_TO_DELEGATE}"
     return ""

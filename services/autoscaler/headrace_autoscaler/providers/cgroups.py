@@ -8,7 +8,13 @@ from pathlib import Path
 
 from headrace_autoscaler.core import enforcement
 from headrace_autoscaler.domain import Resources
-from headrace_common.control_groups import CONTROLLERS, missing_controllers, own_directory, why_not_divisible
+from headrace_common.control_groups import (
+    CONTROLLERS,
+    HOW_TO_DELEGATE,
+    missing_controllers,
+    own_directory,
+    why_not_divisible,
+)
 from headrace_common.logs import get_logger
 
 OFF = "off"
@@ -17,7 +23,6 @@ _OURS = f"{_PREFIX}mesh"
 """Where the mesh's own processes go, so that their group can be divided."""
 _MOVES = 5
 """Processes may be born while others are moved; so often it is looked again."""
-_HOW = "give the mesh a group of its own: systemd-run --user --scope -p Delegate=yes headrace up"
 
 
 class NoCgroups(Exception):
@@ -128,7 +133,7 @@ def _divide(root: Path, mesh: int, proc: Path) -> None:
         occupied = enforcement.judge_members(members, enforcement.family(_parents(proc), mesh))
         if occupied is not None:
             shown = ", ".join(map(str, occupied.strangers[:3]))
-            raise NoCgroups(f"{root} holds processes that are not of this mesh ({shown}); {_HOW}")
+            raise NoCgroups(f"{root} holds processes that are not of this mesh ({shown}); {HOW_TO_DELEGATE}")
         (root / _OURS).mkdir(exist_ok=True)
         for pid in members:
             _move(pid, root / _OURS)

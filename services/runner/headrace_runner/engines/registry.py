@@ -14,6 +14,8 @@ _ENGINES = {
     "onnxruntime": ("headrace_runner.engines.ort", "OnnxRuntimeEngine"),
     "fake": ("headrace_runner.engines.fake", "FakeEngine"),
 }
+SERVED = frozenset(_ENGINES)
+"""Engines that a runner has where their libraries are installed."""
 
 
 def import_engines(allow_fake: bool) -> Mapping[str, Engine]:
