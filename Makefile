@@ -11,13 +11,14 @@ COMPILED := $(addprefix services/router/,$(shell cat services/router/compiled.tx
 setup: $(STAMP)
 
 # The constraints file pins what was tested. A second run finds the stamp and does nothing, unless what is compiled has
-# changed (a minute; HEADRACE_COMPILED=0 make setup leaves the router's hot modules interpreted).
+# changed (a minute; HEADRACE_COMPILED=0 make setup leaves the router's hot modules interpreted). TensorRT-RTX, which
+# compiles without a GPU, is 100 MB to download and 240 MB on the disk.
 $(STAMP): pyproject.toml constraints.txt hatch_build.py hatch_compile.py services/router/headrace_router/ingress/ingress.c \
   services/router/compiled.txt $(COMPILED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "headrace needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=..." >&2; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV); on Debian install python3-venv" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,redis,postgres]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,redis,postgres,tensorrt-rtx]'
 	@touch $@
 
 demo: setup

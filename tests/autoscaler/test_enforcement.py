@@ -20,6 +20,7 @@ from headrace_autoscaler.domain import Resources
 from headrace_autoscaler.providers.cgroups import Cgroups, NoCgroups, find_cgroups
 from headrace_autoscaler.providers.local import LocalProvider
 from headrace_common.config import ProcessContext
+from headrace_common.control_groups import mount_point, own_group
 
 MIB = 1 << 20
 MESH = 100
@@ -217,8 +218,8 @@ async def test_a_group_that_refuses_is_said_and_the_runner_runs(runtime_dir: Pat
 
 def test_in_the_real_file_system_a_process_is_placed_and_its_group_outlives_it_by_nothing() -> None:
     """Needs no controller, only a hierarchy that can be written to."""
-    root = Path(enforcement.mount_point(Path("/proc/self/mountinfo").read_text()) or "/nowhere")
-    root /= enforcement.own_group(Path("/proc/self/cgroup").read_text()).lstrip("/")
+    root = Path(mount_point(Path("/proc/self/mountinfo").read_text()) or "/nowhere")
+    root /= own_group(Path("/proc/self/cgroup").read_text()).lstrip("/")
     if not os.access(root, os.W_OK) or not os.access(root / "cgroup.procs", os.W_OK):
         pytest.skip(f"needs a control group v2 that can be written to; {root} cannot")
     groups = Cgroups(root)

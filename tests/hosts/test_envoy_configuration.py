@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from headrace_common.config import ProcessContext
+from headrace_common.embedding import check_embeddable
 from headrace_common.errors import FailedPrecondition, InvalidArgument
 from headrace_router.envoy import render, settings_of
-from headrace_router.envoy.launch import check_embeddable, envoy_arguments, envoy_environment
+from headrace_router.envoy.launch import envoy_arguments, envoy_environment
 from headrace_router.envoy.settings import split_listen
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from headrace_common.errors import InvalidArgument
+from headrace_runner.core.onnx_files import is_inside
 from headrace_runner.domain import ModelFile
 
 
@@ -26,7 +27,7 @@ def verify(directory: Path, files: Sequence[ModelFile]) -> None:
 
 def locate(directory: Path, path: str) -> Path:
     """A file of the model. Raises InvalidArgument where the path leads out of the directory, by links too."""
-    if not _is_inside(path):
+    if not is_inside(path):
         raise InvalidArgument(f"model file {path!r}: expected a path inside the model's directory, without '..'")
     found = directory / path
     if not found.resolve().is_relative_to(directory.resolve()):
@@ -46,17 +47,12 @@ def check_external(entry_point: str, locations: Iterable[str], files: Sequence[M
     folder = posixpath.dirname(entry_point)
     for location in sorted(locations):
         path = posixpath.join(folder, location)
-        if not _is_inside(location):
+        if not is_inside(location):
             raise InvalidArgument(
                 f"{entry_point}: its external data {location!r} is outside the model's folder; keep it beside the model"
             )
         if posixpath.normpath(path) not in known:
             raise InvalidArgument(f"{entry_point}: its external data {location!r} is missing; upload it with the model")
-
-
-def _is_inside(path: str) -> bool:
-    parts = path.split("/")
-    return bool(path) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path
 
 
 def _verify_file(root: Path, file: ModelFile) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from headrace_autoscaler.domain import Enforcement, Resources
 
-CONTROLLERS = ("cpu", "memory")
 _PERIOD_US = 100_000
 _SHORTEST_QUOTA_US = 1_000
 """The kernel refuses less."""
@@ -44,26 +43,6 @@ def oom_kills(memory_events: str) -> int:
         if name == "oom_kill" and count.isdigit():
             return int(count)
     return 0
-
-
-def mount_point(mountinfo: str) -> str:
-    """Where cgroup v2 is mounted, out of /proc/self/mountinfo (proc(5)); "": nowhere."""
-    for line in mountinfo.splitlines():
-        before, separator, after = line.partition(" - ")
-        if separator and after.split(" ", 1)[0] == "cgroup2":
-            return before.split(" ")[4]
-    return ""
-
-
-def own_group(proc_cgroup: str) -> str:
-    """This process's group in v2's hierarchy, out of /proc/self/cgroup; "": none."""
-    return next((line[3:] for line in proc_cgroup.splitlines() if line.startswith("0::")), "")
-
-
-def missing_controllers(text: str) -> tuple[str, ...]:
-    """Those of ours that cgroup.controllers or cgroup.subtree_control does not name."""
-    named = set(text.split())
-    return tuple(each for each in CONTROLLERS if each not in named)
 
 
 def family(parents: Mapping[int, int], root: int) -> frozenset[int]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from headrace_autoscaler.core import enforcement
 from headrace_autoscaler.domain import Resources
+from headrace_common.control_groups import (
+    CONTROLLERS,
+    HOW_TO_DELEGATE,
+    missing_controllers,
+    own_directory,
+    why_not_divisible,
+)
 from headrace_common.logs import get_logger
 
 OFF = "off"
@@ -17,7 +23,6 @@ _OURS = f"{_PREFIX}mesh"
 """Where the mesh's own processes go, so that their group can be divided."""
 _MOVES = 5
 """Processes may be born while others are moved; so often it is looked again."""
-_HOW = "give the mesh a group of its own: systemd-run --user --scope -p Delegate=yes headrace up"
 
 
 class NoCgroups(Exception):
@@ -97,7 +102,7 @@ def find_cgroups(setting: str, mesh: int, proc: Path = Path("/proc")) -> Cgroups
     root = Path(setting) if setting else _own_group(proc)
     try:
         _check(root)
-        if enforcement.missing_controllers((root / "cgroup.subtree_control").read_text()):
+        if missing_controllers((root / "cgroup.subtree_control").read_text()):
             _divide(root, mesh, proc)
     except OSError as error:
         raise NoCgroups(f"{root} cannot be used: {error.strerror or error}") from None
@@ -106,24 +111,18 @@ def find_cgroups(setting: str, mesh: int, proc: Path = Path("/proc")) -> Cgroups
 
 def _own_group(proc: Path) -> Path:
     try:
-        mounted = enforcement.mount_point((proc / "self" / "mountinfo").read_text())
-        group = enforcement.own_group((proc / "self" / "cgroup").read_text())
+        root = own_directory(proc)
     except OSError as error:
         raise NoCgroups(f"/proc does not tell this process's control group: {error.strerror or error}") from None
-    if not mounted or not group:
+    if root is None:
         raise NoCgroups("there are no control groups v2")
-    root = Path(mounted) / group.lstrip("/")
     # An autoscaler before this one has moved the mesh into a child.
     return root.parent if root.name == _OURS else root
 
 
 def _check(root: Path) -> None:
-    missing = enforcement.missing_controllers((root / "cgroup.controllers").read_text())
-    if missing:
-        raise NoCgroups(f"{root} does not offer the controller {' and '.join(missing)} of control groups v2")
-    for path in (root, root / "cgroup.procs", root / "cgroup.subtree_control"):
-        if not os.access(path, os.W_OK):
-            raise NoCgroups(f"{path} is not writable; {_HOW}")
+    if reason := why_not_divisible(root):
+        raise NoCgroups(reason)
 
 
 def _divide(root: Path, mesh: int, proc: Path) -> None:
@@ -134,11 +133,11 @@ def _divide(root: Path, mesh: int, proc: Path) -> None:
         occupied = enforcement.judge_members(members, enforcement.family(_parents(proc), mesh))
         if occupied is not None:
             shown = ", ".join(map(str, occupied.strangers[:3]))
-            raise NoCgroups(f"{root} holds processes that are not of this mesh ({shown}); {_HOW}")
+            raise NoCgroups(f"{root} holds processes that are not of this mesh ({shown}); {HOW_TO_DELEGATE}")
         (root / _OURS).mkdir(exist_ok=True)
         for pid in members:
             _move(pid, root / _OURS)
-    (root / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in enforcement.CONTROLLERS))
+    (root / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in CONTROLLERS))
 
 
 def _move(pid: int, group: Path) -> None:

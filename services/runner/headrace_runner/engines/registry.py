@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 
 from headrace_common.errors import InvalidArgument
 from headrace_common.logs import get_logger
+from headrace_runner.engines import trt_library
 from headrace_runner.engines.base import Engine
 from headrace_runner.process import fill_heap
 
 _ENGINES = {
     "onnxruntime": ("headrace_runner.engines.ort", "OnnxRuntimeEngine"),
+    "tensorrt": ("headrace_runner.engines.trt", "TensorRTEngine"),
+    "tensorrt-rtx": ("headrace_runner.engines.trt", "TensorRTRtxEngine"),
     "fake": ("headrace_runner.engines.fake", "FakeEngine"),
 }
+_FOR_GPUS = frozenset({"tensorrt", "tensorrt-rtx"})
+_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
+"""Of NVIDIA's driver, on Linux and in WSL."""
+SERVED = frozenset(_ENGINES)
+"""Engines that a runner has where their libraries are installed."""
 
 
 def import_engines(allow_fake: bool) -> Mapping[str, Engine]:
     """Imports every engine whose libraries are installed, so that a load pays no import."""
     engines: dict[str, Engine] = {}
     for name, (module, kind) in _ENGINES.items():
-        if name == "fake" and not allow_fake:
+        if (name == "fake" and not allow_fake) or (name in _FOR_GPUS and not _can_have(name)):
             continue
         try:
             engine: Engine = getattr(importlib.import_module(module), kind)()
@@ -47,4 +56,10 @@ def pick(engines: Mapping[str, Engine], name: str) -> Engine:
         return engines[name]
     have = ", ".join(sorted(engines)) or "none"
     hint = "; runner.allow_fake_engine allows it" if name == "fake" else ""
-    raise InvalidArgument(f"engine {name!r} is not available on this runner{hint}; it has: {have}")
+    doctor = "; `headrace doctor` says what is missing" if name in _FOR_GPUS else ""
+    raise InvalidArgument(f"engine {name!r} is not available on this runner{hint}; it has: {have}{doctor}")
+
+
+def _can_have(name: str) -> bool:
+    """Cheaply: that a machine has no GPU, or nobody installed a library for it, is no news."""
+    return any(Path(device).exists() for device in _DEVICES) and trt_library.installed(name) is not None

@@ -1,0 +1,1 @@
+"""Compiles ONNX models to TensorRT plans: `python -m headrace_runner.compile`."""

@@ -1,0 +1,77 @@
+"""The few calls of the CUDA runtime that executing a plan takes (https://docs.nvidia.com/cuda/cuda-runtime-api/)."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class CudaFailed(Exception):
+    """A call failed; the text names it and CUDA's error.
+
+    Attributes:
+        out_of_memory: it was for want of memory.
+    """
+
+    def __init__(self, text: str, *, out_of_memory: bool) -> None:
+        super().__init__(text)
+        self.out_of_memory = out_of_memory
+
+
+class Cuda:
+    """CUDA by NVIDIA's own bindings, which load without a driver: each call then says that there is none."""
+
+    def __init__(self) -> None:
+        self._runtime = importlib.import_module("cuda.bindings.runtime")
+
+    def allocate(self, size: int) -> int:
+        """Memory of the GPU: its address, aligned to 256 bytes at least (CUDA C++ Programming Guide, 5.3.2)."""
+        return int(self._call("cudaMalloc", size))
+
+    def free(self, address: int) -> None:
+        self._call("cudaFree", address)
+
+    def allocate_pinned(self, size: int) -> int:
+        """Memory of the host that the GPU copies from and to by itself; only such copies are asynchronous."""
+        return int(self._call("cudaMallocHost", size))
+
+    def free_pinned(self, address: int) -> None:
+        self._call("cudaFreeHost", address)
+
+    def create_stream(self) -> int:
+        # Non-blocking: nothing on the default stream, which libraries use, is waited for.
+        return int(self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking))
+
+    def destroy_stream(self, stream: int) -> None:
+        self._call("cudaStreamDestroy", stream)
+
+    def to_gpu(self, target: int, source: int, size: int, stream: int) -> None:
+        """Returns before it is done; `source` must not change until then."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", target, source, size, kind, stream)
+
+    def to_host(self, target: int, source: int, size: int, stream: int) -> None:
+        """Returns before it is done."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", target, source, size, kind, stream)
+
+    def synchronize(self, stream: int) -> None:
+        """Waits; an error of anything that was asked of the stream before comes out here."""
+        self._call("cudaStreamSynchronize", stream)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        error, *results = getattr(self._runtime, name)(*arguments)
+        errors = self._runtime.cudaError_t
+        if error != errors.cudaSuccess:
+            raise CudaFailed(f"{name}: {error.name}", out_of_memory=error == errors.cudaErrorMemoryAllocation)
+        return results[0] if results else None
+
+
+def view(address: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Memory of the host as an array."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return np.frombuffer(memoryview((ctypes.c_byte * size).from_address(address)), dtype).reshape(shape)
