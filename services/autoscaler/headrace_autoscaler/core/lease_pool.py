@@ -1,0 +1,141 @@
+"""One limit of one tenant or model among routers. Integers of its smallest unit.
+
+A router obeys what it was sent until that runs out, and its floor after that. So much of a limit is held as routers could
+be obeying in all, heard or not; a part is granted only out of what is not held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class _Grant:
+    """What a router may be obeying. It obeys the amount until the lease runs out, and the floor after that."""
+
+    serial: int
+    amount: int
+    floor: int
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a limit is.
+
+    Attributes:
+        limit: the nominal quantity, or a model's own.
+        shared: others may borrow of it.
+        kept: of the limit, what is never lent.
+    """
+
+    limit: int
+    shared: bool = False
+    kept: int = 0
+
+    def floor(self, routers: int) -> int:
+        """Of each router: half an equal part, and at least one of what there is. Where there is only one router all
+        that is not lent to others, and of what may be at least half."""
+        if routers == 1:
+            return max(self.kept, self.limit - self.limit // 2) if self.shared else self.limit
+        return max(1, self.limit // (2 * routers)) if self.limit >= routers else 0
+
+    def reserved(self, routers: int) -> int:
+        """Floors and what is not lent: no other tenant ever has it."""
+        return max(self.kept, self.floor(routers) * routers)
+
+
+class Pool:
+    """The limit among the configured routers. Others get nothing of it.
+
+    Args:
+        most: of the limit and what is borrowed, what somebody before us may have lent to routers.
+        held_until: until then they may be obeying that.
+
+    Attributes:
+        total: what all routers are to have together; without a cohort the limit.
+        floor: see `Terms.floor`.
+    """
+
+    def __init__(self, terms: Terms, routers: Iterable[str], *, most: int, held_until: float) -> None:
+        self._routers = tuple(routers)
+        self.set_terms(terms)
+        before = max(0, most - self.floor * (len(self._routers) - 1))
+        self._grants = {router: [_Grant(0, before, self.floor, held_until)] for router in self._routers}
+
+    def set_terms(self, terms: Terms) -> None:
+        self.terms = terms
+        self.total = terms.limit
+        self.floor = terms.floor(len(self._routers))
+
+    def bound(self, router: str, now: float) -> int:
+        """The most that a router could be obeying, or may begin to obey."""
+        return max(grant.amount if now < grant.expires else grant.floor for grant in self._grants[router])
+
+    def held(self, now: float) -> int:
+        """The most that all routers could be obeying, with their floors."""
+        return sum(max(self.bound(router, now), self.floor) for router in self._routers)
+
+    def wanted(self, needs: Mapping[str, int]) -> int:
+        """What all routers hold where each has what it needs: floors are nobody else's."""
+        return sum(max(self.floor, needs.get(router, 0)) for router in self._routers)
+
+    def grant(self, router: str, part: int, serial: int, expires: float, now: float) -> None:
+        """Books the part as sent to the router."""
+        grants = self._grants.get(router)
+        if grants is not None:
+            gone = [grant for grant in grants if now >= grant.expires]
+            if gone:
+                kept = _Grant(gone[-1].serial, 0, max(grant.floor for grant in gone), gone[-1].expires)
+                grants = [kept, *(grant for grant in grants if now < grant.expires)]
+            self._grants[router] = [*grants, _Grant(serial, part, min(self.floor, part), expires)]
+
+    def part(self, router: str, needs: Mapping[str, int], most: int, now: float) -> int:
+        """What the router would be granted: its target, as far as no other could be obeying it.
+
+        Args:
+            most: what all routers together may hold.
+        """
+        if router not in self._grants:
+            return 0
+        floor = self.floor
+        others = sum(max(self.bound(other, now), floor) for other in self._routers if other != router)
+        return max(min(self._target(router, needs), most - others), min(floor, self.bound(router, now)))
+
+    def granted(self, router: str) -> int:
+        """What the router was sent last."""
+        return self._grants[router][-1].amount if router in self._grants else 0
+
+    def sent(self) -> int:
+        """What all routers were sent last."""
+        return sum(grants[-1].amount for grants in self._grants.values())
+
+    def applied(self, router: str, serial: int) -> bool:
+        """The router obeys the grant of this serial, so no earlier one. Whether others may have more by that."""
+        grants = self._grants.get(router)
+        if grants is None:
+            return False
+        obeyed = max((grant.serial for grant in grants if grant.serial <= serial), default=0)
+        kept = self._grants[router] = [grant for grant in grants if grant.serial >= obeyed]
+        return max(grant.amount for grant in grants) > max(grant.amount for grant in kept)
+
+    def _target(self, router: str, needs: Mapping[str, int]) -> int:
+        """Its floor, then max-min fair what is needed above floors, then an equal part of what nobody needs. Of equal
+        ones the first names get more."""
+        floor, target = self.floor, 0
+        spare = max(0, self.total - floor * len(self._routers))
+        wants = {name: max(0, needs.get(name, 0) - floor) for name in self._routers}
+        # Who wants least first, and of equal ones the last: it gets what does not divide last.
+        waiting = sorted(reversed(self._routers), key=wants.__getitem__)
+        for position, name in enumerate(waiting):
+            given = min(wants[name], spare // (len(waiting) - position))
+            spare -= given
+            if name == router:
+                target = floor + given
+        return target + _equal_part(spare, self._routers, router)
+
+
+def _equal_part(units: int, names: tuple[str, ...], name: str) -> int:
+    whole, over = divmod(units, len(names))
+    return whole + (names.index(name) < over)

@@ -1,0 +1,77 @@
+"""What each tenant of a cohort is to have of one dimension by what each wants: its own first, then what is spare by share.
+
+What a tenant wants within its nominal quantity is its own. What is left of all nominal quantities, less what its owners
+never lend, is lent to those that want more and may borrow: to the lowest share first, which is what it borrows of what
+the cohort can lend, over its weight. (Dominant resource fairness, A. Ghodsi and others, NSDI 2011. Where dimensions are
+given apart from each other, as leases are, a tenant that is raised to the common share in one of them has no more of its
+share by that in another; so each dimension is filled on its own.) What nobody borrows stays with its owners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A tenant that has a nominal quantity of the dimension. Integers of its smallest unit.
+
+    Attributes:
+        kept: of nominal, never lent.
+        most: nominal and what it may borrow; None: as much as there is.
+        wanted: by its demand, own and borrowed.
+    """
+
+    name: str
+    nominal: int
+    kept: int
+    most: int | None
+    wanted: int
+    weight: float = 1.0
+
+    @property
+    def own(self) -> int:
+        """What it has before anybody borrows."""
+        return min(self.nominal, max(self.kept, self.wanted))
+
+    @property
+    def borrows(self) -> int:
+        """What it would, were there enough."""
+        wanted = self.wanted if self.most is None else min(self.wanted, self.most)
+        return max(0, wanted - self.nominal)
+
+
+def allot(members: Sequence[Member]) -> dict[str, int]:
+    """By name. The sum is that of the nominal quantities."""
+    idle = {each.name: each.nominal - each.own for each in members}
+    spare = sum(idle.values())
+    lent = level(
+        spare,
+        {each.name: each.borrows for each in members if each.borrows},
+        {each.name: Fraction(each.weight) for each in members},
+    )
+    left = spare - sum(lent.values())
+    kept = level(left, idle, {name: Fraction(units) for name, units in idle.items() if units})
+    return {each.name: each.own + lent.get(each.name, 0) + kept.get(each.name, 0) for each in members}
+
+
+def level(spare: int, wants: Mapping[str, int], weights: Mapping[str, Fraction]) -> dict[str, int]:
+    """Weighted max-min: everybody up to the same share over its weight, or to what it wants. No more than `spare` in all.
+
+    Units that do not divide go to the largest remainders; of equal ones the first names get more.
+    """
+    exact: dict[str, Fraction] = {}
+    left = Fraction(spare)
+    waiting = sorted((name for name in wants if wants[name]), key=lambda name: wants[name] / weights[name])
+    weight = sum((weights[name] for name in waiting), Fraction())
+    for name in waiting:
+        exact[name] = min(Fraction(wants[name]), left * weights[name] / weight)
+        left -= exact[name]
+        weight -= weights[name]
+    parts = {name: int(part) for name, part in exact.items()}
+    over = min(spare, sum(wants.values())) - sum(parts.values())
+    for name in sorted(parts, key=lambda name: (parts[name] - exact[name], name))[:over]:
+        parts[name] += 1
+    return parts
