@@ -24,6 +24,8 @@ LEASE_TTL_S = 10.0
 _ABSENT_ROUTER_S = 10.0
 """A router that has not come back after this is taken to hold nothing."""
 
+_UNLIMITED = Limits()
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,7 @@ class _Leased:
     tenant: str
     model: str = ""
     weight: float = 1.0
-    limits: Limits = Limits()
+    limits: Limits = _UNLIMITED
     quota: TenantQuota | None = None
 
 

@@ -1,7 +1,7 @@
 """One limit of one tenant or model among routers. Integers of its smallest unit.
 
-A router obeys what it was sent until that runs out, and its floor after that. So much of a limit is held as routers could
-be obeying in all, heard or not; a part is granted only out of what is not held.
+A router obeys what it was sent until that runs out, and its floor after that. So much of a limit is held as routers
+could be obeying in all, heard or not; a part is granted only out of what is not held.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Pool:
 
     def __init__(self, terms: Terms, routers: Iterable[str], *, most: int, held_until: float) -> None:
         self._routers = tuple(routers)
+        self._last_first = self._routers[::-1]
         self.set_terms(terms)
         before = max(0, most - self.floor * (len(self._routers) - 1))
         self._grants = {router: [_Grant(0, before, self.floor, held_until)] for router in self._routers}
@@ -126,8 +127,8 @@ class Pool:
         floor, target = self.floor, 0
         spare = max(0, self.total - floor * len(self._routers))
         wants = {name: max(0, needs.get(name, 0) - floor) for name in self._routers}
-        # Who wants least first, and of equal ones the last: it gets what does not divide last.
-        waiting = sorted(reversed(self._routers), key=wants.__getitem__)
+        # Who wants least first, and of equal ones the last: what does not divide is left to those that come later.
+        waiting = sorted(self._last_first, key=wants.__getitem__)
         for position, name in enumerate(waiting):
             given = min(wants[name], spare // (len(waiting) - position))
             spare -= given

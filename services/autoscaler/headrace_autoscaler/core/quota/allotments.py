@@ -1,10 +1,11 @@
-"""What each tenant of a cohort is to have of one dimension by what each wants: its own first, then what is spare by share.
+"""What each tenant of a cohort is to have of one dimension by what each wants: its own first, then what is spare.
 
 What a tenant wants within its nominal quantity is its own. What is left of all nominal quantities, less what its owners
 never lend, is lent to those that want more and may borrow: to the lowest share first, which is what it borrows of what
-the cohort can lend, over its weight. (Dominant resource fairness, A. Ghodsi and others, NSDI 2011. Where dimensions are
-given apart from each other, as leases are, a tenant that is raised to the common share in one of them has no more of its
-share by that in another; so each dimension is filled on its own.) What nobody borrows stays with its owners.
+the cohort can lend, over its weight. What nobody borrows stays with its owners.
+
+That is dominant resource fairness (A. Ghodsi and others, NSDI 2011). Where dimensions are given apart from each other,
+as leases are, raising a tenant to the common share in one takes nothing from it in another: each is filled alone.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def allot(members: Sequence[Member]) -> dict[str, int]:
 
 
 def level(spare: int, wants: Mapping[str, int], weights: Mapping[str, Fraction]) -> dict[str, int]:
-    """Weighted max-min: everybody up to the same share over its weight, or to what it wants. No more than `spare` in all.
+    """Weighted max-min: everybody up to the same share over its weight, or to what it wants; `spare` in all at most.
 
     Units that do not divide go to the largest remainders; of equal ones the first names get more.
     """
