@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from headrace_autoscaler.core.leases import DIMENSIONS, HEADROOM, LeaseBook, Want
+from headrace_autoscaler.core.lease_pool import HEADROOM
+from headrace_autoscaler.core.leases import DIMENSIONS, LeaseBook, Want
 from headrace_autoscaler.core.quota import quota_of
 from headrace_autoscaler.core.quota.allotments import Member, allot
 from headrace_autoscaler.domain import Limits, Tenant

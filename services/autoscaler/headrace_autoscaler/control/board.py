@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import TypeVar
 
 from headrace.control.v1 import control_pb2
@@ -13,7 +14,8 @@ from headrace_autoscaler.core.leases import LeaseBook, is_limited
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.quota import TenantQuota, quota_of
-from headrace_autoscaler.core.wants import Use, WantMeter
+from headrace_autoscaler.core.refused import RefusalLog, Refused
+from headrace_autoscaler.core.wants import Use, WantMeter, needed
 from headrace_autoscaler.domain import Limits, Model, Tenant
 from headrace_autoscaler.fleet.announcements import NO_NOTICES, BudgetNotice, BudgetNotices, PlacementNotice
 from headrace_autoscaler.fleet.reports import DemandEntry, Report
@@ -63,6 +65,7 @@ class Board:
         # Routers may still obey what an autoscaler before us has lent them.
         self._book = LeaseBook(processes, LEASE_TTL_S, clock.monotonic() + LEASE_TTL_S)
         self._meters: dict[str, WantMeter] = {}
+        self._refusals = RefusalLog()
 
     # fleet.Announcements
 
@@ -88,6 +91,9 @@ class Board:
         if not self._complete and self._clock.monotonic() - self._incomplete_since < _ABSENT_ROUTER_S:
             return False
         return all(session.heard_since(mark) for session in self._sessions.values())
+
+    def refused(self, model: str) -> tuple[Refused, ...]:
+        return self._refusals.refused(model, self._book, self._clock.monotonic())
 
     # Sessions
 
@@ -143,6 +149,11 @@ class Board:
         if meter is not None:
             uses, now = map(_use, report.entries), self._clock.monotonic()
             self._book.want(report.router, meter.report(uses, now, complete=not report.urgent))
+            for entry in report.entries:
+                if entry.refusals:
+                    waiting = replace(_use(entry), in_hand=entry.level.queued)
+                    missing = ceil(needed(waiting)) - waiting.in_hand
+                    self._refusals.note(entry.tenant, entry.model, entry.refusals, missing, self._book, now)
 
     def move_leases(self) -> None:
         """Sends what has to move from router to router. Call it every now and then."""

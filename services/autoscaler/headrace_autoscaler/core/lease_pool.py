@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
+
+HEADROOM = 1.25
+"""A router is lent this much more than it was seen to need, where there is enough."""
+
+
+def with_headroom(need: int) -> int:
+    return ceil(need * HEADROOM)
 
 
 @dataclass(slots=True)
@@ -35,10 +43,13 @@ class Terms:
     kept: int = 0
 
     def floor(self, routers: int) -> int:
-        """Of each router: half an equal part, and at least one of what there is. Where there is only one router all
-        that is not lent to others, and of what may be at least half."""
+        """Of each router. Where there is only one router, all that is not lent to others."""
         if routers == 1:
-            return max(self.kept, self.limit - self.limit // 2) if self.shared else self.limit
+            return max(self.kept, self.least(routers)) if self.shared else self.limit
+        return self.least(routers)
+
+    def least(self, routers: int) -> int:
+        """What a floor is, whatever may be lent: half an equal part, and at least one of what there is."""
         return max(1, self.limit // (2 * routers)) if self.limit >= routers else 0
 
     def reserved(self, routers: int) -> int:
@@ -82,6 +93,11 @@ class Pool:
         """What all routers hold where each has what it needs: floors are nobody else's."""
         return sum(max(self.floor, needs.get(router, 0)) for router in self._routers)
 
+    def kept(self, needs: Mapping[str, int]) -> int:
+        """What all routers hold of the limit because of what they need, or as the least floors."""
+        least = self.terms.least(len(self._routers))
+        return sum(max(least, with_headroom(needs.get(router, 0))) for router in self._routers)
+
     def grant(self, router: str, part: int, serial: int, expires: float, now: float) -> None:
         """Books the part as sent to the router."""
         grants = self._grants.get(router)
@@ -108,10 +124,6 @@ class Pool:
         """What the router was sent last."""
         return self._grants[router][-1].amount if router in self._grants else 0
 
-    def sent(self) -> int:
-        """What all routers were sent last."""
-        return sum(grants[-1].amount for grants in self._grants.values())
-
     def applied(self, router: str, serial: int) -> bool:
         """The router obeys the grant of this serial, so no earlier one. Whether others may have more by that."""
         grants = self._grants.get(router)
@@ -122,19 +134,18 @@ class Pool:
         return max(grant.amount for grant in grants) > max(grant.amount for grant in kept)
 
     def _target(self, router: str, needs: Mapping[str, int]) -> int:
-        """Its floor, then max-min fair what is needed above floors, then an equal part of what nobody needs. Of equal
-        ones the first names get more."""
-        floor, target = self.floor, 0
-        spare = max(0, self.total - floor * len(self._routers))
-        wants = {name: max(0, needs.get(name, 0) - floor) for name in self._routers}
-        # Who wants least first, and of equal ones the last: what does not divide is left to those that come later.
-        waiting = sorted(self._last_first, key=wants.__getitem__)
-        for position, name in enumerate(waiting):
-            given = min(wants[name], spare // (len(waiting) - position))
-            spare -= given
-            if name == router:
-                target = floor + given
-        return target + _equal_part(spare, self._routers, router)
+        """Its floor, then max-min fair what is needed above floors, then headroom likewise, then an equal part of what
+        nobody needs. Of equal ones the first names get more."""
+        spare = max(0, self.total - self.floor * len(self._routers))
+        had = dict.fromkeys(self._routers, self.floor)
+        for wanted in (needs, {name: with_headroom(need) for name, need in needs.items()}):
+            wants = {name: max(0, wanted.get(name, 0) - had[name]) for name in self._routers}
+            # Who wants least first, and of equal ones the last: what does not divide is left to those that come later.
+            for position, name in enumerate(sorted(self._last_first, key=wants.__getitem__)):
+                given = min(wants[name], spare // (len(had) - position))
+                had[name] += given
+                spare -= given
+        return had[router] + _equal_part(spare, self._routers, router)
 
 
 def _equal_part(units: int, names: tuple[str, ...], name: str) -> int:

@@ -17,14 +17,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from headrace_autoscaler.core.lease_pool import Pool
+from headrace_autoscaler.core.lease_pool import HEADROOM, Pool
 from headrace_autoscaler.core.lending import Lending
-from headrace_autoscaler.core.quota import Dimension, Refusal, TenantQuota
+from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
 from headrace_autoscaler.domain import Limits
 from headrace_common.quantities import MAX
 
-HEADROOM = 1.25
-"""A router is lent this much more than it was seen to want."""
 DEAD_BAND = 0.02
 """Of a limit: less is not worth a message."""
 _DUST = 1e-6
@@ -95,13 +93,11 @@ class LimitStanding:
     Attributes:
         limit: the nominal quantity, or a model's own.
         total: what all routers are to have together, with what is borrowed, or without what is lent.
-        sent: what they were sent.
         wanted: what they would hold, had nobody been refused, with the floors of those that need less.
     """
 
     limit: int
     total: int
-    sent: int
     wanted: int
 
 
@@ -188,12 +184,22 @@ class LeaseBook:
         if pool is None:
             return None
         self._unsettled |= self._lending.allot(self._needs_of)
-        wanted = pool.wanted(self._needs(key, _BY_NAME[name], 1.0))
-        return LimitStanding(pool.terms.limit, pool.total, pool.sent(), wanted)
+        return LimitStanding(pool.terms.limit, pool.total, pool.wanted(self._needs(key, _BY_NAME[name])))
 
-    def refusal(self, tenant: str, model: str, dimension: Dimension, missing: int) -> Refusal | None:
-        """What of a cohort's quotas stands against so much more than what the tenant is to have; None: nothing does."""
-        return self._lending.refusal(tenant, model, dimension, missing, self._needs_of)
+    def refusal(self, key: str, tenant: str, model: str, dimension: Dimension, missing: int) -> Refusal | None:
+        """What stands against so much more than what a key's routers are to have; None: nothing does."""
+        each = _BY_DIMENSION[dimension]
+        pool = self._pools[key][each.name]
+        tree, limit, taken = QuotaTree(), Amount(dimension, pool.terms.limit), Amount(dimension, pool.total)
+        if key != tenant:
+            tree.set_model(model, Bounds.of(limit))
+            tree.take(tenant, model, Amounts.of(taken))
+        elif self._lending.lends(tenant):
+            self._lending.load(tree, tenant, dimension, self._needs_of)
+        else:
+            tree.set_tenant(TenantQuota(tenant, Bounds.of(limit)))
+            tree.take(tenant, model, Amounts.of(taken))
+        return tree.refusal(tenant, model, Amounts.of(Amount(dimension, missing)))
 
     def _set(self, key: str, limits: Limits) -> None:
         pools = self._pools.setdefault(key, {})
@@ -250,14 +256,14 @@ class LeaseBook:
     def _needs_of(self, tenant: str, dimension: Dimension) -> dict[str, int]:
         return self._needs(tenant, _BY_DIMENSION[dimension])
 
-    def _needs(self, key: str, each: LeasedLimit, headroom: float = HEADROOM) -> dict[str, int]:
+    def _needs(self, key: str, each: LeasedLimit) -> dict[str, int]:
         """Units, by router. Of bytes nobody knows the need; routers with much in hand hold many."""
         needs = {router: getattr(wants[key], each.by) for router, wants in self._wants.items() if key in wants}
         if each.name == "queue_bytes":
             total = sum(needs.values()) or 1.0
             limit = self._pools[key][each.name].terms.limit
-            return {router: ceil(limit * need / total) for router, need in needs.items()}
-        return {router: min(MAX, ceil(need * headroom * each.scale - _DUST)) for router, need in needs.items()}
+            return {router: int(limit * need / total / HEADROOM) for router, need in needs.items()}
+        return {router: min(MAX, ceil(need * each.scale - _DUST)) for router, need in needs.items()}
 
     def _wanted(self, key: str) -> bool:
         return any(key in wants for wants in self._wants.values())

@@ -4,10 +4,9 @@ routers could be obeying, floors are never lent, and demand decides who has what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 
-from headrace_autoscaler.core.lease_pool import Pool, Terms
-from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
+from headrace_autoscaler.core.lease_pool import Pool, Terms, with_headroom
+from headrace_autoscaler.core.quota import Amount, Amounts, Dimension, QuotaTree, TenantQuota
 from headrace_autoscaler.core.quota.allotments import Member, allot
 from headrace_common.quantities import MAX
 
@@ -31,7 +30,7 @@ class Lending:
         self._cohorts: dict[str, list[TenantQuota]] = {}
         for quota in self._quotas.values():
             self._cohorts.setdefault(quota.cohort, []).append(quota)
-        self._tree = QuotaTree(self._floored(each) for each in self._quotas.values())
+        self._tree = QuotaTree(self._quotas.values())
         self._pools: dict[tuple[str, Dimension], Pool] = {}
         self._booked_at: float | None = None
         self._due = set(self._cohorts)
@@ -100,16 +99,18 @@ class Lending:
             return limit
         return self._tree.ceiling(key).units[dimension] or 0
 
-    def refusal(self, tenant: str, model: str, dimension: Dimension, missing: int, needs: Needs) -> Refusal | None:
-        """What stands against so much more than what a tenant of a cohort is to have; None: nothing does."""
-        cohort = self._quotas[tenant].cohort
-        tree = QuotaTree(_only(each, dimension) for each in self._members(cohort, dimension))
-        for quota in self._members(cohort, dimension):
-            pool = self._pools[quota.name, dimension]
-            idle = max(pool.floor * self._routers, pool.wanted(needs(quota.name, dimension)))
-            used = pool.total if quota.name == tenant else min(pool.total, idle)
-            tree.take(quota.name, "", Amounts.of(Amount(dimension, used)))
-        return tree.refusal(tenant, model, Amounts.of(Amount(dimension, missing)))
+    def load(self, tree: QuotaTree, tenant: str, dimension: Dimension, needs: Needs) -> None:
+        """Fills a tree with the tenant's cohort, as it stands where demand is met as far as quotas go: of the tenant
+        what it is to have, of the others what they need of that, or their least floors."""
+        for quota in self._cohorts[self._quotas[tenant].cohort]:
+            tree.set_tenant(quota)
+            pool = self._pools.get((quota.name, dimension))
+            if pool is not None:
+                needed = pool.total if quota.name == tenant else pool.kept(needs(quota.name, dimension))
+                tree.take(quota.name, "", Amounts.of(Amount(dimension, min(pool.total, needed))))
+
+    def lends(self, key: str) -> bool:
+        return key in self._quotas
 
     def _members(self, cohort: str, dimension: Dimension) -> Iterator[TenantQuota]:
         return (each for each in self._cohorts[cohort] if each.nominal.units[dimension] is not None)
@@ -122,7 +123,7 @@ class Lending:
             limit,
             pool.terms.reserved(self._routers),
             None if borrowing is None else limit + borrowing,
-            pool.wanted(needs(quota.name, dimension)),
+            pool.wanted({router: with_headroom(need) for router, need in needs(quota.name, dimension).items()}),
             quota.weight,
         )
 
@@ -134,23 +135,7 @@ class Lending:
         elif change < 0:
             self._tree.give_back(name, "", Amounts.of(Amount(dimension, -change)))
 
-    def _floored(self, quota: TenantQuota) -> TenantQuota:
-        """With what is leased alone, and lending no floors."""
-        nominal, lending = Bounds(), quota.lending_limit
-        for dimension in LEASED:
-            limit = quota.nominal[dimension]
-            if limit is not None:
-                reserved = self.terms(quota.name, dimension, limit.units).reserved(self._routers)
-                nominal = nominal.with_limit(limit)
-                lending = lending.with_limit(Amount(dimension, max(0, limit.units - reserved)))
-        return replace(quota, nominal=nominal, lending_limit=lending)
-
 
 def _kept(quota: TenantQuota, dimension: Dimension) -> int:
     nominal, lent = quota.nominal.units[dimension] or 0, quota.lending_limit.units[dimension]
     return 0 if lent is None else max(0, nominal - lent)
-
-
-def _only(quota: TenantQuota, dimension: Dimension) -> TenantQuota:
-    limit = quota.nominal[dimension]
-    return replace(quota, nominal=Bounds() if limit is None else Bounds.of(limit))
