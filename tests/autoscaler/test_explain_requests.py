@@ -6,7 +6,9 @@ A board leases to routers whose limiters are the real ones; the clock is fake.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from headrace_autoscaler.core.budgets import Budget, BudgetState, Period, Standi
 from headrace_autoscaler.core.explaining import Explanation, Obstacle, RefusedRequests
 from headrace_autoscaler.core.explaining_requests import Surroundings, explain_refused
 from headrace_autoscaler.core.pricing import LocalPrices
-from headrace_autoscaler.core.refused import WINDOW_S
+from headrace_autoscaler.core.refused import WINDOW_S, Refused
 from headrace_autoscaler.domain import Limits, Model, ModelSpec, Revision, RevisionState, Tenant
 from headrace_common.clock import FakeClock
 from headrace_router.core import admission
@@ -263,6 +265,16 @@ def test_what_was_lent_and_is_asked_for_again_comes_back() -> None:
     [found] = [each for each in world.explain() if each.tenant == "a"]
     assert [(each.kind, each.command) for each in found.obstacles] == [("borrowed by others", "")]
     assert "of what tenant 'a' has of its own were lent in cohort 'c' to tenant 'b'" in found.obstacles[0].sentence
+
+
+async def test_the_fleet_says_what_routers_refused_beside_what_keeps_instances_away(
+    open_world: Callable[..., Awaitable[Any]],
+) -> None:
+    world = await open_world()
+    world.announcements.refusals += [Refused("a", "m", "queue_full", 5), Refused("a", "other", "queue_full", 7)]
+    told = world.fleet.explain(ModelSpec("m", "a"))
+    assert [(each.tenant, each.reason, each.count) for each in told.refused] == [("a", "queue_full", 5)]
+    assert told.sentence.startswith("model 'm' may have 10000 requests that wait at a router")
 
 
 def test_what_keeps_requests_out_is_said_first_only_where_no_instance_is_missing() -> None:
