@@ -29,7 +29,7 @@ def test_only_what_is_a_tenants_own_is_given_back_for_it(nominal: Limits, claime
     tenants = (
         Tenant("a", Limits(cpu_millicores=1000), cohort="c"),
         Tenant("b", nominal, cohort="c"),
-        Tenant("idle", Limits(cpu_millicores=1000), cohort="c"),
+        Tenant("idle", Limits(cpu_millicores=2000), cohort="c"),
     )
     asked, kept = Want("b-m", 1, "b", ONE, 1), Want("a-m", 1, "a", ONE, 2)
     room = Room(tenants, FULL)

@@ -72,6 +72,9 @@ class Pool:
     def __init__(self, terms: Terms, routers: Iterable[str], *, most: int, held_until: float) -> None:
         self._routers = tuple(routers)
         self._last_first = self._routers[::-1]
+        self._targets: dict[str, int] = {}
+        self._targets_of = (-1, -1)
+        self._targets_by: Mapping[str, int] = {}
         self.set_terms(terms)
         before = max(0, most - self.floor * (len(self._routers) - 1))
         self._grants = {router: [_Grant(0, before, self.floor, held_until)] for router in self._routers}
@@ -112,6 +115,7 @@ class Pool:
         """What the router would be granted: its target, as far as no other could be obeying it.
 
         Args:
+            needs: by router; what follows from it is remembered until another object comes.
             most: what all routers together may hold.
         """
         if router not in self._grants:
@@ -134,20 +138,25 @@ class Pool:
         return max(grant.amount for grant in grants) > max(grant.amount for grant in kept)
 
     def _target(self, router: str, needs: Mapping[str, int]) -> int:
-        """Its floor, then max-min fair what is needed above floors, then headroom likewise, then an equal part of what
-        nobody needs. Of equal ones the first names get more."""
-        spare = max(0, self.total - self.floor * len(self._routers))
-        had = dict.fromkeys(self._routers, self.floor)
+        if len(self._routers) == 1:
+            return self.total
+        of = (self.total, self.floor)
+        if self._targets_of != of or self._targets_by is not needs:
+            self._targets, self._targets_of, self._targets_by = self._divide(needs), of, needs
+        return self._targets[router]
+
+    def _divide(self, needs: Mapping[str, int]) -> dict[str, int]:
+        """Floors, then max-min fair what is needed above them, then headroom likewise, then equal parts of what nobody
+        needs. Of equal ones the first names get more."""
+        count = len(self._routers)
+        spare = max(0, self.total - self.floor * count)
+        parts = dict.fromkeys(self._routers, self.floor)
         for wanted in (needs, {name: with_headroom(need) for name, need in needs.items()}):
-            wants = {name: max(0, wanted.get(name, 0) - had[name]) for name in self._routers}
+            wants = {name: max(0, wanted.get(name, 0) - parts[name]) for name in self._routers}
             # Who wants least first, and of equal ones the last: what does not divide is left to those that come later.
             for position, name in enumerate(sorted(self._last_first, key=wants.__getitem__)):
-                given = min(wants[name], spare // (len(had) - position))
-                had[name] += given
+                given = min(wants[name], spare // (count - position))
+                parts[name] += given
                 spare -= given
-        return had[router] + _equal_part(spare, self._routers, router)
-
-
-def _equal_part(units: int, names: tuple[str, ...], name: str) -> int:
-    whole, over = divmod(units, len(names))
-    return whole + (names.index(name) < over)
+        whole, over = divmod(spare, count)
+        return {name: part + whole + (place < over) for place, (name, part) in enumerate(parts.items())}

@@ -116,6 +116,7 @@ class LeaseBook:
         self._pools: dict[str, dict[str, Pool]] = {}
         self._lending = Lending((), routers)
         self._wants: dict[str, dict[str, Want]] = {}
+        self._needs_by: dict[str, dict[str, dict[str, int]]] = {}
         self._unsettled: set[str] = set()
         self._sent: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         self._serial = 0
@@ -126,6 +127,7 @@ class LeaseBook:
         Args:
             quotas: of tenants; who is not among them neither lends nor borrows.
         """
+        self._needs_by.clear()
         for key in [key for key in self._pools if key not in limits]:
             del self._pools[key]
             self._unsettled.discard(key)
@@ -143,6 +145,7 @@ class LeaseBook:
             if key in self._pools:
                 self._unsettled.add(key)
                 if before.get(key) != wants.get(key):
+                    self._needs_by.pop(key, None)
                     self._lending.demand_changed(key)
         self._wants[router] = dict(wants)
 
@@ -257,7 +260,14 @@ class LeaseBook:
         return self._needs(tenant, _BY_DIMENSION[dimension])
 
     def _needs(self, key: str, each: LeasedLimit) -> dict[str, int]:
-        """Units, by router. Of bytes nobody knows the need; routers with much in hand hold many."""
+        """Units, by router; the same object until they change."""
+        known = self._needs_by.setdefault(key, {})
+        if each.name not in known:
+            known[each.name] = self._find_needs(key, each)
+        return known[each.name]
+
+    def _find_needs(self, key: str, each: LeasedLimit) -> dict[str, int]:
+        """Of bytes nobody knows the need; routers with much in hand hold many."""
         needs = {router: getattr(wants[key], each.by) for router, wants in self._wants.items() if key in wants}
         if each.name == "queue_bytes":
             total = sum(needs.values()) or 1.0

@@ -30,8 +30,14 @@ class Lending:
         self._cohorts: dict[str, list[TenantQuota]] = {}
         for quota in self._quotas.values():
             self._cohorts.setdefault(quota.cohort, []).append(quota)
+        self._members = {
+            (cohort, dimension): [each for each in quotas if each.nominal.units[dimension] is not None]
+            for cohort, quotas in self._cohorts.items()
+            for dimension in LEASED
+        }
         self._tree = QuotaTree(self._quotas.values())
         self._pools: dict[tuple[str, Dimension], Pool] = {}
+        self._booked: dict[tuple[str, Dimension], int] = {}
         self._booked_at: float | None = None
         self._due = set(self._cohorts)
 
@@ -40,14 +46,14 @@ class Lending:
         quota = self._quotas.get(key)
         if quota is None or dimension is None:
             return Terms(limit)
-        members = self._members(quota.cohort, dimension)
-        return Terms(limit, sum(1 for _ in members) > 1, _kept(quota, dimension))
+        shared = len(self._members[quota.cohort, dimension]) > 1
+        return Terms(limit, shared, _kept(quota, dimension))
 
     def before(self, key: str, dimension: Dimension | None, limit: int) -> int:
         """The most that somebody before us may have lent routers of it. Ask before pools join."""
         if dimension is None or key not in self._quotas:
             return limit
-        return self._tree.ceiling(key).units[dimension] or 0
+        return self._tree.ceiling_of(key, dimension) or 0
 
     def join(self, key: str, dimension: Dimension | None, pool: Pool) -> None:
         if key in self._quotas and dimension is not None:
@@ -67,7 +73,7 @@ class Lending:
         changed = set()
         for cohort in self._due:
             for dimension in LEASED:
-                members = [self._member(each, dimension, needs) for each in self._members(cohort, dimension)]
+                members = [self._member(each, dimension, needs) for each in self._members[cohort, dimension]]
                 for name, total in allot(members).items():
                     pool = self._pools[name, dimension]
                     if pool.total != total:
@@ -97,7 +103,7 @@ class Lending:
         """What all routers together may hold of it now, as booked."""
         if dimension is None or (key, dimension) not in self._pools:
             return limit
-        return self._tree.ceiling(key).units[dimension] or 0
+        return self._tree.ceiling_of(key, dimension) or 0
 
     def load(self, tree: QuotaTree, tenant: str, dimension: Dimension, needs: Needs) -> None:
         """Fills a tree with the tenant's cohort, as it stands where demand is met as far as quotas go: of the tenant
@@ -111,9 +117,6 @@ class Lending:
 
     def lends(self, key: str) -> bool:
         return key in self._quotas
-
-    def _members(self, cohort: str, dimension: Dimension) -> Iterator[TenantQuota]:
-        return (each for each in self._cohorts[cohort] if each.nominal.units[dimension] is not None)
 
     def _member(self, quota: TenantQuota, dimension: Dimension, needs: Needs) -> Member:
         pool = self._pools[quota.name, dimension]
@@ -129,7 +132,8 @@ class Lending:
 
     def _use(self, name: str, dimension: Dimension, now: float) -> None:
         held = min(MAX, self._pools[name, dimension].held(now))
-        change = held - self._tree.used(name).units[dimension]
+        change = held - self._booked.get((name, dimension), 0)
+        self._booked[name, dimension] = held
         if change > 0:
             self._tree.take(name, "", Amounts.of(Amount(dimension, change)))
         elif change < 0:

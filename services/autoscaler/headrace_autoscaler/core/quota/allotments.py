@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import lcm
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +49,40 @@ def allot(members: Sequence[Member]) -> dict[str, int]:
     """By name. The sum is that of the nominal quantities."""
     idle = {each.name: each.nominal - each.own for each in members}
     spare = sum(idle.values())
-    lent = level(
-        spare,
-        {each.name: each.borrows for each in members if each.borrows},
-        {each.name: Fraction(each.weight) for each in members},
-    )
-    left = spare - sum(lent.values())
-    kept = level(left, idle, {name: Fraction(units) for name, units in idle.items() if units})
-    return {each.name: each.own + lent.get(each.name, 0) + kept.get(each.name, 0) for each in members}
+    lent = level(spare, {each.name: each.borrows for each in members}, {each.name: each.weight for each in members})
+    left = level(spare - sum(lent.values()), idle, idle)
+    return {each.name: each.own + lent.get(each.name, 0) + left.get(each.name, 0) for each in members}
 
 
-def level(spare: int, wants: Mapping[str, int], weights: Mapping[str, Fraction]) -> dict[str, int]:
+def level(spare: int, wants: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, int]:
     """Weighted max-min: everybody up to the same share over its weight, or to what it wants; `spare` in all at most.
 
     Units that do not divide go to the largest remainders; of equal ones the first names get more.
     """
-    exact: dict[str, Fraction] = {}
-    left = Fraction(spare)
-    waiting = sorted((name for name in wants if wants[name]), key=lambda name: wants[name] / weights[name])
-    weight = sum((weights[name] for name in waiting), Fraction())
-    for name in waiting:
-        exact[name] = min(Fraction(wants[name]), left * weights[name] / weight)
-        left -= exact[name]
-        weight -= weights[name]
-    parts = {name: int(part) for name, part in exact.items()}
-    over = min(spare, sum(wants.values())) - sum(parts.values())
-    for name in sorted(parts, key=lambda name: (parts[name] - exact[name], name))[:over]:
+    whole = _whole({name: weights[name] for name, want in wants.items() if want})
+    waiting = sorted(whole, key=lambda name: Fraction(wants[name], whole[name]))
+    weight, left = sum(whole.values()), spare
+    parts: dict[str, int] = {}
+    for place, name in enumerate(waiting):
+        if wants[name] * weight > left * whole[name]:
+            return parts | _divided(left, {name: whole[name] for name in waiting[place:]}, weight)
+        parts[name] = wants[name]
+        left -= wants[name]
+        weight -= whole[name]
+    return parts
+
+
+def _divided(units: int, weights: Mapping[str, int], weight: int) -> dict[str, int]:
+    """By weights, whose sum is `weight`."""
+    parts = {name: units * each // weight for name, each in weights.items()}
+    by_remainder = sorted(weights, key=lambda name: (-(units * weights[name] % weight), name))
+    for name in by_remainder[: units - sum(parts.values())]:
         parts[name] += 1
     return parts
+
+
+def _whole(weights: Mapping[str, float]) -> dict[str, int]:
+    """Whole numbers in the same proportions, exactly."""
+    ratios = {name: each.as_integer_ratio() for name, each in weights.items()}
+    scale = lcm(*(bottom for _, bottom in ratios.values()))
+    return {name: top * (scale // bottom) for name, (top, bottom) in ratios.items()}

@@ -148,8 +148,13 @@ class QuotaTree:
         node = self._nodes.get(tenant)
         if node is None:
             return UNBOUNDED
-        ceilings = (node.ceiling(place) for place in range(COUNT))
-        return Bounds(tuple(None if each is None else min(MAX, each) for each in ceilings))
+        return Bounds(tuple(self.ceiling_of(tenant, dimension) for dimension in DIMENSIONS))
+
+    def ceiling_of(self, tenant: str, dimension: Dimension) -> int | None:
+        """The same in one dimension, in its smallest unit."""
+        node = self._nodes.get(tenant)
+        ceiling = None if node is None else node.ceiling(dimension)
+        return None if ceiling is None else min(MAX, ceiling)
 
     def _cohort(self, quota: TenantQuota) -> Cohort:
         """A tenant alone has a cohort of its own, of which no other is."""
