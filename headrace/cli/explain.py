@@ -1,4 +1,4 @@
-"""The command that says what keeps a model from more instances."""
+"""The command that says what keeps a model from more instances, and requests out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def explain(name: Name, as_json: Json = False) -> None:
-    """Say what keeps a model from more instances, whose limit that is, and what to type."""
+    """Say what keeps a model from more instances and requests out, whose limit that is, and what to type."""
     from headrace.cli.views import explanation_view
 
     with connect() as mesh:
@@ -23,8 +23,10 @@ def explain(name: Name, as_json: Json = False) -> None:
         print_json(view)
         return
     print(view["sentence"])
-    for obstacle in view["obstacles"][1:]:
-        print(f"then: {obstacle['sentence']}")
-    for command in dict.fromkeys(obstacle["command"] for obstacle in view["obstacles"]):
+    obstacles = view["obstacles"] + [each for refused in view["refused"] for each in refused["obstacles"]]
+    for sentence in dict.fromkeys(obstacle["sentence"] for obstacle in obstacles):
+        if sentence != view["sentence"]:
+            print(f"then: {sentence}")
+    for command in dict.fromkeys(obstacle["command"] for obstacle in obstacles):
         if command:
             print(f"  {command}")

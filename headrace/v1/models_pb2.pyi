@@ -99,20 +99,34 @@ class ExplainModelRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ExplainModelResponse(_message.Message):
-    __slots__ = ("name", "tenant", "current", "desired", "sentence", "obstacles")
+    __slots__ = ("name", "tenant", "current", "desired", "sentence", "obstacles", "refused")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
     DESIRED_FIELD_NUMBER: _ClassVar[int]
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
     OBSTACLES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant: str
     current: int
     desired: int
     sentence: str
     obstacles: _containers.RepeatedCompositeFieldContainer[Obstacle]
-    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., current: _Optional[int] = ..., desired: _Optional[int] = ..., sentence: _Optional[str] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping]]] = ...) -> None: ...
+    refused: _containers.RepeatedCompositeFieldContainer[RefusedRequests]
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., current: _Optional[int] = ..., desired: _Optional[int] = ..., sentence: _Optional[str] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping]]] = ..., refused: _Optional[_Iterable[_Union[RefusedRequests, _Mapping]]] = ...) -> None: ...
+
+class RefusedRequests(_message.Message):
+    __slots__ = ("tenant", "reason", "count", "obstacles")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    OBSTACLES_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    reason: str
+    count: int
+    obstacles: _containers.RepeatedCompositeFieldContainer[Obstacle]
+    def __init__(self, tenant: _Optional[str] = ..., reason: _Optional[str] = ..., count: _Optional[int] = ..., obstacles: _Optional[_Iterable[_Union[Obstacle, _Mapping]]] = ...) -> None: ...
 
 class Obstacle(_message.Message):
     __slots__ = ("kind", "owner", "sentence", "command", "dimension", "limit", "used", "asked", "missing")

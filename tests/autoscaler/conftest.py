@@ -13,6 +13,7 @@ import pytest
 
 from headrace_autoscaler.core.demand import Counts, Level
 from headrace_autoscaler.core.planner import Key
+from headrace_autoscaler.core.refused import Refused
 from headrace_autoscaler.domain import (
     Limits,
     Model,
@@ -72,6 +73,7 @@ class RecordedAnnouncements:
         self.models: tuple[Model, ...] = ()
         self.blocked: dict[Key, str] = {}
         self.budgets = NO_NOTICES
+        self.refusals: list[Refused] = []
         self.placements: dict[str, PlacementNotice] = {}
         self.states: dict[str, list[str]] = {}
 
@@ -98,6 +100,9 @@ class RecordedAnnouncements:
 
     def heard_since(self, mark: int) -> bool:
         return self.heard
+
+    def refused(self, model: str) -> tuple[Refused, ...]:
+        return tuple(each for each in self.refusals if each.model == model)
 
 
 @dataclass

@@ -327,6 +327,18 @@ async def test_leases_divide_limits_and_follow_them(open_mesh: Callable[..., obj
     assert (await first.next()).update.removed_leases == ["free"]
 
 
+async def test_a_routers_first_word_gives_a_cohort_all_that_an_autoscaler_before_may_have_lent(
+    open_mesh: Callable[..., object],
+) -> None:
+    mesh = await open_mesh()
+    mesh.announce(tenants=tuple(Tenant(name, Limits(concurrency=20), cohort="c") for name in "ab"))
+    router = Router(mesh.stub, "router-0")
+    parts = [{each.tenant: each.limits.concurrency for each in (await router.greet()).update.leases}]
+    await router.applied(1)
+    parts.append({each.tenant: each.limits.concurrency for each in (await router.next()).update.leases})
+    assert parts == [{"default": 0, "a": 10, "b": 10}, {"a": 20, "b": 20}], "nobody had to wait for a renewal"
+
+
 async def test_routers_hear_whose_budget_is_spent_and_when_it_is_back(open_mesh: Callable[..., object]) -> None:
     mesh = await open_mesh()
     model = model_of("m", spec=ModelSpec("m", tenant="acme"))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from random import Random
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize
 
-from headrace_autoscaler.core.leases import DIMENSIONS, LeaseBook, Share, Want
+from headrace_autoscaler.core.leases import LeaseBook, Share, Want
 from headrace_autoscaler.core.wants import Use, WantMeter
 from headrace_autoscaler.domain import Limits
+from tests.autoscaler.lease_mesh import TTL_S, LeaseMesh
 
-TTL_S = 10.0
 KEY = "acme"
 PERIOD_S = 100.0
 """Of a report; so long that what was before it is forgotten."""
@@ -147,40 +146,8 @@ def test_needs_rise_at_once_and_fade() -> None:
 # --- whatever is late, lost or dead ---
 
 
-@dataclass
-class Stream:
-    """One Sync stream. What was written on it can be read late, even after the other end has given it up."""
-
-    down: list[tuple[int, int, Share]] = field(default_factory=list)
-    up: list[int] = field(default_factory=list)
-    version: int = 0
-    serials: dict[int, int] = field(default_factory=dict)
-    answers: int = 0
-    heard_at: float = 0.0
-    open: bool = True
-
-
-@dataclass
-class Router:
-    """What a router obeys. Without any lease it serves nobody: it does not know the models yet."""
-
-    stream: Stream | None = None
-    sent_at: dict[int, float] = field(default_factory=dict)
-    lease: Share | None = None
-    expires: float = 0.0
-
-    def obeys(self, name: str, now: float) -> float:
-        if self.lease is None:
-            return 0
-        limits = self.lease.limits if now < self.expires else self.lease.floor
-        return getattr(limits, name) or 0
-
-
-class Mesh(RuleBasedStateMachine):
-    """Routers and autoscalers that come and go, on streams that delay and lose."""
-
-    routers: dict[str, Router]
-    names = st.sampled_from(["router-0", "router-1", "router-2", "router-9"])
+class Mesh(LeaseMesh):
+    """One tenant."""
 
     @initialize(
         processes=st.integers(1, 3),
@@ -189,120 +156,8 @@ class Mesh(RuleBasedStateMachine):
         queue_bytes=st.integers(0, 10_000),
     )
     def begin(self, processes: int, concurrency: int, rate: float, queue_bytes: int) -> None:
-        self.processes = processes
-        self.limits = Limits(concurrency=concurrency, requests_per_second=rate, queue_bytes=queue_bytes)
-        self.now = 0.0
-        self.routers = {name: Router() for name in ("router-0", "router-1", "router-2", "router-9")}
-        self.book = book_of(self.limits, processes, TTL_S)
-
-    @rule(seconds=st.sampled_from([0.1, 1.0, 3.0, 9.0, 11.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
-
-    @rule(name=names)
-    def connects(self, name: str) -> None:
-        router = self.routers[name]
-        if router.stream is not None:
-            router.stream.open = False
-        router.stream = Stream(heard_at=self.now)
-        router.sent_at = {0: self.now}
-
-    @rule(name=names, late_s=st.sampled_from([0.0, 2.0, 12.0]))
-    def connects_and_is_heard_late(self, name: str, late_s: float) -> None:
-        self.connects(name)
-        self.now += late_s
-        stream = self.routers[name].stream
-        assert stream is not None
-        stream.heard_at = self.now
-
-    @rule(name=names)
-    def the_autoscaler_writes(self, name: str) -> None:
-        stream = self.routers[name].stream
-        if stream is None or not stream.open:
-            return
-        serial, shares = self.book.issue(name, [KEY], stream.heard_at, self.now)
-        stream.version += 1
-        stream.serials[stream.version] = serial
-        stream.down.append((stream.version, stream.answers, shares[KEY]))
-
-    @rule(name=names)
-    def the_router_reads(self, name: str) -> None:
-        router = self.routers[name]
-        stream = router.stream
-        if stream is None or not stream.down:
-            return
-        version, answers, share = stream.down.pop(0)
-        router.lease, router.expires = share, router.sent_at[answers] + TTL_S
-        router.sent_at[version] = self.now
-        stream.up.append(version)
-
-    @rule(name=names)
-    def the_autoscaler_reads(self, name: str) -> None:
-        stream = self.routers[name].stream
-        if stream is None or not stream.open or not stream.up:
-            return
-        stream.answers, stream.heard_at = stream.up.pop(0), self.now
-        self.book.applied(name, stream.serials[stream.answers])
-
-    @rule(name=names, busy=names)
-    def the_autoscaler_writes_to_one_that_is_read_at_once(self, name: str, busy: str) -> None:
-        self.demand_is_reported(busy, 100.0, 40.0)
-        stream = self.routers[name].stream
-        if stream is None or not stream.open:
-            self.connects(name)
-        self.the_autoscaler_writes(name)
-        self.the_router_reads(name)
-
-    @rule(name=names)
-    def the_autoscaler_gives_the_stream_up(self, name: str) -> None:
-        stream = self.routers[name].stream
-        if stream is not None:
-            stream.open = False
-            self.book.want(name, {})
-
-    @rule(name=names)
-    def the_router_is_replaced(self, name: str) -> None:
-        self.the_autoscaler_gives_the_stream_up(name)
-        self.routers[name] = Router()
-
-    @rule()
-    def the_autoscaler_is_replaced(self) -> None:
-        for router in self.routers.values():
-            if router.stream is not None:
-                router.stream.open = False
-        self.book = book_of(self.limits, self.processes, self.now + TTL_S)
-
-    @rule(name=names, rate=st.floats(0.0, 100.0), in_hand=st.floats(0.0, 40.0))
-    def demand_is_reported(self, name: str, rate: float, in_hand: float) -> None:
-        self.book.want(name, {KEY: Want(rate, in_hand)})
-
-    @precondition(lambda self: self.processes > 1)
-    @rule(busy=names)
-    def all_goes_well_for_a_while(self, busy: str) -> None:
-        """Else messages are hardly ever in step, and nothing is lent."""
-        for name in self.routers:
-            self.demand_is_reported(name, *((100.0, 40.0) if name == busy else (0.0, 0.0)))
-        for _ in range(3):
-            for name, router in self.routers.items():
-                if router.stream is None or not router.stream.open:
-                    self.connects(name)
-                while router.stream is not None and (router.stream.down or router.stream.up):
-                    self.the_router_reads(name)
-                    self.the_autoscaler_reads(name)
-                self.the_autoscaler_writes(name)
-                self.the_router_reads(name)
-                self.the_autoscaler_reads(name)
-
-    @invariant()
-    def nobody_has_more_than_there_is(self) -> None:
-        if not hasattr(self, "limits"):
-            return
-        for dimension in DIMENSIONS:
-            limit = getattr(self.limits, dimension.name)
-            if limit is not None:
-                obeyed = [router.obeys(dimension.name, self.now) for router in self.routers.values()]
-                assert sum(obeyed) <= limit * (1 + 1e-9), obeyed
-                assert all(part == int(part) for part in obeyed) or not dimension.whole
+        limits = Limits(concurrency=concurrency, requests_per_second=rate, queue_bytes=queue_bytes)
+        self.set_up(processes, {KEY: limits})
 
 
 TestMesh = Mesh.TestCase
@@ -312,8 +167,8 @@ TestMesh.settings = settings(max_examples=150, stateful_step_count=40, deadline=
 def test_in_quiet_times_all_of_a_limit_is_lent() -> None:
     mesh = Mesh()
     mesh.begin(3, 20, 9.0, 1000)
-    mesh.all_goes_well_for_a_while("router-2")
-    parts = [mesh.routers[f"router-{number}"].obeys("concurrency", mesh.now) for number in range(3)]
+    mesh.all_goes_well_for_a_while("router-2", 0)
+    parts = [mesh.routers[f"router-{number}"].obeys(KEY, "concurrency", mesh.now) for number in range(3)]
     assert (sum(parts), max(parts)) == (20, parts[2])
     assert parts[2] == 14
 
@@ -334,13 +189,13 @@ def test_in_a_long_life_nobody_has_more_than_there_is(seed: int) -> None:
         (20, lambda: mesh.the_autoscaler_writes(some())),
         (20, lambda: mesh.the_router_reads(some())),
         (20, lambda: mesh.the_autoscaler_reads(some())),
-        (10, lambda: mesh.demand_is_reported(some(), random.choice([0.0, 100.0]), random.choice([0.0, 40.0]))),
+        (10, lambda: mesh.demand_is_reported(some(), 0, random.choice([0.0, 100.0]), random.choice([0.0, 40.0]))),
         (3, lambda: mesh.connects(some())),
         (1, lambda: mesh.connects_and_is_heard_late(some(), 12.0)),
         (1, lambda: mesh.the_autoscaler_gives_the_stream_up(some())),
         (0.3, lambda: mesh.the_router_is_replaced(some())),
         (0.2, mesh.the_autoscaler_is_replaced),
-        (1, lambda: mesh.all_goes_well_for_a_while(some())),
+        (1, lambda: mesh.all_goes_well_for_a_while(some(), 0)),
     )
     weights, moves = [weight for weight, _ in steps], [move for _, move in steps]
     for move in random.choices(moves, weights, k=2000):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,7 @@ from headrace_autoscaler.core.explaining import Explanation, Standing, explain
 from headrace_autoscaler.core.plans import Holding, Want
 from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.domain import Limits, ModelSpec, Resources, Tenant
-from headrace_common.quantities import parse_bytes, parse_millis
+from tests.autoscaler.typed import type_it
 
 ONE = Resources(1000, 1 << 30)
 PLAIN = ModelSpec("m", "a")
@@ -137,18 +136,3 @@ def test_what_is_typed_admits_what_waits(drawn: list[tuple[int, int | None, int 
     for obstacle in explanation.obstacles:
         type_it(by_name, obstacle.command)
     assert told(tuple(by_name.values()), used).obstacles == ()
-
-
-def type_it(tenants: dict[str, Tenant], command: str) -> None:
-    """As the mesh would: what is given of a group replaces that group."""
-    _, _, _, name, *flags = shlex.split(command)
-    groups: dict[str, dict[str, int]] = {"nominal": {}, "borrowing_limit": {}, "lending_limit": {}}
-    for flag, value in zip(flags[::2], flags[1::2], strict=True):
-        group = {"--borrow": "borrowing_limit", "--lend": "lending_limit"}.get(flag, "nominal")
-        key, text = (flag.removeprefix("--"), value) if group == "nominal" else value.split("=")
-        field = {"cpu": "cpu_millicores", "queue-length": "queue_length", "memory": "memory_bytes"}[key]
-        number = {"cpu": parse_millis, "memory": parse_bytes}.get(key, lambda text, _: int(text))(text, flag)
-        old = getattr(getattr(tenants[name], group), field)
-        groups[group][field] = max(number, old or 0)
-    given = {group: Limits(**limits) for group, limits in groups.items() if limits}
-    tenants[name] = replace(tenants[name], **given)  # type: ignore[arg-type]

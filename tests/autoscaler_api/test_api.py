@@ -22,7 +22,7 @@ from headrace_autoscaler.api.convert_specs import deploy_request, model_spec_pb
 from headrace_autoscaler.api.convert_time import duration, seconds, timestamp
 from headrace_autoscaler.api.log_files import LogFiles
 from headrace_autoscaler.core.budgets import Budget, BudgetState, Period, Standing
-from headrace_autoscaler.core.explaining import Explanation, Obstacle
+from headrace_autoscaler.core.explaining import Explanation, Obstacle, RefusedRequests
 from headrace_autoscaler.domain import (
     ColdStart,
     DecisionRecord,
@@ -264,6 +264,13 @@ async def test_explain_shows_what_the_fleet_says(api: Any, onnx_model: OnnxModel
     (each,) = shown.obstacles
     assert (each.kind, each.owner, each.command, each.dimension) == ("nominal", "acme", "headrace tenant set", "cpu")
     assert (each.limit, each.used, each.asked, each.missing) == ("1", "1", "1", "0.5")
+    assert list(shown.refused) == []
+    over = RefusedRequests("globex", "concurrency", 3, (obstacle,))
+    api.fleet.explanations["m"] = Explanation("m", "acme", 1, 1, "nothing binds").with_refused((over,))
+    shown = await api.models.ExplainModel(models_pb2.ExplainModelRequest(name="m"))
+    (each,) = shown.refused
+    assert (shown.sentence, each.tenant, each.reason, each.count) == ("too little", "globex", "concurrency", 3)
+    assert (each.obstacles[0].command, each.obstacles[0].missing) == ("headrace tenant set", "0.5")
     nowhere = models_pb2.ExplainModelRequest(name="nowhere")
     assert await refused(api.models.ExplainModel(nowhere)) == (Code.NOT_FOUND, "there is no model 'nowhere'")
 

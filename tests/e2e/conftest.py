@@ -230,11 +230,14 @@ class Load:
     `answer` says what is right for an input row; `errors` and `wrong` hold what was not.
     """
 
-    def __init__(self, mesh: Mesh, model: str, allowed: Callable[[float, float], bool], threads: int = 8) -> None:
+    def __init__(
+        self, mesh: Mesh, model: str, allowed: Callable[[float, float], bool], threads: int = 8, tenant: str = ""
+    ) -> None:
         self.errors: list[str] = []
         self.wrong: list[tuple[float, float]] = []
         self.answered = 0
         self._mesh, self._model, self._allowed = mesh, model, allowed
+        self._caller = (("x-headrace-tenant", tenant),) if tenant else ()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(threads)]
 
@@ -260,7 +263,7 @@ class Load:
         request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
         request.raw_input_contents.append(np.full(4, value, np.float32).tobytes())
         try:
-            response = stub.ModelInfer(request, timeout=60)
+            response = stub.ModelInfer(request, timeout=60, metadata=self._caller)
         except grpc.RpcError as error:
             self.errors.append(f"{error.code()}: {error.details()}")
             return

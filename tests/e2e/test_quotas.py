@@ -54,6 +54,36 @@ def test_a_lender_gets_its_own_back_without_a_failed_request_and_explain_says_wh
     assert nominal == {"cpu": "2", "memory": "4Gi", "concurrency": "500"}, "and changes nothing else"
 
 
+def test_two_routers_lend_what_a_tenant_leaves_idle_and_explain_what_they_refuse(
+    fresh_mesh: Any, models: Path, load: Any, eventually: Any
+) -> None:
+    """Twenty clients of ann, who has eight at once; bob has as many, and asks for none of them."""
+    mesh = fresh_mesh("--standby", "1", config={**PLENTY, "router": {"processes": 2}})
+    for tenant in ("ann", "bob"):
+        mesh.cli("tenant", "set", tenant, "--concurrency", "8", "--cohort", "team")
+    deploy = ("deploy", str(models / "slow.fake.json"), "--share-with", "*", "--wait", "--min-instances", "1")
+    mesh.cli(*deploy, "--name", "hers", "--tenant", "ann")
+    mesh.cli(*deploy, "--name", "his", "--tenant", "bob")
+
+    def told() -> Any:
+        return [each for each in explain(mesh, "hers")["refused"] if each["reason"] == "concurrency"]
+
+    def echoed(asked: float, got: float) -> bool:
+        return got == asked
+
+    with load(mesh, "hers", echoed, threads=20, tenant="ann") as clients:
+        found = eventually(lambda: (each := told()) and each[0]["obstacles"][0]["kind"] == "cohort" and each[0],
+                           "all that bob lends is borrowed, and some are refused")  # fmt: skip
+        [obstacle] = found["obstacles"]
+        assert (found["tenant"], obstacle["owner"], obstacle["limit"]) == ("ann", "team", "16")
+        assert "16 requests at once in all" in obstacle["sentence"]
+        with load(mesh, "his", echoed, threads=2, tenant="bob") as asking:
+            asking.more(30)
+        assert asking.errors == [], "his floors are his"
+    assert all("over its limit of concurrency" in each for each in clients.errors)
+    assert clients.wrong == []
+
+
 def test_every_limit_can_be_set_by_the_names_of_the_manual(mesh: Any, models: Path) -> None:
     mesh.cli(
         *shlex.split(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from headrace.v1 import mesh_pb2, models_pb2
 from headrace_autoscaler.api.convert_quantities import shape_pb
 from headrace_autoscaler.api.convert_specs import model_spec_pb
 from headrace_autoscaler.api.convert_time import duration, timestamp
-from headrace_autoscaler.core.explaining import Explanation
+from headrace_autoscaler.core.explaining import Explanation, Obstacle
 from headrace_autoscaler.domain import (
     ColdStart,
     DecisionRecord,
@@ -84,8 +85,18 @@ def explanation_pb(explanation: Explanation) -> models_pb2.ExplainModelResponse:
         current=explanation.current,
         desired=explanation.desired,
         sentence=explanation.sentence,
-        obstacles=[models_pb2.Obstacle(**asdict(each)) for each in explanation.obstacles],
+        obstacles=_obstacles_pb(explanation.obstacles),
+        refused=[
+            models_pb2.RefusedRequests(
+                tenant=each.tenant, reason=each.reason, count=each.count, obstacles=_obstacles_pb(each.obstacles)
+            )
+            for each in explanation.refused
+        ],
     )
+
+
+def _obstacles_pb(obstacles: Iterable[Obstacle]) -> list[models_pb2.Obstacle]:
+    return [models_pb2.Obstacle(**asdict(each)) for each in obstacles]
 
 
 def summary_pb(model: Model, view: ModelView) -> mesh_pb2.ModelSummary:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import TypeVar
 
 from headrace.control.v1 import control_pb2
@@ -11,7 +13,9 @@ from headrace_autoscaler.control.session import Session
 from headrace_autoscaler.core.leases import LeaseBook, is_limited
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
-from headrace_autoscaler.core.wants import Use, WantMeter
+from headrace_autoscaler.core.quota import TenantQuota, quota_of
+from headrace_autoscaler.core.refused import RefusalLog, Refused
+from headrace_autoscaler.core.wants import Use, WantMeter, needed
 from headrace_autoscaler.domain import Limits, Model, Tenant
 from headrace_autoscaler.fleet.announcements import NO_NOTICES, BudgetNotice, BudgetNotices, PlacementNotice
 from headrace_autoscaler.fleet.reports import DemandEntry, Report
@@ -22,7 +26,20 @@ LEASE_TTL_S = 10.0
 _ABSENT_ROUTER_S = 10.0
 """A router that has not come back after this is taken to hold nothing."""
 
+_UNLIMITED = Limits()
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Leased:
+    """What is leased of a tenant, or of a model's own limits. Quota: of a tenant, for what it lends and borrows."""
+
+    tenant: str
+    model: str = ""
+    weight: float = 1.0
+    limits: Limits = _UNLIMITED
+    quota: TenantQuota | None = None
 
 
 class Board:
@@ -43,11 +60,12 @@ class Board:
         self._known_placements: dict[str, PlacementNotice] = {}
         self._models: dict[str, control_pb2.ModelEntry] = {}
         self._placements: dict[str, control_pb2.Placement] = {}
-        self._limits: dict[str, tuple[str, str, float, Limits]] = {}
+        self._limits: dict[str, _Leased] = {}
         self._notices: Mapping[str, BudgetNotice] = {}
         # Routers may still obey what an autoscaler before us has lent them.
         self._book = LeaseBook(processes, LEASE_TTL_S, clock.monotonic() + LEASE_TTL_S)
         self._meters: dict[str, WantMeter] = {}
+        self._refusals = RefusalLog()
 
     # fleet.Announcements
 
@@ -73,6 +91,9 @@ class Board:
         if not self._complete and self._clock.monotonic() - self._incomplete_since < _ABSENT_ROUTER_S:
             return False
         return all(session.heard_since(mark) for session in self._sessions.values())
+
+    def refused(self, model: str) -> tuple[Refused, ...]:
+        return self._refusals.refused(model, self._book, self._clock.monotonic())
 
     # Sessions
 
@@ -104,9 +125,9 @@ class Board:
         serial, shares = self._book.issue(session.router, keys, session.heard_at, self._clock.monotonic())
         leases = {}
         for key, share in shares.items():
-            tenant, model, weight, _ = self._limits[key]
+            each = self._limits[key]
             leases[key] = messages.lease(
-                tenant, model, weight, share, LEASE_TTL_S, session.answers, self._notices.get(key)
+                each.tenant, each.model, each.weight, share, LEASE_TTL_S, session.answers, self._notices.get(key)
             )
         update = session.take(self._mark, self._models, self._placements, leases)
         session.issued(update.version, serial)
@@ -114,9 +135,13 @@ class Board:
 
     def applied(self, session: Session, version: int) -> None:
         """The router says that it obeys this version, so no lease from before."""
+        first = session.answers == 0
         serial = session.applied(version, self._clock.monotonic())
         if self._sessions.get(session.router) is session and serial:
-            self._book.applied(session.router, serial)
+            freed = self._book.applied(session.router, serial)
+            if first and freed:
+                # Until now it was taken to obey all that somebody before us may have lent it.
+                self.move_leases()
 
     def reported(self, report: Report) -> None:
         """Leases move with what routers report."""
@@ -124,6 +149,11 @@ class Board:
         if meter is not None:
             uses, now = map(_use, report.entries), self._clock.monotonic()
             self._book.want(report.router, meter.report(uses, now, complete=not report.urgent))
+            for entry in report.entries:
+                if entry.refusals:
+                    waiting = replace(_use(entry), in_hand=entry.level.queued)
+                    missing = ceil(needed(waiting)) - waiting.in_hand
+                    self._refusals.note(entry.tenant, entry.model, entry.refusals, missing, self._book, now)
 
     def move_leases(self) -> None:
         """Sends what has to move from router to router. Call it every now and then."""
@@ -132,7 +162,7 @@ class Board:
 
     def refresh_leases(self) -> None:
         """Renews what expires. Call it well within the time to live."""
-        expiring = [key for key, (_, _, _, limits) in self._limits.items() if is_limited(limits)]
+        expiring = [key for key, each in self._limits.items() if is_limited(each.limits)]
         for session in self._sessions.values():
             session.touch(leases=expiring)
 
@@ -173,23 +203,29 @@ class Board:
     def _set_limits(
         self, models: tuple[Model, ...], tenants: Iterable[Tenant], budgets: Mapping[str, BudgetNotice]
     ) -> set[str]:
-        limits = {DEFAULT_TENANT: (DEFAULT_TENANT, "", 1.0, Limits())}
-        limits.update({each.name: (each.name, "", each.weight, each.nominal) for each in tenants})
+        limits = {DEFAULT_TENANT: _Leased(DEFAULT_TENANT)}
+        limits.update({each.name: _leased(each) for each in tenants})
         for model in models:
             spec = model.spec
             if is_limited(spec.limits):
-                limits[f"{spec.tenant}/{spec.name}"] = (spec.tenant, spec.name, 1.0, spec.limits)
+                limits[f"{spec.tenant}/{spec.name}"] = _Leased(spec.tenant, spec.name, limits=spec.limits)
             if spec.tenant not in limits:
-                limits[spec.tenant] = (spec.tenant, "", 1.0, Limits())
+                limits[spec.tenant] = _Leased(spec.tenant)
         for key in budgets.keys() - limits.keys():
             tenant, _, name = key.partition("/")
-            limits[key] = (tenant, name, 1.0, Limits())
+            limits[key] = _Leased(tenant, name)
         changed = _differences(self._limits, limits)
         retold = _differences(self._notices, budgets) & limits.keys()
         self._limits, self._notices = limits, budgets
         if changed:
-            self._book.set_limits({key: each for key, (_, _, _, each) in limits.items()})
+            quotas = [each.quota for each in limits.values() if each.quota is not None]
+            self._book.set_limits({key: each.limits for key, each in limits.items()}, quotas)
         return changed | retold
+
+
+def _leased(tenant: Tenant) -> _Leased:
+    quota = quota_of(tenant) if tenant.cohort else None
+    return _Leased(tenant.name, "", tenant.weight, tenant.nominal, quota)
 
 
 def _use(entry: DemandEntry) -> Use:

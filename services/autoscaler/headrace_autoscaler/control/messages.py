@@ -184,6 +184,7 @@ def _entry(demand: control_pb2.Demand) -> DemandEntry:
         held=demand.held,
         over_rate=demand.refusals.get("requests_per_second", 0),
         network_bytes=demand.input_bytes + demand.output_bytes,
+        refusals=dict(demand.refusals),
     )
 
 

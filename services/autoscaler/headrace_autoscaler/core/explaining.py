@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from headrace_autoscaler.core.plans import Want
-from headrace_autoscaler.core.quota import Amount, Binding, Dimension, Limit, Refusal, bounds_of
-from headrace_autoscaler.core.quota.amounts import exact_bytes
+from headrace_autoscaler.core.quota import Refusal
+from headrace_autoscaler.core.raising import raise_binding, source
 from headrace_autoscaler.core.room import MACHINE, Room, why
-from headrace_autoscaler.domain import Limits, ModelSpec, Tenant
+from headrace_autoscaler.domain import ModelSpec, Tenant
+
+SETTLED = "settled"
+"""The kind of what was too small for requests lately and is not any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,17 @@ class Obstacle:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedRequests:
+    """Requests of a tenant that routers refused for one reason within the last minute, and what binds. See
+    models.proto."""
+
+    tenant: str
+    reason: str
+    count: int
+    obstacles: tuple[Obstacle, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     model: str
     tenant: str
@@ -35,6 +49,13 @@ class Explanation:
     desired: int
     sentence: str
     obstacles: tuple[Obstacle, ...] = ()
+    refused: tuple[RefusedRequests, ...] = ()
+
+    def with_refused(self, refused: tuple[RefusedRequests, ...]) -> Explanation:
+        """What keeps it from more instances comes first; where nothing does, what keeps requests out."""
+        found = [each for requests in refused for each in requests.obstacles if each.kind != SETTLED]
+        sentence = self.sentence if self.obstacles or not found else found[0].sentence
+        return replace(self, sentence=sentence, refused=refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +123,7 @@ def _maximum(spec: ModelSpec, standing: Standing) -> list[Obstacle]:
         f"model '{spec.name}' may have {_instances(most)} and demand asks for {standing.wanted}: deploy it with a "
         "higher --max-instances"
     )
-    command = f"headrace deploy {_source(spec)} ... --max-instances {standing.wanted}"
+    command = f"headrace deploy {source(spec)} ... --max-instances {standing.wanted}"
     counts = (str(most), str(standing.current), str(standing.wanted), str(standing.wanted - most))
     return [Obstacle("max instances", spec.name, sentence, command, "", *counts)]
 
@@ -127,55 +148,10 @@ def _of_binding(refusal: Refusal, place: int, spec: ModelSpec, tenants: Mapping[
         kind="machine" if machine else binding.kind.value,
         owner=MACHINE if machine else binding.owner,
         sentence=why(refusal, place),
-        command="" if machine else _command(refusal, binding, spec, tenants),
+        command="" if machine else raise_binding(refusal, binding, spec, tenants),
         dimension=asked.dimension.key,
         limit=binding.limit.typed,
         used=binding.used.typed,
         asked=asked.typed,
         missing=binding.missing.typed,
     )
-
-
-def _command(refusal: Refusal, binding: Binding, spec: ModelSpec, tenants: Mapping[str, Tenant]) -> str:
-    """It repeats what it would otherwise lift: a set replaces all nominal quantities, or all of what is borrowed or
-    lent."""
-    dimension, kind = binding.limit.dimension, binding.kind
-    if kind is Limit.BORROWED:
-        return ""
-    if kind is Limit.MODEL:
-        return f"headrace deploy {_source(spec)} ... {_limit_flag('--limit', binding.limit + binding.missing)}"
-    tenant = tenants[binding.owner if kind is Limit.LENDING else refusal.tenant]
-    if kind in (Limit.BORROWING, Limit.LENDING):
-        flag = "--borrow" if kind is Limit.BORROWING else "--lend"
-        old = tenant.borrowing_limit if kind is Limit.BORROWING else tenant.lending_limit
-        pairs = [_limit_flag(flag, amount) for amount in _raised(old, dimension, binding.missing)]
-        return f"headrace tenant set {tenant.name} {' '.join(pairs)}"
-    amounts = _raised(tenant.nominal, dimension, binding.missing)
-    money = [amount for amount in amounts if not amount.dimension.lendable]
-    pairs = [f"--{amount.dimension.key} {amount.typed}" for amount in amounts if amount.dimension.lendable]
-    pairs += _queue_flags(tenant.nominal)
-    # Budgets are a group of their own: they are repeated only where one is raised.
-    if not dimension.lendable:
-        pairs = [f"--budget {amount.typed}" for amount in money]
-    return f"headrace tenant set {tenant.name} {' '.join(pairs)}"
-
-
-def _raised(limits: Limits, dimension: Dimension, by: Amount) -> list[Amount]:
-    bounds = bounds_of(limits)
-    old = bounds[dimension]
-    raised = bounds if old is None else bounds.with_limit(old + by)
-    return [amount for each in Dimension if (amount := raised[each]) is not None]
-
-
-def _queue_flags(limits: Limits) -> Sequence[str]:
-    length = [] if limits.queue_length is None else [f"--queue-length {limits.queue_length}"]
-    size = [] if limits.queue_bytes is None else [f"--queue-bytes {exact_bytes(limits.queue_bytes)}"]
-    return length + size
-
-
-def _limit_flag(flag: str, amount: Amount) -> str:
-    return f"{flag} {amount.dimension.key}={amount.typed}"
-
-
-def _source(spec: ModelSpec) -> str:
-    return f"{spec.source or 'SOURCE'} --name {spec.name}"

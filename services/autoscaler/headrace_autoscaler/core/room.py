@@ -94,10 +94,11 @@ class Room:
 
     def lenders_claim(self, want: Want, refusal: Refusal) -> list[str]:
         """Tenants that have to give back for it, the first one first: it asks for its tenant's own, and they hold more
-        than theirs."""
+        than theirs. A tenant that has no nominal quantity of it has nothing of its own to ask for."""
+        short = refusal.first.limit.dimension
         if self.borrows(want) or not (refusal.reclaimable or refusal.tenant == MACHINE):
             return []
-        return list(self.quotas.borrowers(want.tenant, refusal.first.limit.dimension))
+        return list(self.quotas.borrowers(want.tenant, short)) if self.quotas.has_own(want.tenant, short) else []
 
     def is_lent(self, want: Want) -> bool:
         """All that is missing for it is what its tenant has lent."""

@@ -53,7 +53,7 @@ class WantMeter:
         for use in uses:
             for key in (use.tenant, f"{use.tenant}/{use.model}"):
                 old = fresh.get(key, Want())
-                fresh[key] = Want(old.rate + use.arrivals / period_s, old.in_hand + _needed(use))
+                fresh[key] = Want(old.rate + use.arrivals / period_s, old.in_hand + needed(use))
         keep = exp(-period_s / MEMORY_S)
         self._wants = {
             key: want
@@ -69,7 +69,7 @@ class WantMeter:
         return _blend(old, fresh.get(key, Want()), keep)
 
 
-def _needed(use: Use) -> float:
+def needed(use: Use) -> float:
     """What would be in hand, had nobody been refused: in proportion, but no more than the refused ones.
 
     Hits hold nothing. Nobody is refused for what is in hand who would have been one; of those over a rate as

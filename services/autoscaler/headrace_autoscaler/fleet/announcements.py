@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace_autoscaler.core.plans import Key
+from headrace_autoscaler.core.refused import Refused
 from headrace_autoscaler.domain import Model, Resources, Tenant
 
 
@@ -73,4 +74,8 @@ class Announcements(Protocol):
 
     def heard_since(self, mark: int) -> bool:
         """Every router has applied the state of that mark, and has reported its demand after that."""
+        ...
+
+    def refused(self, model: str) -> tuple[Refused, ...]:
+        """Requests to it that routers refused of late."""
         ...

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from headrace_autoscaler.core.budgets import TICK_US, Standings
 from headrace_autoscaler.core.decider import Decider
 from headrace_autoscaler.core.explaining import Explanation, explain
+from headrace_autoscaler.core.explaining_requests import Surroundings, explain_refused
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.rates import FREE, Rates
@@ -207,8 +208,14 @@ class RunnerFleet:
         )
 
     def explain(self, spec: ModelSpec) -> Explanation:
-        tenants = {tenant.name: tenant for tenant in self._parts.catalogue.tenants()}
-        return explain(spec, self._reconciler.standing(spec.name), self._reconciler.room(), tenants)
+        parts = self._parts
+        tenants = {tenant.name: tenant for tenant in parts.catalogue.tenants()}
+        found = explain(spec, self._reconciler.standing(spec.name), self._reconciler.room(), tenants)
+        refused = parts.announcements.refused(spec.name)
+        around = Surroundings(
+            tenants, self.treasury.standings, parts.context.mesh.router.max_queue_length, int(parts.clock.wall())
+        )
+        return found.with_refused(explain_refused(spec, refused, around))
 
     def overview(self) -> FleetView:
         waiting = (RunnerState.STARTING, RunnerState.STANDBY)

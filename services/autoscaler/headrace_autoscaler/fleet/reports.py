@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headrace_autoscaler.core.demand import Counts, Level
@@ -22,6 +23,7 @@ class DemandEntry:
         held: wait for a budget; not in `level`.
         following: wait for the answer of an equal request; not in `level`.
         over_rate: of `refused`, those that a rate refused.
+        refusals: of `refused`, how many by which reason.
         network_bytes: tensors of those that were answered, in and out.
     """
 
@@ -36,6 +38,7 @@ class DemandEntry:
     held: int = 0
     over_rate: int = 0
     network_bytes: int = 0
+    refusals: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def answered(self) -> int:

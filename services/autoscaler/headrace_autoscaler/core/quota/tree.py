@@ -23,6 +23,7 @@ from headrace_autoscaler.core.quota import checks
 from headrace_autoscaler.core.quota.amounts import Amounts, Bounds, Dimension, saturated
 from headrace_autoscaler.core.quota.cohort import COUNT, DIMENSIONS, UNBOUNDED, Cohort, Node, TenantQuota
 from headrace_autoscaler.core.quota.refusals import Binding, Limit, Reclaim, Refusal
+from headrace_common.quantities import MAX
 
 
 class QuotaTree:
@@ -114,6 +115,11 @@ class QuotaTree:
         node = self._nodes.get(tenant)
         return node.quota.cohort if node else ""
 
+    def has_own(self, tenant: str, dimension: Dimension) -> bool:
+        """It has a nominal quantity: it is limited there, and that much is its."""
+        node = self._nodes.get(tenant)
+        return node is not None and node.quota.nominal.units[dimension] is not None
+
     def borrowers(self, tenant: str, dimension: Dimension) -> tuple[str, ...]:
         """The other tenants of its cohort that hold more than their nominal quantity; the highest share first."""
         node = self._nodes.get(tenant)
@@ -142,7 +148,13 @@ class QuotaTree:
         node = self._nodes.get(tenant)
         if node is None:
             return UNBOUNDED
-        return Bounds(tuple(node.ceiling(place) for place in range(COUNT)))
+        return Bounds(tuple(self.ceiling_of(tenant, dimension) for dimension in DIMENSIONS))
+
+    def ceiling_of(self, tenant: str, dimension: Dimension) -> int | None:
+        """The same in one dimension, in its smallest unit."""
+        node = self._nodes.get(tenant)
+        ceiling = None if node is None else node.ceiling(dimension)
+        return None if ceiling is None else min(MAX, ceiling)
 
     def _cohort(self, quota: TenantQuota) -> Cohort:
         """A tenant alone has a cohort of its own, of which no other is."""

@@ -1,0 +1,261 @@
+"""Why requests were refused of late: which limit binds, whose it is, how many it cost, and what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace_autoscaler.core.budgets import BudgetState, Period, Standing, Standings, began, ends
+from headrace_autoscaler.core.explaining import SETTLED, Obstacle, RefusedRequests
+from headrace_autoscaler.core.quota import Amount, Binding, Dimension, Limit, Refusal
+from headrace_autoscaler.core.quota.amounts import exact_bytes, saturated
+from headrace_autoscaler.core.quota.sentences import with_unit
+from headrace_autoscaler.core.raising import (
+    raise_binding,
+    raise_budget,
+    raise_budget_of_model,
+    raise_queue,
+    raise_queue_of_model,
+)
+from headrace_autoscaler.core.rationing import standing_over
+from headrace_autoscaler.core.refused import Refused
+from headrace_autoscaler.domain import ModelSpec, Tenant
+
+_CENT_MICROS = 10_000
+_DIMENSIONS = {"concurrency": Dimension.CONCURRENCY, "requests_per_second": Dimension.REQUEST_RATE}
+_PERIODS = {Period.HOUR: Dimension.MONEY_PER_HOUR, Period.MONTH: Dimension.MONEY_PER_MONTH}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the limits of requests are.
+
+    Attributes:
+        tenants: by name.
+        standings: how budgets stand.
+        most_queued: requests of one revision that wait at one router.
+        now_s: seconds since the epoch.
+    """
+
+    tenants: Mapping[str, Tenant]
+    standings: Standings
+    most_queued: int
+    now_s: int
+
+
+def explain_refused(spec: ModelSpec, refused: tuple[Refused, ...], around: Surroundings) -> tuple[RefusedRequests, ...]:
+    """Of one model; those with most requests first."""
+    return tuple(
+        RefusedRequests(each.tenant, each.reason, each.count, _obstacles(spec, each, around)) for each in refused
+    )
+
+
+def _obstacles(spec: ModelSpec, refused: Refused, around: Surroundings) -> tuple[Obstacle, ...]:
+    if refused.reason == "budget":
+        return (_of_budget(spec, refused, around),)
+    if refused.reason == "queue_full":
+        return (_of_full_queue(refused, around),)
+    if refused.standing is None:
+        return (_settled(refused, "nothing limits it any more"),)
+    if refused.reason not in _DIMENSIONS:
+        return (_of_queue(spec, refused, around),) if refused.missing else (_settled(refused, _enough(refused)),)
+    if refused.refusal is None:
+        return (_settled(refused, _enough(refused)),)
+    places = range(len(refused.refusal.bindings))
+    return tuple(_of_binding(spec, refused, refused.refusal, place, around) for place in places)
+
+
+def _of_binding(spec: ModelSpec, refused: Refused, refusal: Refusal, place: int, around: Surroundings) -> Obstacle:
+    binding, asked = refusal.bindings[place], refusal.asked[place]
+    holds, help_ = _SAYINGS[binding.kind](refused, binding, asked)
+    return Obstacle(
+        kind=binding.kind.value,
+        owner=binding.owner,
+        sentence=_sentence(refused, holds, help_),
+        command=raise_binding(refusal, binding, spec, around.tenants),
+        dimension=asked.dimension.key,
+        limit=binding.limit.typed,
+        used=binding.used.typed,
+        asked=asked.typed,
+        missing=binding.missing.typed,
+    )
+
+
+def _sentence(refused: Refused, holds: str, help_: str) -> str:
+    return f"{holds}, so {_count(refused)} in the last minute: {help_}"
+
+
+def _count(refused: Refused) -> str:
+    noun, verb = ("request", "was") if refused.count == 1 else ("requests", "were")
+    return f"{refused.count} {noun} of tenant '{refused.tenant}' to model '{refused.model}' {verb} refused"
+
+
+def _needed(limit: Amount, missing: Amount) -> str:
+    return f"{limit + missing} were needed"
+
+
+def _of_tenant(_: Refused, binding: Binding, __: Amount) -> tuple[str, str]:
+    limit, missing = binding.limit, binding.missing
+    return (
+        f"tenant '{binding.owner}' may have {with_unit(limit)} and {_needed(limit, missing)}",
+        f"raise its {limit.dimension.key} by {missing.typed}",
+    )
+
+
+def _of_model(_: Refused, binding: Binding, __: Amount) -> tuple[str, str]:
+    limit, missing = binding.limit, binding.missing
+    return (
+        f"model '{binding.owner}' may have {with_unit(limit)} by its own limit and {_needed(limit, missing)}",
+        f"raise that by {missing.typed} (deploy it with a higher --limit {limit.dimension.key}=)",
+    )
+
+
+def _of_borrower(_: Refused, binding: Binding, __: Amount) -> tuple[str, str]:
+    limit, missing, key = binding.limit, binding.missing, binding.limit.dimension.key
+    return (
+        f"tenant '{binding.owner}' may have {with_unit(limit)} with what it may borrow and {_needed(limit, missing)}",
+        f"raise its borrowing limit (--borrow {key}=) by {missing.typed}, or its {key}",
+    )
+
+
+def _of_borrowers(refused: Refused, binding: Binding, _: Amount) -> tuple[str, str]:
+    who = ", ".join(f"tenant '{name}' ({amount})" for name, amount in binding.borrowers)
+    return (
+        f"{with_unit(binding.missing)} of what tenant '{refused.tenant}' has of its own were lent in cohort "
+        f"'{binding.owner}' to {who}",
+        "they come back within one lease, 10 s; a lower lending limit of tenant "
+        f"'{refused.tenant}' (--lend {binding.limit.dimension.key}=) keeps them",
+    )
+
+
+def _of_lender(refused: Refused, binding: Binding, asked: Amount) -> tuple[str, str]:
+    key = binding.limit.dimension.key
+    return (
+        f"tenant '{binding.owner}' lends {with_unit(binding.limit)} and keeps {binding.used} idle by its lending "
+        f"limit, and tenant '{refused.tenant}' needed {asked} more than it has",
+        f"raise the lending limit of tenant '{binding.owner}' (--lend {key}=) by {binding.missing.typed}",
+    )
+
+
+def _of_cohort(refused: Refused, binding: Binding, asked: Amount) -> tuple[str, str]:
+    key = binding.limit.dimension.key
+    return (
+        f"cohort '{binding.owner}' has {with_unit(binding.limit)} in all, of which {binding.used} are used or kept as "
+        f"floors, and tenant '{refused.tenant}' needed {asked} more than it has",
+        f"raise the {key} of tenant '{refused.tenant}' by {binding.missing.typed}, or wait until others use less",
+    )
+
+
+_SAYINGS = {
+    Limit.MODEL: _of_model,
+    Limit.NOMINAL: _of_tenant,
+    Limit.BORROWING: _of_borrower,
+    Limit.BORROWED: _of_borrowers,
+    Limit.LENDING: _of_lender,
+    Limit.COHORT: _of_cohort,
+}
+
+
+def _settled(refused: Refused, why: str) -> Obstacle:
+    reason = refused.reason.replace("_", " ")
+    sentence = f"{_count(refused)} in the last minute over {reason}, and {why}: nothing is left to do"
+    return Obstacle(SETTLED, refused.tenant, sentence)
+
+
+def _enough(refused: Refused) -> str:
+    if refused.missing:
+        return "the cohort has that much to lend, which comes within seconds"
+    return f"{_owner(refused)} has enough by now"
+
+
+def _owner(refused: Refused) -> str:
+    return f"tenant '{refused.tenant}'" if refused.key == refused.tenant else f"model '{refused.model}'"
+
+
+def _of_queue(spec: ModelSpec, refused: Refused, around: Surroundings) -> Obstacle:
+    if refused.standing is None:
+        raise ValueError(f"{refused.reason} of {refused.key!r} has no limit")
+    of_tenant = refused.key == refused.tenant
+    limit, raised = refused.standing.total, refused.standing.total + refused.missing
+    is_bytes = refused.reason == "queue_bytes"
+    as_typed = exact_bytes if is_bytes else str
+    what = "bytes of requests that wait" if is_bytes else "requests that wait"
+    needed = "that was too little" if is_bytes else f"{raised} were needed"
+    key = refused.reason.replace("_", "-")
+    change = {refused.reason: raised}
+    if of_tenant:
+        command = raise_queue(around.tenants[refused.tenant], **change)
+    else:
+        command = raise_queue_of_model(spec, **change)
+    return Obstacle(
+        kind=Limit.NOMINAL.value if of_tenant else Limit.MODEL.value,
+        owner=refused.tenant if of_tenant else refused.model,
+        sentence=_sentence(
+            refused,
+            f"{_owner(refused)} may have {as_typed(limit)} {what} and {needed}",
+            f"raise its {key} by {as_typed(refused.missing)}",
+        ),
+        command=command,
+        dimension=key,
+        limit=as_typed(limit),
+        asked=as_typed(refused.missing),
+        missing=as_typed(refused.missing),
+    )
+
+
+def _of_full_queue(refused: Refused, around: Surroundings) -> Obstacle:
+    return Obstacle(
+        kind="queue",
+        owner=refused.model,
+        sentence=_sentence(
+            refused,
+            f"model '{refused.model}' may have {around.most_queued} requests that wait at a router, whoever sends them",
+            "more instances answer them sooner; router.max_queue_length and a max_queue_size of its config.pbtxt let "
+            "more of them wait",
+        ),
+        dimension="queue-length",
+        limit=str(around.most_queued),
+    )
+
+
+def _of_budget(spec: ModelSpec, refused: Refused, around: Surroundings) -> Obstacle:
+    """Who calls is looked at first, then who pays for the instances."""
+    for tenant in (refused.tenant, spec.tenant):
+        standing = standing_over(around.standings, tenant, spec.name)
+        if standing is not None and standing.state is BudgetState.SPENT:
+            return _of_standing(spec, refused, standing, around)
+    return _settled(refused, "that budget is whole again")
+
+
+def _of_standing(spec: ModelSpec, refused: Refused, standing: Standing, around: Surroundings) -> Obstacle:
+    budget = standing.budget
+    dimension = _PERIODS[budget.period]
+    missing = saturated(dimension, _short_micros(standing, around.now_s))
+    limit = saturated(dimension, budget.micros)
+    if budget.model:
+        owner, command = f"model '{budget.model}'", raise_budget_of_model(spec, missing)
+    else:
+        owner, command = f"tenant '{budget.tenant}'", raise_budget(around.tenants[budget.tenant], missing)
+    return Obstacle(
+        kind="budget",
+        owner=budget.model or budget.tenant,
+        sentence=_sentence(
+            refused,
+            f"{owner} has spent its budget of {standing.amount}",
+            f"raise it by {missing}, which is what is missing at its pace so far, or wait for the next {budget.period}",
+        ),
+        command=command,
+        dimension=dimension.key,
+        limit=limit.typed,
+        used=saturated(dimension, standing.spent_micros).typed,
+        asked=missing.typed,
+        missing=missing.typed,
+    )
+
+
+def _short_micros(standing: Standing, now_s: int) -> int:
+    """For the rest of the period, if as much is spent per second as until now; whole hundredths, at least one."""
+    since = began(standing.budget.period, now_s)
+    length_s, elapsed_s = ends(standing.budget.period, since) - since, max(1, now_s - since)
+    needed = standing.spent_micros * length_s // elapsed_s
+    return max(1, -(-(needed - standing.budget.micros) // _CENT_MICROS)) * _CENT_MICROS

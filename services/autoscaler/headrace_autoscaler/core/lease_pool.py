@@ -1,0 +1,162 @@
+"""One limit of one tenant or model among routers. Integers of its smallest unit.
+
+A router obeys what it was sent until that runs out, and its floor after that. So much of a limit is held as routers
+could be obeying in all, heard or not; a part is granted only out of what is not held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+
+HEADROOM = 1.25
+"""A router is lent this much more than it was seen to need, where there is enough."""
+
+
+def with_headroom(need: int) -> int:
+    return ceil(need * HEADROOM)
+
+
+@dataclass(slots=True)
+class _Grant:
+    """What a router may be obeying. It obeys the amount until the lease runs out, and the floor after that."""
+
+    serial: int
+    amount: int
+    floor: int
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a limit is.
+
+    Attributes:
+        limit: the nominal quantity, or a model's own.
+        shared: others may borrow of it.
+        kept: of the limit, what is never lent.
+    """
+
+    limit: int
+    shared: bool = False
+    kept: int = 0
+
+    def floor(self, routers: int) -> int:
+        """Of each router. Where there is only one router, all that is not lent to others."""
+        if routers == 1:
+            return max(self.kept, self.least(routers)) if self.shared else self.limit
+        return self.least(routers)
+
+    def least(self, routers: int) -> int:
+        """What a floor is, whatever may be lent: half an equal part, and at least one of what there is."""
+        return max(1, self.limit // (2 * routers)) if self.limit >= routers else 0
+
+    def reserved(self, routers: int) -> int:
+        """Floors and what is not lent: no other tenant ever has it."""
+        return max(self.kept, self.floor(routers) * routers)
+
+
+class Pool:
+    """The limit among the configured routers. Others get nothing of it.
+
+    Args:
+        most: of the limit and what is borrowed, what somebody before us may have lent to routers.
+        held_until: until then they may be obeying that.
+
+    Attributes:
+        total: what all routers are to have together; without a cohort the limit.
+        floor: see `Terms.floor`.
+    """
+
+    def __init__(self, terms: Terms, routers: Iterable[str], *, most: int, held_until: float) -> None:
+        self._routers = tuple(routers)
+        self._last_first = self._routers[::-1]
+        self._targets: dict[str, int] = {}
+        self._targets_of = (-1, -1)
+        self._targets_by: Mapping[str, int] = {}
+        self.set_terms(terms)
+        before = max(0, most - self.floor * (len(self._routers) - 1))
+        self._grants = {router: [_Grant(0, before, self.floor, held_until)] for router in self._routers}
+
+    def set_terms(self, terms: Terms) -> None:
+        self.terms = terms
+        self.total = terms.limit
+        self.floor = terms.floor(len(self._routers))
+
+    def bound(self, router: str, now: float) -> int:
+        """The most that a router could be obeying, or may begin to obey."""
+        return max(grant.amount if now < grant.expires else grant.floor for grant in self._grants[router])
+
+    def held(self, now: float) -> int:
+        """The most that all routers could be obeying, with their floors."""
+        return sum(max(self.bound(router, now), self.floor) for router in self._routers)
+
+    def wanted(self, needs: Mapping[str, int]) -> int:
+        """What all routers hold where each has what it needs: floors are nobody else's."""
+        return sum(max(self.floor, needs.get(router, 0)) for router in self._routers)
+
+    def kept(self, needs: Mapping[str, int]) -> int:
+        """What all routers hold of the limit because of what they need, or as the least floors."""
+        least = self.terms.least(len(self._routers))
+        return sum(max(least, with_headroom(needs.get(router, 0))) for router in self._routers)
+
+    def grant(self, router: str, part: int, serial: int, expires: float, now: float) -> None:
+        """Books the part as sent to the router."""
+        grants = self._grants.get(router)
+        if grants is not None:
+            gone = [grant for grant in grants if now >= grant.expires]
+            if gone:
+                kept = _Grant(gone[-1].serial, 0, max(grant.floor for grant in gone), gone[-1].expires)
+                grants = [kept, *(grant for grant in grants if now < grant.expires)]
+            self._grants[router] = [*grants, _Grant(serial, part, min(self.floor, part), expires)]
+
+    def part(self, router: str, needs: Mapping[str, int], most: int, now: float) -> int:
+        """What the router would be granted: its target, as far as no other could be obeying it.
+
+        Args:
+            needs: by router; what follows from it is remembered until another object comes.
+            most: what all routers together may hold.
+        """
+        if router not in self._grants:
+            return 0
+        floor = self.floor
+        others = sum(max(self.bound(other, now), floor) for other in self._routers if other != router)
+        return max(min(self._target(router, needs), most - others), min(floor, self.bound(router, now)))
+
+    def granted(self, router: str) -> int:
+        """What the router was sent last."""
+        return self._grants[router][-1].amount if router in self._grants else 0
+
+    def applied(self, router: str, serial: int) -> bool:
+        """The router obeys the grant of this serial, so no earlier one. Whether others may have more by that."""
+        grants = self._grants.get(router)
+        if grants is None:
+            return False
+        obeyed = max((grant.serial for grant in grants if grant.serial <= serial), default=0)
+        kept = self._grants[router] = [grant for grant in grants if grant.serial >= obeyed]
+        return max(grant.amount for grant in grants) > max(grant.amount for grant in kept)
+
+    def _target(self, router: str, needs: Mapping[str, int]) -> int:
+        if len(self._routers) == 1:
+            return self.total
+        of = (self.total, self.floor)
+        if self._targets_of != of or self._targets_by is not needs:
+            self._targets, self._targets_of, self._targets_by = self._divide(needs), of, needs
+        return self._targets[router]
+
+    def _divide(self, needs: Mapping[str, int]) -> dict[str, int]:
+        """Floors, then max-min fair what is needed above them, then headroom likewise, then equal parts of what nobody
+        needs. Of equal ones the first names get more."""
+        count = len(self._routers)
+        spare = max(0, self.total - self.floor * count)
+        parts = dict.fromkeys(self._routers, self.floor)
+        for wanted in (needs, {name: with_headroom(need) for name, need in needs.items()}):
+            wants = {name: max(0, wanted.get(name, 0) - parts[name]) for name in self._routers}
+            # Who wants least first, and of equal ones the last: what does not divide is left to those that come later.
+            for position, name in enumerate(sorted(self._last_first, key=wants.__getitem__)):
+                given = min(wants[name], spare // (count - position))
+                parts[name] += given
+                spare -= given
+        whole, over = divmod(spare, count)
+        return {name: part + whole + (place < over) for place, (name, part) in enumerate(parts.items())}

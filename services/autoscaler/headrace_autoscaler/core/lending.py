@@ -1,0 +1,145 @@
+"""What tenants of a cohort lend each other of what is leased to routers: by the quota tree, in which that is used which
+routers could be obeying, floors are never lent, and demand decides who has what (see `quota.allotments`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from headrace_autoscaler.core.lease_pool import Pool, Terms, with_headroom
+from headrace_autoscaler.core.quota import Amount, Amounts, Dimension, QuotaTree, TenantQuota
+from headrace_autoscaler.core.quota.allotments import Member, allot
+from headrace_common.quantities import MAX
+
+LEASED = (Dimension.CONCURRENCY, Dimension.REQUEST_RATE)
+"""What is borrowed of what is leased."""
+
+Needs = Callable[[str, Dimension], Mapping[str, int]]
+"""Of a tenant, by router."""
+
+
+class Lending:
+    """
+    Args:
+        quotas: of tenants, by name; who is in no cohort neither lends nor borrows.
+        routers: how many are configured.
+    """
+
+    def __init__(self, quotas: Iterable[TenantQuota], routers: int) -> None:
+        self._routers = routers
+        self._quotas = {each.name: each for each in quotas if each.cohort}
+        self._cohorts: dict[str, list[TenantQuota]] = {}
+        for quota in self._quotas.values():
+            self._cohorts.setdefault(quota.cohort, []).append(quota)
+        self._members = {
+            (cohort, dimension): [each for each in quotas if each.nominal.units[dimension] is not None]
+            for cohort, quotas in self._cohorts.items()
+            for dimension in LEASED
+        }
+        self._tree = QuotaTree(self._quotas.values())
+        self._pools: dict[tuple[str, Dimension], Pool] = {}
+        self._booked: dict[tuple[str, Dimension], int] = {}
+        self._booked_at: float | None = None
+        self._due = set(self._cohorts)
+
+    def terms(self, key: str, dimension: Dimension | None, limit: int) -> Terms:
+        """Of one limit of a key. None: what is never borrowed."""
+        quota = self._quotas.get(key)
+        if quota is None or dimension is None:
+            return Terms(limit)
+        shared = len(self._members[quota.cohort, dimension]) > 1
+        return Terms(limit, shared, _kept(quota, dimension))
+
+    def before(self, key: str, dimension: Dimension | None, limit: int) -> int:
+        """The most that somebody before us may have lent routers of it. Ask before pools join."""
+        if dimension is None or key not in self._quotas:
+            return limit
+        return self._tree.ceiling_of(key, dimension) or 0
+
+    def join(self, key: str, dimension: Dimension | None, pool: Pool) -> None:
+        if key in self._quotas and dimension is not None:
+            self._pools[key, dimension] = pool
+
+    def companions(self, key: str) -> Iterator[str]:
+        """Tenants that may get what this one gives back."""
+        quota = self._quotas.get(key)
+        return (each.name for each in self._cohorts[quota.cohort]) if quota else iter(())
+
+    def demand_changed(self, key: str) -> None:
+        if key in self._quotas:
+            self._due.add(self._quotas[key].cohort)
+
+    def allot(self, needs: Needs) -> set[str]:
+        """Sets what pools are to have in all, where demand has changed. Who is to have more or less than before."""
+        changed = set()
+        for cohort in self._due:
+            for dimension in LEASED:
+                members = [self._member(each, dimension, needs) for each in self._members[cohort, dimension]]
+                for name, total in allot(members).items():
+                    pool = self._pools[name, dimension]
+                    if pool.total != total:
+                        pool.total = total
+                        changed.add(name)
+        self._due.clear()
+        return changed
+
+    def book(self, now: float) -> None:
+        """Counts what routers could be obeying at this moment."""
+        if self._booked_at != now:
+            for name, dimension in self._pools:
+                self._use(name, dimension, now)
+            self._booked_at = now
+
+    def granted(self, key: str, now: float) -> None:
+        """What this tenant's routers could be obeying has changed."""
+        for dimension in LEASED:
+            if (key, dimension) in self._pools:
+                self._use(key, dimension, now)
+
+    def given_back(self) -> None:
+        """Routers obey less than what is booked."""
+        self._booked_at = None
+
+    def most(self, key: str, dimension: Dimension | None, limit: int) -> int:
+        """What all routers together may hold of it now, as booked."""
+        if dimension is None or (key, dimension) not in self._pools:
+            return limit
+        return self._tree.ceiling_of(key, dimension) or 0
+
+    def load(self, tree: QuotaTree, tenant: str, dimension: Dimension, needs: Needs) -> None:
+        """Fills a tree with the tenant's cohort, as it stands where demand is met as far as quotas go: of the tenant
+        what it is to have, of the others what they need of that, or their least floors."""
+        for quota in self._cohorts[self._quotas[tenant].cohort]:
+            tree.set_tenant(quota)
+            pool = self._pools.get((quota.name, dimension))
+            if pool is not None:
+                needed = pool.total if quota.name == tenant else pool.kept(needs(quota.name, dimension))
+                tree.take(quota.name, "", Amounts.of(Amount(dimension, min(pool.total, needed))))
+
+    def lends(self, key: str) -> bool:
+        return key in self._quotas
+
+    def _member(self, quota: TenantQuota, dimension: Dimension, needs: Needs) -> Member:
+        pool = self._pools[quota.name, dimension]
+        limit, borrowing = pool.terms.limit, quota.borrowing_limit.units[dimension]
+        return Member(
+            quota.name,
+            limit,
+            pool.terms.reserved(self._routers),
+            None if borrowing is None else limit + borrowing,
+            pool.wanted({router: with_headroom(need) for router, need in needs(quota.name, dimension).items()}),
+            quota.weight,
+        )
+
+    def _use(self, name: str, dimension: Dimension, now: float) -> None:
+        held = min(MAX, self._pools[name, dimension].held(now))
+        change = held - self._booked.get((name, dimension), 0)
+        self._booked[name, dimension] = held
+        if change > 0:
+            self._tree.take(name, "", Amounts.of(Amount(dimension, change)))
+        elif change < 0:
+            self._tree.give_back(name, "", Amounts.of(Amount(dimension, -change)))
+
+
+def _kept(quota: TenantQuota, dimension: Dimension) -> int:
+    nominal, lent = quota.nominal.units[dimension] or 0, quota.lending_limit.units[dimension]
+    return 0 if lent is None else max(0, nominal - lent)

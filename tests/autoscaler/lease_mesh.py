@@ -1,0 +1,198 @@
+"""Routers and autoscalers that come and go, on streams that delay and lose; and that nobody has more than there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from headrace_autoscaler.core.leases import DIMENSIONS, LeaseBook, Share, Want
+from headrace_autoscaler.core.quota import TenantQuota
+from headrace_autoscaler.domain import Limits
+
+TTL_S = 10.0
+NAMES = ("router-0", "router-1", "router-2", "router-9")
+
+
+@dataclass
+class Stream:
+    """One Sync stream. What was written on it can be read late, even after the other end has given it up."""
+
+    down: list[tuple[int, int, dict[str, Share]]] = field(default_factory=list)
+    up: list[int] = field(default_factory=list)
+    version: int = 0
+    serials: dict[int, int] = field(default_factory=dict)
+    answers: int = 0
+    heard_at: float = 0.0
+    open: bool = True
+
+
+@dataclass
+class Router:
+    """What a router obeys. Without any lease it serves nobody: it does not know the models yet."""
+
+    stream: Stream | None = None
+    sent_at: dict[int, float] = field(default_factory=dict)
+    leases: dict[str, tuple[Share, float]] = field(default_factory=dict)
+
+    def obeys(self, key: str, name: str, now: float) -> float:
+        if key not in self.leases:
+            return 0
+        share, expires = self.leases[key]
+        limits = share.limits if now < expires else share.floor
+        return getattr(limits, name) or 0
+
+
+class LeaseMesh(RuleBasedStateMachine):
+    """`set_up` first."""
+
+    names = st.sampled_from(NAMES)
+    places = st.integers(0, 3)
+    routers: dict[str, Router]
+
+    def set_up(self, processes: int, limits: dict[str, Limits], quotas: Iterable[TenantQuota] = ()) -> None:
+        self.processes, self.limits, self.quotas = processes, limits, tuple(quotas)
+        self.now = 0.0
+        self.routers = {name: Router() for name in NAMES}
+        self.wants: dict[str, dict[str, Want]] = {}
+        self.book = self.new_book()
+
+    def new_book(self) -> LeaseBook:
+        book = LeaseBook(self.processes, TTL_S, self.now + TTL_S)
+        book.set_limits(self.limits, self.quotas)
+        return book
+
+    def key(self, place: int) -> str:
+        return list(self.limits)[place % len(self.limits)]
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 3.0, 9.0, 11.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(name=names)
+    def connects(self, name: str) -> None:
+        router = self.routers[name]
+        if router.stream is not None:
+            router.stream.open = False
+        router.stream = Stream(heard_at=self.now)
+        router.sent_at = {0: self.now}
+
+    @rule(name=names, late_s=st.sampled_from([0.0, 2.0, 12.0]))
+    def connects_and_is_heard_late(self, name: str, late_s: float) -> None:
+        self.connects(name)
+        self.now += late_s
+        stream = self.routers[name].stream
+        assert stream is not None
+        stream.heard_at = self.now
+
+    @rule(name=names)
+    def the_autoscaler_writes(self, name: str) -> None:
+        stream = self.routers[name].stream
+        if stream is None or not stream.open:
+            return
+        serial, shares = self.book.issue(name, self.limits, stream.heard_at, self.now)
+        stream.version += 1
+        stream.serials[stream.version] = serial
+        stream.down.append((stream.version, stream.answers, shares))
+
+    @rule(name=names)
+    def the_router_reads(self, name: str) -> None:
+        router = self.routers[name]
+        stream = router.stream
+        if stream is None or not stream.down:
+            return
+        version, answers, shares = stream.down.pop(0)
+        router.leases = {key: (share, router.sent_at[answers] + TTL_S) for key, share in shares.items()}
+        router.sent_at[version] = self.now
+        stream.up.append(version)
+
+    @rule(name=names)
+    def the_autoscaler_reads(self, name: str) -> None:
+        stream = self.routers[name].stream
+        if stream is None or not stream.open or not stream.up:
+            return
+        stream.answers, stream.heard_at = stream.up.pop(0), self.now
+        self.book.applied(name, stream.serials[stream.answers])
+
+    @rule(name=names, busy=names, place=places)
+    def the_autoscaler_writes_to_one_that_is_read_at_once(self, name: str, busy: str, place: int) -> None:
+        self.demand_is_reported(busy, place, 100.0, 40.0)
+        stream = self.routers[name].stream
+        if stream is None or not stream.open:
+            self.connects(name)
+        self.the_autoscaler_writes(name)
+        self.the_router_reads(name)
+
+    @rule(name=names)
+    def the_autoscaler_gives_the_stream_up(self, name: str) -> None:
+        stream = self.routers[name].stream
+        if stream is not None:
+            stream.open = False
+            self.wants[name] = {}
+            self.book.want(name, {})
+
+    @rule(name=names)
+    def the_router_is_replaced(self, name: str) -> None:
+        self.the_autoscaler_gives_the_stream_up(name)
+        self.routers[name] = Router()
+
+    @rule()
+    def the_autoscaler_is_replaced(self) -> None:
+        for router in self.routers.values():
+            if router.stream is not None:
+                router.stream.open = False
+        self.wants = {}
+        self.book = self.new_book()
+
+    @rule(name=names, place=places, rate=st.floats(0.0, 100.0), in_hand=st.floats(0.0, 40.0))
+    def demand_is_reported(self, name: str, place: int, rate: float, in_hand: float) -> None:
+        self.wants.setdefault(name, {})[self.key(place)] = Want(rate, in_hand)
+        self.book.want(name, self.wants[name])
+
+    @precondition(lambda self: self.processes > 1 or len(self.limits) > 1)
+    @rule(busy=names, place=places)
+    def all_goes_well_for_a_while(self, busy: str, place: int) -> None:
+        """Else messages are hardly ever in step, and nothing is lent."""
+        for name in self.routers:
+            self.demand_is_reported(name, place, *((100.0, 40.0) if name == busy else (0.0, 0.0)))
+        for _ in range(3):
+            for name in self.routers:
+                self.catches_up(name)
+
+    def catches_up(self, name: str) -> None:
+        """All that is on its way arrives, and one more update."""
+        router = self.routers[name]
+        if router.stream is None or not router.stream.open:
+            self.connects(name)
+        while router.stream is not None and (router.stream.down or router.stream.up):
+            self.the_router_reads(name)
+            self.the_autoscaler_reads(name)
+        self.the_autoscaler_writes(name)
+        self.the_router_reads(name)
+        self.the_autoscaler_reads(name)
+
+    def obeyed(self, keys: Iterable[str], name: str) -> float:
+        """By all routers, of these keys together."""
+        return sum(router.obeys(key, name, self.now) for router in self.routers.values() for key in keys)
+
+    def most(self, keys: Iterable[str], name: str) -> float | None:
+        """What there is of these keys together; None: no limit."""
+        limits = [getattr(self.limits[key], name) for key in keys]
+        return None if None in limits else sum(limits)
+
+    def groups(self) -> list[list[str]]:
+        """Keys that share what they have."""
+        return [[key] for key in self.limits]
+
+    @invariant()
+    def nobody_has_more_than_there_is(self) -> None:
+        for keys in self.groups() if hasattr(self, "limits") else ():
+            for each in DIMENSIONS:
+                most = self.most(keys, each.name)
+                if most is None:
+                    continue
+                assert self.obeyed(keys, each.name) <= most * (1 + 1e-9), (keys, each.name)
+                parts = [router.obeys(key, each.name, self.now) for router in self.routers.values() for key in keys]
+                assert [each.amount(each.units(part)) for part in parts] == parts, "whole units"

@@ -1,0 +1,319 @@
+"""What tenants of a cohort have of concurrency and rates on the live path; and that it is never more than there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, precondition, rule
+
+from headrace_autoscaler.core.lease_pool import HEADROOM
+from headrace_autoscaler.core.leases import DIMENSIONS, LeaseBook, Want
+from headrace_autoscaler.core.quota import quota_of
+from headrace_autoscaler.core.quota.allotments import Member, allot
+from headrace_autoscaler.domain import Limits, Tenant
+from tests.autoscaler.lease_mesh import TTL_S, LeaseMesh, Router
+
+LENT = ("concurrency", "requests_per_second")
+
+
+def tenant(name: str, concurrency: int | None = None, rate: float | None = None, **rest: object) -> Tenant:
+    return Tenant(name, Limits(concurrency=concurrency, requests_per_second=rate), cohort="c", **rest)  # type: ignore[arg-type]
+
+
+def book_of(tenants: list[Tenant], routers: int = 1, held_until: float = 0.0) -> LeaseBook:
+    book = LeaseBook(routers, TTL_S, held_until)
+    book.set_limits({each.name: each.nominal for each in tenants}, [quota_of(each) for each in tenants])
+    return book
+
+
+def settle(book: LeaseBook, now: float = 0.0) -> dict[str, Limits]:
+    """Everybody hears and obeys until nothing moves. What each tenant has in all."""
+    for _ in range(3):
+        shares = {}
+        for router in book.routers:
+            serial, shares[router] = book.issue(router, list(book._pools), now, now)
+            book.applied(router, serial)
+    assert not any(book.moves(book.routers, now).values()), "steady demand moves nothing"
+    return {
+        key: Limits(
+            **{
+                name: None if getattr(shares["router-0"][key].limits, name) is None
+                else sum(getattr(share[key].limits, name) for share in shares.values())
+                for name in LENT
+            }
+        )
+        for key in shares["router-0"]
+    }  # fmt: skip
+
+
+# --- who has what ---
+
+
+CASES = {
+    "what nobody wants stays with its owners": ([tenant("a", 10), tenant("b", 20)], {}, (10, 20)),
+    "what is idle is lent, but for the floor": ([tenant("a", 10), tenant("b", 20)], {"a": 90}, (20, 10)),
+    "up to the borrowing limit": (
+        [tenant("a", 10, borrowing_limit=Limits(concurrency=4)), tenant("b", 20)], {"a": 90}, (14, 16)),
+    "down to the lending limit": (
+        [tenant("a", 10), tenant("b", 20, lending_limit=Limits(concurrency=3))], {"a": 90}, (13, 17)),
+    "no more than is wanted": ([tenant("a", 10), tenant("b", 20)], {"a": 12}, (15, 15)),
+    "what its owner wants is not lent": ([tenant("a", 10), tenant("b", 20)], {"a": 90, "b": 12}, (15, 15)),
+    "everybody has its own before anybody borrows": ([tenant("a", 10), tenant("b", 20)], {"a": 90, "b": 90}, (10, 20)),
+    "by weight": (
+        [tenant("a", 0, weight=2.0), tenant("b", 0), tenant("z", 60)], {"a": 90, "b": 90}, (20, 10, 30)),
+    "who is in no cohort neither lends nor borrows": (
+        [replace(tenant("a", 10), cohort=""), tenant("b", 20)], {"a": 90}, (10, 20)),
+    "a tenant without a limit neither": ([tenant("a", None), tenant("b", 20), tenant("z", 10)],
+                                         {"a": 90, "z": 90}, (None, 10, 20)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tenants", "in_hand", "parts"), CASES.values(), ids=CASES.keys())
+def test_who_has_what(tenants: list[Tenant], in_hand: dict[str, float], parts: tuple[int | None, ...]) -> None:
+    book = book_of(tenants)
+    book.want("router-0", {key: Want(in_hand=wanted) for key, wanted in in_hand.items()})
+    assert tuple(each.concurrency for each in settle(book).values()) == parts
+
+
+def test_rates_are_lent_like_concurrency_and_queues_are_not() -> None:
+    own = Limits(concurrency=10, requests_per_second=10.0, queue_length=10, queue_bytes=1000)
+    tenants = [Tenant(name, own, cohort="c") for name in "ab"]
+    book = book_of(tenants)
+    book.want("router-0", {"a": Want(rate=100.0, in_hand=100.0)})
+    settle(book)
+    _, shares = book.issue("router-0", ["a", "b"], 0.0, 0.0)
+    assert shares["a"].limits == replace(own, concurrency=15, requests_per_second=15.0)
+    assert shares["b"].limits == replace(own, concurrency=5, requests_per_second=5.0)
+    assert (shares["a"].floor.concurrency, shares["b"].floor.concurrency) == (5, 5)
+
+
+def test_what_a_lender_asks_for_comes_back_as_soon_as_the_borrower_has_said_that_it_gave_way() -> None:
+    book = book_of([tenant("a", 10), tenant("b", 20)], routers=2)
+    book.want("router-0", {"a": Want(in_hand=90.0)})
+    assert [each.concurrency for each in settle(book).values()] == [20, 10]
+    book.want("router-1", {"b": Want(in_hand=90.0)})
+    assert set(book.moves(["router-0"], 1.0)["router-0"]) == {"a"}, "what is borrowed shrinks first"
+    serial, shares = book.issue("router-0", ["a"], 1.0, 1.0)
+    assert shares["a"].limits.concurrency == 8, "and 2 at the other router"
+    assert book.moves(["router-1"], 1.0)["router-1"] == [], "it may not have been heard"
+    book.applied("router-0", serial)
+    assert book.moves(["router-1"], 1.0)["router-1"] == ["b"]
+    assert settle(book, 1.0)["b"].concurrency == 20
+
+
+def test_a_new_autoscaler_takes_all_to_be_lent_until_routers_have_spoken() -> None:
+    book = book_of([tenant("a", 10), tenant("b", 20)], held_until=TTL_S)
+    serial, shares = book.issue("router-0", ["a", "b"], 0.0, 0.0)
+    assert [each.limits.concurrency for each in shares.values()] == [5, 10], "floors"
+    assert book.applied("router-0", serial)
+    assert book.moves(["router-0"], 0.0)["router-0"]
+    assert [each.concurrency for each in settle(book).values()] == [10, 20]
+
+
+# --- against an oracle ---
+
+
+def oracle(members: list[Member]) -> dict[str, int]:
+    """Unit by unit: its own; then a unit to whoever has the lowest share, of what others neither want nor keep."""
+    has = {each.name: min(each.nominal, max(each.kept, each.wanted)) for each in members}
+    borrowed = dict.fromkeys(has, 0)
+    spare = sum(each.nominal for each in members) - sum(has.values())
+    while spare:
+        asking = [
+            each
+            for each in members
+            if has[each.name] + borrowed[each.name] < min(each.wanted, each.wanted if each.most is None else each.most)
+        ]
+        if not asking:
+            break
+        first = min(asking, key=lambda each: (borrowed[each.name] / Fraction(each.weight), each.name))
+        borrowed[first.name] += 1
+        spare -= 1
+    return borrowed
+
+
+units = st.integers(0, 30)
+
+
+@st.composite
+def members(draw: st.DrawFn) -> list[Member]:
+    found = []
+    for name in "abcde"[: draw(st.integers(1, 5))]:
+        nominal = draw(units)
+        borrowing = draw(st.none() | units)
+        kept, wanted = draw(st.integers(0, nominal)), draw(units) * draw(st.sampled_from([1, 3]))
+        most = None if borrowing is None else nominal + borrowing
+        found.append(Member(name, nominal, kept, most, wanted, draw(st.sampled_from([0.5, 1.0, 2.0, 3.0]))))
+    return found
+
+
+@settings(max_examples=500, deadline=None)
+@given(members())
+def test_what_is_lent_is_what_unit_by_unit_would_be(cohort: list[Member]) -> None:
+    found, borrowed = allot(cohort), oracle(cohort)
+    total = sum(each.nominal for each in cohort)
+    assert sum(found.values()) == total
+    lent = {each.name: max(0, found[each.name] - each.nominal) for each in cohort}
+    assert sum(lent.values()) == sum(borrowed.values())
+    for each in cohort:
+        assert found[each.name] >= each.own, "nobody goes without its own"
+        assert each.most is None or found[each.name] <= max(each.nominal, each.most)
+    by_name = {each.name: each for each in cohort}
+    for one in lent:
+        for other in lent:
+            hungry = lent[other] < by_name[other].borrows
+            if lent[one] and hungry:
+                most, least = Fraction(lent[one] - 1), Fraction(lent[other] + 1)
+                assert most / Fraction(by_name[one].weight) <= least / Fraction(by_name[other].weight)
+    if all(each.weight == 1.0 for each in cohort):
+        assert sorted(lent.values()) == sorted(borrowed.values())
+
+
+# --- whatever is late, lost or dead ---
+
+
+tenants_of = st.lists(
+    st.tuples(units, st.none() | st.integers(0, 10), st.none() | st.integers(0, 10), st.sampled_from([1.0, 2.0])),
+    min_size=2,
+    max_size=4,
+)
+Drawn = list[tuple[int, int | None, int | None, float]]
+
+
+def tenants(drawn: Drawn) -> list[Tenant]:
+    def both(count: int | None) -> Limits:
+        return Limits() if count is None else Limits(concurrency=count, requests_per_second=count / 4)
+
+    return [
+        Tenant(name, both(nominal), both(borrow), both(lend), "c", weight)
+        for name, (nominal, borrow, lend, weight) in zip("abcd", drawn, strict=False)
+    ]
+
+
+class CohortMesh(LeaseMesh):
+    """Tenants of one cohort. Its operator changes their limits."""
+
+    @initialize(processes=st.integers(1, 3), drawn=tenants_of)
+    def begin(self, processes: int, drawn: Drawn) -> None:
+        found = tenants(drawn)
+        self.set_up(processes, {each.name: each.nominal for each in found}, [quota_of(each) for each in found])
+        self.was: list[tuple[float, dict[str, Limits]]] = []
+
+    def groups(self) -> list[list[str]]:
+        return [list(self.limits)]
+
+    @precondition(lambda self: hasattr(self, "limits"))
+    @rule(place=LeaseMesh.places, nominal=units, lend=st.none() | st.integers(0, 10))
+    def limits_are_changed(self, place: int, nominal: int, lend: int | None) -> None:
+        name = self.key(place)
+        self.was.append((self.now, dict(self.limits)))
+        [changed] = [quota_of(each) for each in tenants([(nominal, None, lend, 1.0)])]
+        changed = replace(changed, name=name)
+        self.limits = {**self.limits, name: Limits(concurrency=nominal, requests_per_second=nominal / 4)}
+        self.quotas = tuple(changed if each.name == name else each for each in self.quotas)
+        self.book.set_limits(self.limits, self.quotas)
+
+    def most(self, keys: object, name: str) -> float | None:
+        """What was lent under larger limits runs out, but for floors: an operator's cut frees nobody at once."""
+        if name not in LENT:
+            return None
+        recent = [limits for at, limits in self.was if self.now < at + TTL_S]
+        floors = sum(self.floor(router, name) for router in self.routers.values()) if self.was else 0.0
+        return max(floors, *(sum(getattr(each, name) for each in limits.values()) for limits in (self.limits, *recent)))
+
+    def floor(self, router: Router, name: str) -> float:
+        return sum(getattr(share.floor, name) or 0 for share, _ in router.leases.values())
+
+
+TestCohortMesh = CohortMesh.TestCase
+TestCohortMesh.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None:
+    random = Random(seed)
+    mesh = CohortMesh()
+    mesh.begin(random.choice([1, 2, 3]), [(random.choice([0, 5, 20]), None, None, 1.0) for _ in range(3)])
+    names = list(mesh.routers)
+
+    def some() -> str:
+        return random.choice(names)
+
+    def place() -> int:
+        return random.randrange(3)
+
+    steps = (
+        (6, lambda: mesh.time_passes(random.choice([0.1, 1.0, 3.0, 9.0, 11.0]))),
+        (20, lambda: mesh.the_autoscaler_writes(some())),
+        (20, lambda: mesh.the_router_reads(some())),
+        (20, lambda: mesh.the_autoscaler_reads(some())),
+        (10, lambda: mesh.demand_is_reported(some(), place(), random.choice([0, 9.0]), random.choice([0, 40.0]))),
+        (3, lambda: mesh.connects(some())),
+        (1, lambda: mesh.connects_and_is_heard_late(some(), 12.0)),
+        (1, lambda: mesh.the_autoscaler_gives_the_stream_up(some())),
+        (0.3, lambda: mesh.the_router_is_replaced(some())),
+        (0.2, mesh.the_autoscaler_is_replaced),
+        (2, lambda: mesh.all_goes_well_for_a_while(some(), place())),
+    )
+    weights, moves = [weight for weight, _ in steps], [move for _, move in steps]
+    for move in random.choices(moves, weights, k=1500):
+        move()
+        mesh.nobody_has_more_than_there_is()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 3), tenants_of, st.data())
+def test_a_lender_has_its_own_back_when_the_leases_of_those_who_borrowed_have_run_out(
+    processes: int, drawn: Drawn, data: st.DataObject
+) -> None:
+    """They hear nothing any more. The lender's demand is spread over all routers."""
+    mesh = CohortMesh()
+    mesh.begin(processes, drawn)
+    for place in range(1, len(drawn)):
+        mesh.all_goes_well_for_a_while(data.draw(st.sampled_from(list(mesh.routers)[:processes])), place)
+    mesh.time_passes(data.draw(st.floats(0.0, 5.0)))
+    lender = mesh.key(0)
+    for name in mesh.book.routers:
+        mesh.demand_is_reported(name, 0, 100.0, 100.0)
+    mesh.time_passes(TTL_S)
+    for _ in range(3):
+        for name in mesh.book.routers:
+            serial, shares = mesh.book.issue(name, [lender], mesh.now, mesh.now)
+            mesh.book.applied(name, serial)
+            mesh.routers[name].leases[lender] = (shares[lender], mesh.now + TTL_S)
+            mesh.nobody_has_more_than_there_is()
+    for each in DIMENSIONS[:2]:
+        assert mesh.obeyed([lender], each.name) >= getattr(mesh.limits[lender], each.name) - 1e-9
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 3), tenants_of, st.data())
+def test_steady_demand_comes_to_rest_and_nobody_starves(processes: int, drawn: Drawn, data: st.DataObject) -> None:
+    cohort = tenants(drawn)
+    book = book_of(cohort, processes)
+    wants = {
+        router: {each.name: Want(data.draw(st.floats(0, 10)), data.draw(st.floats(0, 40))) for each in cohort}
+        for router in book.routers
+    }
+    for router, each in wants.items():
+        book.want(router, each)
+    had = settle(book)
+    assert settle(book, 1.0) == had
+    for each in cohort:
+        for name, by in zip(LENT, ("in_hand", "rate"), strict=True):
+            own = getattr(each.nominal, name)
+            wanted = sum(getattr(of[each.name], by) for of in wants.values())
+            assert getattr(had[each.name], name) >= min(own, wanted) - 1e-6
+            spare = sum(getattr(other.nominal, name) for other in cohort) - sum(getattr(o, name) for o in had.values())
+            assert abs(spare) < 1e-6, "all that there is, is somebody's"
+
+
+def test_headroom_is_borrowed_too() -> None:
+    book = book_of([tenant("a", 8), tenant("b", 40)])
+    book.want("router-0", {"a": Want(in_hand=16.0)})
+    assert settle(book)["a"].concurrency == 16 * HEADROOM
