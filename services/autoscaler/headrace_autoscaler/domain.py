@@ -418,7 +418,8 @@ class Posting:
 
     Attributes:
         epoch, serial: who posts, and its how manyth; the same posting twice is booked once.
-        booked_until_us: with it, everything that ran is booked until then; microseconds since the epoch.
+        booked_until_us: with it, everything that ran is booked until then; microseconds since the epoch, by the clock
+            as it was: where that was set back, earlier than in the posting before.
     """
 
     epoch: int

@@ -191,7 +191,7 @@ class Lifecycle:
             pid=started.pid if started else 0,
             started_at=now,
             started_wall=(started.started_at if started else None) or self._clock.wall(),
-            booked_until_us=self._books.adopted_from_us(started.started_at) if started else self._books.now_us(),
+            booked_until_us=self._books.adopted_from_us(started.started_at) if started else self._books.mark_us(),
             state_since=now,
             unheard=started is not None,
         )

@@ -67,7 +67,7 @@ class Runner:
         cold_start: the start from zero that its load ends, if it does.
         started_here: by this autoscaler, so that its age is known.
         answered: a router has told of its first answer, where it was started from zero.
-        booked_until_us: how far its time is in the books.
+        booked_until_us: how far its time is in the books; monotonic (`Books.mark_us`).
         unheard: it was found, and has not said yet what it holds.
         admitted: it fits the limits; False for one that was verified until a plan has found that it does.
         epoch: the highest fencing epoch that it has obeyed.
