@@ -193,13 +193,14 @@ class History:
     def take_changed(self) -> dict[str, ModelPast | None]:
         """What is new since the last call, by model; None: the model is gone."""
         changed, self._changed = self._changed, set()
-        return {model: self._past(model) for model in changed}
+        return {model: self.past(model) for model in changed}
 
     def give_back(self, models: Iterable[str]) -> None:
         """They could not be written: they are still new."""
         self._changed.update(models)
 
-    def _past(self, model: str) -> ModelPast | None:
+    def past(self, model: str) -> ModelPast | None:
+        """All that is kept of a model; None: nothing."""
         held = self._models.get(model)
         if held is None:
             return None
