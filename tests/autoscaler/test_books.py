@@ -19,7 +19,7 @@ from headrace_autoscaler.fleet.books import Books, Opening
 from headrace_autoscaler.fleet.runners import Assignment, Runner, RunnerState
 from headrace_autoscaler.providers.machine import process_started_at
 from headrace_common.clock import FakeClock
-from tests.autoscaler.bookkeeping import OpenWorld, Vault, serving
+from tests.autoscaler.bookkeeping import OpenWorld, Vault, World, serving
 
 
 async def test_a_successor_books_on_from_where_the_books_end(open_world: OpenWorld) -> None:
@@ -40,6 +40,78 @@ async def test_a_successor_books_on_from_where_the_books_end(open_world: OpenWor
     await second.until(lambda: vault.seconds("m") == pytest.approx(35, abs=0.001))
     await second.fleet.close()
     assert vault.seconds("m") == pytest.approx(35, abs=0.001)
+
+
+async def kept(open_world: OpenWorld, vault: Vault) -> World:
+    """`m` is served, ten seconds of it are in the books, and its autoscaler has been killed five seconds later."""
+    world = await serving(open_world, Tenant("acme"))
+    await world.fleet.close()
+    first = await world.successor(usage=vault, opening=Opening(int(world.clock.wall() * 1e6)))
+    world.clock.advance(10)
+    await first.until(lambda: vault.seconds("m") == pytest.approx(10))
+    world.clock.advance(5)
+    await killed(first, vault)
+    return first
+
+
+async def killed(world: World, vault: Vault) -> None:
+    """Nothing of what it holds is written."""
+    vault.refusals = 1 << 30
+    await world.fleet.close()
+    vault.refusals = 0
+
+
+async def test_an_instance_that_ends_while_there_is_no_autoscaler_is_booked_to_its_end(open_world: OpenWorld) -> None:
+    vault = Vault()
+    world = await kept(open_world, vault)
+    [instance] = world.instances("m")
+    world.clock.advance(20)
+    await world.machine.runners[instance].die("killed by SIGKILL")
+    world.clock.advance(30)
+    second = await world.successor(usage=vault, opening=Opening(vault.booked_until_us))
+    await second.until(lambda: vault.seconds("m") == pytest.approx(35, abs=0.001))
+    await second.until(lambda: not world.machine.departed)
+    await second.fleet.close()
+    third = await second.successor(usage=vault, opening=Opening(vault.booked_until_us))
+    world.clock.advance(5)
+    await third.until(lambda: sum(each.instance_seconds for each in vault.usage.values()) > vault.seconds("m"))
+    await third.fleet.close()
+    assert vault.seconds("m") == pytest.approx(35, abs=0.001), "once, whoever comes"
+
+
+async def test_a_kill_before_its_end_is_written_books_it_once(open_world: OpenWorld) -> None:
+    vault = Vault()
+    world = await kept(open_world, vault)
+    [instance] = world.instances("m")
+    world.clock.advance(20)
+    await world.machine.runners[instance].die("killed by SIGKILL")
+    opening = Opening(vault.booked_until_us)
+    second = await world.successor(usage=vault, opening=opening)
+    await killed(second, vault)
+    assert vault.seconds("m") == pytest.approx(10), "it had no time to write"
+    third = await second.successor(usage=vault, opening=opening)
+    await third.until(lambda: vault.seconds("m") == pytest.approx(35, abs=0.001))
+    await third.fleet.close()
+
+
+async def test_two_kills_in_a_row_lose_nothing_of_a_runner_that_does_not_answer(open_world: OpenWorld) -> None:
+    """Twenty seconds without an autoscaler; then one that posts other things for a while, but never hears this runner;
+    then one that does. What the runner holds is known from its sign of life."""
+    vault = Vault()
+    world = await kept(open_world, vault)
+    [instance] = world.instances("m")
+    runner = world.machine.runners[instance]
+    runner.answers.clear()
+    world.clock.advance(20)
+    second = await world.successor(usage=vault, opening=Opening(vault.booked_until_us))
+    world.clock.advance(7)
+    await second.until(lambda: vault.booked_until_us == round(world.clock.wall() * 1e6))
+    await killed(second, vault)
+    runner.answers.set()
+    third = await second.successor(usage=vault, opening=Opening(vault.booked_until_us))
+    await third.until(lambda: third.instances("m"))
+    await third.fleet.close()
+    assert vault.seconds("m") == pytest.approx(10 + 5 + 20 + 7, abs=0.001)
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["written, and the answer lost", "not written"])

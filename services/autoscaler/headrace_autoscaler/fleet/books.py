@@ -86,6 +86,18 @@ class Books:
         booked_us, own_us = self._opening.booked_until_us, None if started_at is None else int(started_at * 1e6)
         return self._booked_from_us(max((each for each in (booked_us, own_us) if each is not None), default=None))
 
+    def departed(self, assignment: Assignment | None, started_at: float | None, ended_at: float) -> None:
+        """Books what an instance ran on for after the books' end, and until its own, where nobody saw that.
+
+        Args:
+            started_at, ended_at: seconds since the epoch; None: not known.
+        """
+        booked_us, own_us = self._opening.booked_until_us, None if started_at is None else int(started_at * 1e6)
+        known = [moment for moment in (booked_us, own_us) if moment is not None]
+        end_us = min(int(ended_at * 1e6), self.now_us())
+        if known and max(known) < end_us:
+            self._ledger.book_time(self._account(assignment), max(known), end_us)
+
     def settle(self, runner: Runner) -> None:
         """Books a runner's time until now to whoever holds it now. Call it before that changes.
 
@@ -110,11 +122,11 @@ class Books:
     def cold_start(self, assignment: Assignment) -> None:
         self._ledger.book_cold_start(self._account(assignment), self.now_us())
 
-    async def flush(self, runners: Iterable[Runner], models: Iterable[Model]) -> None:
-        """Writes what has come together. What cannot be written now is written later."""
+    async def flush(self, runners: Iterable[Runner], models: Iterable[Model]) -> bool:
+        """Writes what has come together; whether it is. What cannot be written now is written later."""
         # First, because it takes time, in which others settle too: what is taken below ends where it says.
         if not await self._post_unsure():
-            return
+            return False
         for runner in runners:
             self.settle(runner)
         mark_us, now_us = self.mark_us(), self.now_us()
@@ -129,7 +141,7 @@ class Books:
         if increments:
             self._serial += 1
             self._unsure = Posting(self._epoch, self._serial, increments, now_us)
-            await self._post_unsure()
+        return await self._post_unsure()
 
     async def _post_unsure(self) -> bool:
         """Posts what may or may not have been written, which the store can tell. Whether nothing is left."""

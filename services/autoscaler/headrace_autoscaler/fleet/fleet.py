@@ -311,6 +311,8 @@ class RunnerFleet:
         while True:
             await asyncio.sleep(TICK_US / 1e6)
             try:
-                await self._books.flush(self.registry, self._parts.catalogue.models())
+                departed = self._lifecycle.departed
+                if await self._books.flush(self.registry, self._parts.catalogue.models()):
+                    await self._lifecycle.forget(departed)
             except Exception as error:  # noqa: BLE001 - the books must be written as long as anything runs
                 get_logger().error("books not kept", error=repr(error), exc_info=error)
