@@ -311,10 +311,45 @@ async def test_what_is_never_answered_does_not_keep_an_instance(open_world: Open
     await world.until(lambda: not world.fleet.view("m").instances)
 
 
+@pytest.mark.parametrize(
+    ("waits_s", "left_s"),
+    [
+        pytest.param(3.0, 4.0, id="answered after a while"),
+        pytest.param(8.0, 0.0, id="never answered"),
+    ],
+)
+async def test_answers_and_the_drain_after_them_take_one_drain_together(
+    open_world: OpenWorld, waits_s: float, left_s: float
+) -> None:
+    """It is paid for all the while: two drains in a row would overrun the budget by both."""
+    world = await serving(open_world, BROKE, drain_timeout_s=7.0)
+    [instance] = world.instances("m")
+    world.pass_time(101)
+    await world.until(lambda: world.announcements.budgets.models)
+    world.pass_time(waits_s)
+    if left_s:
+        world.demand("m", tenant="acme")
+    await world.until(lambda: world.machine.graces)
+    assert world.machine.graces == {instance: left_s}
+
+
+async def test_a_runner_that_does_not_end_in_what_is_left_of_its_drain_is_killed(open_world: OpenWorld) -> None:
+    world = await serving(open_world, BROKE, drain_timeout_s=60.0)
+    world.pass_time(101)
+    await world.until(lambda: world.announcements.budgets.models)
+    world.machine.may_exit.clear()
+    world.pass_time(61)
+    await world.until(lambda: world.machine.unloads)
+    world.pass_time(6)
+    await world.until(lambda: not world.fleet.view("m").instances)
+    world.machine.may_exit.set()
+
+
 async def test_who_queues_drains_at_once_and_is_not_refused(open_world: OpenWorld) -> None:
     world = await serving(open_world, replace(BROKE, refuse_at_budget=False))
     world.pass_time(101)
     await world.until(lambda: not world.fleet.view("m").instances)
+    assert list(world.machine.graces.values()) == [world.parts.config.drain_timeout_s]
     assert world.announcements.budgets.leases["acme"].state == "queue"
     assert world.announcements.budgets.models == {}
     assert world.announcements.blocked == {}

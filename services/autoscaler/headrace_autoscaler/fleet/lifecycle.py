@@ -133,12 +133,18 @@ class Lifecycle:
         runner.advance(RunnerState.LOADING, self._clock.monotonic())
         self._tasks.start(self._load(runner, order), f"load {order.revision.model} on {runner.id}")
 
-    def drain(self, runner: Runner, reason: str) -> None:
-        """Lets it answer what it has. One that is not ready yet has nothing to answer."""
+    def drain(self, runner: Runner, reason: str, within_s: float | None = None) -> None:
+        """Lets it answer what it has. One that is not ready yet has nothing to answer.
+
+        Args:
+            within_s: it is given so long; None: as the configuration says.
+        """
         ready = runner.state is RunnerState.READY
         if runner.advance(RunnerState.DRAINING, self._clock.monotonic()):
             self._log.info("instance draining", instance=runner.id, reason=reason, **_labels(runner))
-            self._tasks.start(self._unload(runner, reason, ready, self._timeouts.drain_s), f"drain {runner.id}")
+            runner.drain_s = within_s
+            drain_s = self._drain_s(runner)
+            self._tasks.start(self._unload(runner, reason, ready, drain_s), f"drain {runner.id}")
 
     def stop(self, runner: Runner, reason: str) -> None:
         """For a runner that holds nothing, or whose time is up."""
@@ -152,17 +158,21 @@ class Lifecycle:
         allowed_s = {
             RunnerState.STARTING: self._timeouts.load_s,
             RunnerState.LOADING: self._timeouts.load_s + _UNLOAD_MARGIN_S,
-            RunnerState.DRAINING: self._timeouts.drain_s + _UNLOAD_MARGIN_S,
             RunnerState.GONE: _UNLOAD_MARGIN_S,
         }
         for runner in self._registry:
             limit_s = allowed_s.get(runner.state)
+            if runner.state is RunnerState.DRAINING:
+                limit_s = self._drain_s(runner) + _UNLOAD_MARGIN_S
             if limit_s is None or now - runner.state_since <= limit_s:
                 continue
             if runner.state is RunnerState.STARTING:
                 self._start_failed(f"a runner was not ready to load {limit_s:g} s after its start")
             runner.state_since = now
             self.stop(runner, f"{runner.state.label} for more than {limit_s:g} s")
+
+    def _drain_s(self, runner: Runner) -> float:
+        return self._timeouts.drain_s if runner.drain_s is None else runner.drain_s
 
     async def shut_down(self, drain_s: float) -> None:
         """Unloads everything, in at most this time, also what drains already; what is left then is killed."""

@@ -35,6 +35,7 @@ class FakeMachine:
         load_refusals: model -> the engine's reason.
         loads: every load that a runner was told, in order.
         unloads: runners that were told to unload, in order.
+        graces: the seconds that they were given for it.
         may_load: cleared, loads hang.
         may_exit: cleared, runners that drain do not exit.
         signature: what loads find out.
@@ -50,6 +51,7 @@ class FakeMachine:
         self.load_refusals: dict[str, str] = {}
         self.loads: list[runner_pb2.LoadRequest] = []
         self.unloads: list[str] = []
+        self.graces: dict[str, float] = {}
         self.may_load = asyncio.Event()
         self.may_load.set()
         self.may_exit = asyncio.Event()
@@ -174,6 +176,7 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
     async def Unload(self, request: runner_pb2.UnloadRequest, context: Any) -> runner_pb2.UnloadResponse:
         await self._obey(request.epoch, context)
         self._machine.unloads.append(self._id)
+        self._machine.graces[self._id] = request.grace.ToNanoseconds() / 1e9
         await self._become(state=_STATES.RUNNER_STATE_DRAINING, epoch=request.epoch, reason="unload")
         self._exit_soon("exit status 0")
         return runner_pb2.UnloadResponse()
