@@ -235,10 +235,11 @@ class _Watch:
             return
 
 
-def open_cgroups(context: ProcessContext) -> Cgroups | NoCgroups:
-    """As the configuration says. The supervisor, which started us, and all it started may be moved for it."""
+def open_cgroups(context: ProcessContext, proc: Path = Path("/proc")) -> Cgroups | NoCgroups:
+    """As the configuration says. The supervisor and all it started may be moved for it; without one, only what we
+    started: our parent may be init, from which everything descends."""
     try:
-        cgroups = find_cgroups(context.mesh.autoscaler.cgroup, os.getppid())
+        cgroups = find_cgroups(context.mesh.autoscaler.cgroup, context.supervisor or os.getpid(), proc)
     except NoCgroups as reason:
         get_logger().info("no control groups", reason=str(reason))
         return reason
