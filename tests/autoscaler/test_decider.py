@@ -369,6 +369,14 @@ def test_a_recalled_policy_waits_for_routers_to_connect() -> None:
     assert again.decide(KEY, spec, None, starved, NOW + 11.5, NOW + 11.5).reason != busy.reason
 
 
+def test_where_nothing_runs_any_more_a_recalled_wish_starts_nothing() -> None:
+    """The whole mesh was stopped for an hour; it had been busy."""
+    decider, spec = new_decider(), ModelSpec("m")
+    assert watch(decider, spec, DemandWindow(10.0), rate=40, service_ms=100).desired > 1
+    again = recalled(decider, spec, NOW, later=3600.0)
+    assert again.decide(KEY, spec, None, RevisionStatus(), NOW + 3600.0, NOW + 3600.0).desired == 0
+
+
 def test_what_was_asked_before_a_restart_is_not_untouched_after_it() -> None:
     decider, spec = new_decider(), ASKED_IDLE
     watch(decider, spec, DemandWindow(10.0), rate=4, service_ms=10)

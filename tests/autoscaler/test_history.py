@@ -53,6 +53,13 @@ def test_reasons_that_take_turns_are_told_once_a_minute() -> None:
     assert [told(6.0, 1, "b"), told(61.0, 1, "a"), told(66.0, 1, "a")] == [True, False, True]
 
 
+def test_what_was_told_before_a_restart_is_not_told_again() -> None:
+    history = History()
+    history.recall({"m": PAST})
+    assert not history.decided("m", replace(PAST.decisions[0], at=1001.0))
+    assert history.decided("m", replace(PAST.decisions[0], at=1001.0, desired=2))
+
+
 def test_what_changed_is_taken_once() -> None:
     history = History()
     history.recall({"m": PAST})

@@ -34,8 +34,10 @@ CHANGED = "kept until its new policy has watched for a while"
 _NEW_POLICY_S = 10.0
 """What runs is not taken away by a policy that knows nothing yet."""
 _UNHEARD_S = 10.0
-"""A policy that was recalled is not asked before a router has told of its revision, or for this long: that nobody has
-connected yet is not that nobody asks."""
+"""Where something runs, a policy that was recalled is not asked before a router has told of its revision, or for this
+long: that nobody has connected yet is not that nobody asks."""
+_NEVER = (-1, -1, -1)
+"""Unlike whatever is seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class Decider:
             ValueError, TypeError: that is not of this policy, as it is now; it begins anew.
         """
         choice = _choice(spec, current)
-        held = Held(spec, _policy_of(spec, current), Meter(), choice, unheard_until=now + _UNHEARD_S)
+        held = Held(spec, _policy_of(spec, current), Meter(), choice, seen=_NEVER, unheard_until=now + _UNHEARD_S)
         if learnt.form != FORM or learnt.told.get("choice") != repr(choice):
             raise ValueError("it is of another policy, or of another version of headrace")
         recall(held, learnt.told.get("held"), shift_between((learnt.monotonic, learnt.wall), (now, wall)))
@@ -157,7 +159,7 @@ class Decider:
         status: RevisionStatus,
         now: float,
     ) -> bool:
-        if window is None and now < held.unheard_until:
+        if window is None and now < held.unheard_until and status.instances:
             return False
         if not wish.desired and (demand.present or held.seen[0] != _fingerprint(window, status)[0]):
             return True  # The first request of a model that should be at zero waits for nobody's interval.
