@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -281,6 +282,8 @@ def test_a_process_tells_when_it_began() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
         started = process_started_at(child.pid)
         child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert process_started_at(child.pid) is None, "its parent has not taken note yet"
     assert started is not None
     # The kernel keeps hundredths.
     assert before - 0.02 <= started <= time.time() + 0.02
