@@ -54,8 +54,14 @@ class MeshPlan:
         return ("autoscaler", *(f"router-{index}" for index in range(self.mesh.router.processes)))
 
     def context(self, process: str, runtime: Path, listen: str) -> ProcessContext:
+        """What a process is told by the supervisor, which this process is."""
         return ProcessContext(
-            process=process, state_dir=self.state_dir, runtime_dir=runtime, listen=listen, mesh=self.mesh
+            process=process,
+            state_dir=self.state_dir,
+            runtime_dir=runtime,
+            listen=listen,
+            supervisor=os.getpid(),
+            mesh=self.mesh,
         )
 
 

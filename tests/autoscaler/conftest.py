@@ -199,6 +199,7 @@ async def open_world(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
             process="autoscaler", state_dir=runtime_dir, runtime_dir=runtime_dir, mesh=MeshConfig(autoscaler=config)
         )
         catalogue, clock = FakeCatalogue(), FakeClock()
+        machine.wall = clock.wall
         room = capacity or Limits(cpu_millicores=16_000, memory_bytes=64 << 30, gpu_millis=0, gpu_memory_bytes=0)
         announcements = RecordedAnnouncements()
         parts = FleetParts(context, 7, catalogue, FakeProvider(machine), announcements, _discard_usage, clock, room)

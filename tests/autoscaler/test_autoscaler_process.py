@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headrace.control.v1 import control_pb2, control_pb2_grpc, process_pb2, process_pb2_grpc
 from headrace.v1 import mesh_pb2, mesh_pb2_grpc, models_pb2, models_pb2_grpc, usage_pb2, usage_pb2_grpc
 from headrace_common.config import AutoscalerConfig, MeshConfig, ProcessContext, RunnerConfig
+from headrace_common.life_sign import life_path
 
 DEADLINE_S = 30.0
 TICK_S = 1.0
@@ -244,6 +245,26 @@ async def test_the_books_are_whole_after_kill_9(process: Process) -> None:
                 await asyncio.sleep(0.05)
         assert [each.pid for each in (await process.model("m")).instances] == [instance.pid]
         assert await process.instance_seconds("m") <= time.time() - earliest
+
+
+async def test_an_instance_that_ends_unseen_is_in_the_books_until_its_end(process: Process) -> None:
+    earliest = time.time()
+    await process.start()
+    await process.deploy("m", idle_s=600)
+    [instance] = (await process.model("m")).instances
+    held_since = time.time()
+    assert await process.end(signal.SIGKILL) == -signal.SIGKILL
+    killed_at, sign = time.time(), life_path(process.context.runtime_dir / f"{instance.id}.sock")
+    async with asyncio.timeout(DEADLINE_S):
+        while sign.stat().st_mtime < killed_at + 2 * TICK_S:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+    os.kill(instance.pid, signal.SIGKILL)
+    ended_at = time.time()
+    await process.start()
+    async with asyncio.timeout(DEADLINE_S):
+        while await process.instance_seconds("m") < ended_at - held_since - 2 * TICK_S or sign.exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert await process.instance_seconds("m") <= ended_at - earliest
 
 
 async def test_a_replaced_one_ends_and_leaves_the_runners(process: Process) -> None:

@@ -3,9 +3,6 @@ the drain, whatever happens."""
 
 from __future__ import annotations
 
-import subprocess
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -30,24 +27,10 @@ from headrace_autoscaler.core.ledger import HOUR_US, Account, Ledger
 from headrace_autoscaler.core.plans import Holding, Want
 from headrace_autoscaler.core.rates import FREE
 from headrace_autoscaler.core.rationing import ration
-from headrace_autoscaler.domain import (
-    Limits,
-    ModelFile,
-    ModelSpec,
-    Posting,
-    Resources,
-    Revision,
-    RevisionState,
-    Tenant,
-    Usage,
-    UsageKey,
-)
-from headrace_autoscaler.fleet.books import Books, Opening
-from headrace_autoscaler.providers.machine import process_started_at
+from headrace_autoscaler.domain import Limits, ModelSpec, Resources, Tenant, UsageKey
 from headrace_common.errors import QuotaExceeded
+from tests.autoscaler.bookkeeping import OpenWorld, revision_of, serving
 
-World = Any
-OpenWorld = Callable[..., Awaitable[World]]
 START_S = int(datetime(2026, 3, 31, 23, 0, tzinfo=UTC).timestamp())
 START_US = START_S * 10**6
 SECOND_US = 10**6
@@ -292,53 +275,7 @@ def test_no_budget_is_overrun_by_more_than_a_tick_and_the_drain(
         assert spent == price * mint.lived_us // HOUR_US, "and nothing is lost"
 
 
-# Books across a kill.
-
-
-class Vault:
-    """A sink that keeps postings as the store does."""
-
-    def __init__(self) -> None:
-        self.usage: dict[UsageKey, Usage] = {}
-        self.last: tuple[int, int] | None = None
-        self.booked_until_us: int | None = None
-        self.lost_answers = 0
-        self.refusals = 0
-
-    async def __call__(self, posting: Posting) -> None:
-        if self.refusals:
-            self.refusals -= 1
-            raise ConnectionError("the database is away")
-        if self.last != (posting.epoch, posting.serial):
-            self.last = (posting.epoch, posting.serial)
-            self.booked_until_us = posting.booked_until_us
-            for key, more in posting.increments.items():
-                held = self.usage.get(key, Usage())
-                self.usage[key] = Usage(
-                    **{name: getattr(held, name) + getattr(more, name) for name in Usage.__dataclass_fields__}
-                )
-        if self.lost_answers:
-            self.lost_answers -= 1
-            raise ConnectionError("the answer was lost")
-
-    def seconds(self, model: str) -> float:
-        return sum(usage.instance_seconds for key, usage in self.usage.items() if key.model == model)
-
-
-def revision_of(model: str) -> Revision:
-    files = (ModelFile("model.onnx", "a" * 64, 1 << 20),)
-    return Revision(model, 1, "1", RevisionState.SERVING, "artifact", files, "model.onnx", "fake")
-
-
-async def serving(open_world: OpenWorld, tenant: Tenant, **settings: object) -> World:
-    """A world where `m` of this tenant has one instance and somebody asks."""
-    world = await open_world(standby=1, decision_period_s=0.01, **settings)
-    world.catalogue.tenant_list.append(tenant)
-    world.catalogue.put(ModelSpec("m", tenant=tenant.name), revision_of("m"))
-    world.demand("m", queued=1, tenant=tenant.name)
-    await world.until(lambda: world.instances("m"))
-    return world
-
+# Budgets at work.
 
 BROKE = Tenant("acme", nominal=Limits(budget_micros_per_hour=42_500 // 36))
 """A hundred seconds of one CPU."""
@@ -374,10 +311,45 @@ async def test_what_is_never_answered_does_not_keep_an_instance(open_world: Open
     await world.until(lambda: not world.fleet.view("m").instances)
 
 
+@pytest.mark.parametrize(
+    ("waits_s", "left_s"),
+    [
+        pytest.param(3.0, 4.0, id="answered after a while"),
+        pytest.param(8.0, 0.0, id="never answered"),
+    ],
+)
+async def test_answers_and_the_drain_after_them_take_one_drain_together(
+    open_world: OpenWorld, waits_s: float, left_s: float
+) -> None:
+    """It is paid for all the while: two drains in a row would overrun the budget by both."""
+    world = await serving(open_world, BROKE, drain_timeout_s=7.0)
+    [instance] = world.instances("m")
+    world.pass_time(101)
+    await world.until(lambda: world.announcements.budgets.models)
+    world.pass_time(waits_s)
+    if left_s:
+        world.demand("m", tenant="acme")
+    await world.until(lambda: world.machine.graces)
+    assert world.machine.graces == {instance: left_s}
+
+
+async def test_a_runner_that_does_not_end_in_what_is_left_of_its_drain_is_killed(open_world: OpenWorld) -> None:
+    world = await serving(open_world, BROKE, drain_timeout_s=60.0)
+    world.pass_time(101)
+    await world.until(lambda: world.announcements.budgets.models)
+    world.machine.may_exit.clear()
+    world.pass_time(61)
+    await world.until(lambda: world.machine.unloads)
+    world.pass_time(6)
+    await world.until(lambda: not world.fleet.view("m").instances)
+    world.machine.may_exit.set()
+
+
 async def test_who_queues_drains_at_once_and_is_not_refused(open_world: OpenWorld) -> None:
     world = await serving(open_world, replace(BROKE, refuse_at_budget=False))
     world.pass_time(101)
     await world.until(lambda: not world.fleet.view("m").instances)
+    assert list(world.machine.graces.values()) == [world.parts.config.drain_timeout_s]
     assert world.announcements.budgets.leases["acme"].state == "queue"
     assert world.announcements.budgets.models == {}
     assert world.announcements.blocked == {}
@@ -393,84 +365,35 @@ async def test_a_first_load_is_refused_too(open_world: OpenWorld) -> None:
     assert 0 < refusal.value.retry_after_s <= 3600
 
 
-async def test_a_successor_books_on_from_where_the_books_end(open_world: OpenWorld) -> None:
-    """A kill: ten seconds that were posted, five that were not, twenty without an autoscaler."""
-    world = await serving(open_world, Tenant("acme"))
-    await world.fleet.close()
-    vault, start = Vault(), world.clock.wall()
-    first = await world.successor(usage=vault, opening=Opening(int(start * 1e6)))
-    world.clock.advance(10)
-    await first.until(lambda: vault.seconds("m") == pytest.approx(10))
-    world.clock.advance(5)
-    vault.refusals = 1 << 30
-    await first.fleet.close()
-    vault.refusals = 0
-    world.clock.advance(20)
-    opening = Opening(vault.booked_until_us)
-    second = await first.successor(usage=vault, opening=opening)
-    await second.until(lambda: vault.seconds("m") == pytest.approx(35, abs=0.001))
-    await second.fleet.close()
-    assert vault.seconds("m") == pytest.approx(35, abs=0.001)
+async def test_budgets_are_reviewed_every_tick_though_nothing_happens(open_world: OpenWorld) -> None:
+    """Nobody reports and no decision is due for a minute: the money goes by all the same."""
+    world = await serving(open_world, BROKE, decision_period_s=60.0)
+    world.answered("m")
+    await world.until(lambda: world.standby() == 1)
+    passes = world.announcements.mark
+    world.demand("m", tenant="acme")
+    await world.until(lambda: world.announcements.mark > passes)
+    world.clock.advance(101)
+    await world.until(lambda: world.announcements.budgets.leases)
+    assert world.announcements.budgets.leases["acme"].state == "refuse"
+    await world.until(lambda: not world.fleet.view("m").instances)
 
 
-@pytest.mark.parametrize("lost", [True, False], ids=["written, and the answer lost", "not written"])
-async def test_a_posting_of_unknown_outcome_is_booked_once(open_world: OpenWorld, lost: bool) -> None:
-    world = await serving(open_world, Tenant("acme"))
-    await world.fleet.close()
-    vault = Vault()
-    other = await world.successor(usage=vault, opening=Opening(int(world.clock.wall() * 1e6)))
-    vault.lost_answers, vault.refusals = (2, 0) if lost else (0, 2)
-    world.clock.advance(10)
-    await other.until(lambda: vault.seconds("m") == pytest.approx(10))
-    world.clock.advance(3)
-    await other.until(lambda: vault.seconds("m") == pytest.approx(13))
-    await other.fleet.close()
-    assert vault.seconds("m") == pytest.approx(13)
-
-
-@pytest.mark.parametrize(
-    ("booked_until", "started_at", "expected"),
-    [
-        pytest.param(None, None, 0.0, id="nothing is known"),
-        pytest.param(None, -30.0, -30.0, id="no books: from its own start"),
-        pytest.param(-10.0, -30.0, -10.0, id="it was in the books"),
-        pytest.param(-10.0, -4.0, -4.0, id="it started after they end"),
-        pytest.param(-10.0, None, -10.0, id="its start is not known"),
-        pytest.param(-10.0, 5.0, 0.0, id="its start is ahead of the clock"),
-        pytest.param(20.0, -30.0, 20.0, id="the clock went back: what is booked stays so"),
-    ],
-)
-def test_what_is_adopted_is_booked_from_where_the_books_end(
-    fake_books: Callable[[float | None], tuple[Books, float]],
-    booked_until: float | None,
-    started_at: float | None,
-    expected: float,
-) -> None:
-    books, now = fake_books(booked_until)
-    own = None if started_at is None else now + started_at
-    assert books.adopted_from_us(own) == round((now + expected) * 1e6)
-
-
-@pytest.fixture
-def fake_books() -> Callable[[float | None], tuple[Books, float]]:
-    from headrace_autoscaler.core.pricing import LocalPrices
-    from headrace_common.clock import FakeClock
-
-    def make(booked_until: float | None) -> tuple[Books, float]:
-        clock = FakeClock()
-        until = None if booked_until is None else round((clock.wall() + booked_until) * 1e6)
-        prices = LocalPrices.parse("0.0425", "USD")
-        return Books(prices, FREE, Vault(), clock, 1, Opening(until)), clock.wall()
-
-    return make
-
-
-def test_a_process_tells_when_it_began() -> None:
-    before = time.time()
-    with subprocess.Popen(["sleep", "60"]) as child:
-        started = process_started_at(child.pid)
-        child.kill()
-    assert started is not None
-    # The kernel keeps hundredths.
-    assert before - 0.02 <= started <= time.time() + 0.02
-    assert process_started_at(child.pid) is None
+async def test_a_load_is_left_to_finish_when_its_money_is_spent(open_world: OpenWorld) -> None:
+    """One that is killed while it loads would count as a load that failed, and be tried again with a pause."""
+    world = await serving(open_world, replace(BROKE, refuse_at_budget=False))
+    world.answered("m")
+    await world.until(lambda: world.standby() == 1)
+    world.machine.may_load.clear()
+    world.catalogue.put(ModelSpec("m", tenant="acme", min_instances=2), revision_of("m"))
+    world.fleet.catalogue_changed()
+    await world.until(lambda: len(world.machine.loads) == 2)
+    [ready], [loading] = world.instances("m"), world.instances("m", "loading")
+    world.pass_time(101)
+    await world.until(lambda: world.machine.unloads == [ready])
+    world.fleet.decide_now()
+    assert world.instances("m", "loading") == [loading]
+    world.machine.may_load.set()
+    await world.until(lambda: not world.fleet.view("m").instances)
+    assert world.machine.unloads == [ready, loading], "then it drains as the others did"
+    assert not world.fleet.placing.failures

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from headrace_autoscaler.core.decider import MAXIMUM, NO_DEMAND, TRUSTED, UNTOUC
 from headrace_autoscaler.core.demand import Counts, DemandWindow, Level
 from headrace_autoscaler.core.policies.named import POLICIES
 from headrace_autoscaler.core.revision_status import RevisionStatus, service_time_s
-from headrace_autoscaler.domain import ModelSpec
+from headrace_autoscaler.domain import Learnt, ModelSpec
 
 NOW = 1000.0
 KEY = ("m", 1)
@@ -310,3 +312,96 @@ def test_a_predecessor_that_serves_on_keeps_its_own_memory() -> None:
         decider.decide(("m", 2), ModelSpec("m"), idle, SERVED, now, NOW)
         busy = decider.decide(KEY, ModelSpec("m"), window, SERVED, now, NOW)
     assert busy.desired > 1, "it sees its own 100 requests a second of 20 ms"
+
+
+def recalled(decider: Decider, spec: ModelSpec, now: float, later: float = 0.0) -> Decider:
+    """Another decider, to which the first one's memory came by way of a file."""
+    [(revision, learnt)] = json.loads(
+        json.dumps([(number, asdict(each)) for number, each in decider.learnt("m", now, now)])
+    )
+    again = new_decider()
+    again.recall(("m", revision), spec, True, Learnt(**learnt), now + later, now + later)
+    return again
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from([0.25, 0.25, 1.0, 20.0]), st.integers(0, 30), st.integers(0, 4)),
+        min_size=2,
+        max_size=40,
+    ),
+    cut=st.floats(0.0, 1.0),
+)
+def test_after_a_restart_it_decides_as_if_there_had_been_none(
+    policy: str, steps: list[tuple[float, int, int]], cut: float
+) -> None:
+    """Against a decider that goes on. Routers count from nothing for the new one."""
+    spec = ModelSpec("m", policy=policy, idle_timeout_s=60)
+    lives, window, now = new_decider(), DemandWindow(10.0), NOW
+    restarted, its_window = lives, window
+    restart_at, status = max(1, int(cut * len(steps))), RevisionStatus(ready=1, ready_for_s=100.0)
+    for number, (passed_s, arrivals, queued) in enumerate(steps):
+        if number == restart_at:
+            restarted, its_window = recalled(lives, spec, now), DemandWindow(10.0)
+        now += passed_s
+        for each in {id(window): window, id(its_window): its_window}.values():
+            each.count(Counts(arrivals, arrivals, arrivals, arrivals, arrivals * 50_000), now)
+            each.set_level("router-0", Level(queued, 0, 0.1 * queued), now)
+        expected = lives.decide(KEY, spec, window, status, now, now)
+        if restarted is not lives:
+            found = restarted.decide(KEY, spec, its_window, status, now, now)
+            assert (found.desired, found.reason, found.wanted, found.spare, found.needed) == (
+                expected.desired, expected.reason, expected.wanted, expected.spare, expected.needed,
+            )  # fmt: skip
+        status = replace(status, ready=min(20, expected.desired), starting=0)
+
+
+def test_a_recalled_policy_waits_for_routers_to_connect() -> None:
+    """That nobody is heard in the first seconds is not that nobody asks."""
+    decider, spec = new_decider(), ModelSpec("m", policy="aggressive")
+    busy = watch(decider, spec, DemandWindow(10.0), rate=40, service_ms=20)
+    again = recalled(decider, spec, NOW, later=1.0)
+    starved = replace(SERVED, ready=busy.desired)
+    for later in (1.0, 5.0, 10.5):
+        unheard = again.decide(KEY, spec, None, starved, NOW + later, NOW + later)
+        assert (unheard.desired, unheard.reason) == (busy.desired, busy.reason)
+    assert again.decide(KEY, spec, None, starved, NOW + 11.5, NOW + 11.5).reason != busy.reason
+
+
+def test_where_nothing_runs_any_more_a_recalled_wish_starts_nothing() -> None:
+    """The whole mesh was stopped for an hour; it had been busy."""
+    decider, spec = new_decider(), ModelSpec("m")
+    assert watch(decider, spec, DemandWindow(10.0), rate=40, service_ms=100).desired > 1
+    again = recalled(decider, spec, NOW, later=3600.0)
+    assert again.decide(KEY, spec, None, RevisionStatus(), NOW + 3600.0, NOW + 3600.0).desired == 0
+
+
+def test_what_was_asked_before_a_restart_is_not_untouched_after_it() -> None:
+    decider, spec = new_decider(), ASKED_IDLE
+    watch(decider, spec, DemandWindow(10.0), rate=4, service_ms=10)
+    again = recalled(decider, spec, NOW, later=61.0)
+    fresh = replace(SERVED, ready_for_s=0.5)
+    assert again.decide(KEY, spec, DemandWindow(10.0), fresh, NOW + 61.0, NOW + 61.0).desired == 0
+    assert new_decider().decide(KEY, spec, None, fresh, NOW, NOW).reason == UNTOUCHED
+
+
+@pytest.mark.parametrize(
+    ("spec", "change"),
+    [
+        pytest.param(ModelSpec("m", policy="kpa"), {}, id="another policy by now"),
+        pytest.param(ModelSpec("m"), {"form": 0}, id="an older form"),
+        pytest.param(ModelSpec("m"), {"told": {}}, id="nothing in it"),
+        pytest.param(ModelSpec("m"), {"told": {"choice": "", "held": {"policy": 3}}}, id="something else"),
+    ],
+)
+def test_memory_that_does_not_fit_is_refused_and_the_policy_begins_anew(
+    spec: ModelSpec, change: dict[str, Any]
+) -> None:
+    decider = new_decider()
+    decider.decide(KEY, ModelSpec("m"), None, SERVED, NOW, NOW)
+    [(_, learnt)] = decider.learnt("m", NOW, NOW)
+    again = new_decider()
+    with pytest.raises((ValueError, TypeError)):
+        again.recall(KEY, spec, True, replace(learnt, **change), NOW, NOW)
+    assert again.decide(KEY, spec, None, RevisionStatus(), NOW, NOW).reason == NO_DEMAND

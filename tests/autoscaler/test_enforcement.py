@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 from headrace_autoscaler.core import enforcement
 from headrace_autoscaler.domain import Resources
 from headrace_autoscaler.providers.cgroups import Cgroups, NoCgroups, find_cgroups
-from headrace_autoscaler.providers.local import LocalProvider
+from headrace_autoscaler.providers.local import LocalProvider, open_cgroups
 from headrace_common.config import ProcessContext
 from headrace_common.control_groups import mount_point, own_group
 
 MIB = 1 << 20
 MESH = 100
 """The supervisor's pid in the trees here."""
+OURS = os.getpid()
+"""The autoscaler's."""
 
 
 @pytest.mark.parametrize(
@@ -130,6 +132,31 @@ def test_strangers_are_not_moved(tmp_path: Path) -> None:
     assert "holds processes that are not of this mesh (1); give the mesh a group of its own" in tree.refusal()
     assert not (tree.root / "headrace-mesh").exists()
     assert (tree.root / "cgroup.subtree_control").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("parents", "supervisor", "strangers"),
+    [
+        pytest.param({MESH: 1, OURS: MESH, 7: 1}, MESH, "7", id="the supervisor's, and one that is not"),
+        pytest.param({MESH: 1, OURS: MESH, 102: OURS}, MESH, "", id="the supervisor's only"),
+        pytest.param({OURS: 1, 102: OURS, 7: 1}, 1, "", id="a container whose init is the supervisor"),
+        pytest.param({OURS: 1, 102: OURS, 7: 1}, None, "7", id="started by itself, its parent is init"),
+        pytest.param({OURS: 1, 102: OURS}, None, "", id="started by itself, and alone"),
+    ],
+)
+def test_only_what_is_of_this_mesh_is_moved(
+    tmp_path: Path, parents: dict[int, int], supervisor: int | None, strangers: str
+) -> None:
+    """Everything descends from init: to be its child is not to be of its mesh."""
+    tree = Tree(tmp_path, parents={1: 0, **parents}, members=tuple(parents)).make()
+    context = ProcessContext(process="autoscaler", state_dir=tmp_path, runtime_dir=tmp_path, supervisor=supervisor)
+    opened = open_cgroups(context, tree.proc)
+    if strangers:
+        assert isinstance(opened, NoCgroups)
+        assert f"holds processes that are not of this mesh ({strangers}); " in str(opened)
+    else:
+        assert isinstance(opened, Cgroups)
+    assert (tree.root / "headrace-mesh").exists() is not bool(strangers)
 
 
 def test_why_there_are_none(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headrace_autoscaler.domain import ColdStart, DecisionRecord, ModelFile, ModelPast, ModelSpec, Revision
+from headrace_autoscaler.domain import ColdStart, DecisionRecord, Learnt, ModelFile, ModelPast, ModelSpec, Revision
 from headrace_autoscaler.domain import RevisionState as State
 from headrace_autoscaler.fleet.history import PHASES, History
 from headrace_autoscaler.store.history_files import HistoryFiles
@@ -51,6 +51,13 @@ def test_reasons_that_take_turns_are_told_once_a_minute() -> None:
     assert [told(1.0, 1, "a"), told(2.0, 1, "b"), told(3.0, 1, "c")] == [False, False, True]
     assert [told(4.0, 2, "a"), told(5.0, 1, "a")] == [True, True], "another number is another decision"
     assert [told(6.0, 1, "b"), told(61.0, 1, "a"), told(66.0, 1, "a")] == [True, False, True]
+
+
+def test_what_was_told_before_a_restart_is_not_told_again() -> None:
+    history = History()
+    history.recall({"m": PAST})
+    assert not history.decided("m", replace(PAST.decisions[0], at=1001.0))
+    assert history.decided("m", replace(PAST.decisions[0], at=1001.0, desired=2))
 
 
 def test_what_changed_is_taken_once() -> None:
@@ -128,3 +135,80 @@ async def test_a_kill_loses_the_last_seconds_at_most(open_world: OpenWorld) -> N
     world.clock.advance(5.0)
     written = world.parts.context.state_dir / "history/m.json"
     await world.until(written.exists)
+
+
+async def learnt(open_world: OpenWorld) -> World:
+    """A model that was asked and is kept warm, and a minute that has passed since: all of it is written."""
+    world = await open_world(standby=1, standby_max=8)
+    file = ModelFile("model.onnx", "a" * 64, 10)
+    revision = Revision("m", 1, "1", State.SERVING, "artifact", (file,), "model.onnx", "fake")
+    world.catalogue.put(ModelSpec("m", idle_timeout_s=600, idle_timeout_asked=True), revision)
+    world.demand("m", queued=1, urgent=True)
+    await world.until(lambda: world.instances("m"))
+    world.answered("m")
+    world.demand("m", arrivals=1, completed=1, busy_us=1000)
+    world.clock.advance(0.5)
+    world.fleet.decide_now()
+    world.pass_time(60)
+    written = world.parts.context.state_dir / "history/m.json"
+    await world.until(lambda: written.exists() and '"held"' in written.read_text())
+    await world.until((written.parent / "_standby.json").exists)
+    return world
+
+
+async def test_after_a_kill_an_idle_model_goes_when_it_would_have_gone(open_world: OpenWorld) -> None:
+    world = await learnt(open_world)
+    [instance] = world.instances("m")
+    successor = await world.successor()
+    try:
+        successor.pass_time(530)
+        await successor.until(lambda: "idle timeout" in successor.fleet.view("m").decisions[-1].reason)
+        assert successor.instances("m") == [instance], "600 s are not over"
+        successor.pass_time(11)
+        await successor.until(lambda: not successor.instances("m"))
+        assert successor.fleet.view("m").decisions[-1].reason == "idle for the idle timeout"
+    finally:
+        await successor.fleet.close()
+
+
+async def test_after_a_kill_the_pool_knows_what_was_wanted(open_world: OpenWorld) -> None:
+    world = await learnt(open_world)
+    before = dict(world.fleet.overview().standby_target.inputs)
+    assert before["wanted_last_hour"] == 1
+    successor = await world.successor()
+    try:
+        assert dict(successor.fleet.overview().standby_target.inputs) == before
+    finally:
+        await successor.fleet.close()
+
+
+async def test_memory_that_cannot_be_used_is_said_once_and_the_rest_is_kept(
+    open_world: OpenWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = await learnt(open_world)
+    directory = world.parts.context.state_dir / "history"
+    for name in ("m", "_standby"):
+        text = (directory / f"{name}.json").read_text()
+        (directory / f"{name}.json").write_text(text.replace('"form":1', '"form":0'))
+    capsys.readouterr()
+    successor = await world.successor()
+    try:
+        lines = [line for line in capsys.readouterr().out.splitlines() if "learnt anew" in line]
+        assert len(lines) == 1
+        assert "another version of headrace" in lines[0]
+        assert successor.fleet.view("m").decisions
+        assert dict(successor.fleet.overview().standby_target.inputs)["wanted_last_hour"] == 0
+    finally:
+        await successor.fleet.close()
+
+
+def test_the_pools_file_is_no_models(tmp_path: Path) -> None:
+    files, pool = HistoryFiles(tmp_path), Learnt(1, 1000.0, 1.75e9, {"times": [0.1 + 0.2, 1e300]})
+    assert files.read_pool() is None
+    files.write({"m": replace(PAST, policies=((1, pool),))}, pool)
+    assert files.read() == {"m": replace(PAST, policies=((1, pool),))}
+    assert files.read_pool() == pool
+    files.write({"m": None})
+    assert files.read_pool() == pool, "it stays as it was"
+    (tmp_path / "_standby.json").write_text("[")
+    assert files.read_pool() is None

@@ -7,7 +7,8 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
 from headrace_autoscaler.domain import Resources
-from headrace_autoscaler.providers.base import InstanceProvider, StartFailed
+from headrace_autoscaler.providers.base import InstanceProvider, StartedRunner, StartFailed
 from headrace_autoscaler.providers.fake import FakeMachine, FakeProvider
 from headrace_autoscaler.providers.local import LocalProvider
 from headrace_common.config import ProcessContext
@@ -26,10 +27,12 @@ START_S = 20.0
 
 @dataclass
 class Setting:
-    """`open` gives another provider over the same machine, as a restarted autoscaler would have."""
+    """`open` gives another provider over the same machine, as a restarted autoscaler would have; `end` kills a runner
+    behind its back."""
 
     runtime_dir: Path
     open: Callable[[], InstanceProvider]
+    end: Callable[[StartedRunner], Awaitable[None]]
 
 
 @pytest.fixture
@@ -43,15 +46,21 @@ def directory() -> Iterator[Path]:
 async def setting(request: pytest.FixtureRequest, directory: Path) -> AsyncIterator[Setting]:
     if request.param == "fake":
         machine = FakeMachine(directory)
-        opened = Setting(directory, lambda: FakeProvider(machine))
+        opened = Setting(
+            directory, lambda: FakeProvider(machine), lambda each: machine.runners[each.runner_id].die("killed")
+        )
     else:
         context = ProcessContext(process="autoscaler", state_dir=directory, runtime_dir=directory)
-        opened = Setting(directory, lambda: LocalProvider(context))
+        opened = Setting(directory, lambda: LocalProvider(context), _kill)
     yield opened
     last = opened.open()
     for runner in await last.list():
         await last.kill(runner.runner_id)
     await last.close()
+
+
+async def _kill(runner: StartedRunner) -> None:
+    os.kill(runner.pid, signal.SIGKILL)
 
 
 def _leftovers(directory: Path) -> list[str]:
@@ -131,6 +140,31 @@ async def test_another_provider_finds_and_owns_what_runs(setting: Setting) -> No
     await exited
     assert [each.runner_id for each in await second.list()] == ["runner-b"]
     await standby(started[1].target)
+
+
+async def test_a_runner_that_ends_while_nobody_watches_is_told_of_until_note_is_taken(setting: Setting) -> None:
+    first, before = setting.open(), time.time()
+    started = [await first.start("runner-a"), await first.start("runner-b")]
+    for each in started:
+        await standby(each.target)
+    assert await first.departed() == ()
+    signs = {each.runner_id: each.sign for each in await first.list()}
+    await first.close()
+    await setting.end(started[1])
+    second = setting.open()
+    async with asyncio.timeout(START_S):
+        while not (gone := await second.departed()):  # noqa: ASYNC110 - another process ends
+            await asyncio.sleep(0.01)
+    [departed] = gone
+    assert (departed.runner_id, departed.sign) == ("runner-b", signs["runner-b"])
+    assert departed.started_at is not None
+    # File systems keep coarser times than the clock.
+    assert before - 0.1 <= departed.started_at <= departed.ended_at <= time.time() + 0.1
+    assert [each.runner_id for each in await second.list()] == ["runner-a"]
+    assert await second.departed() == gone
+    await second.forget(["runner-b"])
+    assert await second.departed() == ()
+    assert not list(setting.runtime_dir.glob("runner-b*"))
 
 
 async def test_a_socket_that_nobody_listens_on_is_removed(directory: Path) -> None:

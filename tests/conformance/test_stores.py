@@ -330,6 +330,8 @@ def test_a_posting_is_booked_once_and_only_from_who_keeps_the_books(store: SqlSt
     assert store.booked_until_us() == 2_000_000
     store.post(Posting(later, 1, {}, 4_000_000))
     assert store.booked_until_us() == 4_000_000
+    store.post(Posting(later, 2, {}, 3_000_000))
+    assert store.booked_until_us() == 3_000_000, "the clock was set back: the last posting says how far the books go"
 
 
 def test_money_is_summed_by_tenant_and_model_since_an_hour(store: SqlStore) -> None:

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headrace.control.v1 import process_pb2, process_pb2_grpc
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace_common.config import RunnerConfig
+from headrace_common.life_sign import LifeSign, life_path, read_life
 from tests.runner.harness import (
     ATTACH,
     PATIENCE_S,
@@ -68,6 +69,30 @@ async def test_a_life_from_standby_to_gone(runner: RunnerProcess, models: Path) 
     assert last.reason == "idle"
     assert await runner.exit_code() == 0
     assert not runner.context.socket.exists()
+
+
+async def test_it_leaves_a_sign_of_what_it_held_and_when_it_lived(runner: RunnerProcess, models: Path) -> None:
+    path = life_path(runner.context.socket)
+    standing_by = read_life(path)
+    assert standing_by is not None
+    assert standing_by[0] == LifeSign(runner.process.pid)
+    fake_model(models)
+    await runner.stub.Load(load_request(models))
+    shape = (await runner.status()).shape
+    held = LifeSign(
+        runner.process.pid, "acme", "echo", 1, "1", shape.cpu_millicores, shape.memory_bytes, shape.gpu_millis,
+        shape.gpu_memory_bytes,
+    )  # fmt: skip
+    async with asyncio.timeout(PATIENCE_S):
+        while (life := read_life(path)) is None or life[0] != held:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+        while (later := read_life(path)) is not None and later[1] == life[1]:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+    runner.process.kill()
+    await runner.exit_code()
+    left = read_life(path)
+    assert left is not None, "it stays for whoever comes"
+    assert left[0] == held
 
 
 async def test_standby_says_what_can_run_here(runner: RunnerProcess) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,16 +281,33 @@ class DecisionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Learnt:
+    """What something has learnt, as plain JSON values (`core.memory`).
+
+    Attributes:
+        form: which classes told it; what another form says is not understood.
+        monotonic, wall: when it was told, by both clocks; seconds.
+    """
+
+    form: int
+    monotonic: float
+    wall: float
+    told: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPast:
     """What is kept of a model's past across a restart: bounded, newest last.
 
     Attributes:
         cold_starts: with the runner that each was on.
+        policies: by revision.
     """
 
     cold_start_count: int = 0
     cold_starts: tuple[tuple[str, ColdStart], ...] = ()
     decisions: tuple[DecisionRecord, ...] = ()
+    policies: tuple[tuple[int, Learnt], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +436,8 @@ class Posting:
 
     Attributes:
         epoch, serial: who posts, and its how manyth; the same posting twice is booked once.
-        booked_until_us: with it, everything that ran is booked until then; microseconds since the epoch.
+        booked_until_us: with it, everything that ran is booked until then; microseconds since the epoch, by the clock
+            as it was: where that was set back, earlier than in the posting before.
     """
 
     epoch: int

@@ -153,12 +153,14 @@ class ProcessContext(_Section):
         runtime_dir: short path for unix sockets; gone with the mesh. Every process serves
             `headrace.control.v1.ProcessService` on `<runtime_dir>/<process>.sock`.
         listen: the front's host:port, for routers.
+        supervisor: its process id; None: there is none, the process was started by itself.
     """
 
     process: str
     state_dir: Path
     runtime_dir: Path
     listen: str = "127.0.0.1:8080"
+    supervisor: int | None = None
     mesh: MeshConfig = MeshConfig()
 
     @property

@@ -22,12 +22,14 @@ from headrace_common.ending import leave
 from headrace_common.errors import InvalidArgument
 from headrace_common.frames import FRAMES_SUFFIX
 from headrace_common.grpc_server import add_health, add_process_service, new_server
+from headrace_common.life_sign import life_path
 from headrace_common.logs import configure_logging, get_logger
 from headrace_common.telemetry import Telemetry
 from headrace_common.validation import validate
 from headrace_runner.bundle_socket import BundleSocket
 from headrace_runner.engines.registry import import_engines, prepare
 from headrace_runner.measures import Measures
+from headrace_runner.pulse import Pulse
 from headrace_runner.runner import Runner
 from headrace_runner.service import RunnerServicer
 from headrace_runner.worker import EngineWorker
@@ -66,6 +68,8 @@ async def _serve(context: ProcessContext) -> bool:
     engines = import_engines(config.allow_fake_engine)
     _prepare_validation()
     clock = SystemClock()
+    pulse = Pulse(life_path(context.socket))
+    pulse.start()
     telemetry = Telemetry.start(context.process, context.mesh.telemetry)
     worker = EngineWorker(clock)
     measures = Measures(telemetry, clock)
@@ -73,15 +77,16 @@ async def _serve(context: ProcessContext) -> bool:
     _stop_on_signals(runner, context.mesh.autoscaler.drain_timeout_s)
     await worker.call(lambda: prepare(engines))
     try:
-        await _serve_grpc(runner, telemetry, context.socket)
+        await _serve_grpc(runner, telemetry, context.socket, pulse)
     finally:
         await runner.close()
+        pulse.stop()
         ended = worker.stop(_ENGINE_END_S)
         telemetry.shutdown()
     return ended
 
 
-async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path) -> None:
+async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path, pulse: Pulse) -> None:
     server = new_server(MOST_REQUEST_BYTES)
     health = add_health(server)
     runner_pb2_grpc.add_RunnerServiceServicer_to_server(RunnerServicer(runner), server)
@@ -94,7 +99,7 @@ async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path) -> Non
     await server.start()
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_follow(runner, health))
+            tasks.create_task(_follow(runner, health, pulse))
             runner.standby()
             await runner.until_gone()
     finally:
@@ -102,9 +107,10 @@ async def _serve_grpc(runner: Runner, telemetry: Telemetry, socket: Path) -> Non
         await server.stop(_LAST_ANSWERS_S)
 
 
-async def _follow(runner: Runner, health: health_aio.HealthServicer) -> None:
+async def _follow(runner: Runner, health: health_aio.HealthServicer, pulse: Pulse) -> None:
     """Health is what the lifecycle says, until gone."""
     async for status in runner.watch():
+        pulse.tell(status)
         healthy = status.state in _HEALTHY
         verdict = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
         await health.set("", verdict)

@@ -7,10 +7,13 @@ replaced, that it was deployed a moment ago, or that an autoscaler before this o
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from headrace_autoscaler.core.demand import Demand, DemandWindow
+from headrace_autoscaler.core.held import Held
+from headrace_autoscaler.core.memory import FORM, recall, remember, shift_between
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.policies.base import Policy, Wish
 from headrace_autoscaler.core.policies.choose import make_policy
@@ -18,7 +21,7 @@ from headrace_autoscaler.core.policies.readings import Meter, profile_of
 from headrace_autoscaler.core.policies.schedules import MOST, parse_schedule
 from headrace_autoscaler.core.policies.targets import parse_target
 from headrace_autoscaler.core.revision_status import RevisionStatus
-from headrace_autoscaler.domain import ModelSpec, Resources
+from headrace_autoscaler.domain import Learnt, ModelSpec, Resources
 
 _EARLY_S = 0.001
 """A policy may be asked so much before its time: timers are not exact."""
@@ -30,6 +33,11 @@ TRUSTED = "kept until this autoscaler has watched for a whole window"
 CHANGED = "kept until its new policy has watched for a while"
 _NEW_POLICY_S = 10.0
 """What runs is not taken away by a policy that knows nothing yet."""
+_UNHEARD_S = 10.0
+"""Where something runs, a policy that was recalled is not asked before a router has told of its revision, or for this
+long: that nobody has connected yet is not that nobody asks."""
+_NEVER = (-1, -1, -1)
+"""Unlike whatever is seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +59,6 @@ class Decision:
     needed: int = 0
 
 
-@dataclass(slots=True)
-class _Held:
-    """One revision's policy, and what it was asked about last."""
-
-    spec: ModelSpec
-    policy: Policy
-    meter: Meter
-    choice: tuple[object, ...]
-    new_until: float = 0.0
-    asked_at: float = 0.0
-    wish: Wish | None = None
-    seen: tuple[int, int, int] = (0, 0, 0)
-
-
 class Decider:
     """Of all revisions. All times are monotonic seconds but `wall`.
 
@@ -83,7 +77,7 @@ class Decider:
         self._cold_start_s = cold_start_s
         self._micros_per_hour = micros_per_hour
         self._starts_per_s = starts_per_s
-        self._held: dict[Key, _Held] = {}
+        self._held: dict[Key, Held] = {}
 
     def decide(
         self, key: Key, spec: ModelSpec, window: DemandWindow | None, status: RevisionStatus, now: float, wall: float
@@ -102,33 +96,71 @@ class Decider:
         if status.retiring:
             return _decide_retiring(demand, status)
         held = self._hold(key, spec, status.current, now)
+        demand = held.observe(window, demand)
         wish = held.wish
         if wish is None or self._is_due(held, wish, window, demand, status, now):
             wish = held.wish = self._ask(held, window, demand, status, now, wall)
-        return _settled(wish, spec, window, demand, status, is_new=now < held.new_until)
+        return _settled(wish, spec, held.arrived, demand, status, is_new=now < held.new_until)
 
     def inherit(self, old: Key, new: Key) -> None:
         """A new current revision faces the demand that its predecessor had learnt. That one may serve on."""
         before = self._held.get(old)
         if before is not None and new not in self._held:
-            self._held[new] = _Held(before.spec, copy.deepcopy(before.policy), Meter(), before.choice)
+            self._held[new] = Held(before.spec, copy.deepcopy(before.policy), Meter(), before.choice)
 
     def keep_only(self, keys: set[Key]) -> None:
         self._held = {key: held for key, held in self._held.items() if key in keys}
 
-    def _hold(self, key: Key, spec: ModelSpec, current: bool, now: float) -> _Held:
+    def learnt(self, model: str, now: float, wall: float) -> tuple[tuple[int, Learnt], ...]:
+        """What the policies of a model's revisions know."""
+        return tuple(
+            (key[1], Learnt(FORM, now, wall, {"choice": repr(held.choice), "held": remember(held)}))
+            for key, held in self._held.items()
+            if key[0] == model
+        )
+
+    def asked_at(self) -> dict[str, float]:
+        """When each model's policies were asked last: since then they know nothing new."""
+        asked: dict[str, float] = {}
+        for key, held in self._held.items():
+            asked[key[0]] = max(held.asked_at, asked.get(key[0], -math.inf))
+        return asked
+
+    def recall(self, key: Key, spec: ModelSpec, current: bool, learnt: Learnt, now: float, wall: float) -> None:
+        """Has a revision's policy know what it knew before a restart. Call it before the revision is decided.
+
+        Raises:
+            ValueError, TypeError: that is not of this policy, as it is now; it begins anew.
+        """
+        choice = _choice(spec, current)
+        held = Held(spec, _policy_of(spec, current), Meter(), choice, seen=_NEVER, unheard_until=now + _UNHEARD_S)
+        if learnt.form != FORM or learnt.told.get("choice") != repr(choice):
+            raise ValueError("it is of another policy, or of another version of headrace")
+        recall(held, learnt.told.get("held"), shift_between((learnt.monotonic, learnt.wall), (now, wall)))
+        self._held[key] = held
+
+    def _hold(self, key: Key, spec: ModelSpec, current: bool, now: float) -> Held:
         held = self._held.get(key)
         choice = _choice(spec, current)
         if held is None or held.choice != choice:
             new_until = 0.0 if held is None else now + _NEW_POLICY_S
-            held = self._held[key] = _Held(spec, _policy_of(spec, current), Meter(), choice, new_until)
+            arrived = held is not None and held.arrived
+            held = self._held[key] = Held(spec, _policy_of(spec, current), Meter(), choice, new_until, arrived=arrived)
         elif held.spec is not spec:
             held.spec, held.wish = spec, None
         return held
 
     def _is_due(
-        self, held: _Held, wish: Wish, window: DemandWindow | None, demand: Demand, status: RevisionStatus, now: float
+        self,
+        held: Held,
+        wish: Wish,
+        window: DemandWindow | None,
+        demand: Demand,
+        status: RevisionStatus,
+        now: float,
     ) -> bool:
+        if window is None and now < held.unheard_until and status.instances:
+            return False
         if not wish.desired and (demand.present or held.seen[0] != _fingerprint(window, status)[0]):
             return True  # The first request of a model that should be at zero waits for nobody's interval.
         if now - held.asked_at < held.policy.interval_s - _EARLY_S:
@@ -136,7 +168,13 @@ class Decider:
         return now >= wish.holds_until or demand.present or held.seen != _fingerprint(window, status)
 
     def _ask(
-        self, held: _Held, window: DemandWindow | None, demand: Demand, status: RevisionStatus, now: float, wall: float
+        self,
+        held: Held,
+        window: DemandWindow | None,
+        demand: Demand,
+        status: RevisionStatus,
+        now: float,
+        wall: float,
     ) -> Wish:
         spec = held.spec
         profile = profile_of(
@@ -169,14 +207,13 @@ def _fingerprint(window: DemandWindow | None, status: RevisionStatus) -> tuple[i
 
 
 def _settled(
-    wish: Wish, spec: ModelSpec, window: DemandWindow | None, demand: Demand, status: RevisionStatus, *, is_new: bool
+    wish: Wish, spec: ModelSpec, arrived: bool, demand: Demand, status: RevisionStatus, *, is_new: bool
 ) -> Decision:
     idle_s = _idle_s(demand, status)
     wanted, spare = min(wish.desired, MOST), wish.spare and not demand.present
     inputs = _inputs(wish, demand, status, idle_s)
     decision = Decision(wanted, wish.reason, wanted, spare, inputs, min(wish.needed, wanted))
-    untouched = window is None or window.arrived_at is None
-    if untouched and not wish.desired:
+    if not arrived and not wish.desired:
         if status.ready and idle_s is not None and idle_s < spec.idle_timeout_s:
             decision = replace(decision, desired=1, reason=UNTOUCHED, spare=True)
         elif not status.instances:

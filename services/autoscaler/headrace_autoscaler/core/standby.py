@@ -13,7 +13,9 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from headrace_autoscaler.core.memory import COUNT, MOMENT, NUMBER, Schema, many
 from headrace_autoscaler.domain import StandbyTarget
 
 HISTORY_S = 3600.0
@@ -48,6 +50,8 @@ class Bounds:
 class Wanted:
     """When runners were wanted. One for which the pool had none is wanted once, however long it waits."""
 
+    MEMORY: ClassVar[Schema] = {"_times": many(MOMENT), "_waiting": COUNT}
+
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=_MOST_WANTED)
         self._waiting = 0
@@ -72,6 +76,8 @@ class Wanted:
 
 class StartTimes:
     """What process starts took, and when they were begun. Seconds."""
+
+    MEMORY: ClassVar[Schema] = {"_took": many(NUMBER), "_begun": many(MOMENT)}
 
     def __init__(self) -> None:
         self._took: deque[float] = deque(maxlen=_RECENT_STARTS)

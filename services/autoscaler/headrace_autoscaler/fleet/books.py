@@ -1,8 +1,12 @@
 """Books instances' time, routers' counts and stored files, and posts them to the store.
 
-A posting says with what it adds until when everything that ran is booked. Whoever comes after a kill books what it
-finds from there, or from its own start where that was later: nothing twice, and nothing lost but what the dead one
-had counted since its last posting.
+How long something ran is measured by the monotonic clock; the wall clock, as it is when that is booked, says which
+hour it belongs to. So a wall clock that is set books nothing twice and nothing negative, and an hour that comes
+twice holds what ran in both.
+
+A posting says with what it adds until when everything that ran is booked, by the wall clock of that moment. Whoever
+comes after a kill books what it finds from there, or from its own start where that was later: nothing twice, and
+nothing lost but what the dead one had counted since its last posting.
 """
 
 from __future__ import annotations
@@ -44,11 +48,8 @@ class Opening:
 
 
 class Books:
-    """Time advances with the monotonic clock from one wall-clock reading, so that a corrected clock books
-    nothing twice.
-
-    Attributes:
-        tally: money in the hour and the month that run, all of it that is booked.
+    """Attributes:
+    tally: money in the hour and the month that run, all of it that is booked.
     """
 
     def __init__(
@@ -63,25 +64,39 @@ class Books:
         for (period, start), spent in opening.spent.items():
             self.tally.open(period, start, spent)
         self._ledger = Ledger(rates, self.tally.add)
-        self._base_s = clock.wall() - clock.monotonic()
-        self._stored_until_us = opening.booked_until_us or self.now_us()
+        self._stored_until_us = self._booked_from_us(opening.booked_until_us)
         self._serial = 0
         self._unsure: Posting | None = None
         self._log = get_logger()
 
     def now_us(self) -> int:
-        return int((self._base_s + self._clock.monotonic()) * 1e6)
+        """Wall-clock microseconds since the epoch: which hour and month it is."""
+        return int(self._clock.wall() * 1e6)
+
+    def mark_us(self) -> int:
+        """Monotonic microseconds: from when something is to be booked that starts now."""
+        return int(self._clock.monotonic() * 1e6)
 
     def adopted_from_us(self, started_at: float | None) -> int:
-        """From when an instance is to be booked that an earlier autoscaler has started.
+        """From when an instance is to be booked that an earlier autoscaler has started; as `mark_us`.
 
         Args:
             started_at: its own start, seconds since the epoch; None: not known.
         """
-        now_us, booked_us = self.now_us(), self._opening.booked_until_us
-        own_us = None if started_at is None else int(started_at * 1e6)
+        booked_us, own_us = self._opening.booked_until_us, None if started_at is None else int(started_at * 1e6)
+        return self._booked_from_us(max((each for each in (booked_us, own_us) if each is not None), default=None))
+
+    def departed(self, assignment: Assignment | None, started_at: float | None, ended_at: float) -> None:
+        """Books what an instance ran on for after the books' end, and until its own, where nobody saw that.
+
+        Args:
+            started_at, ended_at: seconds since the epoch; None: not known.
+        """
+        booked_us, own_us = self._opening.booked_until_us, None if started_at is None else int(started_at * 1e6)
         known = [moment for moment in (booked_us, own_us) if moment is not None]
-        return min(max(known, default=now_us), now_us) if booked_us is None or booked_us <= now_us else booked_us
+        end_us = min(int(ended_at * 1e6), self.now_us())
+        if known and max(known) < end_us:
+            self._ledger.book_time(self._account(assignment), max(known), end_us)
 
     def settle(self, runner: Runner) -> None:
         """Books a runner's time until now to whoever holds it now. Call it before that changes.
@@ -90,9 +105,10 @@ class Books:
         """
         if runner.unheard:
             return
-        now_us = self.now_us()
-        self._ledger.book_time(self._account(runner.assignment), runner.booked_until_us, now_us)
-        runner.booked_until_us = max(runner.booked_until_us, now_us)
+        mark_us, now_us = self.mark_us(), self.now_us()
+        passed_us = mark_us - runner.booked_until_us
+        self._ledger.book_time(self._account(runner.assignment), now_us - passed_us, now_us)
+        runner.booked_until_us = mark_us
 
     def requests(self, entry: DemandEntry, resources: Resources) -> None:
         """Requests, their busy time and their bytes are the caller's, the instance's time its owner's."""
@@ -106,25 +122,26 @@ class Books:
     def cold_start(self, assignment: Assignment) -> None:
         self._ledger.book_cold_start(self._account(assignment), self.now_us())
 
-    async def flush(self, runners: Iterable[Runner], models: Iterable[Model]) -> None:
-        """Writes what has come together. What cannot be written now is written later."""
+    async def flush(self, runners: Iterable[Runner], models: Iterable[Model]) -> bool:
+        """Writes what has come together; whether it is. What cannot be written now is written later."""
         # First, because it takes time, in which others settle too: what is taken below ends where it says.
         if not await self._post_unsure():
-            return
+            return False
         for runner in runners:
             self.settle(runner)
-        now_us = self.now_us()
+        mark_us, now_us = self.mark_us(), self.now_us()
         for model in models:
             if size_bytes := stored_bytes(model):
                 account = Account(model.spec.tenant, model.spec.name)
-                self._ledger.book_storage(account, size_bytes, self._stored_until_us, now_us)
-        self._stored_until_us = max(self._stored_until_us, now_us)
+                since_us = now_us - (mark_us - self._stored_until_us)
+                self._ledger.book_storage(account, size_bytes, since_us, now_us)
+        self._stored_until_us = mark_us
         self.tally.forget_before(now_us // 10**6)
         increments = self._ledger.take()
         if increments:
             self._serial += 1
             self._unsure = Posting(self._epoch, self._serial, increments, now_us)
-            await self._post_unsure()
+        return await self._post_unsure()
 
     async def _post_unsure(self) -> bool:
         """Posts what may or may not have been written, which the store can tell. Whether nothing is left."""
@@ -136,6 +153,11 @@ class Books:
                 return False
             self._unsure = None
         return True
+
+    def _booked_from_us(self, wall_us: int | None) -> int:
+        """The monotonic moment of a wall-clock one of the past. None, and one that is still to come because the clock
+        was set back: now, as nobody can say how long it has been."""
+        return self.mark_us() - (0 if wall_us is None else max(0, self.now_us() - wall_us))
 
     def _account(self, assignment: Assignment | None) -> Account:
         if assignment is None:

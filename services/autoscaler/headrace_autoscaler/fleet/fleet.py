@@ -25,6 +25,7 @@ from headrace_autoscaler.domain import (
 )
 from headrace_autoscaler.fleet.announcements import Announcements
 from headrace_autoscaler.fleet.books import Books, Opening, UsageSink
+from headrace_autoscaler.fleet.chronicle import Chronicle
 from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.history import History
 from headrace_autoscaler.fleet.lifecycle import Lifecycle, Timeouts
@@ -47,7 +48,6 @@ from headrace_common.logs import get_logger
 
 _HOUSEKEEPING_PERIOD_S = 1.0
 _ADOPTION_PATIENCE_S = 0.7
-_HISTORY_PERIOD_S = 5.0
 _SHORTEST_START_S = 0.001
 
 
@@ -94,8 +94,6 @@ class RunnerFleet:
         self._routers: dict[str, float] = {}
         self.registry = Registry()
         self.history = History()
-        self._history_files = HistoryFiles(parts.context.state_dir / "history")
-        self._history_written = parts.clock.monotonic()
         self._demand = DemandBook(config.window_s)
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
         self._books = Books(prices, parts.rates, parts.usage, parts.clock, parts.epoch, parts.opening)
@@ -119,6 +117,9 @@ class RunnerFleet:
             lambda resources: prices.shape(resources).micros_per_hour,
             lambda: STARTS_AT_ONCE / max(_SHORTEST_START_S, self._lifecycle.starts.typical_s),
         )
+        self._chronicle = Chronicle(
+            HistoryFiles(parts.context.state_dir / "history"), self.history, decider, self._standby, parts.clock
+        )
         self._judge = Judge(self.registry, self._demand, decider, retirement.silent)
         self._reconciler = Reconciler(
             catalogue=parts.catalogue,
@@ -139,7 +140,7 @@ class RunnerFleet:
         )
 
     async def start(self) -> None:
-        self.history.recall(await asyncio.to_thread(self._history_files.read))
+        await self._chronicle.recall(self._parts.catalogue.models())
         await self._lifecycle.adopt(_ADOPTION_PATIENCE_S)
         if any(True for _ in self.registry):
             self._trust_what_runs()
@@ -153,7 +154,7 @@ class RunnerFleet:
         await self._tasks.close()
         await self._lifecycle.shut_down(drain_s)
         await self._books.flush(self.registry, self._parts.catalogue.models())
-        await self._write_history()
+        await self._chronicle.write_all()
         await self._lifecycle.close()
 
     async def close(self) -> None:
@@ -297,21 +298,6 @@ class RunnerFleet:
             self._wake.clear()
             self.decide_now()
 
-    async def _write_history(self) -> None:
-        """Decisions and cold starts; one that was replaced writes no more, as its successor does."""
-        self._history_written = self._parts.clock.monotonic()
-        changed = self.history.take_changed()
-        try:
-            if changed:
-                await asyncio.to_thread(self._history_files.write, changed)
-        except OSError as error:
-            self.history.give_back(changed)
-            get_logger().warning("history not written", error=str(error))
-        except asyncio.CancelledError:
-            # Its thread goes on; the last write, which waits for it, says the same and what came since.
-            self.history.give_back(changed)
-            raise
-
     async def _keep_house(self) -> None:
         clock = self._parts.clock
         # No runner that an earlier autoscaler started can be starting for longer. What shows itself after that
@@ -323,8 +309,7 @@ class RunnerFleet:
                 if clock.monotonic() < adopt_until:
                     await self._lifecycle.adopt_new()
                 await self._lifecycle.count_requests()
-                if clock.monotonic() - self._history_written >= _HISTORY_PERIOD_S:
-                    await self._write_history()
+                await self._chronicle.write_what_is_due()
             except Exception as error:  # noqa: BLE001 - the next round may find another state
                 get_logger().error("housekeeping failed", error=repr(error), exc_info=error)
 
@@ -333,6 +318,8 @@ class RunnerFleet:
         while True:
             await asyncio.sleep(TICK_US / 1e6)
             try:
-                await self._books.flush(self.registry, self._parts.catalogue.models())
+                departed = self._lifecycle.departed
+                if await self._books.flush(self.registry, self._parts.catalogue.models()):
+                    await self._lifecycle.forget(departed)
             except Exception as error:  # noqa: BLE001 - the books must be written as long as anything runs
                 get_logger().error("books not kept", error=repr(error), exc_info=error)

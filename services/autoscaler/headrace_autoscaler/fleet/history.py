@@ -77,15 +77,18 @@ class History:
 
     def decided(self, model: str, record: DecisionRecord) -> bool:
         """Whether it says something new."""
-        key = (model, record.revision)
-        said = self._last.get(key)
-        if said is None or said.desired != record.desired:
-            said = self._last[key] = _Said(record.desired)
-        if not said.is_new(record.reason, record.at):
+        if not self._says_new(model, record):
             return False
         self.decision_count += 1
         self._model(model).decisions.append(record)
         return True
+
+    def _says_new(self, model: str, record: DecisionRecord) -> bool:
+        key = (model, record.revision)
+        said = self._last.get(key)
+        if said is None or said.desired != record.desired:
+            said = self._last[key] = _Said(record.desired)
+        return said.is_new(record.reason, record.at)
 
     def outgrew(self, key: Key, said: str, instances: int, wall: float, memory_bytes: int) -> None:
         """An event among the decisions, and what is told as the model's last failure."""
@@ -188,18 +191,21 @@ class History:
             history.cold_start_count = known.cold_start_count
             history.cold_starts.extend(known.cold_starts)
             history.decisions.extend(known.decisions)
+            for record in known.decisions:
+                self._says_new(model, record)
         self._changed.clear()
 
     def take_changed(self) -> dict[str, ModelPast | None]:
         """What is new since the last call, by model; None: the model is gone."""
         changed, self._changed = self._changed, set()
-        return {model: self._past(model) for model in changed}
+        return {model: self.past(model) for model in changed}
 
     def give_back(self, models: Iterable[str]) -> None:
         """They could not be written: they are still new."""
         self._changed.update(models)
 
-    def _past(self, model: str) -> ModelPast | None:
+    def past(self, model: str) -> ModelPast | None:
+        """All that is kept of a model; None: nothing."""
         held = self._models.get(model)
         if held is None:
             return None

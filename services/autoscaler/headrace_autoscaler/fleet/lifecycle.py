@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from headrace.v1 import resources_pb2
 from headrace_autoscaler.core.backoff import Failures
 from headrace_autoscaler.core.standby import StartTimes
-from headrace_autoscaler.domain import Enforcement, Revision
+from headrace_autoscaler.domain import Enforcement, Resources, Revision
 from headrace_autoscaler.fleet.books import Books
 from headrace_autoscaler.fleet.link import LoadAnswer, LoadFailed, LoadRefused, RunnerLink
 from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner, RunnerState
 from headrace_autoscaler.fleet.tasks import TaskSet
 from headrace_autoscaler.providers.base import Exit, InstanceProvider, StartedRunner, StartFailed
 from headrace_common.clock import Clock
+from headrace_common.life_sign import LifeSign
 from headrace_common.logs import get_logger
 from headrace_common.quantities import format_bytes
 
@@ -79,6 +80,7 @@ class Lifecycle:
         self._changed = changed
         self._links: dict[str, RunnerLink] = {}
         self._tasks = TaskSet()
+        self._departed: set[str] = set()
         self._log = get_logger(epoch=epoch)
         self.start_failures = Failures()
         self.starts = StartTimes()
@@ -100,7 +102,22 @@ class Lifecycle:
         runners = [self._enter(started.runner_id, started) for started in found]
         for runner in runners:
             self._tasks.start(self._follow(runner), f"runner {runner.id}")
+        for gone in await self._provider.departed():
+            if gone.runner_id not in self._departed:
+                self._departed.add(gone.runner_id)
+                self._log.info("runner had gone", runner=gone.runner_id, ended_at=gone.ended_at)
+                self._books.departed(_assignment_of(gone.sign), gone.started_at, gone.ended_at)
         return runners
+
+    @property
+    def departed(self) -> frozenset[str]:
+        """Runners that ended while no autoscaler was there, and whose time was booked."""
+        return frozenset(self._departed)
+
+    async def forget(self, departed: frozenset[str]) -> None:
+        """Their time is in the books, for good."""
+        await self._provider.forget(departed)
+        self._departed -= departed
 
     def start(self, reason: str) -> None:
         runner = self._enter(f"runner-{secrets.token_hex(4)}")
@@ -116,12 +133,18 @@ class Lifecycle:
         runner.advance(RunnerState.LOADING, self._clock.monotonic())
         self._tasks.start(self._load(runner, order), f"load {order.revision.model} on {runner.id}")
 
-    def drain(self, runner: Runner, reason: str) -> None:
-        """Lets it answer what it has. One that is not ready yet has nothing to answer."""
+    def drain(self, runner: Runner, reason: str, within_s: float | None = None) -> None:
+        """Lets it answer what it has. One that is not ready yet has nothing to answer.
+
+        Args:
+            within_s: it is given so long; None: as the configuration says.
+        """
         ready = runner.state is RunnerState.READY
         if runner.advance(RunnerState.DRAINING, self._clock.monotonic()):
             self._log.info("instance draining", instance=runner.id, reason=reason, **_labels(runner))
-            self._tasks.start(self._unload(runner, reason, ready, self._timeouts.drain_s), f"drain {runner.id}")
+            runner.drain_s = within_s
+            drain_s = self._drain_s(runner)
+            self._tasks.start(self._unload(runner, reason, ready, drain_s), f"drain {runner.id}")
 
     def stop(self, runner: Runner, reason: str) -> None:
         """For a runner that holds nothing, or whose time is up."""
@@ -135,17 +158,21 @@ class Lifecycle:
         allowed_s = {
             RunnerState.STARTING: self._timeouts.load_s,
             RunnerState.LOADING: self._timeouts.load_s + _UNLOAD_MARGIN_S,
-            RunnerState.DRAINING: self._timeouts.drain_s + _UNLOAD_MARGIN_S,
             RunnerState.GONE: _UNLOAD_MARGIN_S,
         }
         for runner in self._registry:
             limit_s = allowed_s.get(runner.state)
+            if runner.state is RunnerState.DRAINING:
+                limit_s = self._drain_s(runner) + _UNLOAD_MARGIN_S
             if limit_s is None or now - runner.state_since <= limit_s:
                 continue
             if runner.state is RunnerState.STARTING:
                 self._start_failed(f"a runner was not ready to load {limit_s:g} s after its start")
             runner.state_since = now
             self.stop(runner, f"{runner.state.label} for more than {limit_s:g} s")
+
+    def _drain_s(self, runner: Runner) -> float:
+        return self._timeouts.drain_s if runner.drain_s is None else runner.drain_s
 
     async def shut_down(self, drain_s: float) -> None:
         """Unloads everything, in at most this time, also what drains already; what is left then is killed."""
@@ -191,9 +218,10 @@ class Lifecycle:
             pid=started.pid if started else 0,
             started_at=now,
             started_wall=(started.started_at if started else None) or self._clock.wall(),
-            booked_until_us=self._books.adopted_from_us(started.started_at) if started else self._books.now_us(),
+            booked_until_us=self._books.adopted_from_us(started.started_at) if started else self._books.mark_us(),
             state_since=now,
-            unheard=started is not None,
+            assignment=_assignment_of(started.sign) if started and started.sign else None,
+            unheard=started is not None and started.sign is None,
         )
         self._registry.add(runner)
         return runner
@@ -337,6 +365,13 @@ class Lifecycle:
             self._log.error("runner not ours", runner=runner.id, its_epoch=runner.epoch)
             return
         await self._provider.kill(runner.id)
+
+
+def _assignment_of(sign: LifeSign) -> Assignment | None:
+    if not sign.model:
+        return None
+    resources = Resources(sign.cpu_millicores, sign.memory_bytes, sign.gpu_millis, sign.gpu_memory_bytes)
+    return Assignment(sign.model, sign.revision, sign.version, sign.tenant, resources)
 
 
 def _over_memory(runner: Runner, ended: str) -> str:

@@ -210,7 +210,8 @@ class Reconciler:
                 self.lifecycle.start(reason)
             case DrainInstance(runner_id, reason):
                 if (runner := self.registry.get(runner_id)) is not None:
-                    self.lifecycle.drain(runner, reason)
+                    model = runner.assignment.model if runner.assignment else ""
+                    self.lifecycle.drain(runner, reason, self.treasury.drain_s(model))
             case StopStandby(runner_id, reason):
                 if (runner := self.registry.get(runner_id)) is not None:
                     self.lifecycle.stop(runner, reason)

@@ -67,10 +67,11 @@ class Runner:
         cold_start: the start from zero that its load ends, if it does.
         started_here: by this autoscaler, so that its age is known.
         answered: a router has told of its first answer, where it was started from zero.
-        booked_until_us: how far its time is in the books.
+        booked_until_us: how far its time is in the books; monotonic (`Books.mark_us`).
         unheard: it was found, and has not said yet what it holds.
         admitted: it fits the limits; False for one that was verified until a plan has found that it does.
         epoch: the highest fencing epoch that it has obeyed.
+        drain_s: what it was given to drain; None: as the configuration says.
         ready_at: when it became ready; None: not yet.
         over_memory: it has outgrown its memory.
         private_bytes: what counts against its memory.
@@ -101,6 +102,7 @@ class Runner:
     enforcement: Enforcement | None = None
     answered: bool = False
     started_here: bool = False
+    drain_s: float | None = None
     seen: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from headrace_autoscaler.core.memory import Schema, part
 from headrace_autoscaler.core.plans import LoadOnStandby, Plan
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.standby import Bounds, StartTimes, Wanted, size
@@ -14,11 +17,11 @@ STARTS_AT_ONCE = 4
 
 
 class StandbyPool:
-    """What is wanted is learnt anew after a restart of the autoscaler: until then the minimum stands by.
-
-    Attributes:
-        target: what was decided last.
+    """Attributes:
+    target: what was decided last.
     """
+
+    MEMORY: ClassVar[Schema] = {"_wanted": part(), "_starts": part()}
 
     def __init__(self, bounds: Bounds, starts: StartTimes) -> None:
         self._bounds = bounds

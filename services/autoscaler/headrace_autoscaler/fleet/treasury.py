@@ -40,8 +40,8 @@ class Treasury:
     """Times are monotonic seconds.
 
     Args:
-        answer_s: what was admitted before a budget was spent has this long to be answered, before its instances
-            drain.
+        answer_s: what was admitted before a budget was spent has this long to be answered, its instances' drain
+            included.
 
     Attributes:
         standings: of the last review.
@@ -107,6 +107,11 @@ class Treasury:
                     notice.state, notice.subject, want.held_back or notice.reason, notice.returns_at
                 )
         return BudgetNotices(leases, models)
+
+    def drain_s(self, model: str) -> float:
+        """How long an instance of it may take to drain: one whose requests are refused has been draining since then."""
+        closing = self._closing.get(model)
+        return self._answer_s if closing is None else max(0.0, self._answer_s - (self._now - closing.since))
 
     def announced(self, mark: int) -> None:
         """Routers have been told, in the state of this mark."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace_autoscaler.domain import Enforcement, Resources
+from headrace_common.life_sign import LifeSign
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +17,29 @@ class StartedRunner:
     Attributes:
         target: where it serves RunnerService, once it does.
         started_at: when the process began, seconds since the epoch; None: not known.
+        sign: what it holds; None: not known.
     """
 
     runner_id: str
     pid: int
     target: str
     started_at: float | None = field(default=None, compare=False)
+    sign: LifeSign | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """A runner that ended while nobody watched.
+
+    Attributes:
+        sign: what it held.
+        started_at, ended_at: seconds since the epoch; its end to `life_sign.PERIOD_S`. None: not known.
+    """
+
+    runner_id: str
+    sign: LifeSign
+    started_at: float | None
+    ended_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +82,14 @@ class InstanceProvider(Protocol):
     async def list(self) -> tuple[StartedRunner, ...]:
         """Runners that are there, also those that an earlier autoscaler started. From then on they are
         this provider's, as if it had started them."""
+        ...
+
+    async def departed(self) -> tuple[Departed, ...]:
+        """Runners that have ended while nobody watched, each until `forget`."""
+        ...
+
+    async def forget(self, runner_ids: Iterable[str]) -> None:
+        """Note has been taken of their departure."""
         ...
 
     async def wait_exit(self, runner_id: str) -> Exit:

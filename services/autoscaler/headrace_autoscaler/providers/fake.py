@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
 from headrace.v1 import models_pb2
 from headrace_autoscaler.core.enforcement import without_cgroup
 from headrace_autoscaler.domain import Enforcement, Resources
-from headrace_autoscaler.providers.base import Exit, StartedRunner, StartFailed
+from headrace_autoscaler.providers.base import Departed, Exit, StartedRunner, StartFailed
+from headrace_common.life_sign import LifeSign
 
 _STATES = runner_pb2.RunnerState
 _FIRST_PID = 1_000_000
@@ -34,10 +35,13 @@ class FakeMachine:
         load_refusals: model -> the engine's reason.
         loads: every load that a runner was told, in order.
         unloads: runners that were told to unload, in order.
+        graces: the seconds that they were given for it.
         may_load: cleared, loads hang.
         may_exit: cleared, runners that drain do not exit.
         signature: what loads find out.
         held: what each runner was last held to.
+        departed: runners that have ended and of which nobody has taken note.
+        wall: what the time is, seconds since the epoch.
     """
 
     def __init__(self, runtime_dir: Path) -> None:
@@ -47,6 +51,7 @@ class FakeMachine:
         self.load_refusals: dict[str, str] = {}
         self.loads: list[runner_pb2.LoadRequest] = []
         self.unloads: list[str] = []
+        self.graces: dict[str, float] = {}
         self.may_load = asyncio.Event()
         self.may_load.set()
         self.may_exit = asyncio.Event()
@@ -58,6 +63,8 @@ class FakeMachine:
         )
         self.pids = itertools.count(_FIRST_PID)
         self.held: dict[str, Resources] = {}
+        self.departed: dict[str, Departed] = {}
+        self.wall: Callable[[], float] = time.time
 
     async def close(self) -> None:
         """Ends every runner."""
@@ -66,7 +73,11 @@ class FakeMachine:
 
 
 class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
-    """One scripted runner."""
+    """One scripted runner.
+
+    Attributes:
+        answers: cleared, it says nothing of itself.
+    """
 
     def __init__(self, machine: FakeMachine, runner_id: str) -> None:
         self._machine = machine
@@ -76,6 +87,9 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._server: grpc.aio.Server | None = None
         self._born = time.monotonic()
+        self.started_at = machine.wall()
+        self.answers = asyncio.Event()
+        self.answers.set()
         self._status = runner_pb2.RunnerStatus(
             runner_id=runner_id, pid=self.pid, state=_STATES.RUNNER_STATE_STANDBY, engines=["fake"]
         )
@@ -103,13 +117,24 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
             if server is not None:
                 await server.stop(grace=None)
             self.socket.unlink(missing_ok=True)
+            machine = self._machine
+            machine.departed[self._id] = Departed(self._id, self.sign, self.started_at, machine.wall())
             self.exited.set_result(Exit(how, over_memory))
+
+    @property
+    def sign(self) -> LifeSign:
+        status, shape = self._status, self._status.shape
+        return LifeSign(
+            self.pid, status.tenant, status.model, status.revision, status.version, shape.cpu_millicores,
+            shape.memory_bytes, shape.gpu_millis, shape.gpu_memory_bytes,
+        )  # fmt: skip
 
     async def GetStatus(self, _request: Any, _context: Any) -> runner_pb2.GetStatusResponse:
         return runner_pb2.GetStatusResponse(status=self._status)
 
     async def WatchStatus(self, _request: Any, _context: Any) -> AsyncIterator[runner_pb2.WatchStatusResponse]:
         while True:
+            await self.answers.wait()
             sent = self._status
             yield runner_pb2.WatchStatusResponse(status=sent)
             async with self._changed:
@@ -151,6 +176,7 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
     async def Unload(self, request: runner_pb2.UnloadRequest, context: Any) -> runner_pb2.UnloadResponse:
         await self._obey(request.epoch, context)
         self._machine.unloads.append(self._id)
+        self._machine.graces[self._id] = request.grace.ToNanoseconds() / 1e9
         await self._become(state=_STATES.RUNNER_STATE_DRAINING, epoch=request.epoch, reason="unload")
         self._exit_soon("exit status 0")
         return runner_pb2.UnloadResponse()
@@ -215,11 +241,22 @@ class FakeProvider:
 
     async def wait_exit(self, runner_id: str) -> Exit:
         runner = self._machine.runners.get(runner_id)
-        return Exit("not running") if runner is None else await asyncio.shield(runner.exited)
+        if runner is None:
+            return Exit("not running")
+        exited = await asyncio.shield(runner.exited)
+        self._machine.departed.pop(runner_id, None)
+        return exited
+
+    async def departed(self) -> tuple[Departed, ...]:
+        return tuple(self._machine.departed.values())
+
+    async def forget(self, runner_ids: Iterable[str]) -> None:
+        for runner_id in runner_ids:
+            self._machine.departed.pop(runner_id, None)
 
     async def close(self) -> None:
         """Nothing is watched: the runners are in this process."""
 
 
 def _started(runner_id: str, runner: FakeRunner) -> StartedRunner:
-    return StartedRunner(runner_id, runner.pid, f"unix:{runner.socket}")
+    return StartedRunner(runner_id, runner.pid, f"unix:{runner.socket}", runner.started_at, runner.sign)

@@ -12,17 +12,18 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from headrace_autoscaler.core.enforcement import in_cgroup, without_cgroup
 from headrace_autoscaler.domain import Enforcement, Resources
-from headrace_autoscaler.providers.base import Exit, StartedRunner, StartFailed
+from headrace_autoscaler.providers.base import Departed, Exit, StartedRunner, StartFailed
 from headrace_autoscaler.providers.cgroups import Cgroups, NoCgroups, find_cgroups
 from headrace_autoscaler.providers.machine import process_started_at
 from headrace_common.config import ProcessContext
 from headrace_common.enforcement import OVER_MEMORY_STATUS
 from headrace_common.frames import FRAMES_SUFFIX
+from headrace_common.life_sign import PERIOD_S, life_path, read_life
 from headrace_common.logs import get_logger
 
 _PEER_CREDENTIALS = struct.Struct("3i")
@@ -94,8 +95,27 @@ class LocalProvider:
             if runner_id not in self._watches and not self._adopt(runner_id, path):
                 continue
             pid = self._watches[runner_id].pid
-            found.append(StartedRunner(runner_id, pid, f"unix:{path}", process_started_at(pid)))
+            life = read_life(life_path(path))
+            sign = None if life is None else life[0]
+            found.append(StartedRunner(runner_id, pid, f"unix:{path}", process_started_at(pid), sign))
         return tuple(found)
+
+    async def departed(self) -> tuple[Departed, ...]:
+        found = []
+        for path in sorted(self._context.runtime_dir.glob("runner-*.life")):
+            runner_id = path.stem
+            if runner_id in self._watches or (life := read_life(path)) is None:
+                continue
+            sign, ended_at = life
+            began_at = process_started_at(sign.pid)
+            # One that lives shows itself by its socket; what began after the last sign is another process.
+            if began_at is None or began_at > ended_at + PERIOD_S:
+                found.append(Departed(runner_id, sign, _modified_at(self._context_file(runner_id)), ended_at))
+        return tuple(found)
+
+    async def forget(self, runner_ids: Iterable[str]) -> None:
+        for runner_id in runner_ids:
+            self._forget(runner_id)
 
     async def wait_exit(self, runner_id: str) -> Exit:
         watch = self._watches.get(runner_id)
@@ -151,7 +171,7 @@ class LocalProvider:
         pid = _listener_pid(path)
         descriptor = None if pid is None else _open_pid(pid)
         if pid is None or descriptor is None:
-            self._forget(runner_id)
+            self._clear(runner_id)
             return False
         exited = asyncio.create_task(self._await_adopted(runner_id, descriptor), name=f"watch {runner_id}")
         self._watches[runner_id] = _Watch(pid, exited, descriptor)
@@ -172,14 +192,23 @@ class LocalProvider:
         self._forget(runner_id)
         return Exit("ended", over_memory)
 
-    def _forget(self, runner_id: str) -> None:
+    def _clear(self, runner_id: str) -> None:
+        """What nobody listens on any more. What tells of its end stays."""
         self._watches.pop(runner_id, None)
         if self._cgroups is not None:
             self._cgroups.remove(runner_id)
-        self._context_file(runner_id).unlink(missing_ok=True)
-        socket = self._context.runtime_dir / f"{runner_id}.sock"
+        socket = self._socket(runner_id)
         for path in (socket, Path(f"{socket}{FRAMES_SUFFIX}")):
             path.unlink(missing_ok=True)
+        if not life_path(socket).exists():
+            self._context_file(runner_id).unlink(missing_ok=True)
+
+    def _forget(self, runner_id: str) -> None:
+        life_path(self._socket(runner_id)).unlink(missing_ok=True)
+        self._clear(runner_id)
+
+    def _socket(self, runner_id: str) -> Path:
+        return self._context.runtime_dir / f"{runner_id}.sock"
 
     def _context_file(self, runner_id: str) -> Path:
         return self._context.runtime_dir / f"{runner_id}.json"
@@ -206,16 +235,25 @@ class _Watch:
             return
 
 
-def open_cgroups(context: ProcessContext) -> Cgroups | NoCgroups:
-    """As the configuration says. The supervisor, which started us, and all it started may be moved for it."""
+def open_cgroups(context: ProcessContext, proc: Path = Path("/proc")) -> Cgroups | NoCgroups:
+    """As the configuration says. The supervisor and all it started may be moved for it; without one, only what we
+    started: our parent may be init, from which everything descends."""
     try:
-        cgroups = find_cgroups(context.mesh.autoscaler.cgroup, os.getppid())
+        cgroups = find_cgroups(context.mesh.autoscaler.cgroup, context.supervisor or os.getpid(), proc)
     except NoCgroups as reason:
         get_logger().info("no control groups", reason=str(reason))
         return reason
     cgroups.sweep()
     get_logger().info("control groups", root=str(cgroups.root))
     return cgroups
+
+
+def _modified_at(path: Path) -> float | None:
+    """Seconds since the epoch; None: it is not there."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _listener_pid(path: Path) -> int | None:

@@ -12,6 +12,8 @@ from headrace_common.machine import cpu_millicores, memory_bytes
 
 _START_FIELD = 22 - 3
 """Counted from what follows the command's name, which may hold anything."""
+_ENDED = ("Z", "X")
+"""States of a process that waits for its parent to take note."""
 
 
 def capacity(config: AutoscalerConfig) -> Limits:
@@ -25,10 +27,13 @@ def capacity(config: AutoscalerConfig) -> Limits:
 
 
 def process_started_at(pid: int) -> float | None:
-    """When a process began, seconds since the epoch, to a hundredth (proc_pid_stat(5), field 22); None: it is gone."""
+    """When a process began, seconds since the epoch, to a hundredth (proc_pid_stat(5), field 22); None: it is gone,
+    though nobody may have taken note of its end."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
+        return None
+    if fields[0] in _ENDED:
         return None
     since_boot_s = int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
     return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)

@@ -183,9 +183,7 @@ class SqlStore:
             if last is not None and (last.epoch, last.serial) == (posting.epoch, posting.serial):
                 return
             self._add_usage(connection, posting.increments)
-            # A clock that was set back must not have time booked again.
-            until_us = max(posting.booked_until_us, 0 if last is None else last.booked_until_us)
-            values = {"epoch": posting.epoch, "serial": posting.serial, "booked_until_us": until_us}
+            values = {"epoch": posting.epoch, "serial": posting.serial, "booked_until_us": posting.booked_until_us}
             insert = self._insert(LEDGER).values(id=1, **values)
             connection.execute(insert.on_conflict_do_update(index_elements=[LEDGER.c.id], set_=values))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import ClassVar
+
+from headrace_autoscaler.core.memory import COUNT, MOMENT, NUMBER, Schema, many, row
 
 _ROUNDING = 1e-9
 """What a running sum may be off by: nothing must not look like a little, which would be rounded up to an instance."""
@@ -13,6 +16,8 @@ class SlidingMean:
 
     Inside one period the quantity counts as constant, as in a metrics pipeline that keeps one bucket per report.
     """
+
+    MEMORY: ClassVar[Schema] = {"_periods": many(row(MOMENT, MOMENT, NUMBER)), "_sum": NUMBER}
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
@@ -45,6 +50,8 @@ class SlidingMean:
 
 class SlidingMaximum:
     """Highest value over the last `window_s`; amortised constant time. Monotonic seconds."""
+
+    MEMORY: ClassVar[Schema] = {"_window_s": NUMBER, "_falling": many(row(MOMENT, COUNT))}
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s

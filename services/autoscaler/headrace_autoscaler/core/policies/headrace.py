@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from headrace_autoscaler.core.memory import FLAG, MOMENT, NUMBER, Schema, maybe, part
 from headrace_autoscaler.core.policies.averages import SlidingMaximum
 from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
 from headrace_autoscaler.core.policies.bounds import bounded
@@ -97,6 +99,22 @@ class HeadracePolicy:
         thrift: above 1 accepts being short more often, below 1 less often; 2 and 0.5 are what users choose from.
     """
 
+    MEMORY: ClassVar[Schema] = {
+        "_at": maybe(MOMENT),
+        "_backlog": part(),
+        "_orders": part(),
+        "_standing": part(),
+        "_growth": part(),
+        "_rate": part(),
+        "_burst_rate": part(),
+        "_keep": part(),
+        "_warm": part(),
+        "_recent": part(),
+        "_recent_s": NUMBER,
+        "_active_at": maybe(MOMENT),
+        "_burst_stood": FLAG,
+        "_stood_share": NUMBER,
+    }
     interval_s = INTERVAL_S
 
     def __init__(self, thrift: float = 1.0) -> None:

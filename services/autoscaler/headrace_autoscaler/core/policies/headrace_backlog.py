@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import ClassVar
 
+from headrace_autoscaler.core.memory import COUNT, MOMENT, Schema, many, row
 from headrace_autoscaler.core.policies.headrace_supply import Supply
 
 PATIENCE = 0.25
@@ -26,6 +28,8 @@ _COHORTS = 64
 
 class Backlog:
     """When the requests that wait came. Bounded: the oldest cohorts are merged."""
+
+    MEMORY: ClassVar[Schema] = {"_cohorts": many(row(MOMENT, COUNT)), "_count": COUNT}
 
     def __init__(self) -> None:
         self._cohorts: deque[tuple[float, int]] = deque()

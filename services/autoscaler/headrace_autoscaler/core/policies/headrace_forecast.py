@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import ClassVar
 
+from headrace_autoscaler.core.memory import COUNT, MOMENT, NUMBER, Schema, many, part, row, table
 from headrace_autoscaler.core.policies.averages import SlidingMaximum
 from headrace_autoscaler.core.policies.headrace_supply import Supply
 
@@ -38,6 +40,8 @@ _MOST_PERIODS = 64
 
 class StandingNeed:
     """The fewest instances that should have stood ready for the arrivals of the last seconds."""
+
+    MEMORY: ClassVar[Schema] = {"_arrivals": many(row(MOMENT, COUNT))}
 
     def __init__(self) -> None:
         self._arrivals: deque[tuple[float, int]] = deque()
@@ -67,6 +71,13 @@ class StandingNeed:
 
 class Growth:
     """How high the standing need comes within the blind time, by how high it is."""
+
+    MEMORY: ClassVar[Schema] = {
+        "_window_s": NUMBER,
+        "_rows": table(many(NUMBER, _LEVELS)),
+        "_open": many(row(MOMENT, COUNT)),
+        "_highest": part(),
+    }
 
     def __init__(self) -> None:
         self._rows: dict[int, list[float]] = {}
@@ -115,6 +126,8 @@ class Growth:
 
 class Rate:
     """Arrivals per second, forgotten exponentially."""
+
+    MEMORY: ClassVar[Schema] = {"per_s": NUMBER}
 
     def __init__(self, memory_s: float) -> None:
         self._memory_s = memory_s

@@ -9,6 +9,9 @@ while hazard x C > c. There is one histogram per rank: the fifth instance is nee
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
+
+from headrace_autoscaler.core.memory import MOMENT, NUMBER, Schema, many, maybe, part
 
 RANKS = 48
 """Ranks beyond share the last histogram."""
@@ -23,6 +26,11 @@ class Gaps:
     """Lengths of the gaps between needs, in half-octaves of seconds, and the time that is best to keep."""
 
     __slots__ = ("_counts", "keep_s", "last")
+    MEMORY: ClassVar[Schema] = {
+        "_counts": many(NUMBER, len(_EDGES) + 1),
+        "keep_s": NUMBER,
+        "last": maybe(MOMENT),
+    }
 
     def __init__(self, keep_s: float) -> None:
         self._counts = [0.0] * (len(_EDGES) + 1)
@@ -66,6 +74,8 @@ class Gaps:
 
 class Keep:
     """Of all ranks. `absence_s(rank)` is what it costs that the instance of this rank (from 1) is not there."""
+
+    MEMORY: ClassVar[Schema] = {"_ranks": many(part(lambda: Gaps(0.0)))}
 
     def __init__(self) -> None:
         self._ranks: list[Gaps] = []

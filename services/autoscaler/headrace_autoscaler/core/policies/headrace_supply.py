@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from typing import ClassVar
 
+from headrace_autoscaler.core.memory import COUNT, MOMENT, NUMBER, Schema, many, row
 from headrace_autoscaler.core.policies.base import Profile
 
 GUESSED_SERVICE_S = 0.01
@@ -75,6 +77,8 @@ class Supply:
 
 class Orders:
     """When what is starting was asked for; bounded by the number of readings that one cold start lasts."""
+
+    MEMORY: ClassVar[Schema] = {"_orders": many(row(MOMENT, NUMBER, make=list)), "_count": COUNT}
 
     def __init__(self) -> None:
         self._orders: deque[list[float]] = deque()

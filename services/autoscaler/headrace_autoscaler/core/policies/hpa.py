@@ -8,7 +8,9 @@ tolerance, scale-up by at most the larger of 4 pods and 100 % every 15 s, scale-
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
+from headrace_autoscaler.core.memory import Schema, part
 from headrace_autoscaler.core.policies.averages import SlidingMaximum
 from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
 from headrace_autoscaler.core.policies.bounds import bounded
@@ -30,6 +32,7 @@ class HpaPolicy:
         most: its maxReplicas; None: unlimited.
     """
 
+    MEMORY: ClassVar[Schema] = {"_wishes": part()}
     interval_s = 15.0
 
     def __init__(self, target: float = 0.80, fewest: int = 1, most: int | None = None) -> None:

@@ -8,7 +8,9 @@ scale-to-zero grace period 30 s, target burst capacity 211.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
+from headrace_autoscaler.core.memory import COUNT, MOMENT, Schema, maybe, part
 from headrace_autoscaler.core.policies.averages import SlidingMean
 from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
 from headrace_autoscaler.core.policies.bounds import bounded
@@ -33,6 +35,14 @@ class KpaPolicy:
             that it waits for its activator to take the route over; often it is less.
     """
 
+    MEMORY: ClassVar[Schema] = {
+        "_stable": part(),
+        "_panic": part(),
+        "_read_at": maybe(MOMENT),
+        "_active_at": maybe(MOMENT),
+        "_panic_at": maybe(MOMENT),
+        "_panic_peak": COUNT,
+    }
     interval_s = 2.0
 
     def __init__(self, grace_s: float = 30.0) -> None:

@@ -7,7 +7,9 @@ upscale delay 30 s, downscale delay 600 s, look-back 30 s, 1 to 100 replicas.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
+from headrace_autoscaler.core.memory import COUNT, MOMENT, Schema, maybe, part
 from headrace_autoscaler.core.policies.averages import SlidingMean
 from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
 from headrace_autoscaler.core.policies.bounds import bounded
@@ -26,6 +28,13 @@ class RayPolicy:
     Ray's controller counts turns of 0.1 s; here the same delays are measured, once a second.
     """
 
+    MEMORY: ClassVar[Schema] = {
+        "_ongoing": part(),
+        "_read_at": maybe(MOMENT),
+        "_target": COUNT,
+        "_wanted_more_since": maybe(MOMENT),
+        "_wanted_fewer_since": maybe(MOMENT),
+    }
     interval_s = 1.0
 
     def __init__(self) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import ClassVar
 
 from headrace_autoscaler.core.demand import Counts, Demand, DemandWindow
+from headrace_autoscaler.core.memory import COUNT, MOMENT, NUMBER, Schema, maybe
 from headrace_autoscaler.core.policies.base import Profile, Reading
 from headrace_autoscaler.core.revision_status import RevisionStatus, batch_that_fits, service_time_s
 from headrace_autoscaler.domain import ModelSpec
@@ -19,11 +21,22 @@ _MOST_OWED_S = 60.0
 
 
 class Meter:
-    """Differences between readings of one revision. All times are monotonic seconds."""
+    """Differences between readings of one revision. All times are monotonic seconds.
+
+    Attributes:
+        seen: what had been counted at the last reading.
+    """
+
+    MEMORY: ClassVar[Schema] = {
+        "_at": maybe(MOMENT),
+        "_present": COUNT,
+        "_ready": COUNT,
+        "_owed_busy_s": NUMBER,
+    }
 
     def __init__(self) -> None:
         self._at: float | None = None
-        self._seen = Counts()
+        self.seen = Counts()
         self._present = 0
         self._ready = 0
         self._owed_busy_s = 0.0
@@ -38,9 +51,9 @@ class Meter:
             wall: seconds since the epoch; 0 where no schedule is in use.
         """
         demand = Demand() if window is None else window.observe(now)
-        total = self._seen if window is None else window.total
+        total = self.seen if window is None else window.total
         passed_s = 0.0 if self._at is None else now - self._at
-        since = total - self._seen
+        since = total - self.seen
         present = demand.queued + demand.in_flight
         ready_s = passed_s * (self._ready + status.ready) / 2
         busy_s = self._busy(max(0, since.service_time_us) / 1e6, ready_s)
@@ -60,7 +73,7 @@ class Meter:
             starting=status.starting,
             last_arrival=None if window is None else window.arrived_at,
         )
-        self._at, self._seen, self._present, self._ready = now, total, present, status.ready
+        self._at, self.seen, self._present, self._ready = now, total, present, status.ready
         return reading
 
     def _busy(self, told_s: float, ready_s: float) -> float:

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
+from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from headrace_autoscaler.core.memory import Schema, part
 from headrace_autoscaler.core.policies.base import Policy, Profile, Reading, Wish
 from headrace_common.errors import InvalidArgument
 
@@ -83,6 +85,8 @@ class ScheduledPolicy:
 
     A schedule is asked for the wall clock once per change of it, not at every reading.
     """
+
+    MEMORY: ClassVar[Schema] = {"_inner": part()}
 
     def __init__(self, inner: Policy, schedules: Sequence[Schedule]) -> None:
         self._inner = inner

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from headrace_autoscaler.core.memory import MOMENT, Schema, maybe, part
 from headrace_autoscaler.core.policies.averages import SlidingMean
 from headrace_autoscaler.core.policies.base import Policy, Profile, Reading, Wish
 from headrace_autoscaler.core.policies.bounds import bounded
@@ -112,6 +114,15 @@ METRICS: dict[str, Metric] = {
 
 class TargetedPolicy:
     """Another policy, and targets beside it."""
+
+    MEMORY: ClassVar[Schema] = {
+        "_inner": part(),
+        "_present": part(),
+        "_arrivals": part(),
+        "_busy": part(),
+        "_ready": part(),
+        "_at": maybe(MOMENT),
+    }
 
     def __init__(self, inner: Policy, targets: Sequence[Target]) -> None:
         self._inner = inner

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from headrace_autoscaler.core.memory import MOMENT, Schema, maybe, part
 from headrace_autoscaler.core.policies.averages import SlidingMean
 from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
 from headrace_autoscaler.core.policies.bounds import bounded
@@ -55,6 +56,7 @@ class ThresholdPolicy:
         sensitivity: multiplies the thresholds.
     """
 
+    MEMORY: ClassVar[Schema] = {"_busy": part(), "_ready": part(), "_read_at": maybe(MOMENT), "_changed_at": MOMENT}
     interval_s = 5.0
 
     def __init__(self, thresholds: Thresholds, sensitivity: Sensitivity = "normal") -> None:
