@@ -178,6 +178,9 @@ def test_violations_are_counted_from_what_happened_whoever_admitted_it(limits: d
         def start(self, model: str, tenant: str, now: float) -> Admission:
             return Admission(node=0)
 
+        def stop(self, model: str, tenant: str) -> None:
+            pass
+
         def release(self, model: str, tenant: str, node: int, now: float) -> None:
             pass
 
