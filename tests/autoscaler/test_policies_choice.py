@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
@@ -212,6 +212,8 @@ def test_last_and_next_are_those_of_the_rule_s_words_around_every_change_of_the_
     change: tuple[str, float], minutes: str, hours: str, offset_s: int
 ) -> None:
     zone, at_change = change
+    # The library goes by whole hours where there is a star, and Lord Howe's clock is set by half of one.
+    assume("Lord_Howe" not in zone or not (minutes + hours).count("*"))
     fires = _fires(minutes, hours, ZoneInfo(zone), at_change - 2 * 86_400, 4)
     schedule = parse_schedule(f"{minutes} {hours} * * * {zone}=1")
     wall = at_change + offset_s
@@ -280,17 +282,18 @@ def test_targets_let_a_model_go_to_zero() -> None:
     assert (rested.desired, rested.holds_until) == (0, math.inf)
 
 
-def test_a_latency_below_the_execution_itself_says_so_and_asks_for_no_more_than_nothing_waits_with() -> None:
+def test_a_latency_below_the_execution_itself_says_so_and_asks_for_no_more_than_the_load_and_the_queue() -> None:
     policy = TargetedPolicy(Always(1), [parse_target("latency", 0.05)])
     profile = Profile(concurrency=8, service_s=0.0125, latency_s=0.1)
     ready = most = 1
     for step in range(100):  # Under a steady load something waits at every reading, however many instances there are.
-        load = Reading(step * 0.25, arrivals=80, executing=16, queued=24, oldest_wait_s=0.01, ready=ready)
+        load = Reading(step * 0.25, arrivals=80, executing=16, queued=64, oldest_wait_s=0.01, ready=ready)
         wish = policy.decide(load, profile)
         assert wish.note == OUT_OF_REACH
         ready = max(ready, wish.desired)
         most = max(most, wish.desired)
-    assert most == (16 + 24) / 8
+    # 320 requests a second of 12.5 ms keep 4 busy, and 64 within ten seconds a little of another one.
+    assert most == 5
     assert policy.decide(Reading(100.0, ready=5), profile).desired == 1, "nothing waits"
     assert not policy.decide(Reading(101.0, ready=5), replace(profile, latency_s=0.04)).note
 

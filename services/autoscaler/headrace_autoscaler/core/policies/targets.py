@@ -104,7 +104,12 @@ def _by_wait(means: _Means, reading: Reading, profile: Profile, value: float) ->
 
 
 def _by_latency(means: _Means, reading: Reading, profile: Profile, value: float) -> float:
-    return _by_wait(means, reading, profile, max(_ROUNDING, value - (profile.latency_s or 0.0)))
+    """Where execution alone takes as long nobody is in time, however many there are: then for no more than the load,
+    and what waits over the same window."""
+    wanted = _by_wait(means, reading, profile, max(_ROUNDING, value - (profile.latency_s or 0.0)))
+    if profile.service_s is None or not _out_of_reach(reading, profile, value):
+        return wanted
+    return min(wanted, (means.rate + reading.queued / _WINDOW_S) * profile.service_s)
 
 
 def _out_of_reach(_reading: Reading, profile: Profile, value: float) -> str:
