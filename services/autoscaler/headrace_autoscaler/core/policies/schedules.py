@@ -47,18 +47,16 @@ class Schedule:
 
     def next(self, wall: float) -> float:
         """First moment after this one; infinity where there is none. Seconds since the epoch."""
-        return next((at for at in self._moments(wall - self._folded_s(wall), back=False) if at > wall), math.inf)
+        # In the second of two equal times the iterator offers what has fired in the first.
+        return next((at for at in self._moments(wall, back=False) if at > wall), math.inf)
 
     def _moments(self, begin: float, *, back: bool) -> Iterator[float]:
         moments = CronSim(self.cron, datetime.fromtimestamp(begin, self.zone), reverse=back)
         return (found.timestamp() for found in moments)
 
     def _folded_s(self, wall: float) -> float:
-        """How far to step out of the way of a clock that was set back near this moment.
-
-        By local time alone, which is how the iterator goes, what has fired at the first of two equal times would be
-        still to come at the second.
-        """
+        """By how much the clock was set back near this moment: as far ahead of it, local time has passed all that has
+        fired before it."""
         if self.zone is UTC:
             return 0.0
         before, after = (datetime.fromtimestamp(wall + aside, self.zone).utcoffset() for aside in (-_DAY_S, _DAY_S))
