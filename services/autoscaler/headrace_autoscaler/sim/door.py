@@ -17,7 +17,7 @@ BUDGET_SPENT = "budget spent"
 class Door:
     """One tenant's. Rates are kept as GCRA (the virtual scheduling form of the token bucket, ITU-T I.371).
 
-    What others leave idle of either is not borrowed (docs/quotas.md). One router has it all.
+    One router has all of both. What the mesh lends of them within a cohort, by leases, is not simulated.
 
     Attributes:
         spent: a budget is: new requests are refused or wait, as the tenant chose.
