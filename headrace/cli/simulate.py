@@ -57,6 +57,13 @@ def simulate(
     instances_per_node: Annotated[
         int | None, typer.Option(metavar="N", help="Instances that a node has room for. Default: 8.")
     ] = None,
+    tenants: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Limits of tenants, TOML, named as by headrace tenant set.")
+    ] = None,
+    cpu: Annotated[str | None, typer.Option(metavar="CPUS", help="CPUs of one instance. Default: 1.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="BYTES", help="Memory of one instance. Default: 1Gi.")] = None,
+    gpu: Annotated[str | None, typer.Option(metavar="GPUS", help="GPUs of one instance.")] = None,
+    gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help="GPU memory of one instance.")] = None,
     tenant_instances: Annotated[
         int | None, typer.Option(metavar="N", help="Quota: instances of one tenant. Default: none.")
     ] = None,
@@ -75,6 +82,15 @@ def simulate(
     slo_credit: Annotated[
         str | None, typer.Option(metavar="MONEY", help="Worth of a request inside the objective. Default: 0.001.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN", help="When the run begins, such as 2026-11-02T00:00Z. Default: the trace's first date."
+        ),
+    ] = None,
+    schedule: Annotated[
+        list[str] | None, typer.Option(metavar="CRON=N", help="At least N instances of every model from then on.")
+    ] = None,
     events: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every start, stop, arrival and answer, JSON lines.")
     ] = None,
@@ -87,7 +103,7 @@ def simulate(
     if (trace is None) == (not scenario):
         raise UsageProblem("simulate: expected --trace FILE or --scenario NAME, one of the two")
     given = {name: value for name, value in locals().items() if name != "as_json" and value is not None and value != ""}
-    scores = _simulated([text for name, value in given.items() for text in (_flag(name), str(value))])
+    scores = _simulated([text for name, value in given.items() for text in _flags(name, value)])
     if as_json:
         print_json(scores)
     else:
@@ -105,8 +121,10 @@ def _simulated(arguments: list[str]) -> list[dict[str, Any]]:
     return scores
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _flags(name: str, value: Any) -> list[str]:
+    """With a value that begins like a flag as well."""
+    values = value if isinstance(value, list) else [value]
+    return [f"--{name.replace('_', '-')}={each}" for each in values]
 
 
 def _refused(by_reason: dict[str, int]) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from headrace_autoscaler.core.decider import MAXIMUM, NO_DEMAND, TRUSTED, UNTOUCHED, Decider, Decision
 from headrace_autoscaler.core.demand import Counts, DemandWindow, Level
 from headrace_autoscaler.core.policies.named import POLICIES
+from headrace_autoscaler.core.policies.targets import NO_GPU_MEMORY, OUT_OF_REACH
 from headrace_autoscaler.core.revision_status import RevisionStatus, service_time_s
 from headrace_autoscaler.domain import Learnt, ModelSpec
 
@@ -405,3 +406,13 @@ def test_memory_that_does_not_fit_is_refused_and_the_policy_begins_anew(
     with pytest.raises((ValueError, TypeError)):
         again.recall(KEY, spec, True, replace(learnt, **change), NOW, NOW)
     assert again.decide(KEY, spec, None, RevisionStatus(), NOW, NOW).reason == NO_DEMAND
+
+
+@pytest.mark.parametrize("spec", [ModelSpec("m"), ModelSpec("m", max_instances=1), ModelSpec("m", min_instances=1)])
+def test_what_a_target_cannot_do_is_said_beside_every_reason(spec: ModelSpec) -> None:
+    spec = replace(spec, targets=(("gpu_memory", 0.7), ("latency", 0.001)))
+    status = RevisionStatus(ready=1, ready_for_s=1.0, profile_us=((1, 5_000),))
+    reason = decide(spec, window_of(rate=1, service_ms=5), status).reason
+    assert reason.endswith(f"; {NO_GPU_MEMORY}; {OUT_OF_REACH}")
+    measured = replace(status, gpu_memory_share=0.5, profile_us=())
+    assert ";" not in decide(spec, None, measured).reason.removeprefix(MAXIMUM)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headrace_autoscaler.core.demand import Counts
+from headrace_autoscaler.core.policies.targets import NO_GPU_MEMORY
 from headrace_autoscaler.domain import Limits, Loaded, Model, ModelFile, ModelSpec, Revision, RevisionState, Tenant
 from headrace_autoscaler.fleet.reports import ColdStartEntry, DemandEntry, Report
 from headrace_common.errors import InvalidArgument, Unavailable
@@ -443,6 +444,24 @@ async def test_decisions_are_kept_where_they_change(open_world: OpenWorld) -> No
     first = next(each for each in world.fleet.view("m").decisions if each.desired)
     assert (first.current, first.desired, first.reason) == (0, 1, "demand: one instance is enough for it")
     assert dict(first.inputs)["queued"] == 1.0
+
+
+async def test_a_target_on_gpu_memory_follows_what_runners_report_and_says_where_none_does(
+    open_world: OpenWorld,
+) -> None:
+    world = await with_standby(open_world)
+    world.catalogue.put(ModelSpec("m", targets=(("gpu_memory", 0.5),)), revision_of("m"))
+    world.demand("m", queued=1, urgent=True)
+    await world.until(lambda: world.instances("m"))
+    world.pass_time(1)
+    await world.until(lambda: world.fleet.view("m").decisions[-1].reason.endswith(NO_GPU_MEMORY))
+    [first] = world.instances("m")
+    await world.machine.runners[first].measure(9, 10)
+    await world.until(lambda: world.fleet.registry.get(first).gpu_memory is not None)
+    world.demand("m", queued=1)
+    world.pass_time(1)
+    await world.until(lambda: len(world.instances("m")) == 2)
+    assert world.fleet.view("m").decisions[-1].reason == "the target on gpu memory use"
 
 
 async def test_a_policy_that_fails_stops_no_other_model(open_world: OpenWorld) -> None:

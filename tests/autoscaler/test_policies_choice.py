@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
 from headrace_autoscaler.core.policies.choose import make_policy, policy_name
 from headrace_autoscaler.core.policies.named import POLICIES
 from headrace_autoscaler.core.policies.schedules import Schedule, ScheduledPolicy, parse_schedule
-from headrace_autoscaler.core.policies.targets import TargetedPolicy, parse_target
+from headrace_autoscaler.core.policies.targets import NO_GPU_MEMORY, OUT_OF_REACH, TargetedPolicy, parse_target
 from headrace_common.errors import InvalidArgument
 
 PROFILE = Profile(service_s=0.1, latency_s=0.1)
@@ -134,6 +136,91 @@ def test_a_schedule_without_a_zone_is_in_utc_and_one_that_never_comes_provisions
     ).desired in (0, 3)
 
 
+PARIS_SET_BACK = at("2026-10-25 01:00")
+"""Summer time ends: from 02:59:59 the clock shows 02:00:00 again."""
+
+
+@pytest.mark.parametrize(
+    ("cron", "fires"),
+    [
+        ("30 2 * * *", ["00:30"]),
+        ("0,30 1-3 * * *", ["23:00", "23:30", "00:00", "00:30", "02:00", "02:30"]),
+        ("30 * * * *", ["22:30", "23:30", "00:30", "01:30", "02:30"]),
+        ("*/30 2 * * *", ["00:00", "00:30", "01:00", "01:30"]),
+    ],
+    ids=["a time that occurs twice", "a list around it", "every hour", "a minute that begins with a star"],
+)
+def test_a_local_time_that_occurs_twice_fires_once_unless_it_goes_by_the_clock_s_hand(
+    cron: str, fires: list[str]
+) -> None:
+    schedule = parse_schedule(f"{cron} Europe/Paris=1")
+    found, wall = [], PARIS_SET_BACK - 3 * 3600 + 1
+    while (wall := schedule.next(wall)) <= PARIS_SET_BACK + 2 * 3600:
+        found.append(f"{datetime.fromtimestamp(wall, UTC):%H:%M}")
+    assert found == fires
+
+
+def test_what_a_schedule_has_set_stays_while_the_clock_shows_its_time_again() -> None:
+    entries = [parse_schedule("30 2 * * * Europe/Paris=3"), parse_schedule("0 1 * * * Europe/Paris=0")]
+    policy = ScheduledPolicy(Always(), entries)
+    minutes = range(0, 181, 5)
+    wanted = [policy.decide(Reading(60.0 * m, wall=PARIS_SET_BACK + 60.0 * (m - 60)), PROFILE).desired for m in minutes]
+    assert wanted == [0 if m < 30 else 3 for m in minutes]
+
+
+def _fires(minutes: str, hours: str, zone: ZoneInfo, begin: float, days: int) -> list[float]:
+    """Debian cron's rule from its words, minute by minute: fixed times once, the rest by the clock."""
+    listed = [{int(each) for each in text.split(",")} if text[0] != "*" else None for text in (minutes, hours)]
+    every = int(minutes[2:]) if minutes.startswith("*/") else 1
+
+    def shows(local: datetime) -> bool:
+        by_minute = local.minute in listed[0] if listed[0] is not None else local.minute % every == 0
+        return by_minute and (listed[1] is None or local.hour in listed[1])
+
+    moments = [begin + 60.0 * k for k in range(days * 1440)]
+    if None in listed:
+        return [moment for moment in moments if shows(datetime.fromtimestamp(moment, zone))]
+    found: dict[float, None] = {}
+    local = datetime.fromtimestamp(begin, zone).replace(tzinfo=None)
+    for _ in range(days * 1440):
+        if shows(local):
+            real = local
+            while datetime.fromtimestamp(real.replace(tzinfo=zone).timestamp(), zone).replace(tzinfo=None) != real:
+                real += timedelta(minutes=1)
+            found[real.replace(tzinfo=zone).timestamp()] = None
+        local += timedelta(minutes=1)
+    return list(found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    change=st.sampled_from(
+        [
+            ("Europe/Paris", at("2026-10-25 01:00")),
+            ("Europe/Paris", at("2026-03-29 01:00")),
+            ("America/New_York", at("2026-11-01 06:00")),
+            ("America/New_York", at("2026-03-08 07:00")),
+            ("Australia/Lord_Howe", at("2026-04-04 15:00")),
+            ("Australia/Lord_Howe", at("2026-10-03 15:30")),
+        ]
+    ),
+    minutes=st.sampled_from(["0", "30", "0,15", "10,40,59", "*/20", "*"]),
+    hours=st.sampled_from(["1", "2", "3", "1,2", "2,3", "*"]),
+    offset_s=st.integers(-5 * 3600, 5 * 3600),
+)
+def test_last_and_next_are_those_of_the_rule_s_words_around_every_change_of_the_clock(
+    change: tuple[str, float], minutes: str, hours: str, offset_s: int
+) -> None:
+    zone, at_change = change
+    # The library goes by whole hours where there is a star, and Lord Howe's clock is set by half of one.
+    assume("Lord_Howe" not in zone or not (minutes + hours).count("*"))
+    fires = _fires(minutes, hours, ZoneInfo(zone), at_change - 2 * 86_400, 4)
+    schedule = parse_schedule(f"{minutes} {hours} * * * {zone}=1")
+    wall = at_change + offset_s
+    assert schedule.last(wall) == max(each for each in fires if each <= wall)
+    assert schedule.next(wall) == min(each for each in fires if each > wall)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -193,6 +280,43 @@ def test_targets_let_a_model_go_to_zero() -> None:
     assert policy.decide(Reading(1.0, concurrency_s=1.0, ready=1), PROFILE).holds_until == 0.0
     rested = policy.decide(Reading(30.0, ready=1), PROFILE)
     assert (rested.desired, rested.holds_until) == (0, math.inf)
+
+
+def test_a_latency_below_the_execution_itself_says_so_and_asks_for_no_more_than_the_load_and_the_queue() -> None:
+    policy = TargetedPolicy(Always(1), [parse_target("latency", 0.05)])
+    profile = Profile(concurrency=8, service_s=0.0125, latency_s=0.1)
+    ready = most = 1
+    for step in range(100):  # Under a steady load something waits at every reading, however many instances there are.
+        load = Reading(step * 0.25, arrivals=80, executing=16, queued=64, oldest_wait_s=0.01, ready=ready)
+        wish = policy.decide(load, profile)
+        assert wish.note == OUT_OF_REACH
+        ready = max(ready, wish.desired)
+        most = max(most, wish.desired)
+    # 320 requests a second of 12.5 ms keep 4 busy, and 64 within ten seconds a little of another one.
+    assert most == 5
+    assert policy.decide(Reading(100.0, ready=5), profile).desired == 1, "nothing waits"
+    assert not policy.decide(Reading(101.0, ready=5), replace(profile, latency_s=0.04)).note
+
+
+def test_a_queue_asks_for_no_more_instances_than_execute_all_of_it_at_once() -> None:
+    policy = TargetedPolicy(Always(1), [parse_target("queue_wait", 0.001)])
+    profile = Profile(concurrency=8, service_s=0.01, latency_s=0.08)
+    wish = policy.decide(Reading(1.0, queued=60, executing=20, oldest_wait_s=5.0, ready=40), profile)
+    assert (wish.desired, wish.note) == (10, "")
+
+
+@pytest.mark.parametrize(
+    ("reading", "note"),
+    [
+        (Reading(1.0, ready=1), NO_GPU_MEMORY),
+        (Reading(1.0, ready=1, gpu_memory_share=0.2), ""),
+        (Reading(1.0, starting=1), ""),
+    ],
+    ids=["nobody measures it", "it is measured", "nothing is ready that could"],
+)
+def test_a_target_on_gpu_memory_that_nobody_measures_is_never_ignored_in_silence(reading: Reading, note: str) -> None:
+    wish = TargetedPolicy(Always(1), [parse_target("gpu_memory", 0.7)]).decide(reading, PROFILE)
+    assert (wish.desired, wish.reason, wish.note) == (1, "always", note)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import heapq
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -10,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
+from headrace_autoscaler.core.policies.headrace import HeadracePolicy
 from headrace_autoscaler.core.policies.named import POLICIES
+from headrace_autoscaler.core.policies.targets import TargetedPolicy, parse_target
+from headrace_autoscaler.sim.cases import Changes, case_of_scenario
 from headrace_autoscaler.sim.engine import GIVE_UP_S, simulate
 from headrace_autoscaler.sim.gate import Admission, Gate
 from headrace_autoscaler.sim.outcome import Outcome
+from headrace_autoscaler.sim.scenarios import scenario
 from headrace_autoscaler.sim.score import Score, score
 from headrace_autoscaler.sim.violations import quota_violations
 from headrace_autoscaler.sim.workload import Case, Conditions, Workload
@@ -178,6 +183,9 @@ def test_violations_are_counted_from_what_happened_whoever_admitted_it(limits: d
         def start(self, model: str, tenant: str, now: float) -> Admission:
             return Admission(node=0)
 
+        def stop(self, model: str, tenant: str) -> None:
+            pass
+
         def release(self, model: str, tenant: str, node: int, now: float) -> None:
             pass
 
@@ -243,6 +251,19 @@ def test_whatever_the_policy_every_request_is_answered_once_or_refused_and_no_li
     assert (outcome.begin_s[~np.isnan(outcome.begin_s)] >= arrivals[~np.isnan(outcome.begin_s)]).all()
     assert all(life.started <= life.stopped <= life.gone < math.inf for life in outcome.lifetimes)
     assert found.excess_seconds >= -1e-6
+
+
+def test_a_latency_that_execution_alone_exceeds_does_not_run_away_with_the_instances() -> None:
+    def highest(target_s: float) -> int:
+        def policy() -> TargetedPolicy:
+            return TargetedPolicy(HeadracePolicy(), [parse_target("latency", target_s)])
+
+        outcome = simulate(case_of_scenario(scenario("steady"), Changes()), "targeted", policy)
+        moments = [(life.started, 1) for life in outcome.lifetimes] + [(life.gone, -1) for life in outcome.lifetimes]
+        return max(accumulate(change for _, change in sorted(moments)))
+
+    # 20 a second of 100 ms each keep two busy; what waits for the first start makes more of them at first.
+    assert highest(0.05) <= highest(60.0) < highest(0.2)
 
 
 def test_the_same_run_twice_is_the_same() -> None:

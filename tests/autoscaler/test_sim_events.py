@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from headrace_autoscaler.core.policies.named import POLICIES
+from headrace_autoscaler.domain import Limits, Tenant
 from headrace_autoscaler.sim.engine import simulate
 from headrace_autoscaler.sim.events import write_events
 from headrace_autoscaler.sim.score import score
@@ -35,6 +36,21 @@ CASES = {
         ),
         Conditions(slo_s=2.0, cold_start_s=0.06, standby=1, nodes=2, instances_per_node=3, tenant_instances=4,
                    queue_length=20),
+    ),
+    "two tenants of a cohort, with a budget and office hours": Case(
+        Workload(
+            "w",
+            _ARRIVALS,
+            _RANDOM.integers(0, 2, 500).astype(np.int32),
+            np.full(500, 0.8),
+            ("a", "b"),
+            ("x", "y"),
+            900.0,
+        ),
+        Conditions(slo_s=2.0, tenants=(
+            Tenant("x", Limits(cpu_millicores=1000, concurrency=9), cohort="c"),
+            Tenant("y", Limits(cpu_millicores=1000, requests_per_second=2.0, budget_micros_per_hour=5000), cohort="c"),
+        ), began=1_792_886_400.0, schedules=("5 * * * *=1",)),
     ),
 }  # fmt: skip
 

@@ -73,6 +73,21 @@ def test_models_and_nodes(simulate: Simulate, trace: str) -> None:
     assert found["quota_violations"] == 0
 
 
+def test_tenants_and_a_schedule_are_tried_before_they_are_set(simulate: Simulate, trace: str, tmp_path: Path) -> None:
+    tenants = tmp_path / "tenants.toml"
+    tenants.write_text('[default]\nmemory = "3Gi"\nrps = 0.5\n[other]\ncpu = 1\n')
+    code, out, err = simulate(
+        "--trace", trace, "--policy", "kpa,headrace", "--tenants", str(tenants), "--memory", "2Gi",
+        "--schedule", "5 0 * * * UTC=3", "--schedule", "8 0 * * *=0", "--service-ms", "2000", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "tenant other has limits and sends no request" in err
+    for found in json.loads(out):
+        assert found["refused_by_reason"]["over rps"] == 300
+        assert found["starts_refused"] > 0
+        assert found["quota_violations"] == 0
+
+
 def test_events_and_a_picture_are_written(simulate: Simulate, trace: str, tmp_path: Path) -> None:
     events, picture = tmp_path / "events.jsonl", tmp_path / "picture.html"
     simulate("--trace", trace, "--policy", "kpa,ray", "--events", str(events), "--plot", str(picture))
@@ -96,6 +111,10 @@ def test_events_and_a_picture_are_written(simulate: Simulate, trace: str, tmp_pa
         (["--scenario", "steady", "--concurrency", "0"], "argument --concurrency: expected 1 or more; got 0"),
         (["--scenario", "steady", "--service-ms", "-3"], "argument --service-ms: expected more than 0; got -3"),
         (["--scenario", "steady", "--plot", "x.gif"], "expected a name that ends in .png or .html; got 'x.gif'"),
+        (["--scenario", "steady", "--schedule", "0 8 * * *=1"], "give it: --start 2026-11-02T00:00Z"),
+        (["--scenario", "steady", "--start", "Monday"], "--start: expected a date and a time like 2026-11-02T00:00Z"),
+        (["--scenario", "steady", "--tenants", "nobody.toml"], "tenants nobody.toml: cannot be read"),
+        (["--scenario", "steady", "--cpu", "0"], "--cpu: an instance needs more than 0"),
         (["--scenario", "steady", "--service-per-token", "3"], "scenario steady has no tokens; use --service-ms"),
     ],
 )

@@ -295,3 +295,19 @@ async def test_a_router_of_another_instance_is_sent_away(shared: RunnerProcess) 
         await router.receive()
     assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert ATTACH.instance_id in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [({"used_bytes": 6, "total_bytes": 8}, (6, 8)), ({"used_bytes": 0, "total_bytes": 8}, (0, 8)), (None, None)],
+    ids=["as the engine measures it", "nothing is used yet", "an engine without a GPU"],
+)
+async def test_gpu_memory_is_told_where_the_engine_measures_it(
+    runner: RunnerProcess, models: Path, said: dict[str, int] | None, told: tuple[int, int] | None
+) -> None:
+    fake_model(models, gpu_memory=said)
+    await runner.stub.Load(load_request(models))
+    status = await runner.status()
+    fields = ("gpu_memory_used_bytes", "gpu_memory_total_bytes")
+    assert [status.HasField(field) for field in fields] == [told is not None] * 2
+    assert tuple(getattr(status, field) for field in fields) == (told or (0, 0))

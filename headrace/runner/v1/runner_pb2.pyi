@@ -65,7 +65,7 @@ class WatchStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[RunnerStatus, _Mapping]] = ...) -> None: ...
 
 class RunnerStatus(_message.Message):
-    __slots__ = ("runner_id", "pid", "state", "epoch", "instance_id", "tenant", "model", "revision", "version", "shape", "age", "resident_bytes", "engines", "reason", "over_memory", "private_bytes")
+    __slots__ = ("runner_id", "pid", "state", "epoch", "instance_id", "tenant", "model", "revision", "version", "shape", "age", "resident_bytes", "engines", "reason", "over_memory", "private_bytes", "gpu_memory_used_bytes", "gpu_memory_total_bytes")
     RUNNER_ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +82,8 @@ class RunnerStatus(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     OVER_MEMORY_FIELD_NUMBER: _ClassVar[int]
     PRIVATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPU_MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPU_MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     runner_id: str
     pid: int
     state: RunnerState
@@ -98,7 +100,9 @@ class RunnerStatus(_message.Message):
     reason: str
     over_memory: bool
     private_bytes: int
-    def __init__(self, runner_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[RunnerState, str]] = ..., epoch: _Optional[int] = ..., instance_id: _Optional[str] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resident_bytes: _Optional[int] = ..., engines: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., over_memory: bool = ..., private_bytes: _Optional[int] = ...) -> None: ...
+    gpu_memory_used_bytes: int
+    gpu_memory_total_bytes: int
+    def __init__(self, runner_id: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[_Union[RunnerState, str]] = ..., epoch: _Optional[int] = ..., instance_id: _Optional[str] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resident_bytes: _Optional[int] = ..., engines: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., over_memory: bool = ..., private_bytes: _Optional[int] = ..., gpu_memory_used_bytes: _Optional[int] = ..., gpu_memory_total_bytes: _Optional[int] = ...) -> None: ...
 
 class ModelFile(_message.Message):
     __slots__ = ("path", "sha256", "size_bytes")

@@ -24,7 +24,7 @@ from headrace_runner.measures import Measures
 from headrace_runner.memory_guard import MemoryGuard
 from headrace_runner.process import memory_usage, resident_bytes
 from headrace_runner.streams import ExecuteStream
-from headrace_runner.wire import duration, holding_of, load_response, plan_of, status
+from headrace_runner.wire import duration, gpu_facts, holding_of, load_response, plan_of, status
 from headrace_runner.worker import EngineWorker
 
 _AFTER_FAILED_LOAD_S = 1.0
@@ -159,6 +159,7 @@ class Runner:
             engines=sorted(self._engines),
             over_memory=self._over_memory.done(),
             private_bytes=memory_usage().private_bytes,
+            **gpu_facts(self._loaded.model if self._loaded is not None else None),
         )
 
     async def watch(self) -> AsyncIterator[pb.RunnerStatus]:
@@ -171,7 +172,7 @@ class Runner:
             while last.state != pb.RUNNER_STATE_GONE:
                 standing = await _next_within(changes, _SIZE_PERIOD_S)
                 now = self.status()
-                if standing is None and now.resident_bytes == last.resident_bytes:
+                if standing is None and _size_of(now) == _size_of(last):
                     continue
                 if standing is not None:
                     # As it was at that change: another one may have followed before this is sent.
@@ -281,6 +282,10 @@ async def _next_within(changes: asyncio.Queue[Standing], timeout_s: float) -> St
             return await changes.get()
     except TimeoutError:
         return None
+
+
+def _size_of(status: pb.RunnerStatus) -> tuple[int, int]:
+    return status.resident_bytes, status.gpu_memory_used_bytes
 
 
 def _as_at(now: pb.RunnerStatus, standing: Standing) -> pb.RunnerStatus:

@@ -15,6 +15,7 @@ from headrace_runner.core.lifecycle import Holding, Standing, State
 from headrace_runner.core.signature import Signature, TensorSpec
 from headrace_runner.core.threads import intra_op_threads
 from headrace_runner.domain import Loaded, LoadPlan, ModelFile, RawTensor, WarmupSample
+from headrace_runner.engines.base import LoadedModel, OnGpu
 
 _STATES: dict[State, pb.RunnerState] = {
     State.STARTING: pb.RUNNER_STATE_STARTING,
@@ -78,6 +79,14 @@ def status(standing: Standing, **facts: Any) -> pb.RunnerStatus:
         message.revision = standing.holding.revision
         message.version = standing.holding.version
     return message
+
+
+def gpu_facts(model: LoadedModel | None) -> dict[str, int]:
+    """The fields of RunnerStatus about GPU memory; empty where the engine does not measure it."""
+    measured = model.gpu_memory() if isinstance(model, OnGpu) else None
+    if measured is None:
+        return {}
+    return {"gpu_memory_used_bytes": measured.used_bytes, "gpu_memory_total_bytes": measured.total_bytes}
 
 
 def _signature_of(message: models_pb2.Signature) -> Signature:

@@ -225,7 +225,7 @@ def _settled(
         decision = replace(decision, desired=status.instances, reason=CHANGED, spare=False)
     if spec.max_instances is not None and decision.desired > spec.max_instances:
         decision = replace(decision, desired=spec.max_instances, reason=MAXIMUM, spare=False)
-    return decision
+    return replace(decision, reason=f"{decision.reason}; {wish.note}") if wish.note else decision
 
 
 def _idle_s(demand: Demand, status: RevisionStatus) -> float | None:

@@ -22,6 +22,7 @@ class RevisionStatus:
         retiring: replaced; it only answers what it had accepted.
         max_batch_size: rows.
         profile_us: batch size -> microseconds, measured at the load.
+        gpu_memory_share: of the GPU memory that ready instances report, what is used; None: none of them reports it.
     """
 
     ready: int = 0
@@ -32,6 +33,7 @@ class RevisionStatus:
     retiring: bool = False
     max_batch_size: int = 1
     profile_us: tuple[tuple[int, int], ...] = ()
+    gpu_memory_share: float | None = None
 
     @property
     def instances(self) -> int:

@@ -12,7 +12,7 @@ from google.protobuf import duration_pb2
 from headrace.runner.v1 import runner_pb2, runner_pb2_grpc
 from headrace.v1 import models_pb2, resources_pb2
 from headrace_autoscaler.domain import Enforcement, Loaded, Resources, Revision, Signature, TensorSpec
-from headrace_autoscaler.fleet.runners import Assignment, RunnerReport, RunnerState
+from headrace_autoscaler.fleet.runners import Assignment, GpuMemory, RunnerReport, RunnerState
 
 _OPTIONS = (
     # A runner's socket appears within a second of its start: look often.
@@ -225,4 +225,11 @@ def report_of(status: runner_pb2.RunnerStatus) -> RunnerReport:
         status.reason,
         status.over_memory,
         status.private_bytes,
+        _gpu_memory_of(status),
     )
+
+
+def _gpu_memory_of(status: runner_pb2.RunnerStatus) -> GpuMemory | None:
+    if not status.HasField("gpu_memory_used_bytes") or not status.gpu_memory_total_bytes:
+        return None
+    return GpuMemory(status.gpu_memory_used_bytes, status.gpu_memory_total_bytes)

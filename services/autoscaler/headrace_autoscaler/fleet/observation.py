@@ -140,7 +140,15 @@ def _status(revision: Revision, current: bool, runners: list[Runner], trusted: i
         retiring=revision.state is RevisionState.RETIRING,
         max_batch_size=loaded.max_batch_size if loaded else 1,
         profile_us=loaded.profile_us if loaded else (),
+        gpu_memory_share=_gpu_memory_share(ready),
     )
+
+
+def _gpu_memory_share(ready: list[Runner]) -> float | None:
+    """Of those that report it, since each knows only its own; None: none does."""
+    measured = [runner.gpu_memory for runner in ready if runner.gpu_memory is not None]
+    total = sum(each.total_bytes for each in measured)
+    return min(1.0, sum(each.used_bytes for each in measured) / total) if total else None
 
 
 def wants(judged: list[Judged], failures: Mapping[Key, Failures], now: float) -> tuple[Want, ...]:

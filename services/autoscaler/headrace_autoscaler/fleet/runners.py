@@ -43,8 +43,20 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """As a runner's engine measures it: what its instance uses, of what it may."""
+
+    used_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerReport:
-    """What a runner says of itself."""
+    """What a runner says of itself.
+
+    Attributes:
+        gpu_memory: None: its engine does not measure it, or there is no GPU.
+    """
 
     state: RunnerState
     pid: int
@@ -54,6 +66,7 @@ class RunnerReport:
     reason: str
     over_memory: bool = False
     private_bytes: int = 0
+    gpu_memory: GpuMemory | None = None
 
 
 @dataclass(slots=True)
@@ -75,6 +88,7 @@ class Runner:
         ready_at: when it became ready; None: not yet.
         over_memory: it has outgrown its memory.
         private_bytes: what counts against its memory.
+        gpu_memory: as it said last; None: it says nothing of it.
         enforcement: what holds it to its resources; None: nothing yet.
         gone: set once its process has ended.
     """
@@ -99,6 +113,7 @@ class Runner:
     ready_at: float | None = None
     over_memory: bool = False
     private_bytes: int = 0
+    gpu_memory: GpuMemory | None = None
     enforcement: Enforcement | None = None
     answered: bool = False
     started_here: bool = False
@@ -125,6 +140,7 @@ class Runner:
         self.epoch = report.epoch
         self.resident_bytes = report.resident_bytes
         self.private_bytes = report.private_bytes
+        self.gpu_memory = report.gpu_memory
         if report.reason:
             self.exit_reason = report.reason
         if self.assignment is None and report.assignment is not None:

@@ -109,6 +109,10 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
         )
         self._exit_soon("exit status 0")
 
+    async def measure(self, gpu_used_bytes: int, gpu_total_bytes: int) -> None:
+        """Tells of GPU memory, as a runner whose engine measures it does."""
+        await self._become(gpu_memory_used_bytes=gpu_used_bytes, gpu_memory_total_bytes=gpu_total_bytes)
+
     async def die(self, how: str, over_memory: bool = False) -> None:
         """As a process does: streams break, the socket stays behind."""
         if self._machine.runners.pop(self._id, None) is not None:

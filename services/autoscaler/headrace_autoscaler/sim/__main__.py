@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar
 import orjson
 
 from headrace_autoscaler.core.policies.named import POLICIES, policy_factory
+from headrace_autoscaler.domain import Resources
 from headrace_autoscaler.sim.cases import Changes, case_of_scenario, case_of_trace
 from headrace_autoscaler.sim.engine import simulate
 from headrace_autoscaler.sim.events import write_events
@@ -19,10 +20,11 @@ from headrace_autoscaler.sim.outcome import Outcome
 from headrace_autoscaler.sim.plot import check_plot, draw
 from headrace_autoscaler.sim.scenarios import scenario
 from headrace_autoscaler.sim.score import Score, score
-from headrace_autoscaler.sim.trace import read_trace
+from headrace_autoscaler.sim.tenants import read_tenants
+from headrace_autoscaler.sim.trace import parse_moment, read_trace
 from headrace_autoscaler.sim.workload import Case
-from headrace_common.errors import HeadraceError
-from headrace_common.quantities import parse_micros, parse_seconds
+from headrace_common.errors import HeadraceError, InvalidArgument
+from headrace_common.quantities import parse_bytes, parse_micros, parse_millis, parse_seconds
 
 _T = TypeVar("_T")
 
@@ -79,16 +81,35 @@ def _case(arguments: argparse.Namespace) -> Case:
         models=arguments.models,
         nodes=arguments.nodes,
         instances_per_node=arguments.instances_per_node,
+        resources=_resources(arguments),
+        tenants=read_tenants(arguments.tenants) if arguments.tenants else None,
         tenant_instances=arguments.tenant_instances,
         standby=arguments.standby,
         starts_per_s=arguments.starts_per_second,
         queue_length=arguments.queue_length,
         price_micros_per_hour=_given(arguments.price, "--price", parse_micros),
         credit_micros=_given(arguments.slo_credit, "--slo-credit", parse_micros),
+        began=_given(arguments.start, "--start", parse_moment),
+        schedules=tuple(arguments.schedule),
     )
     if arguments.scenario:
         return case_of_scenario(scenario(arguments.scenario), changes)
     return case_of_trace(str(arguments.trace), read_trace(arguments.trace), changes)
+
+
+def _resources(arguments: argparse.Namespace) -> Resources | None:
+    """What was given, over a deploy's defaults. Raises InvalidArgument: nothing of it."""
+    given = {
+        "cpu_millicores": _given(arguments.cpu, "--cpu", parse_millis),
+        "memory_bytes": _given(arguments.memory, "--memory", parse_bytes),
+        "gpu_millis": _given(arguments.gpu, "--gpu", parse_millis),
+        "gpu_memory_bytes": _given(arguments.gpu_memory, "--gpu-memory", parse_bytes),
+    }
+    for field, flag in (("cpu_millicores", "--cpu"), ("memory_bytes", "--memory")):
+        if given[field] == 0:
+            raise InvalidArgument(f"{flag}: an instance needs more than 0")
+    found = {field: amount for field, amount in given.items() if amount is not None}
+    return Resources(**found) if found else None
 
 
 def _names(text: str) -> list[str]:
@@ -118,12 +139,24 @@ def _parser() -> argparse.ArgumentParser:
     service.add_argument("--service-ms", type=_positive, metavar="N")
     service.add_argument("--service-per-token", type=_positive, metavar="MS")
     parser.add_argument("--starts-per-second", type=_positive, metavar="N")
-    for flag in ("--slo", "--cold-start", "--price", "--slo-credit"):
+    for flag in (
+        "--slo",
+        "--cold-start",
+        "--price",
+        "--slo-credit",
+        "--start",
+        "--cpu",
+        "--memory",
+        "--gpu",
+        "--gpu-memory",
+    ):
         parser.add_argument(flag)
+    parser.add_argument("--schedule", action="append", default=[], metavar="CRON=N")
     for flag in ("--concurrency", "--models", "--nodes", "--instances-per-node"):
         parser.add_argument(flag, type=_whole(1), metavar="N")
     for flag in ("--tenant-instances", "--standby", "--queue-length"):
         parser.add_argument(flag, type=_whole(0), metavar="N")
+    parser.add_argument("--tenants", type=Path, metavar="FILE")
     parser.add_argument("--events", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE")
     return parser

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from headrace_autoscaler.core.policies.schedules import parse_schedule
+from headrace_autoscaler.domain import Resources, Tenant
 from headrace_autoscaler.sim.scenarios import Scenario
 from headrace_autoscaler.sim.trace import Trace
 from headrace_autoscaler.sim.workload import (
@@ -24,6 +26,7 @@ _FROM_STANDBY_S = 0.5
 """A cold start below this is a load on a runner that is already started, so a standby pool is paid for."""
 _SPREAD_SEED = 1
 _DEFAULT_SERVICE_S = 0.2
+_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,16 @@ class Changes:
     models: int | None = None
     nodes: int | None = None
     instances_per_node: int | None = None
+    resources: Resources | None = None
+    tenants: tuple[Tenant, ...] | None = None
     tenant_instances: int | None = None
     standby: int | None = None
     starts_per_s: float | None = None
     queue_length: int | None = None
     price_micros_per_hour: int | None = None
     credit_micros: int | None = None
+    began: float | None = None
+    schedules: tuple[str, ...] = ()
 
 
 def case_of_trace(name: str, trace: Trace, changes: Changes) -> Case:
@@ -69,7 +76,8 @@ def case_of_trace(name: str, trace: Trace, changes: Changes) -> Case:
     )
     slo_s = _SLO_OF_SERVICE * float(service.mean()) if changes.slo_s is None else changes.slo_s
     notes = (f"{trace.unsorted} rows were out of order; sorted",) if trace.unsorted else ()
-    return Case(workload, _changed(Conditions(slo_s), changes), notes)
+    conditions = _changed(Conditions(slo_s, began=trace.began), changes)
+    return Case(workload, conditions, notes + _strangers(workload, conditions))
 
 
 def case_of_scenario(scenario: Scenario, changes: Changes) -> Case:
@@ -77,7 +85,23 @@ def case_of_scenario(scenario: Scenario, changes: Changes) -> Case:
     if changes.service_per_token_s is not None:
         raise InvalidArgument(f"--service-per-token: scenario {scenario.name} has no tokens; use --service-ms")
     workload = scenario.workload(changes.models, changes.service_s)
-    return Case(workload, _changed(scenario.conditions, changes))
+    conditions = _changed(scenario.conditions, changes)
+    return Case(workload, conditions, _strangers(workload, conditions))
+
+
+def _strangers(workload: Workload, conditions: Conditions) -> tuple[str, ...]:
+    """A name that is spelt otherwise would limit nobody."""
+    known = set(workload.tenants)
+    return tuple(
+        f"tenant {tenant.name} has limits and sends no request; requests are of {_some(sorted(known))}"
+        for tenant in conditions.tenants
+        if tenant.name not in known
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _models_of(name: str, trace: Trace, changes: Changes) -> tuple[tuple[str, ...], Indices]:
@@ -99,6 +123,16 @@ def _changed(conditions: Conditions, changes: Changes) -> Conditions:
     changed = replace(conditions, **given)
     if changes.standby is None and not conditions.standby:
         changed = replace(changed, standby=int(changed.cold_start_s < _FROM_STANDBY_S))
+    if changes.tenants is not None:
+        if changes.tenant_instances is not None:
+            raise InvalidArgument("--tenant-instances: --tenants has the limits; expected one of the two")
+        changed = replace(changed, tenant_instances=None)
+    for text in changed.schedules:
+        parse_schedule(text, "--schedule")
+    if changed.schedules and changed.began is None:
+        raise InvalidArgument(
+            "--schedule: the time of day at which the run begins is not known; give it: --start 2026-11-02T00:00Z"
+        )
     if changes.starts_per_s is None and changed.nodes is not None:
         changed = replace(changed, starts_per_s=STARTS_PER_S * changed.nodes)
     return changed

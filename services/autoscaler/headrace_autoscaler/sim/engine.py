@@ -15,17 +15,22 @@ from itertools import chain
 import numpy as np
 
 from headrace_autoscaler.core.policies.base import Policy, Profile
-from headrace_autoscaler.sim.gate import Gate, NodesGate, OpenGate
+from headrace_autoscaler.core.policies.schedules import Schedule, ScheduledPolicy, parse_schedule
+from headrace_autoscaler.sim.door import door_of
+from headrace_autoscaler.sim.gate import Gate, OpenGate, QuotaGate
 from headrace_autoscaler.sim.model_run import ARRIVAL, DONE, END, READY, ModelRun, World
 from headrace_autoscaler.sim.outcome import Outcome
+from headrace_autoscaler.sim.purse import Purse
 from headrace_autoscaler.sim.starts import StartRate
-from headrace_autoscaler.sim.workload import Case, Conditions
+from headrace_autoscaler.sim.taking_back import TakingBack
+from headrace_autoscaler.sim.treasury import Treasury
+from headrace_autoscaler.sim.workload import Case
 
 GIVE_UP_S = 3600.0
 
 
 def simulate(case: Case, name: str, factory: Callable[[], Policy], gate: Gate | None = None) -> Outcome:
-    """Runs a policy on a workload.
+    """Runs a policy on a workload, under the schedules that the conditions have.
 
     Args:
         name: of the policy, for the outcome.
@@ -33,17 +38,36 @@ def simulate(case: Case, name: str, factory: Callable[[], Policy], gate: Gate | 
         gate: who may start; None: as the conditions say.
     """
     workload, conditions = case.workload, case.conditions
+    purse = _purse(case)
+    if gate is None:
+        gate = _gate(case, purse)
     world = World(
         workload.arrival_s.tolist(),
         workload.service_s.tolist(),
-        _gate(conditions) if gate is None else gate,
+        gate,
         StartRate(conditions.starts_per_s, conditions.standby),
+        conditions.began,
     )
     profile = _profile(case)
+    schedules = [parse_schedule(text) for text in conditions.schedules]
+    doors = {tenant.name: door for tenant in conditions.tenants if (door := door_of(tenant)) is not None}
     models = [
-        ModelRun(index, model, tenant, factory(), profile, world, conditions.queue_length)
+        ModelRun(
+            index,
+            model,
+            tenant,
+            _scheduled(factory(), schedules),
+            profile,
+            world,
+            conditions.queue_length,
+            doors.get(tenant),
+        )
         for index, (model, tenant) in enumerate(zip(workload.models, workload.tenants, strict=True))
     ]
+    if isinstance(gate, QuotaGate) and any(tenant.cohort for tenant in conditions.tenants):
+        world.lenders = TakingBack(gate, models)
+    if purse is not None:
+        Treasury(purse, doors, models, world).tick(0.0)
     for model in models:
         model.begin()
     _loop(world, models, workload.model.tolist(), workload.horizon_s)
@@ -97,10 +121,22 @@ def _end(models: list[ModelRun], now: float, everything: bool) -> None:
             model.end(now, "never answered")
 
 
-def _gate(conditions: Conditions) -> Gate:
-    if conditions.nodes is None and conditions.tenant_instances is None:
+def _scheduled(policy: Policy, schedules: list[Schedule]) -> Policy:
+    return ScheduledPolicy(policy, schedules) if schedules else policy
+
+
+def _purse(case: Case) -> Purse | None:
+    """None: nobody has a budget."""
+    conditions = case.conditions
+    purse = Purse(conditions.tenants, conditions.price_micros_per_hour, conditions.began or 0.0)
+    return purse if purse.tenants else None
+
+
+def _gate(case: Case, purse: Purse | None) -> Gate:
+    conditions, tenants = case.conditions, case.tenants
+    if conditions.nodes is None and not tenants:
         return OpenGate()
-    return NodesGate(conditions.nodes, conditions.instances_per_node, conditions.tenant_instances)
+    return QuotaGate(tenants, conditions.resources, conditions.nodes, conditions.instances_per_node, purse)
 
 
 def _profile(case: Case) -> Profile:

@@ -6,34 +6,48 @@ import heapq
 import math
 from collections import deque
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
-from headrace_autoscaler.core.policies.base import Policy, Profile, Reading
+from headrace_autoscaler.core.policies.base import Policy, Profile, Reading, Wish
+from headrace_autoscaler.sim.door import Door
 from headrace_autoscaler.sim.gate import Gate
 from headrace_autoscaler.sim.outcome import END_OF_RUN, Lifetime
 from headrace_autoscaler.sim.starts import StartRate
 
 READY, DONE, ARRIVAL, END, TICK = range(5)
 """Kinds of events; of those at one moment, the lower kind comes first."""
+QUEUE_FULL = "queue full"
 
 Event = tuple[float, int, int, Any]
 """When, what, a number that orders events of one moment and kind, and the instance or model that it is about."""
 
 
+class Lenders(Protocol):
+    """Who takes back for a model what its tenant has lent. See `taking_back`."""
+
+    def claim(self, lender: ModelRun, count: int, now: float) -> None: ...
+
+    def withdraw(self, lender: ModelRun) -> None: ...
+
+
 class World:
     """What the models of a run share. Plain data: the per-request path reads it."""
 
-    def __init__(self, arrivals: list[float], services: list[float], gate: Gate, starts: StartRate) -> None:
+    def __init__(
+        self, arrivals: list[float], services: list[float], gate: Gate, starts: StartRate, began: float | None = None
+    ) -> None:
         self.arrivals = arrivals
         self.services = services
         self.gate = gate
         self.starts = starts
+        self.began = began
         self.events: list[Event] = []
         self.begin = [math.nan] * len(arrivals)
         self.instance = [-1] * len(arrivals)
         self.lifetimes: list[Lifetime] = []
         self.refused: dict[int, str] = {}
         self.starts_refused = 0
+        self.lenders: Lenders | None = None
 
 
 class ModelRun:
@@ -44,14 +58,14 @@ class ModelRun:
 
     __slots__ = (
         "_area_executing", "_area_present", "_area_ready", "_arrivals", "_at", "_cold_start_s", "_completed",
-        "_concurrency", "_executing", "_free", "_held", "_last_arrival", "_next_tick", "_profile", "_queue",
-        "_queue_length", "_ready", "_served", "_served_s", "_service_known", "_starting", "_world", "ended", "index",
-        "name", "policy", "present", "tenant",
+        "_concurrency", "_door", "_executing", "_free", "_held", "_last_arrival", "_next_tick", "_profile", "_queue",
+        "_queue_length", "_ready", "_served", "_served_s", "_service_known", "_starting", "_unpaid", "_wish", "_world",
+        "ended", "index", "name", "policy", "present", "tenant",
     )  # fmt: skip
 
     def __init__(
         self, index: int, name: str, tenant: str, policy: Policy, profile: Profile, world: World,
-        queue_length: int | None,
+        queue_length: int | None, door: Door | None = None,
     ) -> None:  # fmt: skip
         self.index, self.name, self.tenant, self.policy = index, name, tenant, policy
         self._profile, self._world = profile, world
@@ -59,7 +73,10 @@ class ModelRun:
         self._concurrency = profile.concurrency
         self._cold_start_s = profile.cold_start_s or 0.0
         self._queue_length = math.inf if queue_length is None else queue_length
+        self._door = door
         self._queue: deque[int] = deque()
+        self._unpaid: deque[int] = deque()
+        self._wish = Wish(0, "")
         self._free: list[Lifetime] = []
         self._ready: list[Lifetime] = []
         self._starting: list[Lifetime] = []
@@ -77,16 +94,17 @@ class ModelRun:
         self._advance(now)
         self._arrivals += 1
         self._last_arrival = now
-        if self._free:
-            self.present += 1
-            self._execute(now, request, self._free.pop())
-        elif len(self._queue) < self._queue_length:
-            self.present += 1
-            self._queue.append(request)
-            if not self._ready and not self._starting:
-                self._ask(now)
-        else:
-            self._world.refused[request] = "queue full"
+        if self._door is None or self._admit(now, request, self._door):
+            self._take_in(now, request)
+        if self._held:
+            self._wake(now)
+
+    def resume(self, now: float) -> None:
+        """The budget is whole again: what has waited for it goes on, in its order."""
+        self._advance(now)
+        waiting, self._unpaid = self._unpaid, deque()
+        for request in waiting:
+            self._take_in(now, request)
         if self._held:
             self._wake(now)
 
@@ -97,6 +115,8 @@ class ModelRun:
         self._completed += 1
         self._served += 1
         self._served_s += self._world.services[request]
+        if self._door is not None:
+            self._door.leave()
         instance.executing -= 1
         if instance.stopped <= now:
             if not instance.executing:
@@ -129,11 +149,59 @@ class ModelRun:
         """Stops every instance; what still waits is refused for the reason `left`."""
         self._advance(now)
         self.ended = True
-        for request in self._queue:
+        for request in (*self._queue, *self._unpaid):
             self._world.refused[request] = left
         self.present -= len(self._queue)
         self._queue.clear()
-        self._stop(now, len(self._ready) + len(self._starting), END_OF_RUN)
+        self._unpaid.clear()
+        if self._world.lenders is not None:
+            self._world.lenders.withdraw(self)
+        self.stop_all(now, END_OF_RUN)
+
+    def stop_all(self, now: float, reason: str) -> None:
+        self._stop(now, len(self._ready) + len(self._starting), reason)
+
+    def givable(self) -> list[tuple[Lifetime, bool]]:
+        """Ready instances, the oldest first, and whether nobody needs them."""
+        ready = sorted(self._ready, key=lambda each: each.number)
+        needed = self._wish.needed if self._wish.spare else len(ready)
+        return [(instance, place >= needed) for place, instance in enumerate(ready)]
+
+    def drain(self, now: float, instance: Lifetime, reason: str) -> None:
+        """Stops one instance, whatever the policy says."""
+        self._advance(now)
+        self._retire(now, [instance], reason)
+        if self._held:
+            self._wake(now)
+
+    def _admit(self, now: float, request: int, door: Door) -> bool:
+        """False: it is refused, or waits for its budget."""
+        refusal = door.refusal(now) or (QUEUE_FULL if not self._free and self._is_full() else "")
+        if refusal:
+            self._world.refused[request] = refusal
+            return False
+        door.enter(now)
+        if door.holds:
+            self._unpaid.append(request)
+            return False
+        return True
+
+    def _is_full(self) -> bool:
+        return len(self._queue) >= self._queue_length
+
+    def _take_in(self, now: float, request: int) -> None:
+        if self._free:
+            self.present += 1
+            self._execute(now, request, self._free.pop())
+        elif not self._is_full():
+            self.present += 1
+            self._queue.append(request)
+            if not self._ready and not self._starting:
+                self._ask(now)
+        else:
+            self._world.refused[request] = QUEUE_FULL
+            if self._door is not None:
+                self._door.leave()
 
     def _advance(self, now: float) -> None:
         passed = now - self._at
@@ -156,7 +224,9 @@ class ModelRun:
         if not self._service_known and self._served:
             latency_s = self._served_s / self._served
             self._profile = replace(self._profile, service_s=latency_s / self._concurrency, latency_s=latency_s)
-        wish = self.policy.decide(self._reading(now), self._profile)
+        wish = self._wish = self.policy.decide(self._reading(now), self._profile)
+        if self._world.lenders is not None:
+            self._world.lenders.withdraw(self)
         self._area_present = self._area_executing = self._area_ready = 0.0
         self._arrivals = self._completed = 0
         short = False
@@ -169,8 +239,10 @@ class ModelRun:
         self._set_tick(wish.holds_until if self._held else self._grid(now))
 
     def _reading(self, now: float) -> Reading:
+        began = self._world.began
         return Reading(
             now=now,
+            wall=0.0 if began is None else began + now,
             arrivals=self._arrivals,
             completed=self._completed,
             concurrency_s=self._area_present,
@@ -202,10 +274,12 @@ class ModelRun:
     def _start(self, now: float, count: int, reason: str) -> bool:
         """False: the gate refused one, so the rest was not asked for."""
         world = self._world
-        for _ in range(count):
+        for begun in range(count):
             admission = world.gate.start(self.name, self.tenant, now)
             if admission.refused:
                 world.starts_refused += 1
+                if admission.lent and world.lenders is not None:
+                    world.lenders.claim(self, count - begun, now)
                 return False
             ready = world.starts.begin(now) + self._cold_start_s
             instance = Lifetime(len(world.lifetimes), self.index, now, ready, reason, admission.node)
@@ -219,10 +293,13 @@ class ModelRun:
         chosen = self._starting[::-1][:count]
         place = {instance.number: place for place, instance in enumerate(self._free)}
         by_idleness = sorted(self._ready, key=lambda each: (each.executing, place.get(each.number, 0)))
-        chosen += by_idleness[: count - len(chosen)]
+        self._retire(now, chosen + by_idleness[: count - len(chosen)], reason)
+
+    def _retire(self, now: float, chosen: list[Lifetime], reason: str) -> None:
         for instance in chosen:
             instance.stopped = now
             instance.stop_reason = reason
+            self._world.gate.stop(self.name, self.tenant)
             if not instance.executing:
                 self._gone(now, instance)
         self._starting = [each for each in self._starting if each.stopped > now]

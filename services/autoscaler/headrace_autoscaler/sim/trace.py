@@ -34,6 +34,7 @@ class Trace:
         models: [requests], names; None: no such column.
         tenants: [requests], names; None: no such column.
         unsorted: rows that came before a row with an earlier timestamp; they were sorted.
+        began: when the first came, seconds since the epoch; None: the timestamps have no date.
     """
 
     arrival_s: Seconds
@@ -41,6 +42,7 @@ class Trace:
     models: list[str] | None
     tenants: list[str] | None
     unsorted: int
+    began: float | None = None
 
 
 def read_trace(path: Path) -> Trace:
@@ -69,21 +71,25 @@ def _read(path: str, lines: Iterable[str]) -> Trace:
     places = {name: header.index(name) for name in _CHECKS if name in header}
     columns: dict[str, list[str]] = {name: [] for name in places}
     moments: list[int] = []
+    dated = True
     for row in reader:
         if not row:
             continue
         where = f"trace {path}, line {reader.line_num}"
         if len(row) != len(header):
             raise InvalidArgument(f"{where}: expected {len(header)} fields as in the header; got {len(row)}")
-        moments.append(_micros(row[timestamp].strip(), where))
+        text = row[timestamp].strip()
+        seconds = _NUMBER.fullmatch(text)
+        dated = dated and not seconds
+        moments.append(round(float(text) * 1e6) if seconds else _micros(text, where))
         for name, place in places.items():
             columns[name].append(_CHECKS[name](row[place].strip(), where))
     if not moments:
         raise InvalidArgument(f"trace {path}: has a header and no requests")
-    return _in_order(np.array(moments, dtype=np.int64), columns)
+    return _in_order(np.array(moments, dtype=np.int64), columns, dated)
 
 
-def _in_order(moments: NDArray[np.int64], columns: dict[str, list[str]]) -> Trace:
+def _in_order(moments: NDArray[np.int64], columns: dict[str, list[str]], dated: bool) -> Trace:
     order = np.argsort(moments, kind="stable")
     tokens = columns.get(_TOKENS)
     return Trace(
@@ -92,6 +98,7 @@ def _in_order(moments: NDArray[np.int64], columns: dict[str, list[str]]) -> Trac
         models=_picked(columns.get("model"), order),
         tenants=_picked(columns.get("tenant"), order),
         unsorted=int(np.count_nonzero(np.diff(moments) < 0)),
+        began=float(moments[order[0]]) / 1e6 if dated else None,
     )
 
 
@@ -99,16 +106,27 @@ def _picked(names: list[str] | None, order: NDArray[np.int64]) -> list[str] | No
     return None if names is None else [names[index] for index in order]
 
 
+def parse_moment(text: str, where: str) -> float:
+    """A date and a time, UTC where no zone is said, to seconds since the epoch."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidArgument(f"{where}: expected a date and a time like 2026-11-02T00:00Z; got {text!r}") from None
+    return _since_epoch(moment) / timedelta(seconds=1)
+
+
 def _micros(text: str, where: str) -> int:
-    if _NUMBER.fullmatch(text):
-        return round(float(text) * 1e6)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidArgument(
             f"{where}: TIMESTAMP: expected a time like 2023-11-16 18:17:03.9799600, or seconds; got {text!r}"
         ) from None
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+    return _since_epoch(moment) // timedelta(microseconds=1)
+
+
+def _since_epoch(moment: datetime) -> timedelta:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
 
 
 def _count(text: str, where: str) -> str:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace_autoscaler.domain import Limits, Resources, Tenant
+
 Seconds = NDArray[np.float64]
 Indices = NDArray[np.int32]
 DEFAULT_TENANT = "default"
+_DEFAULT_RESOURCES = Resources()
 ZIPF_EXPONENT = 1.1
 REPLACEMENT_CPU_S = 0.24
 """Measured: CPU time of a process that imports what a runner imports, 2.4 s for ten."""
@@ -58,9 +61,13 @@ class Conditions:
         replacement_cpu_s: CPU seconds that starting a standby anew costs.
         queue_length: requests of one model that may wait; None: any number.
         nodes, instances_per_node: capacity; nodes None: unlimited.
-        tenant_instances: instances that one tenant may have; None: unlimited.
+        resources: what every instance holds of its tenant's quota.
+        tenants: their limits; one that is not named has none.
+        tenant_instances: instances that each tenant may have, instead of `tenants`; None: unlimited.
         price_micros_per_hour: of an instance, and of a standby.
         credit_micros: what a request inside the objective is worth.
+        began: moment of the run's second 0, seconds since the epoch; None: no date is known.
+        schedules: of every model, as `core.policies.schedules` reads them; they need `began`.
     """
 
     slo_s: float
@@ -72,9 +79,13 @@ class Conditions:
     queue_length: int | None = None
     nodes: int | None = None
     instances_per_node: int = 8
+    resources: Resources = _DEFAULT_RESOURCES
+    tenants: tuple[Tenant, ...] = ()
     tenant_instances: int | None = None
     price_micros_per_hour: int = 42_500
     credit_micros: int = 1_000
+    began: float | None = None
+    schedules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +95,15 @@ class Case:
     workload: Workload
     conditions: Conditions
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def tenants(self) -> tuple[Tenant, ...]:
+        """With their limits. A number of instances is their CPU."""
+        conditions = self.conditions
+        if conditions.tenant_instances is None:
+            return conditions.tenants
+        limits = Limits(cpu_millicores=conditions.tenant_instances * conditions.resources.cpu_millicores)
+        return tuple(Tenant(name, limits) for name in dict.fromkeys(self.workload.tenants))
 
 
 def zipf_models(requests: int, models: int, seed: int) -> Indices:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -77,6 +77,26 @@ class LoadedModel(Protocol):
 
     def close(self) -> None:
         """Frees the engine's memory. The model cannot run afterwards."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """What a loaded model uses of the GPU memory that it may use."""
+
+    used_bytes: int
+    total_bytes: int
+
+
+@runtime_checkable
+class OnGpu(Protocol):
+    """A LoadedModel that may hold GPU memory and can tell how much."""
+
+    def gpu_memory(self) -> GpuMemory | None:
+        """Called from the event loop, also while the model runs, and once a second: it must not block.
+
+        None: it is not on a GPU, or it is not known.
+        """
         ...
 
 

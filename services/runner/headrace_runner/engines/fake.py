@@ -3,12 +3,13 @@
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
      "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
      "latency_ms": 2.0, "per_row_ms": 0.1,
-     "behaviour": "echo", "fail_on": 7, "crash_on": 8, "hang_on": 9, "leak_bytes": 0, "leak_on": 10}
+     "behaviour": "echo", "fail_on": 7, "crash_on": 8, "hang_on": 9, "leak_bytes": 0, "leak_on": 10,
+     "gpu_memory": {"used_bytes": 6, "total_bytes": 8}}
 
 Output i is a copy of input i. A run keeps `leak_bytes` more of memory, and touches them, until the model is closed.
 `behaviour` "fail", "crash" and "hang" act on every run, those of a load's probe and warm-up included, and so does
 `leak_bytes` without `leak_on`; `fail_on`, `crash_on`, `hang_on` and `leak_on` only where an element of the first input
-equals the value.
+equals the value. `gpu_memory` is reported as measured; none by default.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from headrace_runner.core.signature import EngineTensor
 from headrace_runner.engines.base import (
     ExecutionFailed,
+    GpuMemory,
     InputRefused,
     LoadedModel,
     ModelRefused,
@@ -47,6 +49,11 @@ class FakeTensor(_Strict):
     shape: tuple[int, ...]
 
 
+class FakeGpuMemory(_Strict):
+    used_bytes: int = Field(ge=0)
+    total_bytes: int = Field(gt=0)
+
+
 class FakeSpec(_Strict):
     inputs: tuple[FakeTensor, ...] = Field(min_length=1)
     outputs: tuple[FakeTensor, ...] = Field(min_length=1)
@@ -58,6 +65,7 @@ class FakeSpec(_Strict):
     hang_on: float | str | None = None
     leak_bytes: int = Field(0, ge=0)
     leak_on: float | str | None = None
+    gpu_memory: FakeGpuMemory | None = None
 
 
 class FakeEngine:
@@ -113,6 +121,10 @@ class FakeModel:
             self._leak(self._spec.leak_bytes)
         pairs = zip(self._outputs, self._inputs, strict=False)
         return {out.name: inputs[into.name] for out, into in pairs if not outputs or out.name in outputs}
+
+    def gpu_memory(self) -> GpuMemory | None:
+        said = self._spec.gpu_memory
+        return None if said is None else GpuMemory(said.used_bytes, said.total_bytes)
 
     def close(self) -> None:
         self._closed = True

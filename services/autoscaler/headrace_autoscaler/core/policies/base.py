@@ -85,6 +85,7 @@ class Wish:
         holds_until: nothing changes before this (monotonic seconds) unless something arrives or the instances
             change, so the policy need not be asked; 0: ask at the next interval.
         spare: nobody needs the instances that this keeps beyond `needed`; they may be taken where room is short.
+        note: what is to be said beside any reason, such as that something asked for cannot be had; empty: nothing.
     """
 
     desired: int
@@ -93,6 +94,7 @@ class Wish:
     holds_until: float = 0.0
     spare: bool = False
     needed: int = 0
+    note: str = ""
 
 
 class Policy(Protocol):

@@ -72,6 +72,7 @@ class Meter:
             ready=status.ready,
             starting=status.starting,
             last_arrival=None if window is None else window.arrived_at,
+            gpu_memory_share=status.gpu_memory_share,
         )
         self._at, self.seen, self._present, self._ready = now, total, present, status.ready
         return reading

@@ -1,14 +1,17 @@
 """Provisioned instances at times: `"0 8 * * 1-5 Europe/Paris=4"`.
 
 An entry holds from each of its moments until the next moment of any entry, so a schedule is a list of changes:
-`0 8 * * 1-5 Europe/Paris=4` and `0 19 * * 1-5 Europe/Paris=0` are office hours. Cron expressions are Debian cron's,
-with its way of handling the change to and from summer time; they are evaluated by cronsim.
+`0 8 * * 1-5 Europe/Paris=4` and `0 19 * * 1-5 Europe/Paris=0` are office hours. Cron expressions are Debian cron's
+(vixie cron, patched), evaluated by cronsim, with its way of handling changes of the clock: an entry at fixed hours and
+minutes fires exactly once, at the first of two equal local times, and as soon as the clock has jumped over its own; one
+whose hour or minute begins with a star goes by the clock as it shows, twice where a time occurs twice, never where it
+is jumped over.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
@@ -24,6 +27,7 @@ from headrace_common.errors import InvalidArgument
 MOST = 10_000
 _FIELDS = 5
 _LOOK_AGAIN_S = 30.0
+_DAY_S = 86_400.0
 _EXPECTED = 'expected CRON=N such as "0 8 * * 1-5 Europe/Paris=4" (five fields, a time zone or UTC, instances)'
 
 
@@ -38,14 +42,25 @@ class Schedule:
     def last(self, wall: float) -> float:
         """Latest moment at or before this one; minus infinity where there is none. Seconds since the epoch."""
         # The iterator goes back from a moment that it excludes.
-        just_after = datetime.fromtimestamp(math.floor(wall) + 1, self.zone)
-        found = next(CronSim(self.cron, just_after, reverse=True), None)
-        return -math.inf if found is None else found.timestamp()
+        begin = math.floor(wall) + 1
+        return next((at for at in self._moments(begin + self._folded_s(wall), back=True) if at <= wall), -math.inf)
 
     def next(self, wall: float) -> float:
         """First moment after this one; infinity where there is none. Seconds since the epoch."""
-        found = next(CronSim(self.cron, datetime.fromtimestamp(wall, self.zone)), None)
-        return math.inf if found is None else found.timestamp()
+        # In the second of two equal times the iterator offers what has fired in the first.
+        return next((at for at in self._moments(wall, back=False) if at > wall), math.inf)
+
+    def _moments(self, begin: float, *, back: bool) -> Iterator[float]:
+        moments = CronSim(self.cron, datetime.fromtimestamp(begin, self.zone), reverse=back)
+        return (found.timestamp() for found in moments)
+
+    def _folded_s(self, wall: float) -> float:
+        """By how much the clock was set back near this moment: as far ahead of it, local time has passed all that has
+        fired before it."""
+        if self.zone is UTC:
+            return 0.0
+        before, after = (datetime.fromtimestamp(wall + aside, self.zone).utcoffset() for aside in (-_DAY_S, _DAY_S))
+        return max(0.0, (before - after).total_seconds()) if before is not None and after is not None else 0.0
 
 
 def parse_schedule(text: str, where: str = "schedule") -> Schedule:

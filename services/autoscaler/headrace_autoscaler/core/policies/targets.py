@@ -1,7 +1,8 @@
 """Targets that a user names: at least as many instances as keep a metric where it should be.
 
 Each target asks for a number of instances by itself; with the policy's own wish, the highest counts, and its reason
-says which one it was. Metrics are means over the last seconds, so that one reading decides nothing.
+says which one it was. Metrics are means over the last seconds, so that one reading decides nothing. A target that can
+do nothing, because its metric is not measured or more instances do not move it, says so beside every reason.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _LEAST = 0.001
 _NEGLIGIBLE = 0.01
 """Of an instance: what is left of a mean after the last request keeps nothing running."""
 
+OUT_OF_REACH = "the target on latency cannot be met by more instances: execution alone takes as long"
+NO_GPU_MEMORY = "no reading of gpu memory: its runners report none, so the target on gpu memory use asks for nothing"
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -36,6 +40,14 @@ class Target:
     def reason(self) -> str:
         return f"the target on {METRICS[self.metric].words}"
 
+    def wanted(self, means: _Means, reading: Reading, profile: Profile) -> int:
+        """Instances that it asks for by itself."""
+        return math.ceil(METRICS[self.metric].wanted(means, reading, profile, self.value) - _NEGLIGIBLE)
+
+    def note(self, reading: Reading, profile: Profile) -> str:
+        """Why it can do nothing; empty: it can."""
+        return METRICS[self.metric].note(reading, profile, self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -44,12 +56,14 @@ class Metric:
     expects: its unit, for an error.
     most: highest value that makes sense.
     wanted: instances, not rounded, for (means, reading, profile, value).
+    note: why the target can do nothing, for (reading, profile, value); empty: it can.
     """
 
     words: str
     expects: str
     most: float
     wanted: Callable[[_Means, Reading, Profile, float], float]
+    note: Callable[[Reading, Profile, float], str] = lambda _reading, _profile, _value: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +90,30 @@ def parse_target(metric: str, value: float, where: str = "target") -> Target:
 
 
 def _by_wait(means: _Means, reading: Reading, profile: Profile, value: float) -> float:
-    """What waits, begun within `value` seconds from when the oldest came."""
+    """What waits, begun within `value` seconds from when the oldest came.
+
+    Never more than execute at once all that is present: with so many nothing waits, and more would only be paid for.
+    """
     if not reading.queued:
         return 0.0
     if profile.service_s is None:
         return 1.0
     running = max(1, reading.ready + reading.starting)
-    return min(
-        2.0 * running, reading.queued * profile.service_s / max(profile.service_s, value - reading.oldest_wait_s)
-    )
+    in_time = reading.queued * profile.service_s / max(profile.service_s, value - reading.oldest_wait_s)
+    return min(2.0 * running, in_time, (reading.queued + reading.executing) / max(1, profile.concurrency))
 
 
 def _by_latency(means: _Means, reading: Reading, profile: Profile, value: float) -> float:
-    return _by_wait(means, reading, profile, max(_ROUNDING, value - (profile.latency_s or 0.0)))
+    """Where execution alone takes as long nobody is in time, however many there are: then for no more than the load,
+    and what waits over the same window."""
+    wanted = _by_wait(means, reading, profile, max(_ROUNDING, value - (profile.latency_s or 0.0)))
+    if profile.service_s is None or not _out_of_reach(reading, profile, value):
+        return wanted
+    return min(wanted, (means.rate + reading.queued / _WINDOW_S) * profile.service_s)
+
+
+def _out_of_reach(_reading: Reading, profile: Profile, value: float) -> str:
+    return OUT_OF_REACH if profile.latency_s is not None and profile.latency_s >= value else ""
 
 
 def _by_gpu_memory(means: _Means, reading: Reading, profile: Profile, value: float) -> float:
@@ -96,19 +121,23 @@ def _by_gpu_memory(means: _Means, reading: Reading, profile: Profile, value: flo
     return 0.0 if used is None or not means.present else reading.ready * used / value
 
 
+def _unmeasured(reading: Reading, _profile: Profile, _value: float) -> str:
+    return NO_GPU_MEMORY if reading.ready and reading.gpu_memory_share is None else ""
+
+
 METRICS: dict[str, Metric] = {
     "concurrency": Metric(
         "concurrency", "0.001 requests per instance or more", 1e6, lambda means, _r, _p, value: means.present / value
     ),
     "queue_wait": Metric("queue wait", "a millisecond or more", 86_400.0, _by_wait),
-    "latency": Metric("latency", "a millisecond or more", 86_400.0, _by_latency),
+    "latency": Metric("latency", "a millisecond or more", 86_400.0, _by_latency, _out_of_reach),
     "rate": Metric(
         "request rate", "0.001 requests per second and instance or more", 1e9, lambda m, _r, _p, value: m.rate / value
     ),
     "cpu": Metric(
         "cpu use", "a share from 0.001 to 1", 1.0, lambda m, reading, _p, value: reading.ready * m.busy / value
     ),
-    "gpu_memory": Metric("gpu memory use", "a share from 0.001 to 1", 1.0, _by_gpu_memory),
+    "gpu_memory": Metric("gpu memory use", "a share from 0.001 to 1", 1.0, _by_gpu_memory, _unmeasured),
 }
 
 
@@ -138,14 +167,12 @@ class TargetedPolicy:
     def decide(self, reading: Reading, profile: Profile) -> Wish:
         wish = self._inner.decide(reading, profile)
         means = self._observe(reading)
-        wanted, reason = max(
-            (math.ceil(METRICS[each.metric].wanted(means, reading, profile, each.value) - _NEGLIGIBLE), each.reason)
-            for each in self._targets
-        )
+        wanted, reason = max((each.wanted(means, reading, profile), each.reason) for each in self._targets)
         inputs = (*wish.inputs, ("target_wanted", float(wanted)))
+        note = "; ".join(filter(None, [wish.note, *(each.note(reading, profile) for each in self._targets)]))
         if wanted <= wish.desired:
-            return replace(wish, inputs=inputs, holds_until=wish.holds_until if not wanted else 0.0)
-        return bounded(Wish(wanted, reason, inputs), profile)
+            return replace(wish, inputs=inputs, holds_until=wish.holds_until if not wanted else 0.0, note=note)
+        return bounded(Wish(wanted, reason, inputs, note=note), profile)
 
     def _observe(self, reading: Reading) -> _Means:
         now, since = reading.now, reading.now if self._at is None else self._at
