@@ -2,24 +2,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.headrace-installed
+# A stamp for each way of installing, so that HEADRACE_COMPILED=0 and without it are told apart.
+MODE := $(if $(filter 0,$(HEADRACE_COMPILED)),interpreted,compiled)
+STAMP := $(VENV)/.headrace-$(MODE)
 INTERPRETED := $(VENV)/interpreted
-COMPILED := $(addprefix services/router/,$(shell cat services/router/compiled.txt))
+ROUTER := services/router
 
 .PHONY: demo test test-interpreted check protos bench microbench clean setup format
 
 setup: $(STAMP)
 
-# The constraints file pins what was tested. A second run finds the stamp and does nothing, unless what is compiled has
-# changed (a minute; HEADRACE_COMPILED=0 make setup leaves the router's hot modules interpreted). TensorRT-RTX, which
-# compiles without a GPU, is 100 MB to download and 240 MB on the disk.
-$(STAMP): pyproject.toml constraints.txt hatch_build.py hatch_compile.py services/router/headrace_router/ingress/ingress.c \
-  services/router/compiled.txt $(COMPILED)
+# The constraints file pins what was tested. A second run finds the stamp and does nothing, unless what is compiled, or is
+# imported there, has changed (about a minute; HEADRACE_COMPILED=0 leaves the router's hot modules interpreted).
+$(STAMP): pyproject.toml constraints.txt hatch_build.py hatch_compile.py $(ROUTER)/headrace_router/ingress/ingress.c \
+  $(ROUTER)/compiled.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "headrace needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=..." >&2; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV); on Debian install python3-venv" >&2; exit 2; }
+	@rm -f $(VENV)/.headrace-* && touch $(VENV)/.begun
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,redis,postgres,tensorrt-rtx]'
-	@touch $@
+	@mv $(VENV)/.begun $@
+
+-include build/native/sources.mk
 
 demo: setup
 	$(BIN)/python -m headrace.demo
@@ -31,7 +35,7 @@ test: setup
 # operations, which only interpreted code can be held to.
 test-interpreted: setup
 	rm -rf $(INTERPRETED) && mkdir $(INTERPRETED)
-	cp -r services/router/headrace_router $(INTERPRETED)/ && rm -f $(INTERPRETED)/headrace_router/compiled.json
+	cp -r services/router/headrace_router $(INTERPRETED)/ && rm -f $(INTERPRETED)/headrace_router/compiled.*.json
 	find $(INTERPRETED) -name '*.so' ! -name ingress.so -delete
 	PYTHONPATH=$(INTERPRETED) $(BIN)/python -c 'from headrace_router import compiled; assert not compiled.count()'
 	PYTHONPATH=$(INTERPRETED) $(BIN)/python -m pytest tests/router tests/oip tests/microbench
@@ -63,5 +67,6 @@ microbench: setup
 	$(BIN)/python -m pytest tests/microbench -p no:randomly --benchmark-enable --benchmark-only
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find services -name '*.so' -delete
+	rm -rf $(ROUTER)/headrace_router/compiled.*.json $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
