@@ -53,6 +53,10 @@ def deploy(
     cpu: Annotated[
         str | None, typer.Option(metavar="CPUS", help="CPUs of one instance: 2, 0.5 or 500m. Default: 1.")
     ] = None,
+    max_cpu: Annotated[
+        str | None,
+        typer.Option(metavar="CPUS", help="With it, an instance has --cpu to --max-cpu, as measurements say."),
+    ] = None,
     memory: Annotated[str | None, typer.Option(metavar="BYTES", help="Memory of one instance. Default: 1Gi.")] = None,
     gpu: Annotated[str | None, typer.Option(metavar="GPUS", help="GPUs of one instance: 1, 0.5 or 500m.")] = None,
     gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help="GPU memory of one instance.")] = None,
@@ -172,6 +176,7 @@ def deploy(
             "schedules": schedule or (),
             "targets": flags.targets(target or ()),
             "slo_credit": flags.money(slo_credit, "--slo-credit"),
+            "max_cpu": flags.cpus(max_cpu, "--max-cpu"),
         }
         tenant_name(tenant, "--tenant")
         spec = _spec(source, name, options)
