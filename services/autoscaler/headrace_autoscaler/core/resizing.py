@@ -60,6 +60,12 @@ class Situation:
     def way(self, resources: Resources) -> Way | None:
         return next((way for way in self.ways if way.resources == resources), None)
 
+    @property
+    def serves(self) -> float:
+        """Rows per second of what runs, as far as it was measured."""
+        measured = [way for each in self.live if (way := self.way(each.resources)) is not None and way.profile_us]
+        return sum(sustained(way.profile_us, self.slo_s)[0] for way in measured)
+
     def other_than(self, resources: Resources) -> tuple[Holding, ...]:
         return tuple(each for each in self.live if each.resources != resources)
 
@@ -117,16 +123,16 @@ class Resizing:
     def keep_only(self, keys: Collection[Key]) -> None:
         self._models = {key: model for key, model in self._models.items() if key in keys}
 
-    def footing(self, key: Key, least: Resources, live: Sequence[Resources], now: float) -> Resources:
+    def footing(self, key: Key, first: Resources, live: Sequence[Resources], now: float) -> Resources:
         """The shape that the policy decides in; ends a change that is done.
 
         Args:
-            least: what the model was deployed with.
+            first: what it is until an instance runs.
             live: of its instances; one that drains is none.
         """
         model = self._models.get(key)
         if model is None:
-            model = self._models[key] = _Model(most_common(live) if live else least)
+            model = self._models[key] = _Model(most_common(live) if live else first)
         if model.change is not None and all(each == model.change.target for each in live):
             model.counts_old = model.footing != model.change.target
             model.footing, model.change = model.change.target, None
@@ -164,6 +170,7 @@ class Resizing:
         found = self._options(model, now_is, room) if now_is.want.desired else ()
         if not found:
             return Sizing(replace(now_is.want, resources=model.footing))
+        model.counts_old |= model.footing != found[0].resources
         model.footing = found[0].resources
         return Sizing(replace(now_is.want, resources=model.footing, desired=found[0].count))
 
@@ -230,6 +237,8 @@ class Resizing:
         """Why all instances should have the best shape; empty: what runs is good enough."""
         best, rate = found[0], self._rate(model, now_is)
         odd, words = now_is.other_than(model.footing), _cpus(best.resources)
+        if not enough(best, rate) and best.serves < WORTH_A_RESIZE * now_is.serves:
+            return ""
         own = next((each for each in found if each.resources == model.footing), None)
         if own is None:
             way = now_is.way(model.footing)
@@ -242,9 +251,8 @@ class Resizing:
             return _OBJECTIVE.format(words) if best.resources != model.footing else ""
         if best is own and not odd:
             return ""
-        if not enough(own, rate) and best is not own:
-            more = best.serves > WORTH_A_RESIZE * own.serves
-            return f"{words} per instance serve more of the demand than its limits leave it otherwise" if more else ""
+        if not enough(own, rate) and best.serves > WORTH_A_RESIZE * own.serves:
+            return f"{words} per instance serve more of the demand than its limits leave it otherwise"
         # What is of another shape counts as one of the footing.
         price = self._price
         cost = own.cost + sum(price(each.resources) - price(model.footing) for each in odd)

@@ -66,6 +66,12 @@ def ways(allowed: Iterable[Resources], profiles: Iterable[ShapeProfile]) -> tupl
     return tuple(Way(f"{each.cpu_millicores}m", each, known.get(each, ())) for each in allowed)
 
 
+def first_that_meets(found: Sequence[Way], slo_s: float | None) -> Resources:
+    """The smallest shape that is measured to meet the objective; the smallest of all where none is."""
+    able = (way for way in found if way.profile_us and meets(way, slo_s))
+    return next(able, found[0]).resources
+
+
 def rate_of(desired: int, minimum: int, each: float, arrivals: float) -> float:
     """Rows per second that a number of instances stands for.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from headrace_autoscaler.core.allocator import Way
 from headrace_autoscaler.core.backoff import Failures
 from headrace_autoscaler.core.decider import Decision
 from headrace_autoscaler.core.plans import Holding, Key, Want
 from headrace_autoscaler.core.resizing import Resizing, Situation
 from headrace_autoscaler.core.room import Room
-from headrace_autoscaler.core.sizing import MicrosPerHour, shapes, ways
+from headrace_autoscaler.core.sizing import MicrosPerHour, first_that_meets, shapes, ways
 from headrace_autoscaler.domain import Limits, Model, ModelSpec, Resources, Revision, ShapeProfile, Tenant
 from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner, RunnerState
 from headrace_autoscaler.fleet.tasks import TaskSet
@@ -122,7 +123,8 @@ class Shapes:
             return Counted(spec, runners, self.profile_of(revision, spec.resources))
         key = (revision.model, revision.revision)
         live = [each.assignment.resources for each in runners if each.assignment and each.state < RunnerState.DRAINING]
-        footing = self._resizing.footing(key, spec.resources, live, now)
+        first = first_that_meets(self._ways(spec, self.profiles(revision)), spec.slo_s)
+        footing = self._resizing.footing(key, first, live, now)
         target = self._resizing.target(key)
         counting = [each for each in runners if each.assignment is None or each.assignment.resources != target]
         return Counted(self._with_shape(key, spec, footing), counting, self.profile_of(revision, footing))
@@ -164,7 +166,7 @@ class Shapes:
         return Situation(
             want=replace(asked.want, resources=self.shape_of(asked.model, asked.revision.revision)),
             decision=asked.decision,
-            ways=ways(shapes(spec.resources, spec.max_cpu_millicores), profiles),
+            ways=self._ways(spec, profiles),
             live=tuple(live),
             slo_s=spec.slo_s,
             minimum=spec.min_instances if asked.current else 0,
@@ -174,6 +176,9 @@ class Shapes:
             known=frozenset(each.resources for each in profiles),
             awaiting=any(each is not None and each.load_open and each.state is RunnerState.READY for each in runners),
         )
+
+    def _ways(self, spec: ModelSpec, profiles: Iterable[ShapeProfile]) -> tuple[Way, ...]:
+        return ways(shapes(spec.resources, spec.max_cpu_millicores), profiles)
 
     def _with_shape(self, key: Key, spec: ModelSpec, footing: Resources) -> ModelSpec:
         before = self._specs.get(key)

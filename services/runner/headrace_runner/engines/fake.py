@@ -6,11 +6,11 @@
      "behaviour": "echo", "fail_on": 7, "crash_on": 8, "hang_on": 9, "leak_bytes": 0, "leak_on": 10,
      "gpu_memory": {"used_bytes": 6, "total_bytes": 8}}
 
-Output i is a copy of input i. `parallel` is the share of a run's time that threads divide among themselves (Amdahl's law);
-they are the instance's whole CPUs. A run keeps `leak_bytes` more of memory, and touches them, until the model is closed.
-`behaviour` "fail", "crash" and "hang" act on every run, those of a load's probe and warm-up included, and so does
-`leak_bytes` without `leak_on`; `fail_on`, `crash_on`, `hang_on` and `leak_on` only where an element of the first input
-equals the value. `gpu_memory` is reported as measured; none by default.
+Output i is a copy of input i. `parallel` is the share of a run's time that the instance's threads divide among them
+(Amdahl's law). A run keeps `leak_bytes` more of memory, and touches them, until the model is closed. `behaviour`
+"fail", "crash" and "hang" act on every run, those of a load's probe and warm-up included, and so does `leak_bytes`
+without `leak_on`; `fail_on`, `crash_on`, `hang_on` and `leak_on` only where an element of the first input equals the
+value. `gpu_memory` is reported as measured; none by default.
 """
 
 from __future__ import annotations
