@@ -107,7 +107,10 @@ def deploy(
     ] = None,
     spot: Annotated[bool, typer.Option("--spot", help="Its instances may be on spot nodes.")] = False,
     spread: Annotated[
-        int, typer.Option(min=1, max=64, metavar="N", help="Spread its instances over N failure domains.")
+        int,
+        typer.Option(
+            min=1, max=64, metavar="N", help="Spread its instances over N failure domains, where there are several."
+        ),
     ] = 1,
     gpu_architecture: Annotated[
         list[str] | None,

@@ -292,6 +292,13 @@ async def test_saying_how_answers_are_kept_without_keeping_them_is_refused(
         ({"tenant": "a b"}, Code.INVALID_ARGUMENT, "^tenant name 'a b': expected 1 to 64 "),
         ({"tenant": "operator"}, Code.PERMISSION_DENIED, "'operator' is the mesh's own"),
         ({"min_instances": 3, "max_instances": 2}, Code.INVALID_ARGUMENT, "min_instances: expected at most"),
+        ({"spread": 2}, Code.INVALID_ARGUMENT, "^spread: this mesh is one machine, .* expected 1, got 2$"),
+        ({"max_cpu": "500m"}, Code.INVALID_ARGUMENT, r"^max_cpu: expected at least resources.cpu \(1\), got 0.5$"),
+        (
+            {"max_cpu": "2", "engine_options": {"intra_op_threads": "1"}},
+            Code.INVALID_ARGUMENT,
+            "^max_cpu: engine_options set intra_op_threads",
+        ),
         (
             {"policy": "magic"},
             Code.INVALID_ARGUMENT,

@@ -2,11 +2,12 @@
 
 The policy decides in instances of one shape, the *footing*; a change replaces all instances, and the footing with them.
 Until as many of the new ones are ready as are needed, the old ones answer. A shape that was never measured is tried
-with one instance: the next that is added, or one beside the others where the footing misses the objective.
+with one instance beside those that serve: while another is added, or where the footing misses the objective.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +28,8 @@ FORGOTTEN_S = 3600.0
 """Changes are forgotten after this, and no two are further apart than it asks for."""
 GIVE_UP_S = 150.0
 """A change whose instances are not all ready by then is given up; a load may take `autoscaler.load_timeout_s`."""
+TRIAL_S = 10.0
+"""A trial waits for a runner for this long."""
 IDLE_S = 5.0
 """Nobody has asked for so long: an instance may go before there is another."""
 
@@ -102,6 +105,7 @@ class _Model:
     tried: shapes that ran, measured or not; barred: those whose instances did not become ready.
     better: what has been better since when; done: when changes ended.
     counts_old: what the policy keeps was counted in instances of another shape.
+    trying_until: a trial waits for a runner for so long.
     """
 
     footing: Resources
@@ -111,6 +115,7 @@ class _Model:
     better: tuple[Resources, float] | None = None
     done: list[float] = field(default_factory=list)
     counts_old: bool = False
+    trying_until: float = -math.inf
 
 
 class Resizing:
@@ -210,7 +215,7 @@ class Resizing:
         why = self._why_change(model, found, now_is) if found else ""
         if not why:
             model.better = None
-            return self._try_one(model, now_is, room)
+            return self._try_one(model, now_is, room, now)
         best = found[0]
         if model.better is None or model.better[0] != best.resources:
             model.better = (best.resources, now)
@@ -266,30 +271,37 @@ class Resizing:
             return False
         return urgent or (model.better is not None and now - model.better[1] >= CONFIRM_S)
 
-    def _try_one(self, model: _Model, now_is: Situation, room: Room) -> Sizing | None:
-        """Measures the next larger shape with one instance, where there is room for that."""
-        own, want = now_is.way(model.footing), now_is.want
-        if own is None or not own.profile_us or _loads(now_is.live) or want.held_back or want.paused:
-            return None
+    def _try_one(self, model: _Model, now_is: Situation, room: Room, now: float) -> Sizing | None:
+        """Measures the next larger shape with one instance beside those that serve, where there is room for that."""
+        want = now_is.want
         steady = [each for each in now_is.live if not each.slow]
-        misses = not meets(own, now_is.slo_s)
-        if not misses and want.desired != len(steady) + 1:
+        unknown = self._unknown(model, now_is)
+        if unknown is None or want.desired > len(steady) or want.held_back or want.paused:
             return None
-        unknown = (
-            way.resources
-            for way in now_is.ways
-            if not way.profile_us and way.resources not in model.tried | model.barred
-            and way.resources.cpu_millicores > model.footing.cpu_millicores
-        )  # fmt: skip
-        resources = next(unknown, None)
-        if resources is None:
-            return None
-        tried = replace(want, resources=resources, desired=max(want.desired, len(steady) + 1))
-        if not room_for(room, tried, 1):
+        if self._is_time_to_try(model, now_is, steady):
+            model.trying_until = now + TRIAL_S
+        tried = replace(want, resources=unknown, desired=len(steady) + 1)
+        if now >= model.trying_until or not room_for(room, tried, 1):
             return None
         room.promise(tried)
-        reason = f"tries {_cpus(resources)} per instance, which was never measured"
+        reason = f"tries {_cpus(unknown)} per instance, which was never measured"
         return Sizing(replace(tried, start_reason=reason), reason=reason)
+
+    def _unknown(self, model: _Model, now_is: Situation) -> Resources | None:
+        """The smallest shape above the footing that never ran."""
+        known = model.tried | model.barred
+        larger = (way for way in now_is.ways if way.resources.cpu_millicores > model.footing.cpu_millicores)
+        return next((way.resources for way in larger if not way.profile_us and way.resources not in known), None)
+
+    def _is_time_to_try(self, model: _Model, now_is: Situation, steady: Sequence[Holding]) -> bool:
+        """The objective is missed; or one instance is being added, which is neither a burst nor a lull."""
+        own = now_is.way(model.footing)
+        if own is None or not own.profile_us:
+            return False
+        loading = [each for each in steady if not each.ready]
+        if not meets(own, now_is.slo_s):
+            return not loading
+        return len(loading) == 1 < len(steady) and loading[0].resources == model.footing
 
     def _stay(self, model: _Model, sizing: Sizing, now_is: Situation) -> Sizing:
         """What the policy keeps without need was counted in other instances before a change: that starts nothing."""

@@ -12,7 +12,16 @@ from headrace_autoscaler.core.plans import Holding, Key, Want
 from headrace_autoscaler.core.resizing import Resizing, Situation
 from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.core.sizing import MicrosPerHour, first_that_meets, shapes, ways
-from headrace_autoscaler.domain import Limits, Model, ModelSpec, Resources, Revision, ShapeProfile, Tenant
+from headrace_autoscaler.domain import (
+    Limits,
+    Model,
+    ModelSpec,
+    Resources,
+    Revision,
+    RevisionState,
+    ShapeProfile,
+    Tenant,
+)
 from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner, RunnerState
 from headrace_autoscaler.fleet.tasks import TaskSet
 from headrace_autoscaler.ports import Catalogue
@@ -119,7 +128,7 @@ class Shapes:
 
     def counted(self, model: Model, revision: Revision, runners: list[Runner], now: float) -> Counted:
         spec = model.spec
-        if spec.max_cpu_millicores is None:
+        if spec.max_cpu_millicores is None or revision.state is RevisionState.RETIRING:
             return Counted(spec, runners, self.profile_of(revision, spec.resources))
         key = (revision.model, revision.revision)
         live = [each.assignment.resources for each in runners if each.assignment and each.state < RunnerState.DRAINING]
