@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace_autoscaler.core.allocator.choice import sustained
+from headrace_autoscaler.core.budgets import Budget, BudgetState, Period, Standing, budget_key
 from headrace_autoscaler.core.decider import TRUSTED, Decision
 from headrace_autoscaler.core.planner import plan
 from headrace_autoscaler.core.plans import DrainInstance, Holding, LoadOnStandby, Plan, Snapshot, StartStandby, Want
 from headrace_autoscaler.core.quota import bounds_of
+from headrace_autoscaler.core.rationing import ration
 from headrace_autoscaler.core.resizing import APART_S, CONFIRM_S, GIVE_UP_S, TRIAL_S, Resizing, Situation, Sizing
 from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.core.sizing import shapes, ways
@@ -325,6 +327,21 @@ def test_a_range_that_was_made_smaller_is_followed() -> None:
     assert mesh.shapes_of("m") == [1]
 
 
+def test_a_budget_that_has_money_for_half_a_change_pays_for_none() -> None:
+    hour = Budget("acme", "", Period.HOUR, 130)
+    standings = {budget_key("acme"): (Standing(hour, 100, 0, BudgetState.WARNED, 3600, "USD"),)}
+    old = tuple(Holding(f"i{n}", "m", 1, "acme", ONE, True, False, 0.0, leaving=True) for n in range(4))
+    want = Want("m", 1, "acme", TWO, 2, start_reason="cheaper")
+
+    def paid(holdings: tuple[Holding, ...]) -> Want:
+        # A tick of an instance costs 20 here.
+        [rationed] = ration([want], holdings, standings, lambda _: 20 * 3600, lambda _: True)
+        return rationed
+
+    assert paid(old).held_back
+    assert paid(()).desired == 1, "what is no change gets what there is money for"
+
+
 # Whatever the model.
 
 TENANTS = ("t0", "t1")
@@ -373,6 +390,10 @@ def used(holdings: list[Holding], tenant: str | None = None, model: str | None =
 @settings(max_examples=200, deadline=None)
 @given(meshes())
 def test_no_start_breaks_a_limit_with_mixed_shapes_and_no_change_leaves_demand_unserved(mesh: Mesh) -> None:
+    settled = {
+        model.name: sum(model.sustains(each.resources) for each in mesh.holdings if each.model == model.name)
+        for model in mesh.models
+    }
     for _ in range(25):
         before = list(mesh.holdings)
         decided = mesh.pass_(7.0)
@@ -388,25 +409,21 @@ def test_no_start_breaks_a_limit_with_mixed_shapes_and_no_change_leaves_demand_u
             if used(started, model=model.name) and model.limits.cpu_millicores is not None:
                 taken = used(before, model=model.name) + used(started, model=model.name)
                 assert taken <= model.limits.cpu_millicores
-            _assert_answers(mesh, model, before, decided)
+            _assert_answers(mesh, model, before, decided, settled)
 
 
-def _assert_answers(mesh: Mesh, model: Ranged, before: list[Holding], decided: Plan) -> None:
-    """A change of shape takes nothing away that demand needs and that is not there already."""
+def _assert_answers(mesh: Mesh, model: Ranged, before: list[Holding], decided: Plan, settled: dict[str, float]) -> None:
+    """A change of shape takes nothing away that demand needs and that was there before it began."""
     ready = {each.id: each for each in before if each.model == model.name and each.ready and not each.draining}
-    gone = {
-        each.runner
-        for each in decided.actions
-        if isinstance(each, DrainInstance) and each.runner in ready and each.reason.startswith("resized")
-    }
-    if not gone or not model.load:
-        return
-    had = sum(model.sustains(each.resources) for each in ready.values())
+    resized = [each.runner for each in decided.actions if isinstance(each, DrainInstance) and "resized" in each.reason]
+    gone = ready.keys() & set(resized)
     staying = [each for id_, each in ready.items() if id_ not in gone]
-    left = sum(model.sustains(each.resources) for each in staying)
     # During a change there are more than the maximum; afterwards there may not be.
-    if model.maximum is None or len(staying) < model.maximum:
-        assert left >= min(had, model.load) * (1 - 1e-9)
+    if gone and (model.maximum is None or len(staying) < model.maximum):
+        left = sum(model.sustains(each.resources) for each in staying)
+        assert left >= min(settled[model.name], model.load) * (1 - 1e-9)
+    if not mesh.sizings[model.name].leaving:
+        settled[model.name] = sum(model.sustains(each.resources) for each in ready.values())
 
 
 @settings(max_examples=150, deadline=None)
