@@ -74,6 +74,7 @@ class Mesh:
     now: float = 1000.0
     born: int = 0
     standby: int = 8
+    awaiting: bool = False
     failing: set[Resources] = field(default_factory=set)
     failures: int = 0
     resizing: Resizing = field(default_factory=lambda: Resizing(price))
@@ -134,7 +135,7 @@ class Mesh:
         )  # fmt: skip
         situation = Situation(
             want, decision, ways(shapes(ONE, model.most_millicores), profiles), live, model.slo_s, model.minimum,
-            model.maximum, model.load, self.failures,
+            model.maximum, model.load, self.failures, awaiting=self.awaiting,
         )  # fmt: skip
         return self.resizing.size(situation, room, self.now)
 
@@ -257,16 +258,33 @@ def test_without_room_for_both_what_runs_stays_while_it_is_used() -> None:
     assert mesh.shapes_of("m") == [2]
 
 
-def test_what_other_tenants_hold_makes_no_room_for_a_change() -> None:
+@pytest.mark.parametrize(
+    ("leaving", "drained"),
+    [pytest.param(False, ["n2"], id="its own second instance"), pytest.param(True, [], id="a change of shape")],
+)
+def test_what_a_tenant_has_lent_is_not_taken_back_for_a_change(leaving: bool, drained: list[str]) -> None:
     tenants = (
         Tenant("acme", Limits(cpu_millicores=3000), cohort="c"),
         Tenant("globex", Limits(cpu_millicores=1000), cohort="c"),
     )
-    model = Ranged("m", SLOW_ALONE, 5, 0.1, measured={ONE, TWO}, most_millicores=2000)
-    other = Ranged("n", SLOW_ALONE, 20, None, "globex", measured={ONE, TWO, FOUR}, most_millicores=1000)
-    mesh = Mesh([model, other], tenants=tenants).run("m", ONE).run("n", ONE, ONE, ONE)
-    mesh.passes(5)
-    assert (mesh.shapes_of("m"), mesh.shapes_of("n")) == ([1], [1, 1, 1])
+    lent = tuple(Holding(f"n{n}", "n", 1, "globex", ONE, True, False, float(n)) for n in range(3))
+    own = Holding("m0", "m", 1, "acme", ONE, True, False, 0.0, leaving=leaving)
+    wants = (Want("m", 1, "acme", ONE, 1 if leaving else 2), Want("n", 1, "globex", ONE, 3))
+    decided = plan(Snapshot(wants, (own, *lent), ("s1",), 0, 1, ROOMY, tenants=tenants))
+    assert [each.runner for each in decided.actions if isinstance(each, DrainInstance)] == drained
+
+
+def test_an_instance_that_is_ready_is_not_too_many_before_its_load_has_said_what_it_measured() -> None:
+    mesh = Mesh([Ranged("m", SLOW_ALONE, 5, 0.1)]).run("m", ONE)
+    mesh.passes(2)
+    mesh.models[0].measured = {ONE}
+    mesh.awaiting = True
+    mesh.passes(3)
+    assert mesh.shapes_of("m") == [1, 2]
+    mesh.awaiting = False
+    mesh.models[0].measured = {ONE, TWO}
+    mesh.passes(2)
+    assert mesh.shapes_of("m") == [2]
 
 
 def test_a_shape_that_cannot_be_loaded_is_given_up_and_not_tried_again() -> None:

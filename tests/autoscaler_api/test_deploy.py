@@ -18,7 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from headrace.v1 import models_pb2, resources_pb2, tenants_pb2
 from headrace_autoscaler.deploy_plan import Offer
-from headrace_autoscaler.domain import ModelSpec, ModelView, Revision, RevisionState
+from headrace_autoscaler.domain import ModelSpec, ModelView, Resources, Revision, RevisionState, ShapeProfile
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import FakeClock
 from headrace_common.config import AutoscalerConfig
@@ -519,6 +519,26 @@ async def test_deleting_twice_during_a_load_leaves_nothing(api: Any, onnx_model:
 async def test_deleting_nothing_is_not_found(api: Any) -> None:
     code, told = await refused(api.models.DeleteModel(models_pb2.DeleteModelRequest(name="m")))
     assert (code, told) == (Code.NOT_FOUND, "there is no model 'm'")
+
+
+async def test_what_a_shape_measured_is_kept_with_its_revision_and_survives_a_restart(
+    api: Any, onnx_model: OnnxModel
+) -> None:
+    await api.deploy("m", {"m.onnx": onnx_model()})
+    one, two = Resources(), Resources(cpu_millicores=2000)
+    await api.catalogue.profiled("m", 1, ShapeProfile(two, ((1, 700),)))
+    await api.catalogue.profiled("m", 1, ShapeProfile(two, ((1, 600),)))
+    await api.catalogue.profiled("m", 7, ShapeProfile(two, ((1, 500),)))
+    await api.catalogue.profiled("nobody", 1, ShapeProfile(two, ((1, 500),)))
+    [stored] = api.store.models()
+    [revision] = stored.revisions
+    assert [each.resources for each in revision.profiles] == [one, two], "the first load's, and the newest of the other"
+    assert revision.profiles[1].profile_us == ((1, 600),)
+    assert revision == api.catalogue.model("m").revisions[0]
+    # Another deploy of the same files is the same revision, which keeps them.
+    await api.deploy("m", {"m.onnx": onnx_model()})
+    [again] = api.store.models()[0].revisions
+    assert (again.revision, again.profiles) == (1, revision.profiles)
 
 
 async def test_a_serving_revision_is_not_forgotten_by_mistake(api: Any, onnx_model: OnnxModel) -> None:
