@@ -154,6 +154,13 @@ def money(text: str | None, flag: str) -> str | None:
     return text
 
 
+def cpus(text: str | None, flag: str) -> str | None:
+    """CPUs such as 2, 0.5 or 500m that stay text, once they are known to be that."""
+    if text is not None:
+        parse_millis(text, flag)
+    return text
+
+
 def seconds(text: str | None, flag: str) -> float | None:
     """A duration such as 100ms, 60s or 24h; None stays None."""
     return None if text is None else parse_seconds(text, flag)

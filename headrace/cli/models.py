@@ -53,6 +53,10 @@ def deploy(
     cpu: Annotated[
         str | None, typer.Option(metavar="CPUS", help="CPUs of one instance: 2, 0.5 or 500m. Default: 1.")
     ] = None,
+    max_cpu: Annotated[
+        str | None,
+        typer.Option(metavar="CPUS", help="With it, an instance has --cpu to --max-cpu, as measurements say."),
+    ] = None,
     memory: Annotated[str | None, typer.Option(metavar="BYTES", help="Memory of one instance. Default: 1Gi.")] = None,
     gpu: Annotated[str | None, typer.Option(metavar="GPUS", help="GPUs of one instance: 1, 0.5 or 500m.")] = None,
     gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help="GPU memory of one instance.")] = None,
@@ -103,7 +107,10 @@ def deploy(
     ] = None,
     spot: Annotated[bool, typer.Option("--spot", help="Its instances may be on spot nodes.")] = False,
     spread: Annotated[
-        int, typer.Option(min=1, max=64, metavar="N", help="Spread its instances over N failure domains.")
+        int,
+        typer.Option(
+            min=1, max=64, metavar="N", help="Spread its instances over N failure domains, where there are several."
+        ),
     ] = 1,
     gpu_architecture: Annotated[
         list[str] | None,
@@ -172,6 +179,7 @@ def deploy(
             "schedules": schedule or (),
             "targets": flags.targets(target or ()),
             "slo_credit": flags.money(slo_credit, "--slo-credit"),
+            "max_cpu": flags.cpus(max_cpu, "--max-cpu"),
         }
         tenant_name(tenant, "--tenant")
         spec = _spec(source, name, options)

@@ -14,6 +14,7 @@ from headrace.cli import flags
 from headrace.cli.problems import UsageProblem, found_here
 from headrace.cli.session import connect
 from headrace.errors import FailedPrecondition
+from headrace_common.quantities import format_millis
 
 if TYPE_CHECKING:
     from headrace.v1 import models_pb2
@@ -96,7 +97,7 @@ def _of_mesh(name: str, variants: list[str]) -> dict[str, Any]:
     traffic, spec = model.traffic, model.spec
     question: dict[str, Any] = {
         "model": name,
-        "ways": [_way(model)],
+        "ways": [_way(model), *_larger_ways(model)],
         "variants": [_way(each) for each in cheaper],
         "min_instances": spec.min_instances,
         "engine": _serving(model).engine,
@@ -121,7 +122,11 @@ def _way(model: models_pb2.Model) -> dict[str, Any]:
         raise FailedPrecondition(f"model '{model.name}' has no measured profile yet: it is measured when it is loaded")
     latency_us = dict(version.profile_us)
     traffic = model.traffic
-    if traffic.requests - traffic.cache_hits >= _ENOUGH_REQUESTS and traffic.mean_batch:
+    if (
+        not model.spec.HasField("max_cpu")
+        and traffic.requests - traffic.cache_hits >= _ENOUGH_REQUESTS
+        and traffic.mean_batch
+    ):
         # Many executions say more than the one that a load times, on a machine that may have been busy.
         latency_us[max(1, round(traffic.mean_batch))] = max(1, traffic.mean_execution.ToMicroseconds())
     way: dict[str, Any] = {
@@ -130,6 +135,18 @@ def _way(model: models_pb2.Model) -> dict[str, Any]:
     }
     fields = ("cpu", "memory", "gpu", "gpu_memory")
     return way | {field: getattr(held, field) for field in fields if held.HasField(field)}
+
+
+def _larger_ways(model: models_pb2.Model) -> list[dict[str, Any]]:
+    """Shapes other than the smallest that instances have now, as their loads measured them."""
+    serving, least = _serving(model), _way(model)
+    found: dict[str, dict[str, Any]] = {}
+    for instance in model.instances:
+        cpu = format_millis(instance.shape.cpu_millicores)
+        if instance.revision == serving.revision and instance.profile_us and cpu != least.get("cpu", "1"):
+            latency_us = {str(rows): instance.profile_us[rows] for rows in sorted(instance.profile_us)}
+            found[cpu] = {**least, "name": f"{model.name} with {cpu} CPUs", "cpu": cpu, "latency_us": latency_us}
+    return list(found.values())
 
 
 def _serving(model: models_pb2.Model) -> models_pb2.ModelVersion:

@@ -66,6 +66,7 @@ def instance_view(instance: models_pb2.Instance) -> dict[str, Any]:
         "requests": instance.requests,
         "shape": _shape_view(instance.shape),
         "private_bytes": instance.private_bytes,
+        "profile_us": {str(rows): instance.profile_us[rows] for rows in sorted(instance.profile_us)},
         "enforced": {"cpu": instance.cpu_enforcement, "memory": instance.memory_enforcement},
     }
 

@@ -76,6 +76,7 @@ class ModelOptions(TypedDict, total=False):
     schedules: Sequence[str]
     targets: Mapping[str, float]
     slo_credit: str | None
+    max_cpu: str | None
 
 
 def build(kind: type[Built], **fields: Any) -> Built:

@@ -173,7 +173,7 @@ class DeleteModelResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelSpec(_message.Message):
-    __slots__ = ("name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy", "instance_concurrency", "cache_shared", "cache_ttl", "padding", "tolerates_spot", "spread", "gpu_architectures", "traffic", "cost_sensitivity", "schedules", "targets", "slo_credit")
+    __slots__ = ("name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy", "instance_concurrency", "cache_shared", "cache_ttl", "padding", "tolerates_spot", "spread", "gpu_architectures", "traffic", "cost_sensitivity", "schedules", "targets", "slo_credit", "max_cpu")
     class EngineOptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +224,7 @@ class ModelSpec(_message.Message):
     SCHEDULES_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     SLO_CREDIT_FIELD_NUMBER: _ClassVar[int]
+    MAX_CPU_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant: str
     source: str
@@ -253,7 +254,8 @@ class ModelSpec(_message.Message):
     schedules: _containers.RepeatedScalarFieldContainer[str]
     targets: _containers.ScalarMap[str, float]
     slo_credit: str
-    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., source: _Optional[str] = ..., artifact: _Optional[str] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., resources: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., limits: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ..., shared_with: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., response_cache: bool = ..., policy: _Optional[str] = ..., instance_concurrency: _Optional[int] = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., padding: _Optional[_Mapping[str, float]] = ..., tolerates_spot: bool = ..., spread: _Optional[int] = ..., gpu_architectures: _Optional[_Iterable[str]] = ..., traffic: _Optional[str] = ..., cost_sensitivity: _Optional[str] = ..., schedules: _Optional[_Iterable[str]] = ..., targets: _Optional[_Mapping[str, float]] = ..., slo_credit: _Optional[str] = ...) -> None: ...
+    max_cpu: str
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., source: _Optional[str] = ..., artifact: _Optional[str] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., resources: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., limits: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ..., shared_with: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., response_cache: bool = ..., policy: _Optional[str] = ..., instance_concurrency: _Optional[int] = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., padding: _Optional[_Mapping[str, float]] = ..., tolerates_spot: bool = ..., spread: _Optional[int] = ..., gpu_architectures: _Optional[_Iterable[str]] = ..., traffic: _Optional[str] = ..., cost_sensitivity: _Optional[str] = ..., schedules: _Optional[_Iterable[str]] = ..., targets: _Optional[_Mapping[str, float]] = ..., slo_credit: _Optional[str] = ..., max_cpu: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic")
@@ -359,7 +361,14 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., optional: bool = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ("id", "state", "revision", "version", "shape", "started_at", "pid", "resident_bytes", "requests", "cpu_enforcement", "memory_enforcement", "private_bytes")
+    __slots__ = ("id", "state", "revision", "version", "shape", "started_at", "pid", "resident_bytes", "requests", "cpu_enforcement", "memory_enforcement", "private_bytes", "profile_us")
+    class ProfileUsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -372,6 +381,7 @@ class Instance(_message.Message):
     CPU_ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
     PRIVATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_US_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: str
     revision: int
@@ -384,7 +394,8 @@ class Instance(_message.Message):
     cpu_enforcement: str
     memory_enforcement: str
     private_bytes: int
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pid: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., requests: _Optional[int] = ..., cpu_enforcement: _Optional[str] = ..., memory_enforcement: _Optional[str] = ..., private_bytes: _Optional[int] = ...) -> None: ...
+    profile_us: _containers.ScalarMap[int, int]
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[str] = ..., shape: _Optional[_Union[_resources_pb2.InstanceShape, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pid: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., requests: _Optional[int] = ..., cpu_enforcement: _Optional[str] = ..., memory_enforcement: _Optional[str] = ..., private_bytes: _Optional[int] = ..., profile_us: _Optional[_Mapping[int, int]] = ...) -> None: ...
 
 class ColdStarts(_message.Message):
     __slots__ = ("count", "recent", "p95")

@@ -20,6 +20,7 @@ from headrace_autoscaler.domain import (
     ModelSpec,
     Posting,
     Revision,
+    ShapeProfile,
     Tenant,
     Usage,
     UsageKey,
@@ -50,6 +51,17 @@ class FakeCatalogue:
 
     def tenants(self) -> tuple[Tenant, ...]:
         return tuple(self.tenant_list)
+
+    async def profiled(self, model: str, revision: int, profile: ShapeProfile) -> None:
+        if (held := self.by_name.get(model)) is None:
+            return
+        self.by_name[model] = replace(
+            held,
+            revisions=tuple(
+                replace(each, profiles=(*each.profiles, profile)) if each.revision == revision else each
+                for each in held.revisions
+            ),
+        )
 
     async def finish_retiring(self, model: str, revision: int) -> None:
         self.finished.append((model, revision))

@@ -89,6 +89,7 @@ specs = st.builds(
         lambda d: tuple(sorted(d.items()))
     ),
     slo_credit_micros=st.none() | st.integers(1, 10**9),
+    max_cpu_millicores=st.none() | st.integers(1, 10**9),
 )
 
 

@@ -18,7 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from headrace.v1 import models_pb2, resources_pb2, tenants_pb2
 from headrace_autoscaler.deploy_plan import Offer
-from headrace_autoscaler.domain import ModelSpec, ModelView, Revision, RevisionState
+from headrace_autoscaler.domain import ModelSpec, ModelView, Resources, Revision, RevisionState, ShapeProfile
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import FakeClock
 from headrace_common.config import AutoscalerConfig
@@ -292,6 +292,13 @@ async def test_saying_how_answers_are_kept_without_keeping_them_is_refused(
         ({"tenant": "a b"}, Code.INVALID_ARGUMENT, "^tenant name 'a b': expected 1 to 64 "),
         ({"tenant": "operator"}, Code.PERMISSION_DENIED, "'operator' is the mesh's own"),
         ({"min_instances": 3, "max_instances": 2}, Code.INVALID_ARGUMENT, "min_instances: expected at most"),
+        ({"spread": 2}, Code.INVALID_ARGUMENT, "^spread: this mesh is one machine, .* expected 1, got 2$"),
+        ({"max_cpu": "500m"}, Code.INVALID_ARGUMENT, r"^max_cpu: expected at least resources.cpu \(1\), got 0.5$"),
+        (
+            {"max_cpu": "2", "engine_options": {"intra_op_threads": "1"}},
+            Code.INVALID_ARGUMENT,
+            "^max_cpu: engine_options set intra_op_threads",
+        ),
         (
             {"policy": "magic"},
             Code.INVALID_ARGUMENT,
@@ -512,6 +519,26 @@ async def test_deleting_twice_during_a_load_leaves_nothing(api: Any, onnx_model:
 async def test_deleting_nothing_is_not_found(api: Any) -> None:
     code, told = await refused(api.models.DeleteModel(models_pb2.DeleteModelRequest(name="m")))
     assert (code, told) == (Code.NOT_FOUND, "there is no model 'm'")
+
+
+async def test_what_a_shape_measured_is_kept_with_its_revision_and_survives_a_restart(
+    api: Any, onnx_model: OnnxModel
+) -> None:
+    await api.deploy("m", {"m.onnx": onnx_model()})
+    one, two = Resources(), Resources(cpu_millicores=2000)
+    await api.catalogue.profiled("m", 1, ShapeProfile(two, ((1, 700),)))
+    await api.catalogue.profiled("m", 1, ShapeProfile(two, ((1, 600),)))
+    await api.catalogue.profiled("m", 7, ShapeProfile(two, ((1, 500),)))
+    await api.catalogue.profiled("nobody", 1, ShapeProfile(two, ((1, 500),)))
+    [stored] = api.store.models()
+    [revision] = stored.revisions
+    assert [each.resources for each in revision.profiles] == [one, two], "the first load's, and the newest of the other"
+    assert revision.profiles[1].profile_us == ((1, 600),)
+    assert revision == api.catalogue.model("m").revisions[0]
+    # Another deploy of the same files is the same revision, which keeps them.
+    await api.deploy("m", {"m.onnx": onnx_model()})
+    [again] = api.store.models()[0].revisions
+    assert (again.revision, again.profiles) == (1, revision.profiles)
 
 
 async def test_a_serving_revision_is_not_forgotten_by_mistake(api: Any, onnx_model: OnnxModel) -> None:

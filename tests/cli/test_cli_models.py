@@ -56,7 +56,7 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
         "--cpu 500m --memory 2Gi --gpu 0.5 --gpu-memory 1Gi --concurrency 7 --rps 2.5 --budget 1.50/h "
         "--budget 200/month --engine fake --share-with b --share-with c --response-cache --pad ids=0 --pad x=-1.5 "
         "--cache-ttl 90s --cache-shared --wait --queue-length 9 --queue-bytes 1Gi --instance-concurrency 3 "
-        "--spot --spread 2 --gpu-architecture sm_86 --gpu-architecture sm_89"
+        "--spot --spread 2 --gpu-architecture sm_86 --gpu-architecture sm_89 --max-cpu 2"
     )
     done = run("deploy", deployable, *flags.split())
     assert (done.code, done.err) == (0, "")
@@ -86,6 +86,7 @@ def test_deploy_builds_the_whole_spec_out_of_flags(mesh: Any, run: Run, deployab
         cache_ttl={"seconds": 90},
         cache_shared=True,
         padding={"ids": 0.0, "x": -1.5},
+        max_cpu="2",
     )
 
 

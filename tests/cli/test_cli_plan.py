@@ -33,6 +33,10 @@ MODEL = models_pb2.Model(
 SERVED = models_pb2.Model()
 SERVED.CopyFrom(MODEL)
 SERVED.traffic.MergeFrom(models_pb2.Traffic(mean_batch=1.2, mean_execution={"nanos": 4_000_000}))
+RANGED = models_pb2.Model()
+RANGED.CopyFrom(SERVED)
+RANGED.spec.max_cpu = "2"
+RANGED.instances.add(revision=0, shape={"cpu_millicores": 2000}, profile_us={1: 2_500, 8: 15_000})
 QUICK = models_pb2.Model(
     name="ocr-int8",
     versions=[{"version": "1", "state": models_pb2.VERSION_STATE_SERVING, "profile_us": {1: 2_000}}],
@@ -42,7 +46,7 @@ QUICK = models_pb2.Model(
 
 @pytest.fixture
 def models(mesh: Any) -> None:
-    known = {"ocr": MODEL, "ocr-int8": QUICK, "served": SERVED, "new": models_pb2.Model(name="new")}
+    known = {"ocr": MODEL, "ocr-int8": QUICK, "served": SERVED, "ranged": RANGED, "new": models_pb2.Model(name="new")}
     mesh.on(methods.GET_MODEL, lambda request: models_pb2.GetModelResponse(model=known[request.name]))
 
 
@@ -63,6 +67,13 @@ def test_a_model_of_the_mesh_is_planned_with_what_was_measured_of_it(run: Run) -
 def test_what_many_requests_took_goes_before_what_the_load_timed(run: Run) -> None:
     found = json.loads(run("plan", "served", "--json").out)
     assert found["options"][0]["rate_each"] == 175.0, "1 row in 4 ms, 70 % busy; the load said 10 ms"
+
+
+@pytest.mark.usefixtures("models")
+def test_a_model_with_a_range_is_planned_with_every_shape_that_was_measured(run: Run) -> None:
+    best = json.loads(run("plan", "ranged", "--json").out)["options"][0]
+    assert best["way"] == "ocr with 2 CPUs"
+    assert best["rate_each"] > 175.0, "what requests took was of several shapes, and says nothing of one"
 
 
 @pytest.mark.usefixtures("models")

@@ -22,6 +22,7 @@ from headrace_autoscaler.domain import (
     Posting,
     Revision,
     RevisionState,
+    ShapeProfile,
     Tenant,
     UsageRow,
 )
@@ -29,6 +30,9 @@ from headrace_autoscaler.ports import Store
 from headrace_common.clock import Clock
 
 RESTARTED = "the autoscaler restarted during the first load; deploy again"
+
+_MOST_PROFILES = 32
+"""Shapes of a revision that are remembered: redeploys with other resources add to them."""
 
 T = TypeVar("T")
 
@@ -109,6 +113,25 @@ class StoredCatalogue:
         return frozenset(revision.artifact for model in self._models.values() for revision in model.revisions)
 
     # Writes of the fleet.
+
+    async def profiled(self, model: str, revision: int, profile: ShapeProfile) -> None:
+        """See `ports.Catalogue`. Of a revision that is gone meanwhile, nothing is kept."""
+
+        def commit() -> Revision | None:
+            held = self._models.get(model)
+            found = next((each for each in held.revisions if each.revision == revision), None) if held else None
+            if found is None:
+                return None
+            others = [each for each in found.profiles if each.resources != profile.resources]
+            profiled = replace(found, profiles=(*others, profile)[-_MOST_PROFILES:])
+            self._store.update_revision(profiled)
+            return profiled
+
+        def remember(profiled: Revision | None) -> None:
+            if profiled is not None:
+                self._revise(model, lambda revisions: (profiled if r.revision == revision else r for r in revisions))
+
+        await self._write(commit, remember)
 
     async def finish_retiring(self, model: str, revision: int) -> None:
         """Forgets a RETIRING revision; idempotent. See `ports.Catalogue`."""

@@ -37,7 +37,7 @@ from headrace_autoscaler.deploy_plan import (
     settled_spec,
 )
 from headrace_autoscaler.deploy_source import read_settings, resolve
-from headrace_autoscaler.domain import Model, ModelSpec, Revision, RevisionState, Tenant
+from headrace_autoscaler.domain import Model, ModelSpec, Revision, RevisionState, ShapeProfile, Tenant
 from headrace_autoscaler.fleet.tasks import to_its_end
 from headrace_autoscaler.padding import padding_mistakes
 from headrace_autoscaler.ports import Fleet
@@ -229,7 +229,7 @@ class DeployService:
                 raise InvalidArgument(f"{CONFIG_PATH}: {'; '.join(mismatches)}")
         if mistakes := padding_mistakes(revision.batching.padding, loaded.signature):
             raise InvalidArgument(f"padding: {'; '.join(mistakes)}")
-        return replace(revision, loaded=loaded)
+        return replace(revision, loaded=loaded, profiles=(ShapeProfile(spec.resources, loaded.profile_us),))
 
     async def _undo(self, spec: ModelSpec, reason: str, artifact: Artifact | None, new_tenant: bool) -> None:
         """Takes back what a failed deploy has done; the reason stays, unless the model is being deleted."""

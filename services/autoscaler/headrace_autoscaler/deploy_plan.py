@@ -13,9 +13,11 @@ from headrace_autoscaler.domain import Limits, Model, ModelFile, ModelSpec, Revi
 from headrace_autoscaler.repository import Candidate, Settings
 from headrace_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from headrace_common.identity import OPERATOR
+from headrace_common.quantities import format_millis
 
 NO_LIMITS = Limits()
 _ENGINES = frozenset({"onnxruntime", "fake"})
+_THREADS = "intra_op_threads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def check_request(request: DeployRequest, offer: Offer) -> None:
         raise InvalidArgument(
             f"min_instances: expected at most max_instances ({spec.max_instances}), got {spec.min_instances}"
         )
+    _check_shapes(spec)
     policy_name(spec.policy, spec.traffic, spec.cost_sensitivity)
     for schedule in spec.schedules:
         parse_schedule(schedule, "schedules")
@@ -74,6 +77,22 @@ def check_request(request: DeployRequest, offer: Offer) -> None:
         )
     if spec.source and request.artifact:
         raise InvalidArgument("source and artifact: expected one of them, got both")
+
+
+def _check_shapes(spec: ModelSpec) -> None:
+    least, most = spec.resources.cpu_millicores, spec.max_cpu_millicores
+    if most is not None and most < least:
+        raise InvalidArgument(
+            f"max_cpu: expected at least resources.cpu ({format_millis(least)}), got {format_millis(most)}"
+        )
+    if most is not None and _THREADS in dict(spec.engine_options):
+        raise InvalidArgument(
+            f"max_cpu: engine_options set {_THREADS}, so that more CPUs would change nothing; expected one of the two"
+        )
+    if spec.spread > 1:
+        raise InvalidArgument(
+            f"spread: this mesh is one machine, which is one failure domain; expected 1, got {spec.spread}"
+        )
 
 
 def check_fits(spec: ModelSpec, tenants: Iterable[Tenant], offer: Offer) -> None:
@@ -199,5 +218,12 @@ def _serving_alike(model: Model | None, wanted: Revision, *, any_version: bool) 
 
 def _essence(revision: Revision) -> Revision:
     return replace(
-        revision, revision=0, version="", state=RevisionState.LOADING, artifact="", deployed_at=0.0, loaded=None
+        revision,
+        revision=0,
+        version="",
+        state=RevisionState.LOADING,
+        artifact="",
+        deployed_at=0.0,
+        loaded=None,
+        profiles=(),
     )

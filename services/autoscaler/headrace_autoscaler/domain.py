@@ -76,6 +76,7 @@ class ModelSpec:
         traffic, cost_sensitivity: as given; `policy` is already what they come to.
         schedules: "CRON ZONE=N"; targets: (metric, value).
         slo_credit_micros: what a request inside its objective is worth; None: not declared.
+        max_cpu_millicores: an instance may have up to so many, and `resources` has the least; None: it has those.
     """
 
     name: str
@@ -106,6 +107,7 @@ class ModelSpec:
     schedules: tuple[str, ...] = ()
     targets: tuple[tuple[str, float], ...] = ()
     slo_credit_micros: int | None = None
+    max_cpu_millicores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,14 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class ShapeProfile:
+    """Rows per batch -> microseconds of a revision in one shape; empty: it was tried and could not be measured."""
+
+    resources: Resources
+    profile_us: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WarmupTensor:
     name: str
     datatype: str
@@ -186,6 +196,7 @@ class Revision:
         slots: bundles in hand per router (instance_group.count); None: the mesh's default.
         model_config: serialised inference.ModelConfig as far as the source gave one.
         loaded: None until the first load has succeeded.
+        profiles: by shape that it was loaded with.
     """
 
     model: str
@@ -204,6 +215,7 @@ class Revision:
     model_config: bytes = b""
     deployed_at: float = 0.0
     loaded: Loaded | None = None
+    profiles: tuple[ShapeProfile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +265,7 @@ class InstanceView:
     requests: int = 0
     private_bytes: int = 0
     enforcement: Enforcement = Enforcement()
+    profile_us: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from headrace_autoscaler.domain import (
     ModelView,
     Posting,
     Revision,
+    ShapeProfile,
     Tenant,
     UsageRow,
 )
@@ -95,6 +96,11 @@ class Catalogue(Protocol):
     def model(self, name: str) -> Model | None: ...
 
     def tenants(self) -> tuple[Tenant, ...]: ...
+
+    async def profiled(self, model: str, revision: int, profile: ShapeProfile) -> None:
+        """The fleet says: this is what a load of this revision with this shape measured. Replaces what was known of
+        the shape."""
+        ...
 
     async def finish_retiring(self, model: str, revision: int) -> None:
         """The fleet says: a RETIRING revision has no instance and no demand left. Forgets it; the

@@ -125,6 +125,7 @@ def instance_pb(instance: InstanceView) -> models_pb2.Instance:
         cpu_enforcement=instance.enforcement.cpu,
         memory_enforcement=instance.enforcement.memory,
         private_bytes=instance.private_bytes,
+        profile_us=dict(instance.profile_us),
     )
 
 

@@ -17,7 +17,7 @@ from headrace_autoscaler.api.convert_time import duration, seconds
 from headrace_autoscaler.core.policies.choose import policy_name
 from headrace_autoscaler.deploy_plan import DeployRequest
 from headrace_autoscaler.domain import Limits, ModelSpec, Tenant
-from headrace_common.quantities import parse_micros
+from headrace_common.quantities import format_millis, parse_micros, parse_millis
 
 _DEFAULT = ModelSpec(name="")
 
@@ -53,6 +53,7 @@ def deploy_request(spec: models_pb2.ModelSpec, caller: str) -> DeployRequest:
             schedules=tuple(spec.schedules),
             targets=tuple(sorted(spec.targets.items())),
             slo_credit_micros=parse_micros(spec.slo_credit, "slo_credit") if spec.slo_credit else None,
+            max_cpu_millicores=parse_millis(spec.max_cpu, "max_cpu") if spec.HasField("max_cpu") else None,
         ),
         artifact=spec.artifact,
         response_cache=spec.response_cache if spec.HasField("response_cache") else None,
@@ -90,6 +91,7 @@ def model_spec_pb(spec: ModelSpec) -> models_pb2.ModelSpec:
         schedules=spec.schedules,
         targets=dict(spec.targets),
         slo_credit="" if spec.slo_credit_micros is None else money_text(spec.slo_credit_micros),
+        max_cpu=None if spec.max_cpu_millicores is None else format_millis(spec.max_cpu_millicores),
     )
 
 

@@ -85,7 +85,7 @@ class _Planning:
 
     def _missing(self, want: Want) -> int:
         """What is to be replaced does not stand in for what replaces it."""
-        return want.desired - sum(not holding.slow for holding in self._live.get(want.key, ()))
+        return want.desired - sum(not (holding.slow or holding.leaving) for holding in self._live.get(want.key, ()))
 
     def _find_spares(self) -> list[Holding]:
         """Instances that may make room; the last one goes first, which is the longest idle."""
@@ -113,11 +113,19 @@ class _Planning:
                 continue
             # One that loads is left to finish: its start is paid for, and demand may be back. Nor does it
             # stand in for one that is ready: until it is, that one answers.
-            ready = [each for each in self._live.get(want.key, ()) if each.ready]
-            slow_then_newest_first = sorted(ready, key=lambda holding: (not holding.slow, -holding.started_at))
-            for holding in slow_then_newest_first[: max(0, len(ready) - want.desired)]:
+            ready = [each for each in self._live.get(want.key, ()) if each.ready and not each.leaving]
+            for holding in sorted(ready, key=lambda each: _going_order(want, each))[
+                : max(0, len(ready) - want.desired)
+            ]:
                 slow = "slower than its peers: " if holding.slow else ""
                 self._drain(holding, f"{slow}{len(ready)} ready, {want.desired} wanted")
+            if want.at_once or len(ready) >= want.desired:
+                self._drain_leaving(want)
+
+    def _drain_leaving(self, want: Want) -> None:
+        for holding in self._live.get(want.key, ()):
+            if holding.leaving and holding.ready:
+                self._drain(holding, f"resized: {want.start_reason}")
 
     def _admit_verified(self) -> None:
         """What was verified outside the limits stays only inside them. What goes soon does not count against it:
@@ -229,7 +237,8 @@ class _Planning:
         self._staying.promise(want)
         self._begun.add(want.key)
         if self._standby:
-            self._actions.append(LoadOnStandby(self._standby.popleft(), want.model, want.revision, "wanted"))
+            runner, reason = self._standby.popleft(), want.start_reason
+            self._actions.append(LoadOnStandby(runner, want.model, want.revision, reason, resources=want.resources))
         else:
             self._waiting += 1
             self._unserved += 1
@@ -257,8 +266,9 @@ class _Planning:
         if refusal is None:
             return ""
         # Taking from one model to give another its second instance would only move the shortage; taking back
-        # what is lent does not.
-        if not first and not (own and self._used.lenders_claim(want, refusal)):
+        # what is lent does not, unless it were for a change of shape.
+        resizes = any(holding.leaving for holding in self._live.get(want.key, ()))
+        if not first and (resizes or not (own and self._used.lenders_claim(want, refusal))):
             return why(refusal)
         # Nobody needs it, so nobody gives back for it; whoever asks for it will have it.
         if want.spare and self._staying.is_lent(want):
@@ -296,6 +306,11 @@ class _Planning:
         begun = any(isinstance(action, LoadOnStandby) for action in self._actions)
         held = (each for held in self._live.values() for each in held)
         return begun or self._waiting > 0 or any(not each.ready or each.answer_due for each in held)
+
+
+def _going_order(want: Want, holding: Holding) -> tuple[bool, bool, float]:
+    """Of what is too much: what is slow, then what nobody would start like that any more, then the newest."""
+    return (not holding.slow, holding.resources == want.resources, -holding.started_at)
 
 
 def _is_over(refusal: Refusal) -> bool:

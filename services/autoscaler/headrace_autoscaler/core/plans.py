@@ -16,6 +16,7 @@ class Want:
     """How many instances one revision should have.
 
     Attributes:
+        resources: what the next one is started with; those that run may hold something else.
         limits: the model's own, inside its tenant's.
         spare: its instances beyond the minimum may be taken where room is short.
         minimum: instances that its model's minimum asks for; they never make room.
@@ -25,6 +26,8 @@ class Want:
         held_back: not empty: nothing is started for it now, for this reason (its load keeps failing, no budget).
         unpaid: what holds it back is a budget.
         spent: the budget is spent, and what runs drains for it.
+        start_reason: why the next one is started, as it is.
+        at_once: what is leaving goes before what replaces it: nobody asks for it, and there is no room for both.
     """
 
     model: str
@@ -41,6 +44,8 @@ class Want:
     held_back: str = ""
     unpaid: bool = False
     spent: bool = False
+    start_reason: str = "wanted"
+    at_once: bool = False
 
     @property
     def key(self) -> Key:
@@ -56,6 +61,7 @@ class Holding:
             for a deploy has not.
         answer_due: it was started from zero, and no router has told of its first answer yet.
         slow: to be replaced: another starts beside it where there is room, and after it where there is none.
+        leaving: to be replaced by another shape: it goes once as many as are wanted of that are ready, and not before.
     """
 
     id: str
@@ -69,6 +75,7 @@ class Holding:
     admitted: bool = True
     slow: bool = False
     answer_due: bool = False
+    leaving: bool = False
 
     @property
     def key(self) -> Key:
@@ -109,11 +116,16 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class LoadOnStandby:
+    """Attributes:
+    resources: what the instance holds; None: what its model was deployed with.
+    """
+
     runner: str
     model: str
     revision: int
     reason: str
     verification: bool = False
+    resources: Resources | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,9 @@ def ration(
         micros_per_hour: price of an instance, all told.
         may_drain: whether what was admitted for it is answered.
     """
-    held = Counter(each.key for each in holdings if not each.draining and not each.slow)
+    live = [each for each in holdings if not each.draining]
+    held = Counter(each.key for each in live if not each.slow and not each.leaving)
+    resizing = {each.key for each in live if each.leaving}
     left = {key: min(each.free_micros for each in group) for key, group in standings.items()}
 
     def rationed(want: Want) -> Want:
@@ -46,6 +48,8 @@ def ration(
         keys = [key for key in (budget_key(want.tenant), budget_key(want.tenant, want.model)) if key in left]
         tick = -(-micros_per_hour(want.resources) * TICK_US // HOUR_US)
         granted = min([missing, *(left[key] // tick for key in keys)]) if tick else missing
+        if want.key in resizing and granted < missing:
+            granted = 0  # Half of a change would be dearer than none.
         for key in keys:
             left[key] -= granted * tick
         if granted == missing:

@@ -49,15 +49,19 @@ class Room:
 
     def remove(self, holding: Holding) -> None:
         self._held.discard(holding.id)
-        amounts = amounts_of(holding.resources)
-        self.quotas.give_back(holding.tenant, holding.model, amounts)
-        self._machine.give_back(MACHINE, "", amounts)
+        self.withdraw(holding)
 
     def promise(self, what: Holding | Want) -> None:
         """Books what is to come for it."""
         amounts = amounts_of(what.resources)
         self.quotas.take(what.tenant, what.model, amounts)
         self._machine.take(MACHINE, "", amounts)
+
+    def withdraw(self, what: Holding | Want) -> None:
+        """Takes a promise back."""
+        amounts = amounts_of(what.resources)
+        self.quotas.give_back(what.tenant, what.model, amounts)
+        self._machine.give_back(MACHINE, "", amounts)
 
     def refusal(self, want: Want) -> Refusal | None:
         """What stands against another instance of it: a quota, or else the machine, whose tenant is `MACHINE`."""

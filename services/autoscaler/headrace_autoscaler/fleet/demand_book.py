@@ -37,6 +37,11 @@ class DemandBook:
     def window(self, key: Key) -> DemandWindow | None:
         return self._windows.get(key)
 
+    def rows_per_request(self, key: Key, now: float) -> float:
+        """At least 1."""
+        window = self._windows.get(key)
+        return 1.0 if window is None else window.observe(now).rows_per_request
+
     def apply(self, report: Report, now: float) -> None:
         """Callers of one revision are summed; a complete report takes back the levels it leaves out."""
         self.traffic.apply(report, now)

@@ -35,6 +35,7 @@ from headrace_autoscaler.fleet.reconciler import REFILL_HELD_S, Reconciler
 from headrace_autoscaler.fleet.reports import Report
 from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, RunnerState
+from headrace_autoscaler.fleet.shapes import Shapes
 from headrace_autoscaler.fleet.standby_pool import STARTS_AT_ONCE, StandbyPool, bounds_of
 from headrace_autoscaler.fleet.tasks import TaskSet
 from headrace_autoscaler.fleet.treasury import Treasury
@@ -102,13 +103,16 @@ class RunnerFleet:
         )
         self._verifications = Verifications()
         self._replacements = Replacements()
+        self._shapes = Shapes(
+            parts.catalogue, self.registry, lambda resources: prices.shape(resources).micros_per_hour, self._tasks
+        )
         self._lifecycle = Lifecycle(
             parts.provider, self.registry, self._books, parts.clock, parts.epoch,
             Timeouts(config.load_timeout_s, config.drain_timeout_s), self._wake.set,
         )  # fmt: skip
         self.placing = Placing(
-            self.registry, self._lifecycle, self._verifications, self.history, self._books, prices, parts.clock,
-            parts.context.state_dir / "artifacts", parts.context.mesh.router.max_attempts,
+            self.registry, self._lifecycle, self._verifications, self.history, self._books, self._shapes, prices,
+            parts.clock, parts.context.state_dir / "artifacts", parts.context.mesh.router.max_attempts,
         )  # fmt: skip
         self._standby = StandbyPool(bounds_of(config, prices), self._lifecycle.starts)
         retirement = Retirement(parts.catalogue, parts.announcements, self._tasks)
@@ -120,7 +124,7 @@ class RunnerFleet:
         self._chronicle = Chronicle(
             HistoryFiles(parts.context.state_dir / "history"), self.history, decider, self._standby, parts.clock
         )
-        self._judge = Judge(self.registry, self._demand, decider, retirement.silent)
+        self._judge = Judge(self.registry, self._demand, decider, self._shapes, retirement.silent)
         self._reconciler = Reconciler(
             catalogue=parts.catalogue,
             registry=self.registry,
@@ -135,6 +139,7 @@ class RunnerFleet:
             announcements=parts.announcements,
             clock=parts.clock,
             judge=self._judge,
+            shapes=self._shapes,
             standby=self._standby,
             capacity=parts.capacity,
         )
@@ -252,7 +257,7 @@ class RunnerFleet:
         for entry in report.entries:
             model = self._parts.catalogue.model(entry.model)
             if model is not None:
-                self._books.requests(entry, model.spec.resources)
+                self._books.requests(entry, self._shapes.shape_of(model, entry.revision))
         for cache in report.caches:
             if (model := self._parts.catalogue.model(cache.model)) is not None:
                 self._books.cache(cache, model.spec.tenant)

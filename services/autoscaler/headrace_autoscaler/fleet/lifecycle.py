@@ -130,6 +130,7 @@ class Lifecycle:
         """The runner is the revision's from now on, whatever comes of the load."""
         self._books.settle(runner)
         runner.assignment = order.assignment
+        runner.load_open = True
         runner.advance(RunnerState.LOADING, self._clock.monotonic())
         self._tasks.start(self._load(runner, order), f"load {order.revision.model} on {runner.id}")
 
@@ -341,7 +342,7 @@ class Lifecycle:
             self._changed()
             await self._kill(runner)
             return
-        runner.loaded = answer.loaded
+        runner.loaded, runner.load_open = answer.loaded, False
         runner.resident_bytes = runner.resident_bytes or answer.loaded.resident_bytes
         runner.advance(RunnerState.READY, self._clock.monotonic())
         order.loaded(runner, answer)

@@ -10,9 +10,10 @@ from headrace_autoscaler.core.backoff import Failures
 from headrace_autoscaler.core.decider import Decider, Decision
 from headrace_autoscaler.core.plans import Holding, Key, Want
 from headrace_autoscaler.core.revision_status import RevisionStatus
-from headrace_autoscaler.domain import Model, Revision, RevisionState
+from headrace_autoscaler.domain import Model, ModelSpec, Revision, RevisionState
 from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.runners import Registry, Runner, RunnerState
+from headrace_autoscaler.fleet.shapes import Counted, Shapes
 from headrace_common.logs import get_logger
 
 _FAILED = "its policy fails, so what runs stays and a first request starts one"
@@ -71,6 +72,7 @@ class Judge:
     registry: Registry
     book: DemandBook
     decider: Decider
+    shapes: Shapes
     silent: Callable[[Key], bool]
     _trusted_until: float = -math.inf
     _failing: dict[Key, str] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class Judge:
 
     def keep_only(self, keys: set[Key]) -> None:
         self.decider.keep_only(keys)
+        self.shapes.keep_only(keys)
         self._failing = {key: reason for key, reason in self._failing.items() if key in keys}
 
     def judge(self, models: tuple[Model, ...], now: float, wall: float) -> list[Judged]:
@@ -98,9 +101,10 @@ class Judge:
 
     def _judge_one(self, model: Model, revision: Revision, runners: list[Runner], now: float, wall: float) -> Judged:
         key = (revision.model, revision.revision)
-        trusted = len(runners) if now <= self._trusted_until else 0
-        status = _status(revision, revision is model.current, runners, trusted, now)
-        decision = self._decide(key, model, status, now, wall)
+        counted = self.shapes.counted(model, revision, runners, now)
+        trusted = len(counted.runners) if now <= self._trusted_until else 0
+        status = _status(revision, revision is model.current, counted, trusted, now)
+        decision = self._decide(key, counted.spec, status, now, wall)
         settled = False
         if status.retiring:
             settled = decision.desired == 0 and self.silent(key)
@@ -110,26 +114,26 @@ class Judge:
         draining = sum(runner.state >= RunnerState.DRAINING for runner in runners)
         return Judged(model, revision, status, decision, draining, settled)
 
-    def _decide(self, key: Key, model: Model, status: RevisionStatus, now: float, wall: float) -> Decision:
+    def _decide(self, key: Key, spec: ModelSpec, status: RevisionStatus, now: float, wall: float) -> Decision:
         """One model's policy that fails must not keep all others from being decided."""
         window = self.book.window(key)
         try:
-            decision = self.decider.decide(key, model.spec, window, status, now, wall)
+            decision = self.decider.decide(key, spec, window, status, now, wall)
         except Exception as error:  # noqa: BLE001 - whatever it is, the model is served on and somebody is told
             reason = str(error) or repr(error)
             if self._failing.get(key) != reason:
                 self._failing[key] = reason
                 get_logger().error("policy failed", model=key[0], revision=key[1], reason=reason, exc_info=error)
             present = window is not None and window.observe(now).present
-            least = model.spec.min_instances if status.current else 0
+            least = spec.min_instances if status.current else 0
             return Decision(max(status.instances, least, int(present)), f"{_FAILED}: {reason}")
         self._failing.pop(key, None)
         return decision
 
 
-def _status(revision: Revision, current: bool, runners: list[Runner], trusted: int, now: float) -> RevisionStatus:
-    ready = [runner for runner in runners if runner.state is RunnerState.READY]
-    starting = sum(runner.state < RunnerState.READY for runner in runners)
+def _status(revision: Revision, current: bool, counted: Counted, trusted: int, now: float) -> RevisionStatus:
+    ready = [runner for runner in counted.runners if runner.state is RunnerState.READY]
+    starting = sum(runner.state < RunnerState.READY for runner in counted.runners)
     loaded = revision.loaded
     return RevisionStatus(
         ready=len(ready),
@@ -139,7 +143,7 @@ def _status(revision: Revision, current: bool, runners: list[Runner], trusted: i
         current=current,
         retiring=revision.state is RevisionState.RETIRING,
         max_batch_size=loaded.max_batch_size if loaded else 1,
-        profile_us=loaded.profile_us if loaded else (),
+        profile_us=counted.profile_us,
         gpu_memory_share=_gpu_memory_share(ready),
     )
 

@@ -16,6 +16,7 @@ from headrace_autoscaler.fleet.history import History
 from headrace_autoscaler.fleet.lifecycle import EARLY_S, Lifecycle, LoadOrder
 from headrace_autoscaler.fleet.link import LoadAnswer
 from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner, RunnerState
+from headrace_autoscaler.fleet.shapes import Shapes
 from headrace_autoscaler.fleet.verification import Verifications
 from headrace_common.clock import Clock
 
@@ -28,7 +29,7 @@ class Placing:
 
     def __init__(
         self, registry: Registry, lifecycle: Lifecycle, verifications: Verifications, history: History, books: Books,
-        prices: LocalPrices, clock: Clock, artifacts: Path, deaths_of_poison: int,
+        shapes: Shapes, prices: LocalPrices, clock: Clock, artifacts: Path, deaths_of_poison: int,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -40,6 +41,7 @@ class Placing:
         self._verifications = verifications
         self._history = history
         self._books = books
+        self._shapes = shapes
         self._prices = prices
         self._clock = clock
         self._artifacts = artifacts
@@ -83,7 +85,9 @@ class Placing:
             revision = next(each for each in model.revisions if each.revision == action.revision)
             key = (revision.model, revision.revision)
             runner.cold_start = self._history.placed(key, runner.id, self._clock.monotonic())
-            self._load(runner, model.spec, revision, self._loaded, self._load_failed)
+            self._load(
+                runner, model.spec, revision, self._loaded, self._load_failed, resources=action.resources
+            )  # fmt: skip
 
     def _verify(self, runner: Runner, key: Key) -> None:
         verification = self._verifications.get(key)
@@ -97,13 +101,14 @@ class Placing:
 
     def _load(
         self, runner: Runner, spec: ModelSpec, revision: Revision, loaded: Callable[[Runner, LoadAnswer], None],
-        failed: Callable[[Runner, Exception], None], verification: bool = False,
+        failed: Callable[[Runner, Exception], None], verification: bool = False, resources: Resources | None = None,
     ) -> None:  # fmt: skip
+        resources = resources or spec.resources
         order = LoadOrder(
-            assignment=Assignment(revision.model, revision.revision, revision.version, spec.tenant, spec.resources),
+            assignment=Assignment(revision.model, revision.revision, revision.version, spec.tenant, resources),
             revision=revision,
             directory=str(self._artifacts / revision.artifact),
-            shape=shape_message(self._prices, spec.resources),
+            shape=shape_message(self._prices, resources),
             loaded=loaded,
             failed=failed,
             verification=verification,
@@ -113,6 +118,8 @@ class Placing:
     def _loaded(self, runner: Runner, answer: LoadAnswer) -> None:
         if runner.assignment is None:
             return
+        if runner.cold_start is None:  # A load that requests wait for goes without the runs that are timed.
+            self._shapes.measured(runner.assignment, answer.loaded.profile_us)
         if self._history.loaded(runner.id, answer.load_s, answer.warm_s) is not None:
             self._books.cold_start(runner.assignment)
 

@@ -29,6 +29,7 @@ from headrace_autoscaler.fleet.observation import SERVED, Judge, Judged, holding
 from headrace_autoscaler.fleet.placing import Placing
 from headrace_autoscaler.fleet.retirement import Retirement
 from headrace_autoscaler.fleet.runners import Registry, Runner, RunnerState
+from headrace_autoscaler.fleet.shapes import Asked, Shapes, Sized
 from headrace_autoscaler.fleet.standby_pool import StandbyPool
 from headrace_autoscaler.fleet.treasury import Treasury
 from headrace_autoscaler.fleet.verification import Verifications
@@ -59,6 +60,7 @@ class Reconciler:
     announcements: Announcements
     clock: Clock
     judge: Judge
+    shapes: Shapes
     standby: StandbyPool
     capacity: Limits
     _blocked: Mapping[Key, str] = field(default_factory=dict)
@@ -76,7 +78,8 @@ class Reconciler:
         judged = self.judge.judge(models, now, self.clock.wall())
         self.treasury.review(models, self.catalogue.tenants(), now)
         self._refuse_unpaid_verifications()
-        snapshot = self._snapshot(judged, now)
+        sized = self._size(judged, now)
+        snapshot = self._snapshot(sized, now)
         decided = plan(snapshot)
         barred = {want.key for want in snapshot.wants if want.paused or want.held_back} | decided.bound.keys()
         self._note_cold_starts(judged, now, frozenset(snapshot.standby), barred)
@@ -84,7 +87,7 @@ class Reconciler:
         self._follow_plan(decided, now)
         for action in decided.actions:
             self._apply(action)
-        self._record(judged, decided)
+        self._record(judged, decided, sized)
         self._standing = self._stand(judged, snapshot.wants, decided)
         self._refuse_verifications()
         mark = self._announce(models, snapshot.wants)
@@ -147,16 +150,32 @@ class Reconciler:
             self.judge.decider.inherit(before, _key(current))
         self._current[current.model] = _key(current)
 
-    def _snapshot(self, judged: list[Judged], now: float) -> Snapshot:
+    def _size(self, judged: list[Judged], now: float) -> Sized:
+        held = holdings(self.registry, self.replacements.review(self._replaceable(judged), now))
+        failures = self.placing.failures
+        asked = [
+            Asked(
+                want,
+                each.model,
+                each.revision,
+                each.decision,
+                each.status.current,
+                not each.status.retiring,
+                self.demand.rows_per_request(each.key, now),
+            )
+            for each, want in zip(judged, wants(judged, failures, now), strict=True)
+        ]
+        return self.shapes.size(asked, held, self.catalogue.tenants(), self.capacity, failures, now)
+
+    def _snapshot(self, sized: Sized, now: float) -> Snapshot:
         starts = self.lifecycle.start_failures
         waits = starts.waits(now)
         empty = [each for each in self.registry if each.assignment is None]
         starting = sum(runner.state is RunnerState.STARTING for runner in empty)
         held_since = self._refill_held_since
-        held = holdings(self.registry, self.replacements.review(self._replaceable(judged), now))
         return Snapshot(
-            wants=self.treasury.ration(wants(judged, self.placing.failures, now), held),
-            holdings=held,
+            wants=self.treasury.ration(sized.wants, sized.holdings),
+            holdings=sized.holdings,
             standby=tuple(runner.id for runner in empty if runner.state is RunnerState.STANDBY),
             starting=starting,
             standby_target=self.standby.decide(now).runners,
@@ -216,15 +235,15 @@ class Reconciler:
                 if (runner := self.registry.get(runner_id)) is not None:
                     self.lifecycle.stop(runner, reason)
 
-    def _record(self, judged: list[Judged], decided: Plan) -> None:
-        for each in judged:
-            bound = decided.bound.get(each.key)
+    def _record(self, judged: list[Judged], decided: Plan, sized: Sized) -> None:
+        for each, want in zip(judged, sized.wants, strict=True):
+            said = (each.decision.reason, sized.reasons.get(each.key), decided.bound.get(each.key))
             record = DecisionRecord(
                 at=self.clock.wall(),
                 revision=each.revision.revision,
                 current=each.status.instances,
-                desired=each.decision.desired,
-                reason=f"{each.decision.reason}; {bound}" if bound else each.decision.reason,
+                desired=want.desired,
+                reason="; ".join(part for part in said if part),
                 inputs=each.decision.inputs,
             )
             if self.history.decided(each.revision.model, record):
@@ -266,7 +285,7 @@ class Reconciler:
         served = {key: revision for model in models for revision in model.revisions if (key := _key(revision))}
         keys = _served(models)
         placements = [
-            _notice(runner, served[runner.assignment.key])
+            _notice(runner, served[runner.assignment.key], self.shapes)
             for runner in self.registry
             if runner.assignment is not None and runner.assignment.key in keys and runner.state in _ANNOUNCED
         ]
@@ -285,7 +304,7 @@ def _served(models: tuple[Model, ...]) -> set[Key]:
     return {_key(revision) for model in models for revision in model.revisions if revision.state in SERVED}
 
 
-def _notice(runner: Runner, revision: Revision) -> PlacementNotice:
+def _notice(runner: Runner, revision: Revision, shapes: Shapes) -> PlacementNotice:
     held = runner.assignment
     if held is None:
         raise ValueError(f"runner {runner.id} holds nothing that could be announced")
@@ -299,13 +318,6 @@ def _notice(runner: Runner, revision: Revision) -> PlacementNotice:
         resources=held.resources,
         decide_s=start.decide_s if start else None,
         place_s=start.place_s if start else None,
-        profile_us=_profile(runner, revision),
+        # Times of its own warm-up; of its shape's where it went without.
+        profile_us=(runner.loaded.profile_us if runner.loaded else ()) or shapes.profile_of(revision, held.resources),
     )
-
-
-def _profile(runner: Runner, revision: Revision) -> tuple[tuple[int, int], ...]:
-    """Times of its own warm-up; of the revision's first load where it went without."""
-    for loaded in (runner.loaded, revision.loaded):
-        if loaded is not None and loaded.profile_us:
-            return loaded.profile_us
-    return ()

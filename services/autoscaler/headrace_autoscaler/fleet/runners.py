@@ -90,6 +90,7 @@ class Runner:
         private_bytes: what counts against its memory.
         gpu_memory: as it said last; None: it says nothing of it.
         enforcement: what holds it to its resources; None: nothing yet.
+        load_open: it was told to load, and has not answered what it found out.
         gone: set once its process has ended.
     """
 
@@ -118,6 +119,7 @@ class Runner:
     answered: bool = False
     started_here: bool = False
     drain_s: float | None = None
+    load_open: bool = False
     seen: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -162,6 +164,7 @@ class Runner:
             requests=self.requests,
             private_bytes=self.private_bytes,
             enforcement=self.enforcement or Enforcement(),
+            profile_us=self.loaded.profile_us if self.loaded else (),
         )
 
 

@@ -22,6 +22,7 @@ from headrace_autoscaler.providers.base import Departed, Exit, StartedRunner, St
 from headrace_common.life_sign import LifeSign
 
 _STATES = runner_pb2.RunnerState
+_PROFILE_US = {1: 1000, 8: 2000}
 _FIRST_PID = 1_000_000
 _EXIT_S = 0.05
 """A process takes a moment to end: its last answer is out by then."""
@@ -39,6 +40,7 @@ class FakeMachine:
         may_load: cleared, loads hang.
         may_exit: cleared, runners that drain do not exit.
         signature: what loads find out.
+        profiles: millicores -> what they measure, in microseconds by rows; the usual where there is none.
         held: what each runner was last held to.
         departed: runners that have ended and of which nobody has taken note.
         wall: what the time is, seconds since the epoch.
@@ -65,6 +67,7 @@ class FakeMachine:
         self.held: dict[str, Resources] = {}
         self.departed: dict[str, Departed] = {}
         self.wall: Callable[[], float] = time.time
+        self.profiles: dict[int, dict[int, int]] = {}
 
     async def close(self) -> None:
         """Ends every runner."""
@@ -171,7 +174,7 @@ class FakeRunner(runner_pb2_grpc.RunnerServiceServicer):
             batching="batchable: scripted",
             platform="fake",
             resident_bytes=1 << 20,
-            profile_us={1: 1000, 8: 2000},
+            profile_us=self._machine.profiles.get(request.shape.cpu_millicores, _PROFILE_US),
         )
         response.phases["session"].FromMilliseconds(20)
         response.phases["warm"].FromMilliseconds(10)

@@ -2,14 +2,15 @@
 
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
      "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
-     "latency_ms": 2.0, "per_row_ms": 0.1,
+     "latency_ms": 2.0, "per_row_ms": 0.1, "parallel": 0.0,
      "behaviour": "echo", "fail_on": 7, "crash_on": 8, "hang_on": 9, "leak_bytes": 0, "leak_on": 10,
      "gpu_memory": {"used_bytes": 6, "total_bytes": 8}}
 
-Output i is a copy of input i. A run keeps `leak_bytes` more of memory, and touches them, until the model is closed.
-`behaviour` "fail", "crash" and "hang" act on every run, those of a load's probe and warm-up included, and so does
-`leak_bytes` without `leak_on`; `fail_on`, `crash_on`, `hang_on` and `leak_on` only where an element of the first input
-equals the value. `gpu_memory` is reported as measured; none by default.
+Output i is a copy of input i. `parallel` is the share of a run's time that the instance's threads divide among them
+(Amdahl's law). A run keeps `leak_bytes` more of memory, and touches them, until the model is closed. `behaviour`
+"fail", "crash" and "hang" act on every run, those of a load's probe and warm-up included, and so does `leak_bytes`
+without `leak_on`; `fail_on`, `crash_on`, `hang_on` and `leak_on` only where an element of the first input equals the
+value. `gpu_memory` is reported as measured; none by default.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class FakeSpec(_Strict):
     outputs: tuple[FakeTensor, ...] = Field(min_length=1)
     latency_ms: float = Field(0.0, ge=0)
     per_row_ms: float = Field(0.0, ge=0)
+    parallel: float = Field(0.0, ge=0, le=1)
     behaviour: Literal["echo", "fail", "crash", "hang"] = "echo"
     fail_on: float | str | None = None
     crash_on: float | str | None = None
@@ -90,12 +92,13 @@ class FakeEngine:
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise ModelRefused(f"fake cannot load {source.name}: {where}: {first['msg']}") from error
         _check(spec, source.name)
-        return FakeModel(spec)
+        return FakeModel(spec, source.threads)
 
 
 class FakeModel:
-    def __init__(self, spec: FakeSpec) -> None:
+    def __init__(self, spec: FakeSpec, threads: int = 1) -> None:
         self._spec = spec
+        self._slowness = 1 - spec.parallel + spec.parallel / threads
         self._inputs = _tensors(spec.inputs)
         self._outputs = _tensors(spec.outputs)
         self._closed = False
@@ -115,7 +118,7 @@ class FakeModel:
         self._check_inputs(inputs, outputs)
         first = inputs[self._inputs[0].name]
         rows = first.shape[0] if first.ndim else 1
-        time.sleep((self._spec.latency_ms + self._spec.per_row_ms * rows) / 1000)
+        time.sleep((self._spec.latency_ms + self._spec.per_row_ms * rows) * self._slowness / 1000)
         self._misbehave(first)
         if self._spec.leak_bytes and (self._spec.leak_on is None or _holds(first, self._spec.leak_on)):
             self._leak(self._spec.leak_bytes)

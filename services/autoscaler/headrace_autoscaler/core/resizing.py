@@ -1,0 +1,348 @@
+"""Changes of shape, one per model at a time: when they begin, what they take, and when they are given up.
+
+The policy decides in instances of one shape, the *footing*; a change replaces all instances, and the footing with them.
+Until as many of the new ones are ready as are needed, the old ones answer. A shape that was never measured is tried
+with one instance beside those that serve: while another is added, or where the footing misses the objective.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from headrace_autoscaler.core.allocator.choice import WORTH_A_RESIZE, meets, needed, sustained
+from headrace_autoscaler.core.allocator.types import Way
+from headrace_autoscaler.core.decider import CHANGED, TRUSTED, Decision
+from headrace_autoscaler.core.plans import Holding, Key, Want
+from headrace_autoscaler.core.room import Room
+from headrace_autoscaler.core.sizing import MicrosPerHour, Option, enough, most_common, options, rate_of, room_for
+from headrace_autoscaler.domain import Resources
+from headrace_common.quantities import format_millis
+
+CONFIRM_S = 10.0
+"""What saves money does so for this long before anything is changed for it."""
+APART_S = 60.0
+"""Between two changes of a model; twice as long after each."""
+FORGOTTEN_S = 3600.0
+"""Changes are forgotten after this, and no two are further apart than it asks for."""
+GIVE_UP_S = 150.0
+"""A change whose instances are not all ready by then is given up; a load may take `autoscaler.load_timeout_s`."""
+TRIAL_S = 10.0
+"""A trial waits for a runner for this long."""
+IDLE_S = 5.0
+"""Nobody has asked for so long: an instance may go before there is another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One model's current revision, as far as its shape depends on it.
+
+    Attributes:
+        want: as it would be with the footing.
+        ways: allowed shapes with what was measured, ascending.
+        live: its instances; one that drains is none.
+        arrivals: rows per second.
+        failures: loads in a row that failed.
+        known: shapes that it was loaded with, measured or not.
+        awaiting: an instance is ready, and what its load found out is not known yet.
+    """
+
+    want: Want
+    decision: Decision
+    ways: tuple[Way, ...]
+    live: tuple[Holding, ...]
+    slo_s: float | None = None
+    minimum: int = 0
+    maximum: int | None = None
+    arrivals: float = 0.0
+    failures: int = 0
+    known: frozenset[Resources] = frozenset()
+    awaiting: bool = False
+
+    def way(self, resources: Resources) -> Way | None:
+        return next((way for way in self.ways if way.resources == resources), None)
+
+    @property
+    def serves(self) -> float:
+        """Rows per second of what runs, as far as it was measured."""
+        measured = [way for each in self.live if (way := self.way(each.resources)) is not None and way.profile_us]
+        return sum(sustained(way.profile_us, self.slo_s)[0] for way in measured)
+
+    def other_than(self, resources: Resources) -> tuple[Holding, ...]:
+        return tuple(each for each in self.live if each.resources != resources)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """What becomes of a want.
+
+    Attributes:
+        leaving: instances that are replaced.
+        reason: what it does about shapes, for people, without numbers that change; empty: nothing.
+    """
+
+    want: Want
+    leaving: frozenset[str] = frozenset()
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _Change:
+    """A change under way. `most`: instances that there is room for, where that is fewer than demand takes."""
+
+    target: Resources
+    why: str
+    since: float
+    failures: int
+    at_once: bool
+    most: int | None
+
+
+@dataclass(slots=True)
+class _Model:
+    """Attributes:
+    tried: shapes that ran, measured or not; barred: those whose instances did not become ready.
+    better: what has been better since when; done: when changes ended.
+    counts_old: what the policy keeps was counted in instances of another shape.
+    trying_until: a trial waits for a runner for so long.
+    """
+
+    footing: Resources
+    change: _Change | None = None
+    tried: set[Resources] = field(default_factory=set)
+    barred: set[Resources] = field(default_factory=set)
+    better: tuple[Resources, float] | None = None
+    done: list[float] = field(default_factory=list)
+    counts_old: bool = False
+    trying_until: float = -math.inf
+
+
+class Resizing:
+    """Of all revisions that have a range. Monotonic seconds."""
+
+    def __init__(self, micros_per_hour: MicrosPerHour) -> None:
+        self._price = micros_per_hour
+        self._models: dict[Key, _Model] = {}
+
+    def keep_only(self, keys: Collection[Key]) -> None:
+        self._models = {key: model for key, model in self._models.items() if key in keys}
+
+    def footing(self, key: Key, first: Resources, live: Sequence[Resources], now: float) -> Resources:
+        """The shape that the policy decides in; ends a change that is done.
+
+        Args:
+            first: what it is until an instance runs.
+            live: of its instances; one that drains is none.
+        """
+        model = self._models.get(key)
+        if model is None:
+            model = self._models[key] = _Model(most_common(live) if live else first)
+        if model.change is not None and all(each == model.change.target for each in live):
+            model.counts_old = model.footing != model.change.target
+            model.footing, model.change = model.change.target, None
+            model.done.append(now)
+        elif live and model.footing not in live and model.change is None:
+            model.footing = most_common(live)
+        return model.footing
+
+    def target(self, key: Key) -> Resources | None:
+        """What a change that is under way leads to, where that is another shape than the footing."""
+        model = self._models.get(key)
+        if model is None or model.change is None or model.change.target == model.footing:
+            return None
+        return model.change.target
+
+    def size(self, now_is: Situation, room: Room, now: float) -> Sizing:
+        """The want with its shape, after `footing` was asked for.
+
+        Args:
+            room: with everything that is held; what a change will take is booked in it.
+        """
+        model = self._models[now_is.want.key]
+        model.tried |= now_is.known | {each.resources for each in now_is.live}
+        model.done = [at for at in model.done if now - at < FORGOTTEN_S]
+        if not now_is.live:
+            return self._from_zero(model, now_is, room)
+        if now_is.awaiting and model.change is None:
+            return Sizing(replace(now_is.want, desired=max(now_is.want.desired, len(now_is.live))))
+        if model.change is not None and (sizing := self._go_on(model, model.change, now_is, now)) is not None:
+            return sizing
+        return self._stay(model, self._consider(model, now_is, room, now) or Sizing(now_is.want), now_is)
+
+    def _from_zero(self, model: _Model, now_is: Situation, room: Room) -> Sizing:
+        """Nothing runs that would have to go: the best shape, whatever was before."""
+        found = self._options(model, now_is, room) if now_is.want.desired else ()
+        if not found:
+            return Sizing(replace(now_is.want, resources=model.footing))
+        model.counts_old |= model.footing != found[0].resources
+        model.footing = found[0].resources
+        return Sizing(replace(now_is.want, resources=model.footing, desired=found[0].count))
+
+    def _go_on(self, model: _Model, change: _Change, now_is: Situation, now: float) -> Sizing | None:
+        """None: it is given up."""
+        leaving, way = now_is.other_than(change.target), now_is.way(change.target)
+        failed = now_is.failures > change.failures or now - change.since > GIVE_UP_S
+        if failed or way is None or not way.profile_us:
+            model.change = None
+            model.done.append(now)
+            if failed and change.target != model.footing:
+                model.barred.add(change.target)
+            return None
+        count = needed(self._rate(model, now_is), sustained(way.profile_us, now_is.slo_s)[0])
+        count = max(1, now_is.minimum, count)
+        if change.most is not None:
+            count = min(count, change.most)
+        return self._changing(now_is, change, count, leaving)
+
+    def _changing(self, now_is: Situation, change: _Change, count: int, leaving: Sequence[Holding]) -> Sizing:
+        desired = count if now_is.want.desired else 0
+        want = replace(
+            now_is.want,
+            resources=change.target,
+            desired=desired,
+            minimum=min(now_is.want.minimum, desired),
+            start_reason=change.why,
+            at_once=change.at_once,
+        )
+        return Sizing(want, frozenset(each.id for each in leaving), change.why)
+
+    def _consider(self, model: _Model, now_is: Situation, room: Room, now: float) -> Sizing | None:
+        """A change, or a trial; None: neither."""
+        if not now_is.want.desired:
+            return None
+        found = self._options(model, now_is, room)
+        why = self._why_change(model, found, now_is) if found else ""
+        if not why:
+            model.better = None
+            return self._try_one(model, now_is, room, now)
+        best = found[0]
+        if model.better is None or model.better[0] != best.resources:
+            model.better = (best.resources, now)
+        if not self._may_change(model, now_is, _is_urgent(why), now):
+            return None
+        return self._begin(model, best, why, now_is, room, now)
+
+    def _begin(self, model: _Model, best: Option, why: str, now_is: Situation, room: Room, now: float) -> Sizing | None:
+        leaving = now_is.other_than(best.resources)
+        missing = max(0, best.count - (len(now_is.live) - len(leaving)))
+        want = replace(now_is.want, resources=best.resources)
+        beside = room_for(room, want, missing) >= missing
+        idle = not now_is.decision.needed and now_is.want.idle_s >= IDLE_S
+        if not beside and not (idle and not _loads(now_is.live)):
+            return Sizing(now_is.want, reason=f"{why}; there is no room for both, so what runs stays while it is used")
+        for _ in range(missing if beside else 0):
+            room.promise(want)
+        most = now_is.maximum if enough(best, self._rate(model, now_is)) else best.count
+        change = model.change = _Change(best.resources, why, now, now_is.failures, not beside, most)
+        model.better = None
+        return self._changing(now_is, change, best.count, leaving)
+
+    def _why_change(self, model: _Model, found: Sequence[Option], now_is: Situation) -> str:
+        """Why all instances should have the best shape; empty: what runs is good enough."""
+        best, rate = found[0], self._rate(model, now_is)
+        odd, words = now_is.other_than(model.footing), _cpus(best.resources)
+        if not enough(best, rate) and best.serves < WORTH_A_RESIZE * now_is.serves:
+            return ""
+        own = next((each for each in found if each.resources == model.footing), None)
+        if own is None:
+            way = now_is.way(model.footing)
+            if way is None:
+                return f"{_cpus(model.footing)} per instance is not in the model's range any more: {words}"
+            if not way.profile_us:
+                return ""
+            if meets(way, now_is.slo_s):
+                return ""  # There is no room for a single one.
+            return _OBJECTIVE.format(words) if best.resources != model.footing else ""
+        if best is own and not odd:
+            return ""
+        if not enough(own, rate) and best.serves > WORTH_A_RESIZE * own.serves:
+            return f"{words} per instance serve more of the demand than its limits leave it otherwise"
+        # What is of another shape counts as one of the footing.
+        price = self._price
+        cost = own.cost + sum(price(each.resources) - price(model.footing) for each in odd)
+        saves = cost > WORTH_A_RESIZE * best.cost
+        return f"{words} per instance serve the demand for at least a sixth less" if saves else ""
+
+    def _may_change(self, model: _Model, now_is: Situation, urgent: bool, now: float) -> bool:
+        if now_is.decision.reason in (TRUSTED, CHANGED) or now_is.want.held_back or now_is.want.paused:
+            return False
+        if model.done and now - model.done[-1] < APART_S * 2.0 ** (len(model.done) - 1):
+            return False
+        return urgent or (model.better is not None and now - model.better[1] >= CONFIRM_S)
+
+    def _try_one(self, model: _Model, now_is: Situation, room: Room, now: float) -> Sizing | None:
+        """Measures the next larger shape with one instance beside those that serve, where there is room for that."""
+        want = now_is.want
+        steady = [each for each in now_is.live if not each.slow]
+        unknown = self._unknown(model, now_is)
+        if unknown is None or want.desired > len(steady) or want.held_back or want.paused:
+            return None
+        if self._is_time_to_try(model, now_is, steady):
+            model.trying_until = now + TRIAL_S
+        tried = replace(want, resources=unknown, desired=len(steady) + 1)
+        if now >= model.trying_until or not room_for(room, tried, 1):
+            return None
+        room.promise(tried)
+        reason = f"tries {_cpus(unknown)} per instance, which was never measured"
+        return Sizing(replace(tried, start_reason=reason), reason=reason)
+
+    def _unknown(self, model: _Model, now_is: Situation) -> Resources | None:
+        """The smallest shape above the footing that never ran."""
+        known = model.tried | model.barred
+        larger = (way for way in now_is.ways if way.resources.cpu_millicores > model.footing.cpu_millicores)
+        return next((way.resources for way in larger if not way.profile_us and way.resources not in known), None)
+
+    def _is_time_to_try(self, model: _Model, now_is: Situation, steady: Sequence[Holding]) -> bool:
+        """The objective is missed; or one instance is being added, which is neither a burst nor a lull."""
+        own = now_is.way(model.footing)
+        if own is None or not own.profile_us:
+            return False
+        loading = [each for each in steady if not each.ready]
+        if not meets(own, now_is.slo_s):
+            return not loading
+        return len(loading) == 1 < len(steady) and loading[0].resources == model.footing
+
+    def _stay(self, model: _Model, sizing: Sizing, now_is: Situation) -> Sizing:
+        """What the policy keeps without need was counted in other instances before a change: that starts nothing."""
+        if not model.counts_old or sizing.leaving:
+            return sizing
+        decision = now_is.decision
+        most = max(decision.needed, len(now_is.live), now_is.minimum)
+        # Policies that say nothing of needs keep nothing either.
+        model.counts_old = sizing.want.desired > most and (decision.needed > 0 or decision.spare)
+        return replace(sizing, want=replace(sizing.want, desired=most)) if model.counts_old else sizing
+
+    def _rate(self, model: _Model, now_is: Situation) -> float:
+        way = now_is.way(model.footing)
+        if way is None or not way.profile_us:
+            return now_is.arrivals
+        decision = now_is.decision
+        asked = max(decision.desired, decision.wanted)
+        return rate_of(asked, now_is.minimum, sustained(way.profile_us, now_is.slo_s)[0], now_is.arrivals)
+
+    def _options(self, model: _Model, now_is: Situation, room: Room) -> list[Option]:
+        allowed = [way for way in now_is.ways if way.resources not in model.barred]
+        held = [each for each in now_is.live if room.holds(each)]
+
+        def fitting(resources: Resources, most: int) -> int:
+            return room_for(room, replace(now_is.want, resources=resources), most, held)
+
+        bounds = (now_is.minimum, now_is.maximum)
+        return options(allowed, now_is.slo_s, self._rate(model, now_is), bounds, self._price, fitting)
+
+
+_OBJECTIVE = "{} per instance meet the objective, which what runs cannot even for a single request"
+
+
+def _is_urgent(why: str) -> bool:
+    return why.endswith(_OBJECTIVE.removeprefix("{}"))
+
+
+def _loads(live: Sequence[Holding]) -> bool:
+    return any(not each.ready for each in live)
+
+
+def _cpus(resources: Resources) -> str:
+    one = resources.cpu_millicores == 1000
+    return f"{format_millis(resources.cpu_millicores)} CPU{'' if one else 's'}"
