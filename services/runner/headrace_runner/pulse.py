@@ -18,10 +18,12 @@ class Pulse:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._sign = LifeSign(os.getpid())
+        self._written = self._warned = False
+        self._writing = threading.Lock()
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        self._write(self._sign)
+        self._write()
         threading.Thread(target=self._beat, name="pulse", daemon=True).start()
 
     def tell(self, status: pb.RunnerStatus) -> None:
@@ -40,7 +42,7 @@ class Pulse:
             shape.gpu_millis,
             shape.gpu_memory_bytes,
         )
-        self._write(self._sign)
+        self._write()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -48,14 +50,21 @@ class Pulse:
 
     def _beat(self) -> None:
         while not self._stopped.wait(PERIOD_S):
-            self._touch()
+            if self._written:
+                self._touch()
+            else:
+                self._write()
 
-    def _write(self, sign: LifeSign) -> None:
-        try:
-            sign.write(self._path)
-        except OSError as error:
-            # It costs no answer: were nobody there at its end, it would be booked until the last posting.
-            get_logger().warning("no sign of life", file=str(self._path), error=str(error))
+    def _write(self) -> None:
+        with self._writing:
+            try:
+                self._sign.write(self._path)
+                self._written, self._warned = True, False
+            except OSError as error:
+                # It costs no answer, and is tried again. What is there says less than it should, and gets no fresher.
+                self._written, warned, self._warned = False, self._warned, True
+                if not warned:
+                    get_logger().warning("no sign of life", file=str(self._path), error=str(error))
 
     def _touch(self) -> None:
         try:

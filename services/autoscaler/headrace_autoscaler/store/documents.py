@@ -13,8 +13,8 @@ from headrace_autoscaler.domain import ModelSpec, Revision, Tenant
 
 T = TypeVar("T")
 
-# bytes fields (warm-up tensors, a serialised configuration) are base64 in JSON.
-CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="ignore")
+# bytes fields (warm-up tensors, a serialised configuration) are base64 in JSON; infinity is a word, as in Python.
+CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants", extra="ignore")
 
 
 class Document(Generic[T]):
