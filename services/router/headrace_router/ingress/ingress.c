@@ -680,7 +680,8 @@ static object *described(stream *s) {
   if (s->kind == WHOLE) {
     set_parts(tuple, 7, s->body + skip, size);
   } else {
-    for (int i = 7; i < 10; i++) PyTuple_SetItem(tuple, i, PyBytes_FromStringAndSize("", 0));
+    for (int i = 7; i < 9; i++) PyTuple_SetItem(tuple, i, PyBytes_FromStringAndSize("", 0));
+    PyTuple_SetItem(tuple, 9, none_like());
   }
   return tuple;
 }
