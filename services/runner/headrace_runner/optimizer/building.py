@@ -89,6 +89,8 @@ def _quantize_static(recipe: Recipe, model: onnx.ModelProto, batches: Batches, t
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         calibrate_method=methods[recipe.calibration or Calibration.MIN_MAX],
+        # Scores in 256 steps would tie; and these have kernels that take int8 and give floats.
+        extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
     )
 
 
