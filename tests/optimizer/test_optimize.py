@@ -111,6 +111,14 @@ def test_a_model_for_batches_of_one_size_is_measured_at_that_size(
     assert ran.variant("int8-static")["quality"]["samples"] == 751
 
 
+def test_calibration_samples_need_not_fill_their_last_batch(
+    trained: Any, samples: SavesSamples, optimize: Optimize
+) -> None:
+    ran = optimize(trained.path, "--samples", samples(x=trained.x[:507]), "--floor=0.9", "--precisions=int8")
+    assert ran.found["samples"]["calibrating"] == 126
+    assert "disqualified" not in {each["verdict"] for each in ran.found["variants"]}
+
+
 def test_a_triton_directory_gives_its_newest_version(
     trained: Any, samples: SavesSamples, optimize: Optimize, tmp_path: Path
 ) -> None:

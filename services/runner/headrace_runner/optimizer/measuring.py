@@ -25,7 +25,7 @@ def batches(inputs: Inputs, rows: int, *, whole: bool) -> Iterator[dict[str, NDA
     """The samples in batches of `rows`.
 
     Args:
-        whole: fill the last one up with its last row, for models whose batch has one size.
+        whole: fill the last one up with its last row, where a batch must have one size.
     """
     count = len(next(iter(inputs.values())))
     for start in range(0, count, rows):

@@ -162,8 +162,8 @@ class Optimization:
         return trial
 
     def _calibration_batches(self) -> Iterator[dict[str, NDArray[Any]]]:
-        rows = self._batch or _CALIBRATION_ROWS
-        return measuring.batches(self._calibration, rows, whole=self._batch is not None)
+        # Whole ones only: the percentile's histograms take batches of one size.
+        return measuring.batches(self._calibration, self._batch or _CALIBRATION_ROWS, whole=True)
 
     def _reference(self) -> dict[str, Answers]:
         try:
