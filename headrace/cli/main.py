@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from headrace.cli import compiling, doctor, explain, inference, mesh, models, simulate, tenants
+from headrace.cli import compiling, doctor, explain, inference, mesh, models, optimize, simulate, tenants
 from headrace.cli import plan as planning
 from headrace.cli.commands import Command, Group
 from headrace.cli.problems import UsageProblem
@@ -42,6 +42,7 @@ app.command("simulate", cls=Command)(simulate.simulate)
 app.command("plan", cls=Command)(planning.plan)
 app.command("compile", cls=Command)(compiling.compile_model)
 app.command("doctor", cls=Command)(doctor.doctor)
+app.command("optimize", cls=Command)(optimize.optimize)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,78 @@
+"""The model to optimise: found, read, and described."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.checker import ValidationError
+
+from headrace_common.errors import FailedPrecondition, InvalidArgument
+from headrace_runner.core.signature import Signature, make_signature
+from headrace_runner.engines.base import EngineError, LoadedModel, ModelSource
+from headrace_runner.engines.ort import OnnxRuntimeEngine
+
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Attributes:
+    sha256: of the file at `path`.
+    size_bytes: of the model with all its weights, wherever they are kept.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    sha256: str
+    size_bytes: int
+
+
+def read_source(given: Path) -> Source:
+    """Reads an ONNX file, or the newest version in a Triton model directory.
+
+    Raises:
+        InvalidArgument: there is no such model, or it isn't one.
+        FailedPrecondition: it is too large for what transforms it.
+    """
+    path = _newest_version(given) if given.is_dir() else given
+    try:
+        content = path.read_bytes()
+        model = onnx.load(str(path))
+    except OSError as error:
+        raise InvalidArgument(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (DecodeError, ValidationError, ValueError) as error:
+        raise InvalidArgument(f"{path}: expected an ONNX model: {error}") from None
+    if not model.graph.node:
+        raise InvalidArgument(f"{path}: expected an ONNX model; found no graph in it")
+    size = model.ByteSize()
+    if size > _PROTOBUF_LIMIT:
+        raise FailedPrecondition(f"{path}: has {size:,} bytes of weights; expected less than 2 GB, protobuf's limit")
+    return Source(path, model, hashlib.sha256(content).hexdigest(), size)
+
+
+def load(path: Path, name: str, threads: int) -> LoadedModel:
+    """On the engine that serves it. Raises EngineError with the engine's own reason."""
+    return OnnxRuntimeEngine().load(ModelSource(path.absolute(), name, threads=threads))
+
+
+def load_original(source: Source, threads: int) -> LoadedModel:
+    """Raises InvalidArgument where the engine refuses the model that all others are compared with."""
+    try:
+        return load(source.path, source.path.name, threads)
+    except EngineError as error:
+        raise InvalidArgument(f"{source.path}: {error}") from None
+
+
+def signature_of(model: LoadedModel) -> Signature:
+    return make_signature(model.inputs, model.outputs, batchable=False)
+
+
+def _newest_version(directory: Path) -> Path:
+    versions = [each for each in directory.iterdir() if each.name.isdigit() and (each / "model.onnx").is_file()]
+    if not versions:
+        raise InvalidArgument(f"{directory}: expected an ONNX file, or a directory with VERSION/model.onnx in it")
+    return max(versions, key=lambda each: int(each.name)) / "model.onnx"
