@@ -54,7 +54,8 @@ def test_a_leak_is_replaced_and_clients_see_no_error(
     leaky = {"inputs": tensors, "outputs": [{**tensors[0], "name": "y"}], "latency_ms": 20, "leak_bytes": 1 << 20}
     (tmp_path / "leaky.fake.json").write_text(json.dumps(leaky))
     mesh = fresh_mesh("--standby", "2")
-    mesh.cli("deploy", str(tmp_path / "leaky.fake.json"), "--name", "leaky", "--memory", "192Mi", "--wait")
+    mesh.cli("deploy", str(tmp_path / "leaky.fake.json"), "--name", "leaky", "--memory", "192Mi",
+             "--min-instances", "1", "--wait")  # fmt: skip
     [first] = mesh.describe("leaky")["instances"]
     assert first["enforced"]["memory"] in ("cgroup and watchdog", "RLIMIT_DATA and watchdog")
     with load(mesh, "leaky", lambda asked, got: asked == got) as clients:
