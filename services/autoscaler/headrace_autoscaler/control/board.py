@@ -153,7 +153,9 @@ class Board:
                 if entry.refusals:
                     waiting = replace(_use(entry), in_hand=entry.level.queued)
                     missing = ceil(needed(waiting)) - waiting.in_hand
-                    self._refusals.note(entry.tenant, entry.model, entry.refusals, missing, self._book, now)
+                    self._refusals.note(
+                        report.router, entry.tenant, entry.model, entry.refusals, missing, self._book, now
+                    )
 
     def move_leases(self) -> None:
         """Sends what has to move from router to router. Call it every now and then."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from headrace_autoscaler.core.lease_pool import HEADROOM, Pool
-from headrace_autoscaler.core.lending import Lending
+from headrace_autoscaler.core.lending import Lending, Trees
 from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
 from headrace_autoscaler.domain import Limits
 from headrace_common.quantities import MAX
@@ -189,16 +189,22 @@ class LeaseBook:
         self._unsettled |= self._lending.allot(self._needs_of)
         return LimitStanding(pool.terms.limit, pool.total, pool.wanted(self._needs(key, _BY_NAME[name])))
 
-    def refusal(self, key: str, tenant: str, model: str, dimension: Dimension, missing: int) -> Refusal | None:
-        """What stands against so much more than what a key's routers are to have; None: nothing does."""
+    def refusal(
+        self, key: str, tenant: str, model: str, dimension: Dimension, missing: int, trees: Trees
+    ) -> Refusal | None:
+        """What stands against so much more than what a key's routers are to have; None: nothing does.
+
+        Args:
+            trees: empty at first; the same for all that is asked at one moment, as filling one goes through a cohort.
+        """
         each = _BY_DIMENSION[dimension]
         pool = self._pools[key][each.name]
+        if key == tenant and self._lending.lends(tenant):
+            return self._lending.refusal(trees, tenant, model, Amount(dimension, missing), self._needs_of)
         tree, limit, taken = QuotaTree(), Amount(dimension, pool.terms.limit), Amount(dimension, pool.total)
         if key != tenant:
             tree.set_model(model, Bounds.of(limit))
             tree.take(tenant, model, Amounts.of(taken))
-        elif self._lending.lends(tenant):
-            self._lending.load(tree, tenant, dimension, self._needs_of)
         else:
             tree.set_tenant(TenantQuota(tenant, Bounds.of(limit)))
             tree.take(tenant, model, Amounts.of(taken))

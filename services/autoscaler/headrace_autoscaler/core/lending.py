@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from headrace_autoscaler.core.lease_pool import Pool, Terms, with_headroom
-from headrace_autoscaler.core.quota import Amount, Amounts, Dimension, QuotaTree, TenantQuota
+from headrace_autoscaler.core.quota import Amount, Amounts, Dimension, QuotaTree, Refusal, TenantQuota
 from headrace_autoscaler.core.quota.allotments import Member, allot
 from headrace_common.quantities import MAX
 
@@ -15,6 +15,9 @@ LEASED = (Dimension.CONCURRENCY, Dimension.REQUEST_RATE)
 
 Needs = Callable[[str, Dimension], Mapping[str, int]]
 """Of a tenant, by router."""
+
+Trees = dict[tuple[str, Dimension], QuotaTree]
+"""Of a cohort in one dimension, where everybody has what it needs: to ask for many tenants at one moment."""
 
 
 class Lending:
@@ -105,18 +108,32 @@ class Lending:
             return limit
         return self._tree.ceiling_of(key, dimension) or 0
 
-    def load(self, tree: QuotaTree, tenant: str, dimension: Dimension, needs: Needs) -> None:
-        """Fills a tree with the tenant's cohort, as it stands where demand is met as far as quotas go: of the tenant
-        what it is to have, of the others what they need of that, or their least floors."""
-        for quota in self._cohorts[self._quotas[tenant].cohort]:
-            tree.set_tenant(quota)
-            pool = self._pools.get((quota.name, dimension))
-            if pool is not None:
-                needed = pool.total if quota.name == tenant else pool.kept(needs(quota.name, dimension))
-                tree.take(quota.name, "", Amounts.of(Amount(dimension, min(pool.total, needed))))
+    def refusal(self, trees: Trees, tenant: str, model: str, missing: Amount, needs: Needs) -> Refusal | None:
+        """What stands against so much more than what a tenant is to have, where demand is met as far as quotas go: the
+        others have of theirs what they need, or their least floors."""
+        dimension, cohort = missing.dimension, self._quotas[tenant].cohort
+        tree = trees.get((cohort, dimension))
+        if tree is None:
+            tree = trees[cohort, dimension] = self._as_needed(cohort, dimension, needs)
+        unneeded = self._pools[tenant, dimension].total - self._needed(tenant, dimension, needs)
+        rest = Amounts.of(Amount(dimension, unneeded))
+        tree.take(tenant, "", rest)
+        found = tree.refusal(tenant, model, Amounts.of(missing))
+        tree.give_back(tenant, "", rest)
+        return found
 
     def lends(self, key: str) -> bool:
         return key in self._quotas
+
+    def _as_needed(self, cohort: str, dimension: Dimension, needs: Needs) -> QuotaTree:
+        tree = QuotaTree(self._cohorts[cohort])
+        for quota in self._members[cohort, dimension]:
+            tree.take(quota.name, "", Amounts.of(Amount(dimension, self._needed(quota.name, dimension, needs))))
+        return tree
+
+    def _needed(self, name: str, dimension: Dimension, needs: Needs) -> int:
+        pool = self._pools[name, dimension]
+        return min(pool.total, pool.kept(needs(name, dimension)))
 
     def _member(self, quota: TenantQuota, dimension: Dimension, needs: Needs) -> Member:
         pool = self._pools[quota.name, dimension]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
 from headrace_autoscaler.core.leases import DIMENSIONS, LeaseBook, LimitStanding
+from headrace_autoscaler.core.lending import Trees
 from headrace_autoscaler.core.quota import Refusal
 
 WINDOW_S = 60.0
@@ -17,6 +18,8 @@ _WIDTH_S = WINDOW_S / _BUCKETS
 _LEAST_BYTES = 1 << 20
 _BY_REASON = {each.name: each for each in DIMENSIONS}
 OTHER_REASONS = ("budget", "queue_full")
+MOST_EXPLAINED = 8
+"""Of one model. What remains is counted: a thousand sentences help nobody, and each costs a look at a whole cohort."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Refused:
         reason: as routers name it: "concurrency", "requests_per_second", "queue_length", "queue_bytes", "queue_full",
             "budget".
         count: within the last `WINDOW_S`.
+        others: not of `tenant`, which is empty, but of so many tenants, whose limits have not been looked at.
         key: whose limit binds, "tenant" or "tenant/model"; empty: no lease's.
         standing: of that limit. None: it is not leased, or not any more.
         missing: what was needed at worst and is more than there is now, in its smallest unit, rates in whole ones. 0:
@@ -42,6 +46,7 @@ class Refused:
     standing: LimitStanding | None = None
     missing: int = 0
     refusal: Refusal | None = None
+    others: int = 0
 
 
 @dataclass(slots=True)
@@ -59,7 +64,14 @@ class RefusalLog:
         self._totals: dict[tuple[str, str], int] = {}
 
     def note(
-        self, tenant: str, model: str, refusals: Mapping[str, int], queue_missing: int, book: LeaseBook, now: float
+        self,
+        router: str,
+        tenant: str,
+        model: str,
+        refusals: Mapping[str, int],
+        queue_missing: int,
+        book: LeaseBook,
+        now: float,
     ) -> None:
         """
         Args:
@@ -80,7 +92,7 @@ class RefusalLog:
                 bucket.needed[key, reason] = max(needed, bucket.needed.get((key, reason), 0))
 
     def refused(self, model: str, book: LeaseBook, now: float) -> tuple[Refused, ...]:
-        """Of this model, those with most requests first."""
+        """Of this model, those with most requests first; what is beyond `MOST_EXPLAINED` in a sum for each reason."""
         self._expire(now)
         counts: dict[tuple[str, str], int] = {}
         for bucket in self._buckets:
@@ -88,9 +100,14 @@ class RefusalLog:
                 if of == model:
                     counts[tenant, reason] = counts.get((tenant, reason), 0) + count
         ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-        return tuple(self._judge(tenant, model, reason, count, book) for (tenant, reason), count in ordered)
+        trees: Trees = {}
+        found = [
+            self._judge(tenant, model, reason, count, book, trees)
+            for (tenant, reason), count in ordered[:MOST_EXPLAINED]
+        ]
+        return (*found, *_summed(model, ordered[MOST_EXPLAINED:]))
 
-    def _judge(self, tenant: str, model: str, reason: str, count: int, book: LeaseBook) -> Refused:
+    def _judge(self, tenant: str, model: str, reason: str, count: int, book: LeaseBook, trees: Trees) -> Refused:
         each = _BY_REASON.get(reason)
         found = _standings(tenant, model, reason, book)
         if each is None or not found:
@@ -101,7 +118,7 @@ class RefusalLog:
         missing = max(0, ceil(short / each.scale)) * each.scale
         refusal = None
         if each.dimension is not None and missing:
-            refusal = book.refusal(key, tenant, model, each.dimension, missing)
+            refusal = book.refusal(key, tenant, model, each.dimension, missing, trees)
         return Refused(tenant, model, reason, count, key, standing, missing, refusal)
 
     def _needed(self, key: str, reason: str) -> int:
@@ -131,6 +148,13 @@ class RefusalLog:
             self._buckets.popleft()
         if not self._buckets:
             self._totals.clear()
+
+
+def _summed(model: str, rest: Iterable[tuple[tuple[str, str], int]]) -> list[Refused]:
+    by_reason: dict[str, list[int]] = {}
+    for (_, reason), count in rest:
+        by_reason.setdefault(reason, []).append(count)
+    return [Refused("", model, reason, sum(counts), others=len(counts)) for reason, counts in by_reason.items()]
 
 
 def _standings(tenant: str, model: str, reason: str, book: LeaseBook) -> dict[str, LimitStanding]:
