@@ -271,6 +271,40 @@ def test_what_was_lent_and_is_asked_for_again_comes_back() -> None:
     assert "of what tenant 'a' has of its own were lent in cohort 'c' to tenant 'b'" in found.obstacles[0].sentence
 
 
+@pytest.mark.parametrize("borrowed", [90.0, 12.0], ids=["all that is idle", "a little"])
+def test_a_lender_is_not_told_to_buy_what_it_had_lent(borrowed: float) -> None:
+    cohort = [tenant("a", Limits(concurrency=10)), tenant("b", Limits(concurrency=10))]
+    book = LeaseBook(1, LEASE_TTL_S, 0.0)
+    book.set_limits({each.name: each.nominal for each in cohort}, [quota_of(each) for each in cohort])
+    book.want("router-0", {"b": Want(in_hand=borrowed)})
+    assert settle(book)["a"].concurrency == 5
+    log = RefusalLog()
+    book.want("router-0", {"b": Want(in_hand=borrowed), "a": Want(in_hand=8.0)})
+    log.note("router-0", "a", "m", {"concurrency": 3}, 0, book, 1.0)
+    around = Surroundings({each.name: each for each in cohort}, {}, 1000, 0)
+    for _ in range(2):
+        [found] = explain_refused(ModelSpec("m", "a"), log.refused("m", book, 1.0), around)
+        [obstacle] = found.obstacles
+        assert (obstacle.kind, obstacle.command) == ("settled", "")
+        assert "tenant 'a' has enough, which was lent to others or at another router" in obstacle.sentence
+        assert settle(book, 1.0)["a"].concurrency == 10
+
+
+def test_nobody_is_told_to_buy_what_is_at_another_router() -> None:
+    spec, around = ModelSpec("m", "a"), Surroundings({"a": Tenant("a", Limits(concurrency=10))}, {}, 1000, 0)
+    book, log = LeaseBook(2, LEASE_TTL_S, 0.0), RefusalLog()
+    book.set_limits({"a": Limits(concurrency=10)})
+    settle(book)
+    book.want("router-0", {"a": Want(in_hand=6.0)})
+    log.note("router-0", "a", "m", {"concurrency": 1}, 0, book, 1.0)
+    [found] = explain_refused(spec, log.refused("m", book, 1.0), around)
+    assert [(each.kind, each.command) for each in found.obstacles] == [("settled", "")]
+    log.note("router-1", "a", "m", {"concurrency": 1}, 0, book, 1.5)
+    [found] = explain_refused(spec, log.refused("m", book, 1.5), around)
+    [both] = found.obstacles
+    assert (both.limit, both.missing) == ("10", "2"), "six at each, though no more than five are ever seen in hand"
+
+
 class CountingBook(LeaseBook):
     """How often it is asked what stands against more, and how many cohorts are gone through for that."""
 

@@ -178,6 +178,8 @@ def _settled(refused: Refused, why: str) -> Obstacle:
 def _enough(refused: Refused) -> str:
     if refused.missing:
         return "the cohort has that much to lend, which comes within seconds"
+    if refused.elsewhere:
+        return f"{_owner(refused)} has enough, which was lent to others or at another router and moves within a second"
     return f"{_owner(refused)} has enough by now"
 
 

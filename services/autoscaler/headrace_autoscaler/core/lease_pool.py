@@ -88,6 +88,11 @@ class Pool:
         """The most that a router could be obeying, or may begin to obey."""
         return max(grant.amount if now < grant.expires else grant.floor for grant in self._grants[router])
 
+    def obeys(self, router: str, now: float) -> int:
+        """The least that a router may be obeying still."""
+        grants = self._grants.get(router, [])
+        return min((grant.amount if now < grant.expires else grant.floor for grant in grants), default=0)
+
     def held(self, now: float) -> int:
         """The most that all routers could be obeying, with their floors."""
         return sum(max(self.bound(router, now), self.floor) for router in self._routers)

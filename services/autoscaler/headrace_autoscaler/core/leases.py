@@ -25,6 +25,7 @@ from headrace_common.quantities import MAX
 
 DEAD_BAND = 0.02
 """Of a limit: less is not worth a message."""
+_NOTHING: Mapping[str, int] = {}
 _DUST = 1e-6
 """Of a unit: what floating point leaves."""
 
@@ -181,13 +182,32 @@ class LeaseBook:
         self._sent[router] = [each for each in sent if each[0] > serial]
         return freed
 
-    def standing(self, key: str, name: str) -> LimitStanding | None:
-        """Of one of `DIMENSIONS`; None: there is no such limit."""
+    def allot(self) -> None:
+        """Divides cohorts by the demand that is known now, which `moves` and `issue` do too."""
+        self._unsettled |= self._lending.allot(self._needs_of)
+
+    def standing(self, key: str, name: str, proven: Mapping[str, int] = _NOTHING) -> LimitStanding | None:
+        """Of one of `DIMENSIONS`, as it was divided last; None: there is no such limit.
+
+        Args:
+            proven: by router, units that it needs whatever it was seen to need.
+        """
         pool = self._pools.get(key, {}).get(name)
         if pool is None:
             return None
-        self._unsettled |= self._lending.allot(self._needs_of)
-        return LimitStanding(pool.terms.limit, pool.total, pool.wanted(self._needs(key, _BY_NAME[name])))
+        needs = self._needs(key, _BY_NAME[name])
+        if proven:
+            needs = {each: max(needs.get(each, 0), proven.get(each, 0)) for each in needs.keys() | proven.keys()}
+        return LimitStanding(pool.terms.limit, pool.total, pool.wanted(needs))
+
+    def obeys(self, key: str, name: str, router: str, now: float) -> int:
+        """The least of a limit that a router may be obeying; 0 where there is no such limit."""
+        pool = self._pools.get(key, {}).get(name)
+        return 0 if pool is None else min(pool.total, pool.obeys(router, now))
+
+    def leaves(self, key: str, name: str, router: str, now: float) -> int:
+        """What a router surely has beyond what it was seen to need; negative: that is more."""
+        return self.obeys(key, name, router, now) - self._needs(key, _BY_NAME[name]).get(router, 0)
 
     def refusal(
         self, key: str, tenant: str, model: str, dimension: Dimension, missing: int, trees: Trees
@@ -228,7 +248,7 @@ class LeaseBook:
             self._unsettled.add(key)
 
     def _prepare(self, now: float) -> None:
-        self._unsettled |= self._lending.allot(self._needs_of)
+        self.allot()
         self._lending.book(now)
 
     def _obeyed(self, key: str, router: str, serial: int) -> bool:
