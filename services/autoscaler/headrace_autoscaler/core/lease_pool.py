@@ -84,6 +84,22 @@ class Pool:
         self.total = terms.limit
         self.floor = terms.floor(len(self._routers))
 
+    def retire(self) -> None:
+        """Nobody is to have anything of it."""
+        self.total = self.floor = 0
+
+    def clip(self, most: int) -> None:
+        """Forgets what routers could be obeying beyond so much in all."""
+        for router in self._routers:
+            kept = min(most, max(grant.amount for grant in self._grants[router]))
+            most -= kept
+            for grant in self._grants[router]:
+                grant.amount, grant.floor = min(grant.amount, kept), min(grant.floor, kept)
+
+    def leased(self, now: float) -> bool:
+        """A lease has not run out that gives something."""
+        return any(grant.amount and now < grant.expires for grants in self._grants.values() for grant in grants)
+
     def bound(self, router: str, now: float) -> int:
         """The most that a router could be obeying, or may begin to obey."""
         return max(grant.amount if now < grant.expires else grant.floor for grant in self._grants[router])

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from headrace_autoscaler.core.ghosts import Ghost, Ghosts
 from headrace_autoscaler.core.lease_pool import HEADROOM, Pool
 from headrace_autoscaler.core.lending import Lending, Trees
 from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
@@ -121,20 +122,32 @@ class LeaseBook:
         self._unsettled: set[str] = set()
         self._sent: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         self._serial = 0
+        self._ghosts = Ghosts()
 
     def set_limits(self, limits: Mapping[str, Limits], quotas: Iterable[TenantQuota] = ()) -> None:
-        """The limits that there are; a key that is gone takes what was lent of it along.
+        """The limits that there are. What routers may still obey of those that are gone stays booked: see `ghosts`.
 
         Args:
             quotas: of tenants; who is not among them neither lends nor borrows.
         """
         self._needs_by.clear()
+        before, quotas = self._lending, [each for each in quotas if each.name in limits]
+        cohorts = {each.name: each.cohort for each in quotas}
+        for key, pools in self._pools.items():
+            for name in list(pools):
+                cohort = before.cohort(key, _BY_NAME[name].dimension)
+                gone = key not in limits or getattr(limits[key], name) is None
+                if gone or (_BY_NAME[name].dimension is not None and cohorts.get(key, "") != cohort):
+                    pool = pools.pop(name)
+                    own = pool.terms.limit
+                    self._ghosts.add(Ghost(key, name, _BY_NAME[name].dimension, cohort, own, pool))
         for key in [key for key in self._pools if key not in limits]:
             del self._pools[key]
             self._unsettled.discard(key)
-        self._lending = Lending((each for each in quotas if each.name in limits), len(self.routers))
+        self._lending = Lending(quotas, len(self.routers))
         for key, each in limits.items():
             self._set(key, each)
+        self._lending = Lending(quotas, len(self.routers), self._ghosts)
         for key, pools in self._pools.items():
             for name, pool in pools.items():
                 self._lending.join(key, _BY_NAME[name].dimension, pool)
@@ -167,6 +180,7 @@ class LeaseBook:
         self._prepare(now)
         self._serial += 1
         keys = tuple(keys)
+        self._ghosts.issued(router, self._serial, heard_at + self._ttl_s, now)
         shares = {key: self._share(key, router, heard_at + self._ttl_s, now) for key in keys}
         self._sent.setdefault(router, []).append((self._serial, keys))
         return self._serial, shares
@@ -174,7 +188,10 @@ class LeaseBook:
     def applied(self, router: str, serial: int) -> bool:
         """The router has said that it obeys what was issued under this serial. Whether others may have more by that."""
         sent = self._sent.get(router, [])
-        freed = False
+        freed = self._ghosts.applied(router, serial)
+        if freed:
+            self._lending.given_back()
+            self._unsettled.update(self._lending.everybody())
         for issued, keys in sent:
             if issued <= serial:
                 for key in keys:
@@ -238,7 +255,13 @@ class LeaseBook:
                 pools.pop(each.name, None)
                 continue
             terms = self._lending.terms(key, each.dimension, each.units(limit))
+            known = None
             if each.name not in pools:
+                known = self._ghosts.back(key, each.name, self._lending.cohort(key, each.dimension))
+            if known is not None:
+                known.set_terms(terms)
+                pools[each.name] = known
+            elif each.name not in pools:
                 before = self._lending.before(key, each.dimension, terms.limit)
                 pools[each.name] = Pool(terms, self.routers, most=before, held_until=self._held_until)
             elif pools[each.name].terms == terms:
@@ -249,6 +272,7 @@ class LeaseBook:
 
     def _prepare(self, now: float) -> None:
         self.allot()
+        self._ghosts.expire(now)
         self._lending.book(now)
 
     def _obeyed(self, key: str, router: str, serial: int) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from headrace_autoscaler.core.ghosts import Ghost
 from headrace_autoscaler.core.lease_pool import Pool, Terms, with_headroom
-from headrace_autoscaler.core.quota import Amount, Amounts, Dimension, QuotaTree, Refusal, TenantQuota
+from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
 from headrace_autoscaler.core.quota.allotments import Member, allot
 from headrace_common.quantities import MAX
 
@@ -25,9 +26,10 @@ class Lending:
     Args:
         quotas: of tenants, by name; who is in no cohort neither lends nor borrows.
         routers: how many are configured.
+        ghosts: what is gone, and not yet given back.
     """
 
-    def __init__(self, quotas: Iterable[TenantQuota], routers: int) -> None:
+    def __init__(self, quotas: Iterable[TenantQuota], routers: int, ghosts: Iterable[Ghost] = ()) -> None:
         self._routers = routers
         self._quotas = {each.name: each for each in quotas if each.cohort}
         self._cohorts: dict[str, list[TenantQuota]] = {}
@@ -39,6 +41,11 @@ class Lending:
             for dimension in LEASED
         }
         self._tree = QuotaTree(self._quotas.values())
+        self._ghosts = {f"\0{place}": ghost for place, ghost in enumerate(ghosts) if ghost.cohort}
+        for name, ghost in self._ghosts.items():
+            if ghost.dimension is not None:
+                nothing = Bounds.of(Amount(ghost.dimension, 0))
+                self._tree.set_tenant(TenantQuota(name, nothing, cohort=ghost.cohort))
         self._pools: dict[tuple[str, Dimension], Pool] = {}
         self._booked: dict[tuple[str, Dimension], int] = {}
         self._booked_at: float | None = None
@@ -61,6 +68,14 @@ class Lending:
     def join(self, key: str, dimension: Dimension | None, pool: Pool) -> None:
         if key in self._quotas and dimension is not None:
             self._pools[key, dimension] = pool
+
+    def cohort(self, key: str, dimension: Dimension | None) -> str:
+        """From which this may be borrowed; empty: from none."""
+        quota = self._quotas.get(key)
+        return quota.cohort if quota is not None and dimension is not None else ""
+
+    def everybody(self) -> Iterator[str]:
+        return iter(self._quotas)
 
     def companions(self, key: str) -> Iterator[str]:
         """Tenants that may get what this one gives back."""
@@ -88,15 +103,18 @@ class Lending:
     def book(self, now: float) -> None:
         """Counts what routers could be obeying at this moment."""
         if self._booked_at != now:
-            for name, dimension in self._pools:
-                self._use(name, dimension, now)
+            for (name, dimension), pool in self._pools.items():
+                self._use(name, dimension, pool.held(now))
+            for name, ghost in self._ghosts.items():
+                if ghost.dimension is not None:
+                    self._use(name, ghost.dimension, ghost.borrowed(now))
             self._booked_at = now
 
     def granted(self, key: str, now: float) -> None:
         """What this tenant's routers could be obeying has changed."""
         for dimension in LEASED:
             if (key, dimension) in self._pools:
-                self._use(key, dimension, now)
+                self._use(key, dimension, self._pools[key, dimension].held(now))
 
     def given_back(self) -> None:
         """Routers obey less than what is booked."""
@@ -147,8 +165,8 @@ class Lending:
             quota.weight,
         )
 
-    def _use(self, name: str, dimension: Dimension, now: float) -> None:
-        held = min(MAX, self._pools[name, dimension].held(now))
+    def _use(self, name: str, dimension: Dimension, held: int) -> None:
+        held = min(MAX, held)
         change = held - self._booked.get((name, dimension), 0)
         self._booked[name, dimension] = held
         if change > 0:
