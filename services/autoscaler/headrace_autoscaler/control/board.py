@@ -148,7 +148,8 @@ class Board:
         meter = self._meters.get(report.router)
         if meter is not None:
             uses, now = map(_use, report.entries), self._clock.monotonic()
-            self._book.want(report.router, meter.report(uses, now, complete=not report.urgent))
+            wants = meter.report(uses, now, complete=not report.urgent, period_s=report.period_s, own=self._own_rate)
+            self._book.want(report.router, wants)
             for entry in report.entries:
                 if entry.refusals:
                     waiting = replace(_use(entry), in_hand=entry.level.queued)
@@ -167,6 +168,10 @@ class Board:
         expiring = [key for key, each in self._limits.items() if is_limited(each.limits)]
         for session in self._sessions.values():
             session.touch(leases=expiring)
+
+    def _own_rate(self, key: str) -> float:
+        each = self._limits.get(key)
+        return (each.limits.requests_per_second or 0.0) if each is not None else 0.0
 
     @property
     def _complete(self) -> bool:
