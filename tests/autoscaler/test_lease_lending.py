@@ -106,6 +106,17 @@ def test_what_a_lender_asks_for_comes_back_as_soon_as_the_borrower_has_said_that
     assert settle(book, 1.0)["b"].concurrency == 20
 
 
+def test_what_is_little_to_a_large_borrower_and_all_to_a_small_lender_comes_back() -> None:
+    book = book_of([tenant("large", 1000), tenant("small", 10)])
+    book.want("router-0", {"large": Want(in_hand=9000.0)})
+    assert settle(book)["large"].concurrency == 1005
+    book.want("router-0", {"large": Want(in_hand=9000.0), "small": Want(in_hand=10.0)})
+    assert book.moves(["router-0"], 1.0) == {"router-0": ["large"]}
+    assert settle(book, 1.0)["small"].concurrency == 10
+    book.want("router-0", {"large": Want(in_hand=9000.0), "small": Want(in_hand=6.0)})
+    assert book.moves(["router-0"], 2.0) == {"router-0": ["small"]}, "what grows may wait until it is worth a message"
+
+
 def test_a_new_autoscaler_takes_all_to_be_lent_until_routers_have_spoken() -> None:
     book = book_of([tenant("a", 10), tenant("b", 20)], held_until=TTL_S)
     serial, shares = book.issue("router-0", ["a", "b"], 0.0, 0.0)

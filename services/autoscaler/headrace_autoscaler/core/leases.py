@@ -301,8 +301,11 @@ class LeaseBook:
 
     def _moves(self, key: str, router: str, now: float) -> bool:
         for name, pool in self._pools[key].items():
-            change = abs(self._part(key, _BY_NAME[name], pool, router, now) - pool.granted(router))
-            if change > DEAD_BAND * max(pool.total, pool.terms.limit):
+            change = self._part(key, _BY_NAME[name], pool, router, now) - pool.granted(router)
+            if abs(change) > DEAD_BAND * max(pool.total, pool.terms.limit):
+                return True
+            # Little of a large limit may be all of a small one.
+            if change < 0 and self._lending.owes(key, _BY_NAME[name].dimension):
                 return True
         return False
 

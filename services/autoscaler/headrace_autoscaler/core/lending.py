@@ -48,6 +48,7 @@ class Lending:
                 self._tree.set_tenant(TenantQuota(name, nothing, cohort=ghost.cohort))
         self._pools: dict[tuple[str, Dimension], Pool] = {}
         self._booked: dict[tuple[str, Dimension], int] = {}
+        self._owed: set[tuple[str, Dimension]] = set()
         self._booked_at: float | None = None
         self._due = set(self._cohorts)
 
@@ -103,8 +104,12 @@ class Lending:
     def book(self, now: float) -> None:
         """Counts what routers could be obeying at this moment."""
         if self._booked_at != now:
+            self._owed.clear()
             for (name, dimension), pool in self._pools.items():
-                self._use(name, dimension, pool.held(now))
+                held = pool.held(now)
+                self._use(name, dimension, held)
+                if held < min(pool.total, pool.terms.limit):
+                    self._owed.add((self._quotas[name].cohort, dimension))
             for name, ghost in self._ghosts.items():
                 if ghost.dimension is not None:
                     self._use(name, ghost.dimension, ghost.borrowed(now))
@@ -115,6 +120,10 @@ class Lending:
         for dimension in LEASED:
             if (key, dimension) in self._pools:
                 self._use(key, dimension, self._pools[key, dimension].held(now))
+
+    def owes(self, key: str, dimension: Dimension | None) -> bool:
+        """Somebody in its cohort had less than its own that it is to have, when that was booked."""
+        return dimension is not None and (self.cohort(key, dimension), dimension) in self._owed
 
     def given_back(self) -> None:
         """Routers obey less than what is booked."""
