@@ -358,6 +358,25 @@ def test_one_look_at_a_cohort_says_the_same_of_each_as_a_look_for_each(number: i
                 assert found == book.refusal(name, name, "m", dimension, 7, {})
 
 
+@pytest.mark.parametrize(("away_s", "parts"), [(1.0, (15, 5)), (4.0, (10, 10))], ids=["a blip", "gone"])
+def test_a_stream_that_breaks_for_a_moment_takes_nothing_from_its_borrowers(
+    away_s: float, parts: tuple[int, int]
+) -> None:
+    world = World([tenant("a", Limits(concurrency=10)), tenant("b", Limits(concurrency=10))], 1)
+    world.run({"a": 40})
+    assert world.board.close(world.sessions[0])
+    world.clock.advance(away_s)
+    world.board.move_leases()
+    [router] = world.routers
+    session = world.board.open(router.name)
+    for _ in range(2):
+        update = world.board.update_for(session)
+        world.board.applied(session, update.version)
+        router.obey(update, world.clock.monotonic())
+        world.board.refresh_leases()
+    assert tuple(router.limiter(name).lease.limits.concurrency for name in "ab") == parts
+
+
 async def test_the_fleet_says_what_routers_refused_beside_what_keeps_instances_away(
     open_world: Callable[..., Awaitable[Any]],
 ) -> None:
