@@ -117,6 +117,13 @@ def test_what_is_little_to_a_large_borrower_and_all_to_a_small_lender_comes_back
     assert book.moves(["router-0"], 2.0) == {"router-0": ["small"]}, "what grows may wait until it is worth a message"
 
 
+@pytest.mark.parametrize(("limit", "kept"), [(1, 1), (2, 1), (3, 3)])
+def test_a_limit_that_is_too_small_for_floors_is_not_lent_whole(limit: int, kept: int) -> None:
+    book = book_of([tenant("a", 2), tenant("b", limit)], routers=3)
+    book.want("router-0", {"a": Want(in_hand=9.0)})
+    assert settle(book)["b"].concurrency == kept
+
+
 def test_a_new_autoscaler_takes_all_to_be_lent_until_routers_have_spoken() -> None:
     book = book_of([tenant("a", 10), tenant("b", 20)], held_until=TTL_S)
     serial, shares = book.issue("router-0", ["a", "b"], 0.0, 0.0)
@@ -161,6 +168,15 @@ def test_who_moves_to_another_cohort_takes_its_own_along_and_leaves_what_it_borr
     book.applied("router-0", serial)
     assert book.moves(["router-0"], 101.0) == {"router-0": ["x"]}
     assert settle(book, 101.0)["x"].concurrency == 60
+
+
+def test_a_new_autoscaler_that_first_knew_a_smaller_limit_waits_for_leases_under_the_old_one() -> None:
+    book = LeaseBook(2, TTL_S, TTL_S)
+    book.set_limits({"a": Limits(concurrency=0)})
+    book.set_limits({"a": Limits(concurrency=1)})
+    book.want("router-1", {"a": Want(in_hand=9.0)})
+    assert parts_of(book, "router-1", 1.0) == {"a": 0}, "router-0 may have it"
+    assert parts_of(book, "router-1", TTL_S) == {"a": 1}
 
 
 # --- against an oracle ---

@@ -255,19 +255,16 @@ class LeaseBook:
                 pools.pop(each.name, None)
                 continue
             terms = self._lending.terms(key, each.dimension, each.units(limit))
-            known = None
-            if each.name not in pools:
-                known = self._ghosts.back(key, each.name, self._lending.cohort(key, each.dimension))
-            if known is not None:
-                known.set_terms(terms)
-                pools[each.name] = known
-            elif each.name not in pools:
-                before = self._lending.before(key, each.dimension, terms.limit)
-                pools[each.name] = Pool(terms, self.routers, most=before, held_until=self._held_until)
-            elif pools[each.name].terms == terms:
+            before = self._lending.before(key, each.dimension, terms.limit)
+            known = pools.get(each.name)
+            if known is not None and known.terms == terms:
                 continue
+            known = known or self._ghosts.back(key, each.name, self._lending.cohort(key, each.dimension))
+            if known is None:
+                pools[each.name] = Pool(terms, self.routers, most=before, held_until=self._held_until)
             else:
-                pools[each.name].set_terms(terms)
+                known.set_terms(terms, before)
+                pools[each.name] = known
             self._unsettled.add(key)
 
     def _prepare(self, now: float) -> None:
