@@ -18,12 +18,16 @@ from headrace_autoscaler.control.messages import report_of
 from headrace_autoscaler.core.budgets import Budget, BudgetState, Period, Standing, Standings
 from headrace_autoscaler.core.explaining import Explanation, Obstacle, RefusedRequests
 from headrace_autoscaler.core.explaining_requests import Surroundings, explain_refused
+from headrace_autoscaler.core.leases import LeaseBook, Want
+from headrace_autoscaler.core.lending import Trees
 from headrace_autoscaler.core.pricing import LocalPrices
-from headrace_autoscaler.core.refused import WINDOW_S, Refused
+from headrace_autoscaler.core.quota import Dimension, Refusal, quota_of
+from headrace_autoscaler.core.refused import MOST_EXPLAINED, WINDOW_S, RefusalLog, Refused
 from headrace_autoscaler.domain import Limits, Model, ModelSpec, Revision, RevisionState, Tenant
 from headrace_common.clock import FakeClock
 from headrace_router.core import admission
 from headrace_router.core.accounts import Totals
+from tests.autoscaler.test_lease_lending import settle
 from tests.autoscaler.typed import type_it
 
 TICK_S = 0.25
@@ -265,6 +269,112 @@ def test_what_was_lent_and_is_asked_for_again_comes_back() -> None:
     [found] = [each for each in world.explain() if each.tenant == "a"]
     assert [(each.kind, each.command) for each in found.obstacles] == [("borrowed by others", "")]
     assert "of what tenant 'a' has of its own were lent in cohort 'c' to tenant 'b'" in found.obstacles[0].sentence
+
+
+@pytest.mark.parametrize("borrowed", [90.0, 12.0], ids=["all that is idle", "a little"])
+def test_a_lender_is_not_told_to_buy_what_it_had_lent(borrowed: float) -> None:
+    cohort = [tenant("a", Limits(concurrency=10)), tenant("b", Limits(concurrency=10))]
+    book = LeaseBook(1, LEASE_TTL_S, 0.0)
+    book.set_limits({each.name: each.nominal for each in cohort}, [quota_of(each) for each in cohort])
+    book.want("router-0", {"b": Want(in_hand=borrowed)})
+    assert settle(book)["a"].concurrency == 5
+    log = RefusalLog()
+    book.want("router-0", {"b": Want(in_hand=borrowed), "a": Want(in_hand=8.0)})
+    log.note("router-0", "a", "m", {"concurrency": 3}, 0, book, 1.0)
+    around = Surroundings({each.name: each for each in cohort}, {}, 1000, 0)
+    for _ in range(2):
+        [found] = explain_refused(ModelSpec("m", "a"), log.refused("m", book, 1.0), around)
+        [obstacle] = found.obstacles
+        assert (obstacle.kind, obstacle.command) == ("settled", "")
+        assert "tenant 'a' has enough, which was lent to others or at another router" in obstacle.sentence
+        assert settle(book, 1.0)["a"].concurrency == 10
+
+
+def test_nobody_is_told_to_buy_what_is_at_another_router() -> None:
+    spec, around = ModelSpec("m", "a"), Surroundings({"a": Tenant("a", Limits(concurrency=10))}, {}, 1000, 0)
+    book, log = LeaseBook(2, LEASE_TTL_S, 0.0), RefusalLog()
+    book.set_limits({"a": Limits(concurrency=10)})
+    settle(book)
+    book.want("router-0", {"a": Want(in_hand=6.0)})
+    log.note("router-0", "a", "m", {"concurrency": 1}, 0, book, 1.0)
+    [found] = explain_refused(spec, log.refused("m", book, 1.0), around)
+    assert [(each.kind, each.command) for each in found.obstacles] == [("settled", "")]
+    log.note("router-1", "a", "m", {"concurrency": 1}, 0, book, 1.5)
+    [found] = explain_refused(spec, log.refused("m", book, 1.5), around)
+    [both] = found.obstacles
+    assert (both.limit, both.missing) == ("10", "2"), "six at each, though no more than five are ever seen in hand"
+
+
+class CountingBook(LeaseBook):
+    """How often it is asked what stands against more, and how many cohorts are gone through for that."""
+
+    asked = 0
+    trees: Trees
+
+    def refusal(self, *args: Any) -> Refusal | None:
+        self.asked += 1
+        self.trees = args[-1]
+        return super().refusal(*args)
+
+
+def test_of_a_thousand_refused_tenants_those_with_most_are_explained_and_the_others_counted() -> None:
+    """It goes through their cohort once, not once for each of them."""
+    cohort = [tenant(f"t{number:03}", Limits(concurrency=4)) for number in range(1000)]
+    book = CountingBook(2, LEASE_TTL_S, 0.0)
+    book.set_limits({each.name: each.nominal for each in cohort}, [quota_of(each) for each in cohort])
+    book.want("router-0", {each.name: Want(in_hand=9.0) for each in cohort})
+    settle(book)
+    log = RefusalLog()
+    for number, each in enumerate(cohort):
+        log.note("router-0", each.name, "m", {"concurrency": 1000 - number}, 0, book, 1.0)
+    around = Surroundings({each.name: each for each in cohort}, {}, 1000, 0)
+    found = explain_refused(ModelSpec("m", "t000"), log.refused("m", book, 1.0), around)
+    assert [each.tenant for each in found] == [*(f"t{number:03}" for number in range(MOST_EXPLAINED)), ""]
+    assert {each.kind for refused in found[:-1] for each in refused.obstacles} == {"cohort"}
+    assert (book.asked, list(book.trees)) == (MOST_EXPLAINED, [("c", Dimension.CONCURRENCY)])
+    count = sum(range(1, 1001 - MOST_EXPLAINED))
+    assert found[-1].count == count
+    [others] = found[-1].obstacles
+    assert others.kind == "others"
+    assert others.sentence.startswith(f"{count} requests of 992 other tenants to model 'm' were refused")
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_one_look_at_a_cohort_says_the_same_of_each_as_a_look_for_each(number: int) -> None:
+    own = [Limits(concurrency=limit, requests_per_second=9.0) for limit in (3, 20, 8)]
+    cohort = [
+        tenant(name, limits, lending_limit=Limits(concurrency=2)) for name, limits in zip("abc", own, strict=True)
+    ]
+    book = LeaseBook(2, LEASE_TTL_S, 0.0)
+    book.set_limits({each.name: each.nominal for each in cohort}, [quota_of(each) for each in cohort])
+    needs = ({"a": 9.0, "b": 2.0}, {"a": 9.0, "b": 30.0}, {"a": 1.0, "b": 3.0, "c": 50.0})[number]
+    book.want("router-0", {name: Want(rate=need, in_hand=need) for name, need in needs.items()})
+    settle(book)
+    shared: Trees = {}
+    for _ in range(2):
+        for name in "abc":
+            for dimension in (Dimension.CONCURRENCY, Dimension.REQUEST_RATE):
+                found = book.refusal(name, name, "m", dimension, 7, shared)
+                assert found == book.refusal(name, name, "m", dimension, 7, {})
+
+
+@pytest.mark.parametrize(("away_s", "parts"), [(1.0, (15, 5)), (4.0, (10, 10))], ids=["a blip", "gone"])
+def test_a_stream_that_breaks_for_a_moment_takes_nothing_from_its_borrowers(
+    away_s: float, parts: tuple[int, int]
+) -> None:
+    world = World([tenant("a", Limits(concurrency=10)), tenant("b", Limits(concurrency=10))], 1)
+    world.run({"a": 40})
+    assert world.board.close(world.sessions[0])
+    world.clock.advance(away_s)
+    world.board.move_leases()
+    [router] = world.routers
+    session = world.board.open(router.name)
+    for _ in range(2):
+        update = world.board.update_for(session)
+        world.board.applied(session, update.version)
+        router.obey(update, world.clock.monotonic())
+        world.board.refresh_leases()
+    assert tuple(router.limiter(name).lease.limits.concurrency for name in "ab") == parts
 
 
 async def test_the_fleet_says_what_routers_refused_beside_what_keeps_instances_away(

@@ -13,7 +13,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from headrace_autoscaler.core.lease_pool import HEADROOM
 from headrace_autoscaler.core.leases import DIMENSIONS, LeaseBook, Want
-from headrace_autoscaler.core.quota import quota_of
+from headrace_autoscaler.core.quota import TenantQuota, quota_of
 from headrace_autoscaler.core.quota.allotments import Member, allot
 from headrace_autoscaler.domain import Limits, Tenant
 from tests.autoscaler.lease_mesh import TTL_S, LeaseMesh, Router
@@ -106,6 +106,24 @@ def test_what_a_lender_asks_for_comes_back_as_soon_as_the_borrower_has_said_that
     assert settle(book, 1.0)["b"].concurrency == 20
 
 
+def test_what_is_little_to_a_large_borrower_and_all_to_a_small_lender_comes_back() -> None:
+    book = book_of([tenant("large", 1000), tenant("small", 10)])
+    book.want("router-0", {"large": Want(in_hand=9000.0)})
+    assert settle(book)["large"].concurrency == 1005
+    book.want("router-0", {"large": Want(in_hand=9000.0), "small": Want(in_hand=10.0)})
+    assert book.moves(["router-0"], 1.0) == {"router-0": ["large"]}
+    assert settle(book, 1.0)["small"].concurrency == 10
+    book.want("router-0", {"large": Want(in_hand=9000.0), "small": Want(in_hand=6.0)})
+    assert book.moves(["router-0"], 2.0) == {"router-0": ["small"]}, "what grows may wait until it is worth a message"
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(1, 1), (2, 1), (3, 3)])
+def test_a_limit_that_is_too_small_for_floors_is_not_lent_whole(limit: int, kept: int) -> None:
+    book = book_of([tenant("a", 2), tenant("b", limit)], routers=3)
+    book.want("router-0", {"a": Want(in_hand=9.0)})
+    assert settle(book)["b"].concurrency == kept
+
+
 def test_a_new_autoscaler_takes_all_to_be_lent_until_routers_have_spoken() -> None:
     book = book_of([tenant("a", 10), tenant("b", 20)], held_until=TTL_S)
     serial, shares = book.issue("router-0", ["a", "b"], 0.0, 0.0)
@@ -113,6 +131,52 @@ def test_a_new_autoscaler_takes_all_to_be_lent_until_routers_have_spoken() -> No
     assert book.applied("router-0", serial)
     assert book.moves(["router-0"], 0.0)["router-0"]
     assert [each.concurrency for each in settle(book).values()] == [10, 20]
+
+
+def parts_of(book: LeaseBook, router: str, now: float) -> dict[str, int | None]:
+    serial, shares = book.issue(router, list(book._pools), now, now)
+    book.applied(router, serial)
+    return {key: share.limits.concurrency for key, share in shares.items()}
+
+
+@pytest.mark.parametrize("how", ["lifted", "deleted"])
+def test_what_a_silent_router_obeys_of_a_limit_that_comes_back_is_not_lent_again(how: str) -> None:
+    book = book_of([replace(tenant("b", 10), cohort="")], routers=2)
+    book.want("router-0", {"b": Want(in_hand=90.0)})
+    settle(book, 100.0)
+    assert parts_of(book, "router-0", 100.0) == {"b": 8}
+    book.set_limits({"b": Limits()} if how == "lifted" else {})
+    book.set_limits({"b": Limits(concurrency=10)})
+    book.want("router-0", {})
+    book.want("router-1", {"b": Want(in_hand=90.0)})
+    assert parts_of(book, "router-1", 101.0) == {"b": 2}
+    parts_of(book, "router-0", 101.0)
+    assert parts_of(book, "router-1", 101.0) == {"b": 8}
+
+
+def test_who_moves_to_another_cohort_takes_its_own_along_and_leaves_what_it_borrowed() -> None:
+    mover, lender, other = tenant("t", 10), tenant("x", 60), replace(tenant("y", 40), cohort="d")
+    there = replace(tenant("z", 0), cohort="d")
+    book = book_of([mover, lender, other, there])
+    book.want("router-0", {"t": Want(in_hand=90.0), "y": Want(in_hand=32.0)})
+    assert settle(book, 100.0)["t"].concurrency == 40
+    moved = [replace(mover, cohort="d"), lender, other, there]
+    book.set_limits({each.name: each.nominal for each in moved}, [quota_of(each) for each in moved])
+    serial, shares = book.issue("router-0", ["t", "x", "y", "z"], 101.0, 101.0)
+    parts = {key: share.limits.concurrency for key, share in shares.items()}
+    assert parts == {"t": 10, "x": 30, "y": 40, "z": 0}, "what it had borrowed may be obeyed still, and is no one's"
+    book.applied("router-0", serial)
+    assert book.moves(["router-0"], 101.0) == {"router-0": ["x"]}
+    assert settle(book, 101.0)["x"].concurrency == 60
+
+
+def test_a_new_autoscaler_that_first_knew_a_smaller_limit_waits_for_leases_under_the_old_one() -> None:
+    book = LeaseBook(2, TTL_S, TTL_S)
+    book.set_limits({"a": Limits(concurrency=0)})
+    book.set_limits({"a": Limits(concurrency=1)})
+    book.want("router-1", {"a": Want(in_hand=9.0)})
+    assert parts_of(book, "router-1", 1.0) == {"a": 0}, "router-0 may have it"
+    assert parts_of(book, "router-1", TTL_S) == {"a": 1}
 
 
 # --- against an oracle ---
@@ -196,16 +260,17 @@ def tenants(drawn: Drawn) -> list[Tenant]:
 
 
 class CohortMesh(LeaseMesh):
-    """Tenants of one cohort. Its operator changes their limits."""
+    """Tenants of a cohort. Its operator changes their limits, deletes them, and moves them from cohort to cohort."""
 
     @initialize(processes=st.integers(1, 3), drawn=tenants_of)
     def begin(self, processes: int, drawn: Drawn) -> None:
         found = tenants(drawn)
         self.set_up(processes, {each.name: each.nominal for each in found}, [quota_of(each) for each in found])
         self.was: list[tuple[float, dict[str, Limits]]] = []
+        self.gone: dict[str, tuple[Limits, TenantQuota]] = {}
 
     def groups(self) -> list[list[str]]:
-        return [list(self.limits)]
+        return [[*self.limits, *self.gone]]
 
     @precondition(lambda self: hasattr(self, "limits"))
     @rule(place=LeaseMesh.places, nominal=units, lend=st.none() | st.integers(0, 10))
@@ -218,13 +283,55 @@ class CohortMesh(LeaseMesh):
         self.quotas = tuple(changed if each.name == name else each for each in self.quotas)
         self.book.set_limits(self.limits, self.quotas)
 
+    @precondition(lambda self: hasattr(self, "limits") and len(self.limits) > 1)
+    @rule(place=LeaseMesh.places)
+    def a_tenant_is_deleted(self, place: int) -> None:
+        name = self.key(place)
+        self.was.append((self.now, dict(self.limits)))
+        self.gone[name] = (self.limits[name], next(each for each in self.quotas if each.name == name))
+        self.limits = {key: each for key, each in self.limits.items() if key != name}
+        self.quotas = tuple(each for each in self.quotas if each.name != name)
+        self.book.set_limits(self.limits, self.quotas)
+
+    @precondition(lambda self: getattr(self, "gone", None))
+    @rule(cohort=st.sampled_from("cd"))
+    def a_tenant_is_created_again(self, cohort: str) -> None:
+        name = next(iter(self.gone))
+        limits, quota = self.gone.pop(name)
+        self.was.append((self.now, dict(self.limits)))
+        self.limits = {**self.limits, name: limits}
+        self.quotas = (*self.quotas, replace(quota, cohort=cohort))
+        self.book.set_limits(self.limits, self.quotas)
+
+    @precondition(lambda self: hasattr(self, "limits"))
+    @rule(place=LeaseMesh.places, cohort=st.sampled_from(["c", "d", ""]))
+    def a_tenant_changes_its_cohort(self, place: int, cohort: str) -> None:
+        name = self.key(place)
+        self.quotas = tuple(replace(each, cohort=cohort) if each.name == name else each for each in self.quotas)
+        self.book.set_limits(self.limits, self.quotas)
+
+    @precondition(lambda self: hasattr(self, "limits"))
+    @rule(place=LeaseMesh.places)
+    def limits_are_lifted_and_set_again(self, place: int) -> None:
+        name = self.key(place)
+        self.book.set_limits({**self.limits, name: Limits()}, self.quotas)
+        self.book.set_limits(self.limits, self.quotas)
+
     def most(self, keys: object, name: str) -> float | None:
-        """What was lent under larger limits runs out, but for floors: an operator's cut frees nobody at once."""
+        """Of all cohorts together: who moves takes its own along. What was lent under larger limits runs out, but for
+        floors: an operator's cut frees nobody at once."""
         if name not in LENT:
             return None
         recent = [limits for at, limits in self.was if self.now < at + TTL_S]
         floors = sum(self.floor(router, name) for router in self.routers.values()) if self.was else 0.0
-        return max(floors, *(sum(getattr(each, name) for each in limits.values()) for limits in (self.limits, *recent)))
+        left = sum(
+            getattr(router.leases[gone][0].floor, name) or 0
+            for router in self.routers.values()
+            for gone in self.gone
+            if gone in router.leases
+        )
+        sums = (sum(getattr(each, name) for each in limits.values()) for limits in (self.limits, *recent))
+        return max(floors, left + max(sums))
 
     def floor(self, router: Router, name: str) -> float:
         return sum(getattr(share.floor, name) or 0 for share, _ in router.leases.values())
@@ -259,6 +366,10 @@ def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None
         (0.3, lambda: mesh.the_router_is_replaced(some())),
         (0.2, mesh.the_autoscaler_is_replaced),
         (2, lambda: mesh.all_goes_well_for_a_while(some(), place())),
+        (0.5, lambda: mesh.a_tenant_is_deleted(place()) if len(mesh.limits) > 1 else None),
+        (0.5, lambda: mesh.a_tenant_is_created_again(random.choice("cd")) if mesh.gone else None),
+        (0.5, lambda: mesh.a_tenant_changes_its_cohort(place(), random.choice(["c", "d", ""]))),
+        (0.5, lambda: mesh.limits_are_lifted_and_set_again(place())),
     )
     weights, moves = [weight for weight, _ in steps], [move for _, move in steps]
     for move in random.choices(moves, weights, k=1500):

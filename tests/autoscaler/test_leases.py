@@ -143,6 +143,29 @@ def test_needs_rise_at_once_and_fade() -> None:
     assert fading[-1] == 0.0
 
 
+def test_a_rate_within_its_own_is_needed_at_once_and_what_lies_above_after_a_while() -> None:
+    meter, quarter = WantMeter(0.0), [Use("acme", "m", 25, 0, 0)]
+    own = {"acme": 60.0}
+
+    def rate(period_s: float, now: float) -> float:
+        return meter.report(quarter, now, complete=True, period_s=period_s, own=lambda key: own.get(key, 0.0))[
+            "acme"
+        ].rate
+
+    assert rate(0.25, 0.25) == 60.0
+    rates = [rate(0.25, 0.25 * (tick + 2)) for tick in range(40)]
+    assert rates == sorted(rates)
+    assert rates[-1] == pytest.approx(100.0, rel=0.02)
+    burst = [rate(0.25, 20.0 + 0.001 * tick) for tick in range(40)]
+    assert max(burst) <= 100.0, "reports that are handled late are still of the time that they say"
+
+
+def test_a_very_short_report_says_little_of_a_rate() -> None:
+    meter = WantMeter(0.0)
+    wants = meter.report([Use("acme", "m", 5, 5, 0)], 0.01, complete=False, period_s=0.01, own=lambda _: 1000.0)
+    assert wants["acme"].rate < 5.0
+
+
 # --- whatever is late, lost or dead ---
 
 

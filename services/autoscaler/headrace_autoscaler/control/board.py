@@ -25,6 +25,8 @@ from headrace_common.identity import DEFAULT_TENANT
 LEASE_TTL_S = 10.0
 _ABSENT_ROUTER_S = 10.0
 """A router that has not come back after this is taken to hold nothing."""
+_BLIP_S = 3.0
+"""A router that is back within this has gone on serving: until then it is taken to need what it needed."""
 
 _UNLIMITED = Limits()
 
@@ -65,6 +67,7 @@ class Board:
         # Routers may still obey what an autoscaler before us has lent them.
         self._book = LeaseBook(processes, LEASE_TTL_S, clock.monotonic() + LEASE_TTL_S)
         self._meters: dict[str, WantMeter] = {}
+        self._left_at: dict[str, float] = {}
         self._refusals = RefusalLog()
 
     # fleet.Announcements
@@ -105,7 +108,8 @@ class Board:
         """A new session for this router, in place of any that it had."""
         now = self._clock.monotonic()
         session = self._sessions[router] = Session(router, now)
-        self._meters[router] = WantMeter(now)
+        self._left_at.pop(router, None)
+        self._meters.setdefault(router, WantMeter(now))
         return session
 
     def close(self, session: Session) -> bool:
@@ -114,10 +118,10 @@ class Board:
             return False
         was_complete = self._complete
         del self._sessions[session.router]
+        now = self._clock.monotonic()
         if was_complete and not self._complete:
-            self._incomplete_since = self._clock.monotonic()
-        del self._meters[session.router]
-        self._book.want(session.router, {})
+            self._incomplete_since = now
+        self._left_at[session.router] = now
         return True
 
     def update_for(self, session: Session) -> control_pb2.StateUpdate:
@@ -148,16 +152,23 @@ class Board:
         meter = self._meters.get(report.router)
         if meter is not None:
             uses, now = map(_use, report.entries), self._clock.monotonic()
-            self._book.want(report.router, meter.report(uses, now, complete=not report.urgent))
+            wants = meter.report(uses, now, complete=not report.urgent, period_s=report.period_s, own=self._own_rate)
+            self._book.want(report.router, wants)
             for entry in report.entries:
                 if entry.refusals:
                     waiting = replace(_use(entry), in_hand=entry.level.queued)
                     missing = ceil(needed(waiting)) - waiting.in_hand
-                    self._refusals.note(entry.tenant, entry.model, entry.refusals, missing, self._book, now)
+                    self._refusals.note(
+                        report.router, entry.tenant, entry.model, entry.refusals, missing, self._book, now
+                    )
 
     def move_leases(self) -> None:
         """Sends what has to move from router to router. Call it every now and then."""
-        for router, keys in self._book.moves(self._sessions, self._clock.monotonic()).items():
+        now = self._clock.monotonic()
+        for router in [each for each, left_at in self._left_at.items() if now - left_at >= _BLIP_S]:
+            del self._left_at[router], self._meters[router]
+            self._book.want(router, {})
+        for router, keys in self._book.moves(self._sessions, now).items():
             self._sessions[router].touch(leases=keys)
 
     def refresh_leases(self) -> None:
@@ -165,6 +176,10 @@ class Board:
         expiring = [key for key, each in self._limits.items() if is_limited(each.limits)]
         for session in self._sessions.values():
             session.touch(leases=expiring)
+
+    def _own_rate(self, key: str) -> float:
+        each = self._limits.get(key)
+        return (each.limits.requests_per_second or 0.0) if each is not None else 0.0
 
     @property
     def _complete(self) -> bool:

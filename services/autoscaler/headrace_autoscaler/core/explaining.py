@@ -13,6 +13,8 @@ from headrace_autoscaler.domain import ModelSpec, Tenant
 
 SETTLED = "settled"
 """The kind of what was too small for requests lately and is not any more."""
+OTHERS = "others"
+"""The kind of what was too small for further tenants, which are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Explanation:
 
     def with_refused(self, refused: tuple[RefusedRequests, ...]) -> Explanation:
         """What keeps it from more instances comes first; where nothing does, what keeps requests out."""
-        found = [each for requests in refused for each in requests.obstacles if each.kind != SETTLED]
+        found = [each for requests in refused for each in requests.obstacles if each.kind not in (SETTLED, OTHERS)]
         sentence = self.sentence if self.obstacles or not found else found[0].sentence
         return replace(self, sentence=sentence, refused=refused)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace_autoscaler.core.budgets import BudgetState, Period, Standing, Standings, began, ends
-from headrace_autoscaler.core.explaining import SETTLED, Obstacle, RefusedRequests
+from headrace_autoscaler.core.explaining import OTHERS, SETTLED, Obstacle, RefusedRequests
 from headrace_autoscaler.core.quota import Amount, Binding, Dimension, Limit, Refusal
 from headrace_autoscaler.core.quota.amounts import exact_bytes, saturated
 from headrace_autoscaler.core.quota.sentences import with_unit
@@ -51,6 +51,8 @@ def explain_refused(spec: ModelSpec, refused: tuple[Refused, ...], around: Surro
 
 
 def _obstacles(spec: ModelSpec, refused: Refused, around: Surroundings) -> tuple[Obstacle, ...]:
+    if refused.others:
+        return (_of_others(refused),)
     if refused.reason == "budget":
         return (_of_budget(spec, refused, around),)
     if refused.reason == "queue_full":
@@ -156,6 +158,17 @@ _SAYINGS = {
 }
 
 
+def _of_others(refused: Refused) -> Obstacle:
+    reason, who = refused.reason.replace("_", " "), "another tenant" if refused.others == 1 else "other tenants"
+    noun, verb = ("request", "was") if refused.count == 1 else ("requests", "were")
+    return Obstacle(
+        kind=OTHERS,
+        owner="",
+        sentence=f"{refused.count} {noun} of {'' if refused.others == 1 else f'{refused.others} '}{who} to model "
+        f"'{refused.model}' {verb} refused in the last minute over {reason}: look at those with most of them first",
+    )
+
+
 def _settled(refused: Refused, why: str) -> Obstacle:
     reason = refused.reason.replace("_", " ")
     sentence = f"{_count(refused)} in the last minute over {reason}, and {why}: nothing is left to do"
@@ -165,6 +178,8 @@ def _settled(refused: Refused, why: str) -> Obstacle:
 def _enough(refused: Refused) -> str:
     if refused.missing:
         return "the cohort has that much to lend, which comes within seconds"
+    if refused.elsewhere:
+        return f"{_owner(refused)} has enough, which was lent to others or at another router and moves within a second"
     return f"{_owner(refused)} has enough by now"
 
 

@@ -54,7 +54,12 @@ class Terms:
 
     def reserved(self, routers: int) -> int:
         """Floors and what is not lent: no other tenant ever has it."""
-        return max(self.kept, self.floor(routers) * routers)
+        return max(self.kept, self.floor(routers) * routers, self.unlent(routers))
+
+    def unlent(self, routers: int) -> int:
+        """Of the limit, whatever may be lent: floors, or half of what is too little for floors. That goes to whichever
+        router needs it."""
+        return self.least(routers) * routers if self.limit >= routers else -(-self.limit // 2)
 
 
 class Pool:
@@ -75,18 +80,45 @@ class Pool:
         self._targets: dict[str, int] = {}
         self._targets_of = (-1, -1)
         self._targets_by: Mapping[str, int] = {}
-        self.set_terms(terms)
-        before = max(0, most - self.floor * (len(self._routers) - 1))
-        self._grants = {router: [_Grant(0, before, self.floor, held_until)] for router in self._routers}
+        floor = terms.floor(len(self._routers))
+        self._grants = {router: [_Grant(0, 0, floor, held_until)] for router in self._routers}
+        self.set_terms(terms, most)
 
-    def set_terms(self, terms: Terms) -> None:
+    def set_terms(self, terms: Terms, most: int) -> None:
+        """What somebody before us has lent may have been of these terms as well as of others that we have known."""
         self.terms = terms
         self.total = terms.limit
         self.floor = terms.floor(len(self._routers))
+        before = max(0, most - self.floor * (len(self._routers) - 1))
+        for grants in self._grants.values():
+            for grant in grants:
+                if grant.serial == 0:
+                    grant.amount = max(grant.amount, before)
+
+    def retire(self) -> None:
+        """Nobody is to have anything of it."""
+        self.total = self.floor = 0
+
+    def clip(self, most: int) -> None:
+        """Forgets what routers could be obeying beyond so much in all."""
+        for router in self._routers:
+            kept = min(most, max(grant.amount for grant in self._grants[router]))
+            most -= kept
+            for grant in self._grants[router]:
+                grant.amount, grant.floor = min(grant.amount, kept), min(grant.floor, kept)
+
+    def leased(self, now: float) -> bool:
+        """A lease has not run out that gives something."""
+        return any(grant.amount and now < grant.expires for grants in self._grants.values() for grant in grants)
 
     def bound(self, router: str, now: float) -> int:
         """The most that a router could be obeying, or may begin to obey."""
         return max(grant.amount if now < grant.expires else grant.floor for grant in self._grants[router])
+
+    def obeys(self, router: str, now: float) -> int:
+        """The least that a router may be obeying still."""
+        grants = self._grants.get(router, [])
+        return min((grant.amount if now < grant.expires else grant.floor for grant in grants), default=0)
 
     def held(self, now: float) -> int:
         """The most that all routers could be obeying, with their floors."""
@@ -99,7 +131,8 @@ class Pool:
     def kept(self, needs: Mapping[str, int]) -> int:
         """What all routers hold of the limit because of what they need, or as the least floors."""
         least = self.terms.least(len(self._routers))
-        return sum(max(least, with_headroom(needs.get(router, 0))) for router in self._routers)
+        needed = sum(max(least, with_headroom(needs.get(router, 0))) for router in self._routers)
+        return max(needed, self.terms.unlent(len(self._routers)))
 
     def grant(self, router: str, part: int, serial: int, expires: float, now: float) -> None:
         """Books the part as sent to the router."""

@@ -17,14 +17,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from headrace_autoscaler.core.ghosts import Ghost, Ghosts
 from headrace_autoscaler.core.lease_pool import HEADROOM, Pool
-from headrace_autoscaler.core.lending import Lending
+from headrace_autoscaler.core.lending import Lending, Trees
 from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
 from headrace_autoscaler.domain import Limits
 from headrace_common.quantities import MAX
 
 DEAD_BAND = 0.02
 """Of a limit: less is not worth a message."""
+_NOTHING: Mapping[str, int] = {}
 _DUST = 1e-6
 """Of a unit: what floating point leaves."""
 
@@ -120,20 +122,32 @@ class LeaseBook:
         self._unsettled: set[str] = set()
         self._sent: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         self._serial = 0
+        self._ghosts = Ghosts()
 
     def set_limits(self, limits: Mapping[str, Limits], quotas: Iterable[TenantQuota] = ()) -> None:
-        """The limits that there are; a key that is gone takes what was lent of it along.
+        """The limits that there are. What routers may still obey of those that are gone stays booked: see `ghosts`.
 
         Args:
             quotas: of tenants; who is not among them neither lends nor borrows.
         """
         self._needs_by.clear()
+        before, quotas = self._lending, [each for each in quotas if each.name in limits]
+        cohorts = {each.name: each.cohort for each in quotas}
+        for key, pools in self._pools.items():
+            for name in list(pools):
+                cohort = before.cohort(key, _BY_NAME[name].dimension)
+                gone = key not in limits or getattr(limits[key], name) is None
+                if gone or (_BY_NAME[name].dimension is not None and cohorts.get(key, "") != cohort):
+                    pool = pools.pop(name)
+                    own = pool.terms.limit
+                    self._ghosts.add(Ghost(key, name, _BY_NAME[name].dimension, cohort, own, pool))
         for key in [key for key in self._pools if key not in limits]:
             del self._pools[key]
             self._unsettled.discard(key)
-        self._lending = Lending((each for each in quotas if each.name in limits), len(self.routers))
+        self._lending = Lending(quotas, len(self.routers))
         for key, each in limits.items():
             self._set(key, each)
+        self._lending = Lending(quotas, len(self.routers), self._ghosts)
         for key, pools in self._pools.items():
             for name, pool in pools.items():
                 self._lending.join(key, _BY_NAME[name].dimension, pool)
@@ -166,6 +180,7 @@ class LeaseBook:
         self._prepare(now)
         self._serial += 1
         keys = tuple(keys)
+        self._ghosts.issued(router, self._serial, heard_at + self._ttl_s, now)
         shares = {key: self._share(key, router, heard_at + self._ttl_s, now) for key in keys}
         self._sent.setdefault(router, []).append((self._serial, keys))
         return self._serial, shares
@@ -173,7 +188,10 @@ class LeaseBook:
     def applied(self, router: str, serial: int) -> bool:
         """The router has said that it obeys what was issued under this serial. Whether others may have more by that."""
         sent = self._sent.get(router, [])
-        freed = False
+        freed = self._ghosts.applied(router, serial)
+        if freed:
+            self._lending.given_back()
+            self._unsettled.update(self._lending.everybody())
         for issued, keys in sent:
             if issued <= serial:
                 for key in keys:
@@ -181,24 +199,49 @@ class LeaseBook:
         self._sent[router] = [each for each in sent if each[0] > serial]
         return freed
 
-    def standing(self, key: str, name: str) -> LimitStanding | None:
-        """Of one of `DIMENSIONS`; None: there is no such limit."""
+    def allot(self) -> None:
+        """Divides cohorts by the demand that is known now, which `moves` and `issue` do too."""
+        self._unsettled |= self._lending.allot(self._needs_of)
+
+    def standing(self, key: str, name: str, proven: Mapping[str, int] = _NOTHING) -> LimitStanding | None:
+        """Of one of `DIMENSIONS`, as it was divided last; None: there is no such limit.
+
+        Args:
+            proven: by router, units that it needs whatever it was seen to need.
+        """
         pool = self._pools.get(key, {}).get(name)
         if pool is None:
             return None
-        self._unsettled |= self._lending.allot(self._needs_of)
-        return LimitStanding(pool.terms.limit, pool.total, pool.wanted(self._needs(key, _BY_NAME[name])))
+        needs = self._needs(key, _BY_NAME[name])
+        if proven:
+            needs = {each: max(needs.get(each, 0), proven.get(each, 0)) for each in needs.keys() | proven.keys()}
+        return LimitStanding(pool.terms.limit, pool.total, pool.wanted(needs))
 
-    def refusal(self, key: str, tenant: str, model: str, dimension: Dimension, missing: int) -> Refusal | None:
-        """What stands against so much more than what a key's routers are to have; None: nothing does."""
+    def obeys(self, key: str, name: str, router: str, now: float) -> int:
+        """The least of a limit that a router may be obeying; 0 where there is no such limit."""
+        pool = self._pools.get(key, {}).get(name)
+        return 0 if pool is None else min(pool.total, pool.obeys(router, now))
+
+    def leaves(self, key: str, name: str, router: str, now: float) -> int:
+        """What a router surely has beyond what it was seen to need; negative: that is more."""
+        return self.obeys(key, name, router, now) - self._needs(key, _BY_NAME[name]).get(router, 0)
+
+    def refusal(
+        self, key: str, tenant: str, model: str, dimension: Dimension, missing: int, trees: Trees
+    ) -> Refusal | None:
+        """What stands against so much more than what a key's routers are to have; None: nothing does.
+
+        Args:
+            trees: empty at first; the same for all that is asked at one moment, as filling one goes through a cohort.
+        """
         each = _BY_DIMENSION[dimension]
         pool = self._pools[key][each.name]
+        if key == tenant and self._lending.lends(tenant):
+            return self._lending.refusal(trees, tenant, model, Amount(dimension, missing), self._needs_of)
         tree, limit, taken = QuotaTree(), Amount(dimension, pool.terms.limit), Amount(dimension, pool.total)
         if key != tenant:
             tree.set_model(model, Bounds.of(limit))
             tree.take(tenant, model, Amounts.of(taken))
-        elif self._lending.lends(tenant):
-            self._lending.load(tree, tenant, dimension, self._needs_of)
         else:
             tree.set_tenant(TenantQuota(tenant, Bounds.of(limit)))
             tree.take(tenant, model, Amounts.of(taken))
@@ -212,17 +255,21 @@ class LeaseBook:
                 pools.pop(each.name, None)
                 continue
             terms = self._lending.terms(key, each.dimension, each.units(limit))
-            if each.name not in pools:
-                before = self._lending.before(key, each.dimension, terms.limit)
-                pools[each.name] = Pool(terms, self.routers, most=before, held_until=self._held_until)
-            elif pools[each.name].terms == terms:
+            before = self._lending.before(key, each.dimension, terms.limit)
+            known = pools.get(each.name)
+            if known is not None and known.terms == terms:
                 continue
+            known = known or self._ghosts.back(key, each.name, self._lending.cohort(key, each.dimension))
+            if known is None:
+                pools[each.name] = Pool(terms, self.routers, most=before, held_until=self._held_until)
             else:
-                pools[each.name].set_terms(terms)
+                known.set_terms(terms, before)
+                pools[each.name] = known
             self._unsettled.add(key)
 
     def _prepare(self, now: float) -> None:
-        self._unsettled |= self._lending.allot(self._needs_of)
+        self.allot()
+        self._ghosts.expire(now)
         self._lending.book(now)
 
     def _obeyed(self, key: str, router: str, serial: int) -> bool:
@@ -251,8 +298,11 @@ class LeaseBook:
 
     def _moves(self, key: str, router: str, now: float) -> bool:
         for name, pool in self._pools[key].items():
-            change = abs(self._part(key, _BY_NAME[name], pool, router, now) - pool.granted(router))
-            if change > DEAD_BAND * max(pool.total, pool.terms.limit):
+            change = self._part(key, _BY_NAME[name], pool, router, now) - pool.granted(router)
+            if abs(change) > DEAD_BAND * max(pool.total, pool.terms.limit):
+                return True
+            # Little of a large limit may be all of a small one.
+            if change < 0 and self._lending.owes(key, _BY_NAME[name].dimension):
                 return True
         return False
 

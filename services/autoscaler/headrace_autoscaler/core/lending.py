@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from headrace_autoscaler.core.ghosts import Ghost
 from headrace_autoscaler.core.lease_pool import Pool, Terms, with_headroom
-from headrace_autoscaler.core.quota import Amount, Amounts, Dimension, QuotaTree, TenantQuota
+from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
 from headrace_autoscaler.core.quota.allotments import Member, allot
 from headrace_common.quantities import MAX
 
@@ -16,15 +17,19 @@ LEASED = (Dimension.CONCURRENCY, Dimension.REQUEST_RATE)
 Needs = Callable[[str, Dimension], Mapping[str, int]]
 """Of a tenant, by router."""
 
+Trees = dict[tuple[str, Dimension], QuotaTree]
+"""Of a cohort in one dimension, where everybody has what it needs: to ask for many tenants at one moment."""
+
 
 class Lending:
     """
     Args:
         quotas: of tenants, by name; who is in no cohort neither lends nor borrows.
         routers: how many are configured.
+        ghosts: what is gone, and not yet given back.
     """
 
-    def __init__(self, quotas: Iterable[TenantQuota], routers: int) -> None:
+    def __init__(self, quotas: Iterable[TenantQuota], routers: int, ghosts: Iterable[Ghost] = ()) -> None:
         self._routers = routers
         self._quotas = {each.name: each for each in quotas if each.cohort}
         self._cohorts: dict[str, list[TenantQuota]] = {}
@@ -36,8 +41,14 @@ class Lending:
             for dimension in LEASED
         }
         self._tree = QuotaTree(self._quotas.values())
+        self._ghosts = {f"\0{place}": ghost for place, ghost in enumerate(ghosts) if ghost.cohort}
+        for name, ghost in self._ghosts.items():
+            if ghost.dimension is not None:
+                nothing = Bounds.of(Amount(ghost.dimension, 0))
+                self._tree.set_tenant(TenantQuota(name, nothing, cohort=ghost.cohort))
         self._pools: dict[tuple[str, Dimension], Pool] = {}
         self._booked: dict[tuple[str, Dimension], int] = {}
+        self._owed: set[tuple[str, Dimension]] = set()
         self._booked_at: float | None = None
         self._due = set(self._cohorts)
 
@@ -58,6 +69,14 @@ class Lending:
     def join(self, key: str, dimension: Dimension | None, pool: Pool) -> None:
         if key in self._quotas and dimension is not None:
             self._pools[key, dimension] = pool
+
+    def cohort(self, key: str, dimension: Dimension | None) -> str:
+        """From which this may be borrowed; empty: from none."""
+        quota = self._quotas.get(key)
+        return quota.cohort if quota is not None and dimension is not None else ""
+
+    def everybody(self) -> Iterator[str]:
+        return iter(self._quotas)
 
     def companions(self, key: str) -> Iterator[str]:
         """Tenants that may get what this one gives back."""
@@ -85,15 +104,26 @@ class Lending:
     def book(self, now: float) -> None:
         """Counts what routers could be obeying at this moment."""
         if self._booked_at != now:
-            for name, dimension in self._pools:
-                self._use(name, dimension, now)
+            self._owed.clear()
+            for (name, dimension), pool in self._pools.items():
+                held = pool.held(now)
+                self._use(name, dimension, held)
+                if held < min(pool.total, pool.terms.limit):
+                    self._owed.add((self._quotas[name].cohort, dimension))
+            for name, ghost in self._ghosts.items():
+                if ghost.dimension is not None:
+                    self._use(name, ghost.dimension, ghost.borrowed(now))
             self._booked_at = now
 
     def granted(self, key: str, now: float) -> None:
         """What this tenant's routers could be obeying has changed."""
         for dimension in LEASED:
             if (key, dimension) in self._pools:
-                self._use(key, dimension, now)
+                self._use(key, dimension, self._pools[key, dimension].held(now))
+
+    def owes(self, key: str, dimension: Dimension | None) -> bool:
+        """Somebody in its cohort had less than its own that it is to have, when that was booked."""
+        return dimension is not None and (self.cohort(key, dimension), dimension) in self._owed
 
     def given_back(self) -> None:
         """Routers obey less than what is booked."""
@@ -105,18 +135,32 @@ class Lending:
             return limit
         return self._tree.ceiling_of(key, dimension) or 0
 
-    def load(self, tree: QuotaTree, tenant: str, dimension: Dimension, needs: Needs) -> None:
-        """Fills a tree with the tenant's cohort, as it stands where demand is met as far as quotas go: of the tenant
-        what it is to have, of the others what they need of that, or their least floors."""
-        for quota in self._cohorts[self._quotas[tenant].cohort]:
-            tree.set_tenant(quota)
-            pool = self._pools.get((quota.name, dimension))
-            if pool is not None:
-                needed = pool.total if quota.name == tenant else pool.kept(needs(quota.name, dimension))
-                tree.take(quota.name, "", Amounts.of(Amount(dimension, min(pool.total, needed))))
+    def refusal(self, trees: Trees, tenant: str, model: str, missing: Amount, needs: Needs) -> Refusal | None:
+        """What stands against so much more than what a tenant is to have, where demand is met as far as quotas go: the
+        others have of theirs what they need, or their least floors."""
+        dimension, cohort = missing.dimension, self._quotas[tenant].cohort
+        tree = trees.get((cohort, dimension))
+        if tree is None:
+            tree = trees[cohort, dimension] = self._as_needed(cohort, dimension, needs)
+        unneeded = self._pools[tenant, dimension].total - self._needed(tenant, dimension, needs)
+        rest = Amounts.of(Amount(dimension, unneeded))
+        tree.take(tenant, "", rest)
+        found = tree.refusal(tenant, model, Amounts.of(missing))
+        tree.give_back(tenant, "", rest)
+        return found
 
     def lends(self, key: str) -> bool:
         return key in self._quotas
+
+    def _as_needed(self, cohort: str, dimension: Dimension, needs: Needs) -> QuotaTree:
+        tree = QuotaTree(self._cohorts[cohort])
+        for quota in self._members[cohort, dimension]:
+            tree.take(quota.name, "", Amounts.of(Amount(dimension, self._needed(quota.name, dimension, needs))))
+        return tree
+
+    def _needed(self, name: str, dimension: Dimension, needs: Needs) -> int:
+        pool = self._pools[name, dimension]
+        return min(pool.total, pool.kept(needs(name, dimension)))
 
     def _member(self, quota: TenantQuota, dimension: Dimension, needs: Needs) -> Member:
         pool = self._pools[quota.name, dimension]
@@ -130,8 +174,8 @@ class Lending:
             quota.weight,
         )
 
-    def _use(self, name: str, dimension: Dimension, now: float) -> None:
-        held = min(MAX, self._pools[name, dimension].held(now))
+    def _use(self, name: str, dimension: Dimension, held: int) -> None:
+        held = min(MAX, held)
         change = held - self._booked.get((name, dimension), 0)
         self._booked[name, dimension] = held
         if change > 0:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
 from headrace_autoscaler.core.leases import DIMENSIONS, LeaseBook, LimitStanding
+from headrace_autoscaler.core.lending import Trees
 from headrace_autoscaler.core.quota import Refusal
 
 WINDOW_S = 60.0
 """What is of late."""
 _BUCKETS = 12
 _WIDTH_S = WINDOW_S / _BUCKETS
+_TOGETHER_S = 1.0
+"""What routers lack within this, they lack at once; after that it may have moved from one to the other."""
 _LEAST_BYTES = 1 << 20
 _BY_REASON = {each.name: each for each in DIMENSIONS}
 OTHER_REASONS = ("budget", "queue_full")
+MOST_EXPLAINED = 8
+"""Of one model. What remains is counted: a thousand sentences help nobody, and each costs a look at a whole cohort."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Refused:
         reason: as routers name it: "concurrency", "requests_per_second", "queue_length", "queue_bytes", "queue_full",
             "budget".
         count: within the last `WINDOW_S`.
+        elsewhere: nothing was missing then either: it was lent to others, or at another router.
+        others: not of `tenant`, which is empty, but of so many tenants, whose limits have not been looked at.
         key: whose limit binds, "tenant" or "tenant/model"; empty: no lease's.
         standing: of that limit. None: it is not leased, or not any more.
         missing: what was needed at worst and is more than there is now, in its smallest unit, rates in whole ones. 0:
@@ -42,6 +49,8 @@ class Refused:
     standing: LimitStanding | None = None
     missing: int = 0
     refusal: Refusal | None = None
+    others: int = 0
+    elsewhere: bool = False
 
 
 @dataclass(slots=True)
@@ -49,6 +58,7 @@ class _Bucket:
     began: float
     counts: dict[tuple[str, str, str], int] = field(default_factory=dict)
     needed: dict[tuple[str, str], int] = field(default_factory=dict)
+    elsewhere: set[tuple[str, str]] = field(default_factory=set)
 
 
 class RefusalLog:
@@ -56,13 +66,22 @@ class RefusalLog:
 
     def __init__(self) -> None:
         self._buckets: deque[_Bucket] = deque()
-        self._totals: dict[tuple[str, str], int] = {}
+        self._last: dict[tuple[str, str, str], int] = {}
+        self._proven: dict[tuple[str, str], dict[str, tuple[float, int]]] = {}
 
     def note(
-        self, tenant: str, model: str, refusals: Mapping[str, int], queue_missing: int, book: LeaseBook, now: float
+        self,
+        router: str,
+        tenant: str,
+        model: str,
+        refusals: Mapping[str, int],
+        queue_missing: int,
+        book: LeaseBook,
+        now: float,
     ) -> None:
         """
         Args:
+            router: that refused.
             refusals: counts by reason.
             queue_missing: so many more would wait, had the queue been longer.
             book: to which the report is known already.
@@ -75,50 +94,69 @@ class RefusalLog:
             bucket.counts[at] = bucket.counts.get(at, 0) + count
             found = _standings(tenant, model, reason, book)
             if found:
-                key, standing = max(found.items(), key=lambda each: each[1].wanted - each[1].total)
-                needed = self._needs(key, reason, standing, queue_missing)
+                # Routers name no limit: of the two it was the one that leaves less at this router.
+                key = min(found, key=lambda each: book.leaves(each, reason, router, now))
+                needed, standing = self._needs(key, reason, router, queue_missing, book, now), found[key]
                 bucket.needed[key, reason] = max(needed, bucket.needed.get((key, reason), 0))
+                if needed <= max(standing.limit, standing.total):
+                    bucket.elsewhere.add((key, reason))
 
     def refused(self, model: str, book: LeaseBook, now: float) -> tuple[Refused, ...]:
-        """Of this model, those with most requests first."""
+        """Of this model, those with most requests first; what is beyond `MOST_EXPLAINED` in a sum for each reason."""
         self._expire(now)
+        book.allot()
         counts: dict[tuple[str, str], int] = {}
         for bucket in self._buckets:
             for (tenant, of, reason), count in bucket.counts.items():
                 if of == model:
                     counts[tenant, reason] = counts.get((tenant, reason), 0) + count
         ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-        return tuple(self._judge(tenant, model, reason, count, book) for (tenant, reason), count in ordered)
+        trees: Trees = {}
+        found = [
+            self._judge(tenant, model, reason, count, book, trees)
+            for (tenant, reason), count in ordered[:MOST_EXPLAINED]
+        ]
+        return (*found, *_summed(model, ordered[MOST_EXPLAINED:]))
 
-    def _judge(self, tenant: str, model: str, reason: str, count: int, book: LeaseBook) -> Refused:
+    def _judge(self, tenant: str, model: str, reason: str, count: int, book: LeaseBook, trees: Trees) -> Refused:
         each = _BY_REASON.get(reason)
         found = _standings(tenant, model, reason, book)
         if each is None or not found:
             return Refused(tenant, model, reason, count)
         # Where both were short, the one that is short of more.
-        key, standing = max(found.items(), key=lambda each: self._needed(each[0], reason) - each[1].total)
-        short = self._needed(key, reason) - standing.total
-        missing = max(0, ceil(short / each.scale)) * each.scale
+        key, standing = max(found.items(), key=lambda each: self._short(each[0], reason, each[1]))
+        missing = max(0, ceil(self._short(key, reason, standing) / each.scale)) * each.scale
         refusal = None
         if each.dimension is not None and missing:
-            refusal = book.refusal(key, tenant, model, each.dimension, missing)
-        return Refused(tenant, model, reason, count, key, standing, missing, refusal)
+            refusal = book.refusal(key, tenant, model, each.dimension, missing, trees)
+        elsewhere = not missing and any((key, reason) in bucket.elsewhere for bucket in self._buckets)
+        return Refused(tenant, model, reason, count, key, standing, missing, refusal, elsewhere=elsewhere)
 
-    def _needed(self, key: str, reason: str) -> int:
-        return max((bucket.needed.get((key, reason), 0) for bucket in self._buckets), default=0)
+    def _short(self, key: str, reason: str, standing: LimitStanding) -> int:
+        return max((bucket.needed.get((key, reason), 0) for bucket in self._buckets), default=0) - standing.total
 
-    def _needs(self, key: str, reason: str, standing: LimitStanding, queue_missing: int) -> int:
-        """At least one more than there was: a request was refused. Of bytes nobody knows: twice as many are proposed.
+    def _needs(self, key: str, reason: str, router: str, queue_missing: int, book: LeaseBook, now: float) -> int:
+        """What all routers need together. Of bytes nobody knows: twice as many are proposed.
 
-        What has been raised since the last report reaches routers after it.
+        Who refuses for want of concurrency or of a rate needs one more than it had, whatever was in hand when it
+        reported. What the others had does not count: that may move to it.
         """
-        was = min(standing.total, self._totals.get((key, reason), standing.total))
-        self._totals[key, reason] = standing.total
-        if reason == "queue_length":
-            return was + max(1, queue_missing)
         if reason == "queue_bytes":
+            was = self._had(key, reason, "", _total(key, reason, book))
             return was + max(was, _LEAST_BYTES)
-        return max(was + 1, standing.wanted)
+        if reason == "queue_length":
+            return self._had(key, reason, "", _total(key, reason, book)) + max(1, queue_missing)
+        proven = self._proven.setdefault((key, reason), {})
+        proven[router] = (now, self._had(key, reason, router, book.obeys(key, reason, router, now)) + 1)
+        recent = {name: units for name, (at, units) in proven.items() if now - at <= _TOGETHER_S}
+        standing = book.standing(key, reason, recent)
+        return standing.wanted if standing is not None else 0
+
+    def _had(self, key: str, reason: str, router: str, now_has: int) -> int:
+        """What has been raised since the last report reaches routers after it."""
+        had = min(now_has, self._last.get((key, reason, router), now_has))
+        self._last[key, reason, router] = now_has
+        return had
 
     def _open(self, now: float) -> _Bucket:
         self._expire(now)
@@ -130,7 +168,20 @@ class RefusalLog:
         while self._buckets and now - self._buckets[0].began >= WINDOW_S:
             self._buckets.popleft()
         if not self._buckets:
-            self._totals.clear()
+            self._last.clear()
+            self._proven.clear()
+
+
+def _summed(model: str, rest: Iterable[tuple[tuple[str, str], int]]) -> list[Refused]:
+    by_reason: dict[str, list[int]] = {}
+    for (_, reason), count in rest:
+        by_reason.setdefault(reason, []).append(count)
+    return [Refused("", model, reason, sum(counts), others=len(counts)) for reason, counts in by_reason.items()]
+
+
+def _total(key: str, reason: str, book: LeaseBook) -> int:
+    standing = book.standing(key, reason)
+    return 0 if standing is None else standing.total
 
 
 def _standings(tenant: str, model: str, reason: str, book: LeaseBook) -> dict[str, LimitStanding]:

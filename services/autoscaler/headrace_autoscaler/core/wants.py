@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from math import exp
 
 from headrace_autoscaler.core.leases import Want
@@ -12,6 +12,8 @@ MEMORY_S = 2.0
 """Needs rise at once and are forgotten over this."""
 NEGLIGIBLE = 0.01
 _SHORTEST_S = 0.05
+_SURE_S = 0.2
+"""Of less than this a few arrivals look like a high rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,24 @@ class WantMeter:
         self._at = now
         self._wants: dict[str, Want] = {}
 
-    def report(self, uses: Iterable[Use], now: float, *, complete: bool) -> dict[str, Want]:
+    def report(
+        self,
+        uses: Iterable[Use],
+        now: float,
+        *,
+        complete: bool,
+        period_s: float = 0.0,
+        own: Callable[[str], float] = lambda _: 0.0,
+    ) -> dict[str, Want]:
         """The needs by key, "tenant" and "tenant/model".
 
         Args:
             complete: what the report does not name is not used; otherwise it says nothing of that.
+            period_s: what arrivals are of, by the router; 0: since the report before this one was handled.
+            own: of a key, the rate up to which a need rises at once, as it is in hand: what lies above comes to be
+                known over `MEMORY_S`, so that a burst borrows little.
         """
-        period_s = max(_SHORTEST_S, now - self._at)
+        period_s = max(_SHORTEST_S, period_s or now - self._at)
         self._at = now
         fresh: dict[str, Want] = {}
         for use in uses:
@@ -60,6 +73,11 @@ class WantMeter:
             for key in self._wants.keys() | fresh.keys()
             if (want := self._blend(key, fresh, keep, complete)) != Want()
         }
+        if period_s >= _SURE_S:
+            for key, want in fresh.items():
+                rate = max(self._wants.get(key, Want()).rate, min(want.rate, own(key)))
+                if rate > NEGLIGIBLE:
+                    self._wants[key] = replace(self._wants.get(key, Want()), rate=rate)
         return self._wants
 
     def _blend(self, key: str, fresh: Mapping[str, Want], keep: float, complete: bool) -> Want:

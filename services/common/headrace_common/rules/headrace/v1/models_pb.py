@@ -369,6 +369,8 @@ class RefusedRequests(Message[_RefusedRequestsFields]):
 
     Attributes:
         tenant:
+            Empty: of all others together, behind the 8 with most requests, whose limits are not looked at.
+
             ```proto
             string tenant = 1;
             ```
@@ -384,8 +386,8 @@ class RefusedRequests(Message[_RefusedRequestsFields]):
             ```
         obstacles:
             What binds, in the order in which it is looked at. In them a dimension may also be "concurrency", "rps",
-            "queue-length" or "queue-bytes", and a kind "queue" (of a router, whoever fills it) or "settled" (there is enough
-            by now).
+            "queue-length" or "queue-bytes", and a kind "queue" (of a router, whoever fills it), "settled" (there is enough
+            by now, or comes within seconds) or "others" (of the others together: how many those are).
 
             ```proto
             repeated headrace.v1.Obstacle obstacles = 4;
