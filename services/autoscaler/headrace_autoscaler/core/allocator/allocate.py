@@ -62,7 +62,7 @@ class _Planning:
         self._holdings.look_again()
         for need in self._needs:
             if need.banned or need.missing:
-                need.banned.clear()
+                need.forgive()
                 need.aim()
 
     def _by_key(self) -> dict[Key, list[Instance]]:
@@ -169,9 +169,9 @@ class _Planning:
         if guaranteed and not own:
             return False
         if self._start(need, choice, own):
-            need.missing.popleft()
+            del need.missing[0]
         else:
-            need.banned.add(choice)
+            need.ban(choice)
             need.aim()
         if not need.missing:
             self._let_go(need)
@@ -187,7 +187,7 @@ class _Planning:
                     need.held.remove(each)
                     self._release(need, each)
                 self._changes -= 2 * len(started)
-                need.banned.add(choice)
+                need.ban(choice)
                 need.missing.clear()
                 need.leaving.clear()
                 return True
@@ -241,7 +241,7 @@ class _Planning:
         need.held.remove(held)
         self._release(need, held)
         self._send_away(need, held, reason)
-        need.banned.clear()
+        need.forgive()
         need.aim()
 
     def _release(self, need: Need, held: Held) -> None:

@@ -6,8 +6,7 @@ What an instance costs is its part of its node: the node's price times the domin
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -30,9 +29,10 @@ _EPSILON = 1e-9
 _NO_AMOUNTS = Amounts()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Choice:
-    """One instance of a way on a kind of node. Compared by identity: a plan makes each once.
+    """One instance of a way on a kind of node. Compared by identity: a plan makes each once, and never changes one (not
+    frozen, because freezing is half of what it takes to make one, and a tick makes a hundred thousand).
 
     Attributes:
         rate: requests per second that it sustains within the objective; infinite: not measured.
@@ -51,7 +51,7 @@ class Choice:
     @property
     def order(self) -> tuple[float, int, str, str]:
         """The cheapest request first, then the cheapest instance."""
-        return (self.micros_per_hour / self.rate, self.micros_per_hour, self.way.name, self.kind.shape)
+        return _order(self)
 
 
 def sustained(profile_us: tuple[tuple[int, int], ...], slo_s: float | None) -> tuple[float, int]:
@@ -156,7 +156,7 @@ class Market:
             for kind, part, amounts in self._offered(demand, way):
                 found.append(Choice(way, kind, rate, rows, part, amounts))
         if len(found) > 1:
-            found.sort(key=lambda choice: choice.order)
+            found.sort(key=_order)
         return found
 
     def why_none(self, demand: Demand) -> str:
@@ -178,49 +178,76 @@ class Market:
         return offers
 
 
-def mix(found: Sequence[Choice], rate: float, minimum: int, maximum: int | None) -> Counter[Choice]:
+class Mix(dict[Choice, int]):
+    """How many of which."""
+
+    def total(self) -> int:
+        return sum(self.values())
+
+
+def mix(found: Sequence[Choice], rate: float, minimum: int, maximum: int | None) -> Mix:
     """How many of which, in all at least `minimum` and serving `rate`, as cheaply as it looks among two at a time.
 
     Without a maximum it costs at most the cheapest possible plus one instance, or plus two where the minimum binds: the
     linear programme has an optimum of one (two) kinds, which is rounded up.
 
     Args:
-        found: as `choices` sorts them, not empty.
+        found: as `choices` sorts them, not empty. What is dominated in it is never chosen.
     """
+    return mix_of(undominated(found), rate, minimum, maximum)
+
+
+def mix_of(offers: Sequence[Choice], rate: float, minimum: int, maximum: int | None) -> Mix:
+    """`mix` of what `undominated` has left."""
     if rate <= 0 and minimum == 0:
-        return Counter()
+        return Mix()
+    cheapest = offers[0]
+    if _EPSILON < rate <= cheapest.rate and minimum <= 1 and maximum != 0:
+        return Mix({cheapest: 1})
     candidates: list[_Parts] = []
-    last = min(found, key=_by_price)
-    for main in _undominated(found):
-        candidates.append(_with_rest(found, main, last, rate, minimum))
-        candidates.append(_padded(main, last, rate, minimum))
+    for main in offers:
+        candidates.append(_with_rest(offers, main, rate, minimum))
+        candidates.append(_padded(main, cheapest, rate, minimum))
     if maximum is not None:
-        candidates += [_padded(each, last, rate, minimum) for each in found]
         candidates = [each for each in candidates if _total(each) <= maximum]
         if not candidates:
-            fastest = max(found, key=lambda choice: (choice.rate, -choice.micros_per_hour))
-            return Counter({fastest: maximum})
-    best = candidates[0] if len(candidates) == 1 else min(candidates, key=_merit)
-    counted: Counter[Choice] = Counter()
-    for choice, count in best:
-        counted[choice] += count
+            return Mix({offers[-1]: maximum})
+    counted = Mix()
+    for choice, count in min(candidates, key=_merit):
+        counted[choice] = counted.get(choice, 0) + count
     return counted
+
+
+def undominated(found: Iterable[Choice]) -> list[Choice]:
+    """Those that no other beats in both price and rate, by price, so that the last is the fastest; few, however many
+    kinds there are."""
+    kept: list[Choice] = []
+    best = -1.0
+    for choice in sorted(found, key=_by_price):
+        if choice.rate > best:
+            kept.append(choice)
+            best = choice.rate
+    return kept
 
 
 _Parts = tuple[tuple[Choice, int], ...]
 
 
-def cost(counted: Counter[Choice]) -> int:
+def cost(counted: Mapping[Choice, int]) -> int:
     return sum([choice.micros_per_hour * count for choice, count in counted.items()])
 
 
-def serves(counted: Counter[Choice]) -> float:
+def serves(counted: Mapping[Choice, int]) -> float:
     return sum([choice.rate * count for choice, count in counted.items()])
 
 
 def needed(rate: float, each: float) -> int:
     """Instances of `each` for `rate`."""
     return max(1, math.ceil(rate / each - _EPSILON)) if rate > _EPSILON else 0
+
+
+def _order(choice: Choice) -> tuple[float, int, str, str]:
+    return (choice.micros_per_hour / choice.rate, choice.micros_per_hour, choice.way.name, choice.kind.shape)
 
 
 def _by_price(choice: Choice) -> tuple[int, float]:
@@ -236,36 +263,28 @@ def _merit(parts: _Parts) -> tuple[int, int, int]:
     return (sum([choice.micros_per_hour * count for choice, count in parts]), _total(parts), len(parts))
 
 
-def _undominated(found: Sequence[Choice]) -> list[Choice]:
-    """Those that no other beats in both price and rate; few, however many kinds there are."""
-    kept: list[Choice] = []
-    for choice in sorted(found, key=_by_price):
-        if not kept or choice.rate > kept[-1].rate:
-            kept.append(choice)
-    return kept
-
-
-def _with_rest(found: Sequence[Choice], main: Choice, last: Choice, rate: float, minimum: int) -> _Parts:
+def _with_rest(offers: Sequence[Choice], main: Choice, rate: float, minimum: int) -> _Parts:
     """As many of `main` as are full, the cheapest that serves the rest, and the cheapest of all for the minimum."""
     count = 0 if main.rate == UNMEASURED else math.floor(rate / main.rate + _EPSILON)
     rest = rate - count * main.rate if count else rate
     parts: list[tuple[Choice, int]] = [(main, count)] if count else []
     slack = _EPSILON * max(1.0, rate)
     if rest > slack:
-        enough = [each for each in found if each.rate >= rest - slack]
-        parts.append((min(enough, key=_by_price) if enough else main, 1))
+        # The next in the order of prices that is fast enough is the cheapest one.
+        enough = [each for each in offers if each.rate >= rest - slack]
+        parts.append((enough[0] if enough else main, 1))
         count += 1
     if count < minimum:
-        parts.append((last, minimum - count))
+        parts.append((offers[0], minimum - count))
     return tuple(parts)
 
 
-def _padded(main: Choice, last: Choice, rate: float, minimum: int) -> _Parts:
+def _padded(main: Choice, cheapest: Choice, rate: float, minimum: int) -> _Parts:
     """The fewest of `main` with which the cheapest instance may make up the minimum."""
     count = needed(rate, main.rate)
-    if count < minimum and main.rate > last.rate:
-        count = min(count, needed(rate - minimum * last.rate, main.rate - last.rate))
+    if count < minimum and main.rate > cheapest.rate:
+        count = min(count, needed(rate - minimum * cheapest.rate, main.rate - cheapest.rate))
     parts: list[tuple[Choice, int]] = [(main, count)] if count else []
     if count < minimum:
-        parts.append((last, minimum - count))
+        parts.append((cheapest, minimum - count))
     return tuple(parts)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from dataclasses import dataclass
 
 from headrace_autoscaler.core.allocator import choice as choosing
-from headrace_autoscaler.core.allocator.choice import WORTH_A_RESIZE, Choice
+from headrace_autoscaler.core.allocator.choice import WORTH_A_RESIZE, Choice, Mix
 from headrace_autoscaler.core.allocator.rooms import Room
 from headrace_autoscaler.core.allocator.types import Demand, Instance
 
@@ -43,23 +42,36 @@ class Need:
     """Attributes:
     found: what may run for it, the cheapest request first.
     held: what it has, or is to have.
-    missing: what it should have beside that.
+    missing: what it should have beside that, the first to be tried first.
     banned: choices that had no room or quota when last tried.
     leaving: of what it has, what goes once all that is cheaper is in its place.
     reason: why the last of `banned` was.
     """
 
-    __slots__ = ("banned", "demand", "found", "held", "leaving", "missing", "number", "reason")
+    __slots__ = ("_offers", "_worth", "banned", "demand", "found", "held", "leaving", "missing", "number", "reason")
 
     def __init__(self, demand: Demand, number: int, found: list[Choice]) -> None:
         self.demand = demand
         self.number = number
         self.found = found
         self.held: list[Held] = []
-        self.missing: deque[Choice] = deque()
+        self.missing: list[Choice] = []
         self.banned: set[Choice] = set()
         self.leaving: set[Held] = set()
         self.reason = ""
+        self._offers = choosing.undominated(found)
+        self._worth = WORTH_A_RESIZE * self._least() if found else 0.0
+
+    def ban(self, choice: Choice) -> None:
+        """It had no room or no quota: it is not tried again until `forgive`."""
+        self.banned.add(choice)
+        self._offers = choosing.undominated([each for each in self.found if each not in self.banned])
+
+    def forgive(self) -> None:
+        """Room or quota has been given back."""
+        if self.banned:
+            self.banned.clear()
+            self._offers = choosing.undominated(self.found)
 
     def aim(self) -> None:
         """Decides what is missing. What it holds stays as long as it is not too dear, and nothing is wanted that is
@@ -67,46 +79,54 @@ class Need:
         demand = self.demand
         self.missing.clear()
         self.leaving.clear()
-        allowed = [each for each in self.found if each not in self.banned] if self.banned else self.found
-        if not allowed:
+        if not self._offers:
             return
         have = len(self.held)
         if not have:
-            self._want(choosing.mix(allowed, demand.rate, demand.minimum, demand.maximum))
+            self._want(choosing.mix_of(self._offers, demand.rate, demand.minimum, demand.maximum))
             return
-        left = demand.rate - self.served
+        served = self.served
+        left = demand.rate - served
         enough = left <= _SLACK * max(1.0, demand.rate)
         now = sum([each.choice.micros_per_hour for each in self.held])
-        if enough and have >= demand.minimum and now <= WORTH_A_RESIZE * self.found[0].order[0] * demand.rate:
-            # Nothing serves a request for less than the first choice: no mix could be worth a resize.
+        if enough and have >= demand.minimum and now <= self._worth:
             return
-        more: Counter[Choice] = Counter()
+        more = Mix()
         if not enough or have < demand.minimum:
             most = None if demand.maximum is None else max(0, demand.maximum - have)
             if most != 0:
-                more = choosing.mix(allowed, max(0.0, 0.0 if enough else left), max(0, demand.minimum - have), most)
-        ideal = choosing.mix(allowed, demand.rate, demand.minimum, demand.maximum)
-        short = self.served + choosing.serves(more) < choosing.serves(ideal) - _SLACK and self._short_with(more)
+                rest = 0.0 if enough else left
+                more = choosing.mix_of(self._offers, rest, max(0, demand.minimum - have), most)
+        ideal = choosing.mix_of(self._offers, demand.rate, demand.minimum, demand.maximum)
+        short = served + choosing.serves(more) < choosing.serves(ideal) - _SLACK and self._short_with(more)
         if short or now + choosing.cost(more) > WORTH_A_RESIZE * choosing.cost(ideal) + _SLACK:
             more = self._replace(ideal)
         self._want(more)
 
-    def _replace(self, ideal: Counter[Choice]) -> Counter[Choice]:
+    def _least(self) -> float:
+        """No mix costs less: nothing serves a request for less than the first choice, and it takes an instance."""
+        demand = self.demand
+        cost = self.found[0].order[0] * demand.rate
+        if demand.maximum == 0 or (demand.rate <= _SLACK and not demand.minimum):
+            return cost
+        return max(cost, self._offers[0].micros_per_hour)
+
+    def _replace(self, ideal: Mix) -> Mix:
         """What of it is not there yet; what is there and not of it leaves."""
-        more = ideal.copy()
+        more = Mix(ideal)
         for held in self.held:
-            if more[held.choice] > 0:
+            if more.get(held.choice, 0) > 0:
                 more[held.choice] -= 1
             else:
                 self.leaving.add(held)
-        return +more
+        return more
 
-    def _short_with(self, more: Counter[Choice]) -> bool:
+    def _short_with(self, more: Mix) -> bool:
         return self.served + choosing.serves(more) < self.demand.rate * (1 - _SLACK) - _SLACK
 
-    def _want(self, counted: Counter[Choice]) -> None:
-        for choice, count in sorted(counted.items(), key=lambda item: item[0].order):
-            self.missing.extend([choice] * count)
+    def _want(self, counted: Mix) -> None:
+        for choice in counted if len(counted) == 1 else sorted(counted, key=lambda each: each.order):
+            self.missing += [choice] * counted[choice]
 
     @property
     def served(self) -> float:
