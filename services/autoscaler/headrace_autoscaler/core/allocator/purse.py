@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+
 from headrace_autoscaler.core.allocator.choice import Choice, amounts_of_part, part_of
 from headrace_autoscaler.core.allocator.types import Demand, Kind, Snapshot
 from headrace_autoscaler.core.quota import Dimension, QuotaTree
@@ -27,16 +29,19 @@ class Purse:
         self._used: dict[str, list[int]] = {}
         self._shares: dict[str, float] = {}
         self._stale: set[str] = set()
+        self._ranked: dict[str, float] = {}
+        self._ranking: list[tuple[float, str]] = []
+        self._unranked: set[str] = set()
 
     def guaranteed(self, tenant: str, choice: Choice) -> bool:
         """One more is within what the tenant is guaranteed."""
         nominal = self._nominal.get(tenant)
         if nominal is None:
             return False
-        amounts = choice.amounts
-        return all(
-            nominal[place] is not None for place, _ in amounts.present if place < Dimension.CONCURRENCY
-        ) and self._tree.within_nominal(tenant, amounts)
+        for place, _ in choice.amounts.present:
+            if place < _HELD and nominal[place] is None:
+                return False
+        return self._tree.within_nominal(tenant, choice.amounts)
 
     def pay(self, demand: Demand, choice: Choice) -> bool:
         """Books it if every limit allows."""
@@ -80,7 +85,7 @@ class Purse:
             return False
         nominal = self._nominal.get(tenant, _NONE)
         for place, units in choice.amounts.present:
-            if place < Dimension.CONCURRENCY and units:
+            if place < _HELD and units:
                 limit = nominal[place]
                 if limit is None or used[place] - less[place] > limit:
                     return True
@@ -109,9 +114,15 @@ class Purse:
     @property
     def richest(self) -> str:
         """The tenant with the highest share; empty: nobody holds anything."""
-        for tenant in tuple(self._stale):
-            self.share(tenant)
-        return max(self._shares, key=lambda tenant: (self._shares[tenant], tenant), default="")
+        ranking = self._ranking
+        for tenant in self._unranked:
+            old = self._ranked.get(tenant)
+            if old is not None:
+                del ranking[bisect_left(ranking, (old, tenant))]
+            share = self._ranked[tenant] = self.share(tenant)
+            insort(ranking, (share, tenant))
+        self._unranked.clear()
+        return ranking[-1][1] if ranking else ""
 
     def share_with(self, tenant: str, choice: Choice, change: int) -> float:
         """Its share with one more (1) or one less (-1) of these."""
@@ -131,6 +142,7 @@ class Purse:
             if place < _HELD:
                 used[place] += sign * units
         self._stale.add(tenant)
+        self._unranked.add(tenant)
 
     def _share_of(self, tenant: str, used: list[int]) -> float:
         nominal = self._nominal.get(tenant, _NONE)
