@@ -55,7 +55,17 @@ class _Planning:
             if self._changes == before:
                 break
             self._wait_again()
+        self._give_reasons()
         return put_in_order(Outcome(self._snapshot, self._rooms, self._needs, self._gone))
+
+    def _give_reasons(self) -> None:
+        """Of what has less than it needs. Nothing has changed since the round in which it was refused."""
+        for need in self._needs:
+            if need.refused is not None and need.short:
+                need.reason = self._why(need, need.refused)
+
+    def _why(self, need: Need, choice: Choice) -> str:
+        return self._purse.why(need.demand, choice) or f"no {choice.kind.shape} node has room for it"
 
     def _wait_again(self) -> None:
         """What had no room or quota is tried with what is there now."""
@@ -180,9 +190,13 @@ class _Planning:
     def _replace(self, need: Need) -> bool:
         """All or nothing, and nobody else makes room for it: half a change would be dearer than none."""
         started: list[Held] = []
+        short = need.short
         for choice in need.missing:
             held = self._book(need, choice)
             if held is None:
+                if short:
+                    # Said now, while what is given back again is booked.
+                    need.reason, need.refused = self._why(need, choice), None
                 for each in started:
                     need.held.remove(each)
                     self._release(need, each)
@@ -213,15 +227,14 @@ class _Planning:
         return self._start(need, choice, own)
 
     def _book(self, need: Need, choice: Choice) -> Held | None:
-        demand, resources = need.demand, choice.way.resources
-        if not self._purse.pay(demand, choice):
-            need.reason = self._purse.why(demand, choice)
-            return None
-        room = self._rooms.find(choice.kind, resources, need.domains() if demand.spread > 1 else None)
+        demand = need.demand
+        room: Room | None = None
+        if self._purse.could_pay(demand, choice):
+            room = self._rooms.find(choice, need.domains() if demand.spread > 1 else None)
         if room is None:
-            self._purse.give_back(demand, choice)
-            need.reason = f"no {choice.kind.shape} node has room for it"
+            need.refused = choice
             return None
+        self._purse.take(demand, choice)
         return self._put(need, choice, room)
 
     def _put(self, need: Need, choice: Choice, room: Room) -> Held:
@@ -276,7 +289,7 @@ class _Planning:
         crowded = [held for held in need.held if domains[held.room.node.domain] > 1]
         for held in sorted(crowded, key=lambda each: each.staying_cost):
             resources = held.choice.way.resources
-            room = self._rooms.find_elsewhere(held.choice.kind, resources, domains)
+            room = self._rooms.find_elsewhere(held.choice, domains)
             if room is None:
                 continue
             self._send_away(need, held, "its model is to be spread over failure domains")

@@ -39,6 +39,7 @@ class Choice:
         rows: of the batches that this takes; 0: not measured.
         micros_per_hour: of the instance.
         amounts: what it takes of a quota.
+        size: which of the sizes that the market has seen: what holds as much of everything has the same one.
     """
 
     way: Way
@@ -47,6 +48,7 @@ class Choice:
     rows: int
     micros_per_hour: int
     amounts: Amounts = _NO_AMOUNTS
+    size: int = 0
 
     @property
     def order(self) -> tuple[float, int, str, str]:
@@ -140,12 +142,17 @@ def amounts_of_part(needs: Resources, micros_per_hour: int) -> Amounts:
     return Amounts(tuple(units))
 
 
+_Offer = tuple[Kind, int, Amounts, int]
+"""A kind of node, an instance's price on it, what of a quota that takes, and the number of its size."""
+
+
 class Market:
     """Kinds of nodes that there are, and what an instance costs on each; remembers what it has worked out."""
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self._kinds = sorted(set(kinds), key=lambda kind: (kind.micros_per_hour, kind.shape, kind.capacity_class))
-        self._offers: dict[tuple[object, ...], list[tuple[Kind, int, Amounts]]] = {}
+        self._offers: dict[tuple[object, ...], list[_Offer]] = {}
+        self._sizes: dict[Resources, int] = {}
 
     def choices(self, demand: Demand) -> list[Choice]:
         """What may be, the cheapest request first. Ways that meet the objective go before those that cannot."""
@@ -153,8 +160,8 @@ class Market:
         ways = [way for way in demand.ways if meets(way, demand.slo_s)] or demand.ways
         for way in ways:
             rate, rows = _sustained(way.profile_us, demand.slo_s)
-            for kind, part, amounts in self._offered(demand, way):
-                found.append(Choice(way, kind, rate, rows, part, amounts))
+            for kind, part, amounts, size in self._offered(demand, way):
+                found.append(Choice(way, kind, rate, rows, part, amounts, size))
         if len(found) > 1:
             found.sort(key=_order)
         return found
@@ -166,12 +173,13 @@ class Market:
         reasons = {kind.shape: refusal(demand, way, kind) for way in demand.ways for kind in self._kinds}
         return "no kind of node may run it: " + "; ".join(f"{shape}: {why}" for shape, why in reasons.items())
 
-    def _offered(self, demand: Demand, way: Way) -> list[tuple[Kind, int, Amounts]]:
+    def _offered(self, demand: Demand, way: Way) -> list[_Offer]:
         key = (way.resources, way.shape, way.architecture, demand.engine, demand.tolerates_spot, demand.architectures)
         offers = self._offers.get(key)
         if offers is None:
+            size = self._sizes.setdefault(way.resources, len(self._sizes))
             offers = self._offers[key] = [
-                (kind, part := part_of(way.resources, kind), amounts_of_part(way.resources, part))
+                (kind, part := part_of(way.resources, kind), amounts_of_part(way.resources, part), size)
                 for kind in self._kinds
                 if not refusal(demand, way, kind)
             ]

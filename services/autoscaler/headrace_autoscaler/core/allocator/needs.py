@@ -45,10 +45,23 @@ class Need:
     missing: what it should have beside that, the first to be tried first.
     banned: choices that had no room or quota when last tried.
     leaving: of what it has, what goes once all that is cheaper is in its place.
-    reason: why the last of `banned` was.
+    refused: the last that had no room or quota.
+    reason: why it has less than it needs.
     """
 
-    __slots__ = ("_offers", "_worth", "banned", "demand", "found", "held", "leaving", "missing", "number", "reason")
+    __slots__ = (
+        "_offers",
+        "_worth",
+        "banned",
+        "demand",
+        "found",
+        "held",
+        "leaving",
+        "missing",
+        "number",
+        "reason",
+        "refused",
+    )
 
     def __init__(self, demand: Demand, number: int, found: list[Choice]) -> None:
         self.demand = demand
@@ -58,6 +71,7 @@ class Need:
         self.missing: list[Choice] = []
         self.banned: set[Choice] = set()
         self.leaving: set[Held] = set()
+        self.refused: Choice | None = None
         self.reason = ""
         self._offers = choosing.undominated(found)
         self._worth = WORTH_A_RESIZE * self._least() if found else 0.0

@@ -45,17 +45,20 @@ class Purse:
 
     def pay(self, demand: Demand, choice: Choice) -> bool:
         """Books it if every limit allows."""
-        amounts = choice.amounts
-        if not self._tree.fits(demand.tenant, demand.model, amounts):
+        if not self.could_pay(demand, choice):
             return False
-        self._tree.take(demand.tenant, demand.model, amounts)
-        self._hold(demand.tenant, choice, 1)
+        self.take(demand, choice)
         return True
+
+    def take(self, demand: Demand, choice: Choice) -> None:
+        """Books it, whether or not it is within the limits."""
+        self._tree.take(demand.tenant, demand.model, choice.amounts)
+        self._hold(demand.tenant, choice, 1)
 
     def could_pay(self, demand: Demand, choice: Choice) -> bool:
         return self._tree.fits(demand.tenant, demand.model, choice.amounts)
 
-    def take(self, tenant: str, model: str, resources: Resources, kind: Kind | None) -> None:
+    def book(self, tenant: str, model: str, resources: Resources, kind: Kind | None) -> None:
         """Books what runs, whether or not it is within the limits. Without a node it costs nothing."""
         price = part_of(resources, kind) if kind else 0
         self._tree.take(tenant, model, amounts_of_part(resources, price))
@@ -96,10 +99,10 @@ class Purse:
         return choice.amounts.units[:_HELD]
 
     def why(self, demand: Demand, choice: Choice) -> str:
-        """Which limit refuses it."""
+        """Which limit refuses it; empty: none does."""
         refusal = self._tree.refusal(demand.tenant, demand.model, choice.amounts)
         if refusal is None:
-            return "its quota had no room when it was tried"
+            return ""
         first = refusal.first
         limit = f"{first.limit.dimension.key} {first.limit}"
         return f"{first.kind} of '{first.owner}': {limit}, of which {first.used} are used"
