@@ -117,6 +117,16 @@ class Purse:
     @property
     def richest(self) -> str:
         """The tenant with the highest share; empty: nobody holds anything."""
+        ranking = self._by_share()
+        return ranking[-1][1] if ranking else ""
+
+    @property
+    def sharing(self) -> set[str]:
+        """Tenants with a share of what is spare."""
+        return {tenant for share, tenant in self._by_share() if share > 0}
+
+    def _by_share(self) -> list[tuple[float, str]]:
+        """The lowest first."""
         ranking = self._ranking
         for tenant in self._unranked:
             old = self._ranked.get(tenant)
@@ -125,7 +135,7 @@ class Purse:
             share = self._ranked[tenant] = self.share(tenant)
             insort(ranking, (share, tenant))
         self._unranked.clear()
-        return ranking[-1][1] if ranking else ""
+        return ranking
 
     def share_with(self, tenant: str, choice: Choice, change: int) -> float:
         """Its share with one more (1) or one less (-1) of these."""
