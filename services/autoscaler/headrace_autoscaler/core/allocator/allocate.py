@@ -71,8 +71,8 @@ class _Planning:
         """What had no room or quota is tried with what is there now."""
         self._holdings.look_again()
         for need in self._needs:
-            if need.banned or need.missing:
-                need.forgive()
+            if need.struck or need.missing:
+                need.restore()
                 need.aim()
 
     def _by_key(self) -> dict[Key, list[Instance]]:
@@ -89,8 +89,8 @@ class _Planning:
             instances = running.pop((demand.model, demand.revision), None)
             if instances is None and demand.rate <= 0 and not demand.minimum:
                 continue
-            need = Need(demand, len(self._needs), market.choices(demand))
-            if not need.found:
+            need = Need(demand, len(self._needs), market.heads(demand))
+            if not need.heads:
                 need.reason = market.why_none(demand)
             self._needs.append(need)
             self._by_tenant.setdefault(demand.tenant, []).append(need)
@@ -101,10 +101,9 @@ class _Planning:
             self._gone += [Gone(each, "the model or this revision of it is gone") for each in left]
 
     def _settle_in(self, need: Need, instances: list[Instance]) -> None:
-        known = {(each.way.name, id(each.kind)): each for each in need.found}
         for instance in instances:
             room = self._rooms.by_node.get(instance.node)
-            choice = None if room is None else known.get((instance.way, id(room.kind)))
+            choice = None if room is None else need.choice_of(instance.way, room.kind)
             if room is None or room.node.ending:
                 self._gone.append(Gone(instance, room.node.ending if room else "its node is gone", need))
             elif instance.tenant != need.demand.tenant:
@@ -179,9 +178,9 @@ class _Planning:
         if guaranteed and not own:
             return False
         if self._start(need, choice, own):
-            del need.missing[0]
+            need.missing = need.missing[1:]
         else:
-            need.ban(choice)
+            need.strike(choice)
             need.aim()
         if not need.missing:
             self._let_go(need)
@@ -201,12 +200,11 @@ class _Planning:
                     need.held.remove(each)
                     self._release(need, each)
                 self._changes -= 2 * len(started)
-                need.ban(choice)
-                need.missing.clear()
-                need.leaving.clear()
+                need.strike(choice)
+                need.missing, need.leaving = (), frozenset()
                 return True
             started.append(held)
-        need.missing.clear()
+        need.missing = ()
         self._let_go(need)
         return True
 
@@ -254,7 +252,7 @@ class _Planning:
         need.held.remove(held)
         self._release(need, held)
         self._send_away(need, held, reason)
-        need.forgive()
+        need.restore()
         need.aim()
 
     def _release(self, need: Need, held: Held) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from headrace_autoscaler.core.allocator.catalog import CapacityClass
+from headrace_autoscaler.core.allocator.eligibility import refusal
 from headrace_autoscaler.core.allocator.types import Demand, Kind, Way
 from headrace_autoscaler.core.quota import Amounts, Dimension
 from headrace_autoscaler.domain import Resources
@@ -19,20 +19,17 @@ UNMEASURED = math.inf
 """Rate of an instance of which nothing is known: one is enough until it has been measured."""
 WORTH_A_RESIZE = 1.2
 """What runs is replaced where it costs more than this times what the cheapest would; less is not worth cold starts."""
-SUPPORTED = {
-    "tensorrt": frozenset({"sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}),
-    "tensorrt_rtx": frozenset({"sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121"}),
-}
-"""GPU architectures by engine. What is not named here runs on any. TensorRT 10.13's support matrix; TensorRT-RTX 1.2's
-builder: neither has sm_70 (V100)."""
 _EPSILON = 1e-9
 _NO_AMOUNTS = Amounts()
 
 
+_Offer = tuple[Kind, int, Amounts, int]
+"""A kind of node, an instance's price on it, what of a quota that takes, and the number of its size."""
+
+
 @dataclass(slots=True, eq=False)
 class Choice:
-    """One instance of a way on a kind of node. Compared by identity: a plan makes each once, and never changes one (not
-    frozen, because freezing is half of what it takes to make one, and a tick makes a hundred thousand).
+    """One instance of a way on a kind of node. Compared by identity: a plan makes each once, and never changes one.
 
     Attributes:
         rate: requests per second that it sustains within the objective; infinite: not measured.
@@ -40,6 +37,8 @@ class Choice:
         micros_per_hour: of the instance.
         amounts: what it takes of a quota.
         size: which of the sizes that the market has seen: what holds as much of everything has the same one.
+        offers: where else the way may be, the cheapest first.
+        place: of this one among those.
     """
 
     way: Way
@@ -49,11 +48,27 @@ class Choice:
     micros_per_hour: int
     amounts: Amounts = _NO_AMOUNTS
     size: int = 0
+    offers: Sequence[_Offer] = ()
+    place: int = 0
+    _next: Choice | None = None
 
     @property
     def order(self) -> tuple[float, int, str, str]:
         """The cheapest request first, then the cheapest instance."""
-        return _order(self)
+        return (self.micros_per_hour / self.rate, self.micros_per_hour, self.way.name, self.kind.shape)
+
+    @property
+    def next(self) -> Choice | None:
+        """The same way on the next kind of node: as fast, and no cheaper. Made when it is first asked for, as most are
+        never chosen."""
+        if self._next is None and self.place + 1 < len(self.offers):
+            self._next = _chosen(self.way, self.rate, self.rows, self.offers, self.place + 1)
+        return self._next
+
+
+def _chosen(way: Way, rate: float, rows: int, offers: Sequence[_Offer], place: int) -> Choice:
+    kind, part, amounts, size = offers[place]
+    return Choice(way, kind, rate, rows, part, amounts, size, offers, place)
 
 
 def sustained(profile_us: tuple[tuple[int, int], ...], slo_s: float | None) -> tuple[float, int]:
@@ -86,38 +101,6 @@ def meets(way: Way, slo_s: float | None) -> bool:
     return slo_s is None or not way.profile_us or way.profile_us[0][1] <= slo_s * 1e6
 
 
-def refusal(demand: Demand, way: Way, kind: Kind) -> str:
-    """Why this way may not run on nodes of this kind; empty: it may."""
-    needs, has = way.resources, kind.capacity
-    if kind.capacity_class is CapacityClass.SPOT and not demand.tolerates_spot:
-        return "it does not tolerate spot nodes"
-    if way.shape and way.shape != kind.shape:
-        return f"its profile was measured on {way.shape}"
-    if needs.gpu_millis:
-        if way.architecture and way.architecture != kind.architecture:
-            return f"its profile was measured on {way.architecture}"
-        return _gpu_refusal(demand, needs, kind)
-    if needs.cpu_millicores > has.cpu_millicores or needs.memory_bytes > has.memory_bytes:
-        return "a node of this kind is too small for it"
-    return ""
-
-
-def _gpu_refusal(demand: Demand, needs: Resources, kind: Kind) -> str:
-    if not kind.gpus:
-        return "it has no GPU"
-    supported = SUPPORTED.get(demand.engine)
-    if supported is not None and kind.architecture not in supported:
-        return f"{demand.engine} does not support {kind.architecture}"
-    if demand.architectures and kind.architecture not in demand.architectures:
-        return f"its engine was built for {', '.join(demand.architectures)} and this is {kind.architecture}"
-    device_memory = kind.capacity.gpu_memory_bytes // kind.gpus
-    if needs.gpu_millis > 1000 or needs.gpu_memory_bytes > device_memory:
-        return "one GPU of it is too small for an instance"
-    if needs.cpu_millicores > kind.capacity.cpu_millicores or needs.memory_bytes > kind.capacity.memory_bytes:
-        return "a node of this kind is too small for it"
-    return ""
-
-
 def part_of(needs: Resources, kind: Kind) -> int:
     """Micro-units per hour of an instance: its dominant share of the node's price, rounded up."""
     has = kind.capacity
@@ -142,10 +125,6 @@ def amounts_of_part(needs: Resources, micros_per_hour: int) -> Amounts:
     return Amounts(tuple(units))
 
 
-_Offer = tuple[Kind, int, Amounts, int]
-"""A kind of node, an instance's price on it, what of a quota that takes, and the number of its size."""
-
-
 class Market:
     """Kinds of nodes that there are, and what an instance costs on each; remembers what it has worked out."""
 
@@ -154,20 +133,27 @@ class Market:
         self._offers: dict[tuple[object, ...], list[_Offer]] = {}
         self._sizes: dict[Resources, int] = {}
 
-    def choices(self, demand: Demand) -> list[Choice]:
-        """What may be, the cheapest request first. Ways that meet the objective go before those that cannot."""
+    def heads(self, demand: Demand) -> list[Choice]:
+        """Of each way that may be, the cheapest. Ways that meet the objective go before those that cannot."""
         found: list[Choice] = []
-        ways = [way for way in demand.ways if meets(way, demand.slo_s)] or demand.ways
-        for way in ways:
-            rate, rows = _sustained(way.profile_us, demand.slo_s)
-            for kind, part, amounts, size in self._offered(demand, way):
-                found.append(Choice(way, kind, rate, rows, part, amounts, size))
-        if len(found) > 1:
-            found.sort(key=_order)
+        for way in [way for way in demand.ways if meets(way, demand.slo_s)] or demand.ways:
+            if offers := self._offered(demand, way):
+                rate, rows = _sustained(way.profile_us, demand.slo_s)
+                found.append(_chosen(way, rate, rows, offers, 0))
         return found
 
+    def choices(self, demand: Demand) -> list[Choice]:
+        """All that may be, the cheapest request first."""
+        found: list[Choice] = []
+        for head in self.heads(demand):
+            choice: Choice | None = head
+            while choice is not None:
+                found.append(choice)
+                choice = choice.next
+        return sorted(found, key=lambda choice: choice.order)
+
     def why_none(self, demand: Demand) -> str:
-        """What stands against each kind of node, where `choices` finds nothing."""
+        """What stands against each kind of node, where nothing may be."""
         if not self._kinds:
             return "there is no node to run it on"
         reasons = {kind.shape: refusal(demand, way, kind) for way in demand.ways for kind in self._kinds}
@@ -183,6 +169,7 @@ class Market:
                 for kind in self._kinds
                 if not refusal(demand, way, kind)
             ]
+            offers.sort(key=lambda offer: (offer[1], offer[0].shape))
         return offers
 
 
@@ -254,12 +241,8 @@ def needed(rate: float, each: float) -> int:
     return max(1, math.ceil(rate / each - _EPSILON)) if rate > _EPSILON else 0
 
 
-def _order(choice: Choice) -> tuple[float, int, str, str]:
-    return (choice.micros_per_hour / choice.rate, choice.micros_per_hour, choice.way.name, choice.kind.shape)
-
-
-def _by_price(choice: Choice) -> tuple[int, float]:
-    return (choice.micros_per_hour, -choice.rate)
+def _by_price(choice: Choice) -> tuple[int, float, str]:
+    return (choice.micros_per_hour, -choice.rate, choice.way.name)
 
 
 def _total(parts: _Parts) -> int:
