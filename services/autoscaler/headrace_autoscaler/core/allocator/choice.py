@@ -199,16 +199,17 @@ def mix_of(offers: Sequence[Choice], rate: float, minimum: int, maximum: int | N
     cheapest = offers[0]
     if _EPSILON < rate <= cheapest.rate and minimum <= 1 and maximum != 0:
         return Mix({cheapest: 1})
-    candidates: list[_Parts] = []
+    best: _Parts | None = None
+    least = (0, 0, 0)
     for main in offers:
-        candidates.append(_with_rest(offers, main, rate, minimum))
-        candidates.append(_padded(main, cheapest, rate, minimum))
-    if maximum is not None:
-        candidates = [each for each in candidates if _total(each) <= maximum]
-        if not candidates:
-            return Mix({offers[-1]: maximum})
+        for parts in (_with_rest(offers, main, rate, minimum), _padded(main, cheapest, rate, minimum)):
+            merit = _merit(parts)
+            if (maximum is None or merit[1] <= maximum) and (best is None or merit < least):
+                best, least = parts, merit
+    if best is None:
+        return Mix({offers[-1]: maximum or 0})
     counted = Mix()
-    for choice, count in min(candidates, key=_merit):
+    for choice, count in best:
         counted[choice] = counted.get(choice, 0) + count
     return counted
 
@@ -225,7 +226,7 @@ def undominated(found: Iterable[Choice]) -> list[Choice]:
     return kept
 
 
-_Parts = tuple[tuple[Choice, int], ...]
+_Parts = list[tuple[Choice, int]]
 
 
 def cost(counted: Mapping[Choice, int]) -> int:
@@ -245,13 +246,13 @@ def _by_price(choice: Choice) -> tuple[int, float, str]:
     return (choice.micros_per_hour, -choice.rate, choice.way.name)
 
 
-def _total(parts: _Parts) -> int:
-    return sum([count for _, count in parts])
-
-
 def _merit(parts: _Parts) -> tuple[int, int, int]:
     """Money, then instances, then kinds of them."""
-    return (sum([choice.micros_per_hour * count for choice, count in parts]), _total(parts), len(parts))
+    money = total = 0
+    for choice, count in parts:
+        money += choice.micros_per_hour * count
+        total += count
+    return (money, total, len(parts))
 
 
 def _with_rest(offers: Sequence[Choice], main: Choice, rate: float, minimum: int) -> _Parts:
@@ -259,15 +260,19 @@ def _with_rest(offers: Sequence[Choice], main: Choice, rate: float, minimum: int
     count = 0 if main.rate == UNMEASURED else math.floor(rate / main.rate + _EPSILON)
     rest = rate - count * main.rate if count else rate
     parts: list[tuple[Choice, int]] = [(main, count)] if count else []
-    slack = _EPSILON * max(1.0, rate)
+    slack = _EPSILON * rate if rate > 1 else _EPSILON
     if rest > slack:
-        # The next in the order of prices that is fast enough is the cheapest one.
-        enough = [each for each in offers if each.rate >= rest - slack]
-        parts.append((enough[0] if enough else main, 1))
+        # The first in the order of prices that is fast enough is the cheapest.
+        for enough in offers:
+            if enough.rate >= rest - slack:
+                break
+        else:
+            enough = main
+        parts.append((enough, 1))
         count += 1
     if count < minimum:
         parts.append((offers[0], minimum - count))
-    return tuple(parts)
+    return parts
 
 
 def _padded(main: Choice, cheapest: Choice, rate: float, minimum: int) -> _Parts:
@@ -278,4 +283,4 @@ def _padded(main: Choice, cheapest: Choice, rate: float, minimum: int) -> _Parts
     parts: list[tuple[Choice, int]] = [(main, count)] if count else []
     if count < minimum:
         parts.append((cheapest, minimum - count))
-    return tuple(parts)
+    return parts

@@ -119,10 +119,9 @@ class Need:
         if not have:
             self._want(choosing.mix_of(self._offers, demand.rate, demand.minimum, demand.maximum))
             return
-        served = self.served
+        served, now = self.served, sum([each.choice.micros_per_hour for each in self.held])
         left = demand.rate - served
         enough = left <= _SLACK * max(1.0, demand.rate)
-        now = sum([each.choice.micros_per_hour for each in self.held])
         if enough and have >= demand.minimum and now <= self._worth:
             return
         more = Mix()
