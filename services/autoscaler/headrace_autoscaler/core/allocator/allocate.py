@@ -169,30 +169,43 @@ class _Planning:
                 heapq.heappush(heap, (self._purse.share(tenant), tenant))
 
     def _step(self, need: Need, guaranteed: bool) -> bool:
-        """Tries one missing instance, or everything that a cheaper footing takes. False: nothing is left to try in this
-        pass."""
+        """Places one missing instance, as whatever there is room for, or everything that a cheaper footing takes.
+        False: nothing is left to try in this pass."""
         if need.leaving:
             return self._replace(need) if not guaranteed else False
-        choice = need.missing[0]
-        own = self._purse.guaranteed(need.demand.tenant, choice)
-        if guaranteed and not own:
-            return False
-        if self._start(need, choice, own):
-            need.missing = need.missing[1:]
-        else:
-            need.strike(choice)
-            need.aim()
+        while need.missing and not need.leaving:
+            choice = need.missing[0]
+            own = self._purse.guaranteed(need.demand.tenant, choice)
+            if guaranteed and not own:
+                return False
+            if self._start(need, choice, own):
+                need.missing = need.missing[1:]
+                break
+            self._strike(need, choice)
         if not need.missing:
             self._let_go(need)
         return True
+
+    def _strike(self, need: Need, choice: Choice) -> None:
+        """What has failed is not tried again, nor is the same way on other kinds of node where that would fail too."""
+        instead = choice.next
+        while instead is not None and self._would_fail(need, instead):
+            need.refused = instead
+            instead = instead.next
+        need.strike(choice, instead)
+        need.aim()
+
+    def _would_fail(self, need: Need, choice: Choice) -> bool:
+        room, victims = self._outlook(need, choice, self._purse.guaranteed(need.demand.tenant, choice))
+        return room is None and not victims
 
     def _replace(self, need: Need) -> bool:
         """All or nothing, and nobody else makes room for it: half a change would be dearer than none."""
         started: list[Held] = []
         short = need.short
         for choice in need.missing:
-            held = self._book(need, choice)
-            if held is None:
+            room = self._find(need, choice) if self._purse.could_pay(need.demand, choice) else None
+            if room is None:
                 if short:
                     # Said now, while what is given back again is booked.
                     need.reason, need.refused = self._why(need, choice), None
@@ -200,23 +213,20 @@ class _Planning:
                     need.held.remove(each)
                     self._release(need, each)
                 self._changes -= 2 * len(started)
-                need.strike(choice)
+                need.strike(choice, choice.next)
                 need.missing, need.leaving = (), frozenset()
                 return True
-            started.append(held)
+            started.append(self._book(need, choice, room))
         need.missing = ()
         self._let_go(need)
         return True
 
     def _start(self, need: Need, choice: Choice, own: bool) -> bool:
-        if self._book(need, choice) is not None:
+        room, victims = self._outlook(need, choice, own)
+        if room is not None:
+            self._book(need, choice, room)
             return True
-        demand = need.demand
-        victims: Victims = []
-        if not self._purse.could_pay(demand, choice):
-            victims = self._holdings.quota_for(need, choice) if own else []
-        else:
-            victims = self._holdings.room_for(need, choice, own)
+        need.refused = choice
         if not victims:
             return False
         for loser, held in victims:
@@ -224,15 +234,18 @@ class _Planning:
         # Quota and room may both have been lacking.
         return self._start(need, choice, own)
 
-    def _book(self, need: Need, choice: Choice) -> Held | None:
-        demand = need.demand
-        room: Room | None = None
-        if self._purse.could_pay(demand, choice):
-            room = self._rooms.find(choice, need.domains() if demand.spread > 1 else None)
-        if room is None:
-            need.refused = choice
-            return None
-        self._purse.take(demand, choice)
+    def _outlook(self, need: Need, choice: Choice, own: bool) -> tuple[Room | None, Victims]:
+        """Where it may start at once, or else whose going gives it the quota or, if that is not it, the room."""
+        if not self._purse.could_pay(need.demand, choice):
+            return None, self._holdings.quota_for(need, choice) if own else []
+        room = self._find(need, choice)
+        return room, [] if room is not None else self._holdings.room_for(need, choice, own)
+
+    def _find(self, need: Need, choice: Choice) -> Room | None:
+        return self._rooms.find(choice, need.domains() if need.demand.spread > 1 else None)
+
+    def _book(self, need: Need, choice: Choice, room: Room) -> Held:
+        self._purse.take(need.demand, choice)
         return self._put(need, choice, room)
 
     def _put(self, need: Need, choice: Choice, room: Room) -> Held:

@@ -85,9 +85,10 @@ class Need:
     def struck(self) -> bool:
         return self._left is not self.heads
 
-    def strike(self, choice: Choice) -> None:
-        """It had no room or no quota: it is not tried again until `restore`."""
-        left = [each.next if each is choice else each for each in self._left]
+    def strike(self, choice: Choice, instead: Choice | None) -> None:
+        """It had no room or no quota, nor has the same way any before `instead`: none of them is tried again until
+        `restore`."""
+        left = [instead if each is choice else each for each in self._left]
         self._left = [each for each in left if each is not None]
         self._offers = choosing.undominated(self._left)
 

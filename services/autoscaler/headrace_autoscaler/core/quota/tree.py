@@ -77,7 +77,9 @@ class QuotaTree:
     def fits(self, tenant: str, model: str, amounts: Amounts) -> bool:
         """`refusal` is None, without looking for whom to name."""
         node = self._nodes.get(tenant)
-        return (node is None or checks.fits(node, amounts)) and not self._over_model(model, amounts)
+        if node is not None and not checks.fits(node, amounts):
+            return False
+        return model not in self._model_limits or not self._over_model(model, amounts)
 
     def refusal(self, tenant: str, model: str, amounts: Amounts) -> Refusal | None:
         """What stands against so much more; None: nothing does."""
