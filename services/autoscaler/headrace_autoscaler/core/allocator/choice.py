@@ -206,6 +206,9 @@ def mix_of(offers: Sequence[Choice], rate: float, minimum: int, maximum: int | N
             merit = _merit(parts)
             if (maximum is None or merit[1] <= maximum) and (best is None or merit < least):
                 best, least = parts, merit
+        if main.rate >= rate and minimum <= 1:
+            # The others are dearer, and one of this is enough.
+            break
     if best is None:
         return Mix({offers[-1]: maximum or 0})
     counted = Mix()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -26,16 +27,16 @@ class Holdings:
 
     def __init__(self, purse: Purse) -> None:
         self._purse = purse
-        self._by_tenant: dict[str, dict[Held, Need]] = {}
-        self._by_room: dict[int, dict[Room, dict[Held, Need]]] = {}
+        self._by_tenant: defaultdict[str, dict[Held, Need]] = defaultdict(dict)
+        self._by_room: defaultdict[int, defaultdict[Room, dict[Held, Need]]] = defaultdict(lambda: defaultdict(dict))
         self._hopeless: dict[int, Hopeless] = {}
         self._spare: dict[int, _Spare] = {}
         self._whose_spare = ""
 
     def add(self, need: Need, held: Held) -> None:
         tenant = need.demand.tenant
-        self._by_tenant.setdefault(tenant, {})[held] = need
-        self._by_room.setdefault(id(held.room.kind), {}).setdefault(held.room, {})[held] = need
+        self._by_tenant[tenant][held] = need
+        self._by_room[id(held.room.kind)][held.room][held] = need
         if tenant == self._whose_spare:
             self._spare.clear()
 

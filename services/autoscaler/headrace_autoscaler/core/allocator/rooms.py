@@ -66,7 +66,9 @@ class Room:
 
     @property
     def within_capacity(self) -> bool:
-        return self.cpu >= 0 and self.memory >= 0 and all(min(each) >= 0 for each in self.devices)
+        if self.cpu < 0 or self.memory < 0:
+            return False
+        return not self.devices or all(min(each) >= 0 for each in self.devices)
 
 
 class Pool:
