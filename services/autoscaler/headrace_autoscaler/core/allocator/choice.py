@@ -23,8 +23,31 @@ _EPSILON = 1e-9
 _NO_AMOUNTS = Amounts()
 
 
-_Offer = tuple[Kind, int, Amounts, int]
-"""A kind of node, an instance's price on it, what of a quota that takes, and the number of its size."""
+class Offers:
+    """Where instances of one size may be, the cheapest kind of node first.
+
+    Attributes:
+        size: its number among the sizes that the market has seen.
+        prices: kinds of nodes with what an instance costs there, in micro-units per hour.
+    """
+
+    __slots__ = ("_amounts", "_needs", "prices", "size")
+
+    def __init__(self, needs: Resources, size: int, prices: list[tuple[Kind, int]]) -> None:
+        self._needs = needs
+        self.size = size
+        self.prices = sorted(prices, key=lambda each: (each[1], each[0].shape))
+        self._amounts: dict[int, Amounts] = {}
+
+    def __len__(self) -> int:
+        return len(self.prices)
+
+    def amounts(self, micros_per_hour: int) -> Amounts:
+        """What an instance at this price takes of a quota."""
+        amounts = self._amounts.get(micros_per_hour)
+        if amounts is None:
+            amounts = self._amounts[micros_per_hour] = amounts_of_part(self._needs, micros_per_hour)
+        return amounts
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +71,7 @@ class Choice:
     micros_per_hour: int
     amounts: Amounts = _NO_AMOUNTS
     size: int = 0
-    offers: Sequence[_Offer] = ()
+    offers: Offers | None = None
     place: int = 0
     _next: Choice | None = None
 
@@ -61,14 +84,14 @@ class Choice:
     def next(self) -> Choice | None:
         """The same way on the next kind of node: as fast, and no cheaper. Made when it is first asked for, as most are
         never chosen."""
-        if self._next is None and self.place + 1 < len(self.offers):
+        if self._next is None and self.offers is not None and self.place + 1 < len(self.offers):
             self._next = _chosen(self.way, self.rate, self.rows, self.offers, self.place + 1)
         return self._next
 
 
-def _chosen(way: Way, rate: float, rows: int, offers: Sequence[_Offer], place: int) -> Choice:
-    kind, part, amounts, size = offers[place]
-    return Choice(way, kind, rate, rows, part, amounts, size, offers, place)
+def _chosen(way: Way, rate: float, rows: int, offers: Offers, place: int) -> Choice:
+    kind, part = offers.prices[place]
+    return Choice(way, kind, rate, rows, part, offers.amounts(part), offers.size, offers, place)
 
 
 def sustained(profile_us: tuple[tuple[int, int], ...], slo_s: float | None) -> tuple[float, int]:
@@ -119,7 +142,7 @@ def part_of(needs: Resources, kind: Kind) -> int:
 
 def amounts_of_part(needs: Resources, micros_per_hour: int) -> Amounts:
     """What an instance at this price takes of a quota."""
-    units = [0] * len(Dimension)
+    units = list(_NO_AMOUNTS.units)
     units[:4] = (needs.cpu_millicores, needs.memory_bytes, needs.gpu_millis, needs.gpu_memory_bytes)
     units[Dimension.MONEY_PER_HOUR] = micros_per_hour
     return Amounts(tuple(units))
@@ -130,7 +153,7 @@ class Market:
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self._kinds = sorted(set(kinds), key=lambda kind: (kind.micros_per_hour, kind.shape, kind.capacity_class))
-        self._offers: dict[tuple[object, ...], list[_Offer]] = {}
+        self._offers: dict[tuple[object, ...], Offers] = {}
         self._sizes: dict[Resources, int] = {}
 
     def heads(self, demand: Demand) -> list[Choice]:
@@ -159,17 +182,13 @@ class Market:
         reasons = {kind.shape: refusal(demand, way, kind) for way in demand.ways for kind in self._kinds}
         return "no kind of node may run it: " + "; ".join(f"{shape}: {why}" for shape, why in reasons.items())
 
-    def _offered(self, demand: Demand, way: Way) -> list[_Offer]:
+    def _offered(self, demand: Demand, way: Way) -> Offers:
         key = (way.resources, way.shape, way.architecture, demand.engine, demand.tolerates_spot, demand.architectures)
         offers = self._offers.get(key)
         if offers is None:
             size = self._sizes.setdefault(way.resources, len(self._sizes))
-            offers = self._offers[key] = [
-                (kind, part := part_of(way.resources, kind), amounts_of_part(way.resources, part), size)
-                for kind in self._kinds
-                if not refusal(demand, way, kind)
-            ]
-            offers.sort(key=lambda offer: (offer[1], offer[0].shape))
+            prices = [(kind, part_of(way.resources, kind)) for kind in self._kinds if not refusal(demand, way, kind)]
+            offers = self._offers[key] = Offers(way.resources, size, prices)
         return offers
 
 
