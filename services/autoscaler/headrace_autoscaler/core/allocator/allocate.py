@@ -6,7 +6,7 @@ and is still wanted stays where it is. A plan of what a plan leads to does nothi
 can be placed with all the room and quota there is then.
 
 Linear in models, instances and nodes, except that taking room back looks at what is spare once for every instance that
-takes it.
+takes it. Whoever looks in vain is answered from memory: see `hopeless`.
 """
 
 from __future__ import annotations
