@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.planning.tick import Tick
 
-_COLOURS = ("#0b6e4f", "#2e4057", "#d1495b")
-_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 760, 440, 60, 40, 20, 90
+_COLOURS = ("#0b6e4f", "#2e4057", "#d1495b", "#edae49", "#7768ae")
+_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 760, 476, 60, 40, 20, 126
 
 
 def draw(ticks: Sequence[Tick], path: Path) -> None:
@@ -48,6 +48,6 @@ def draw(ticks: Sequence[Tick], path: Path) -> None:
             points = " ".join(f"{x(each.models):.1f},{y(getattr(each, name)):.1f}" for each in found)
             parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
         label = f"{case} (dashed: nothing changed)" if number == 0 else case
-        parts.append(f'<text x="{_LEFT}" y="{_HEIGHT - 48 + 18 * number}" fill="{colour}">{label}</text>')
+        parts.append(f'<text x="{_LEFT}" y="{_HEIGHT - _BOTTOM + 42 + 18 * number}" fill="{colour}">{label}</text>')
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*parts, "</svg>"]))

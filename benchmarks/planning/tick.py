@@ -1,4 +1,5 @@
-"""Times plans of worlds of 1,250 to 10,000 models, draws the curves and writes their table."""
+"""Times plans for 1,250 to 10,000 models, of the allocator and of the live planner; draws the curves and writes their
+table."""
 
 from __future__ import annotations
 
@@ -6,21 +7,17 @@ import gc
 import re
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.planning.machine import loaded, machine
 from benchmarks.planning.picture import draw
-from benchmarks.planning.worlds import TENANTS, carried_out, world
-from headrace_autoscaler.core.allocator import Snapshot, plan
+from benchmarks.planning.worlds import TENANTS, carried_out, unlike, world
+from headrace_autoscaler.core import planner
+from headrace_autoscaler.core.allocator import plan
 
 SIZES = (1250, 2500, 5000, 10000)
-CASES = (
-    ("one in ten active", 0.1, 60.0),
-    ("all active", 1.0, 60.0),
-    ("all active, nodes full", 1.0, 600.0),
-)
-"""Name, share of the models with demand, and mean requests per second of each of those."""
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs/img/planning.svg"
 PAGE = ROOT / "docs/allocator.md"
@@ -44,14 +41,61 @@ class Tick:
     steady_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """Attributes:
+    cold, steady: make the plan, and that of what it leads to.
+    """
+
+    nodes: int
+    instances: int
+    cold: Callable[[], object]
+    steady: Callable[[], object]
+
+
+def _allocator(models: int, active: float, rate: float, *, alike: bool = True) -> _Trial:
+    """Args:
+    active: share of the models with demand.
+    rate: mean requests per second of each of those.
+    """
+    empty = world(models, active, rate)
+    empty = empty if alike else unlike(empty)
+    running = carried_out(empty, plan(empty))
+    _check_rest(plan(running).actions)
+    return _Trial(len(empty.nodes), len(running.instances), lambda: plan(empty), lambda: plan(running))
+
+
+def _machine(models: int, room: float) -> _Trial:
+    empty = machine(models, room)
+    running = loaded(empty, planner.plan(empty))
+    _check_rest(planner.plan(running).actions)
+    return _Trial(1, len(running.holdings), lambda: planner.plan(empty), lambda: planner.plan(running))
+
+
+def _check_rest(actions: Sequence[object]) -> None:
+    if actions:
+        raise SystemExit(f"the plan of what a plan led to does {len(actions)} things")
+
+
+CASES: tuple[tuple[str, Callable[[int], _Trial]], ...] = (
+    ("one in ten active", lambda models: _allocator(models, 0.1, 60.0)),
+    ("all active", lambda models: _allocator(models, 1.0, 60.0)),
+    ("all active, nodes full", lambda models: _allocator(models, 1.0, 600.0)),
+    ("the same, no two sizes alike", lambda models: _allocator(models, 1.0, 600.0, alike=False)),
+    ("live planner, one machine, full", lambda models: _machine(models, 0.9)),
+)
+
+
 def measure(rounds: int) -> None:
     ticks: list[Tick] = []
-    print(f"{'case':24} {'models':>7} {'nodes':>6} {'instances':>9} {'cold ms':>8} {'steady ms':>9}")
-    for case, active, rate in CASES:
+    print(f"{'case':32} {'models':>7} {'nodes':>6} {'instances':>9} {'cold ms':>8} {'steady ms':>9}")
+    for case, trial_of in CASES:
         for models in SIZES:
-            ticks.append(tick := _measure(case, models, active, rate, rounds))
+            trial = trial_of(models)
+            cold_s, steady_s = _median_s(trial.cold, rounds), _median_s(trial.steady, rounds)
+            ticks.append(tick := Tick(case, models, trial.nodes, trial.instances, cold_s, steady_s))
             print(
-                f"{case:24} {tick.models:7,} {tick.nodes:6,} {tick.instances:9,} {tick.cold_s * 1e3:8.0f} "
+                f"{case:32} {tick.models:7,} {tick.nodes:6,} {tick.instances:9,} {tick.cold_s * 1e3:8.0f} "
                 f"{tick.steady_s * 1e3:9.0f}",
                 flush=True,
             )
@@ -61,22 +105,12 @@ def measure(rounds: int) -> None:
     print(f"wrote {PICTURE.relative_to(ROOT)} and the table of {PAGE.relative_to(ROOT)}")
 
 
-def _measure(case: str, models: int, active: float, rate: float, rounds: int) -> Tick:
-    empty = world(models, active, rate)
-    running = carried_out(empty, plan(empty))
-    again = plan(running)
-    if again.actions:
-        raise SystemExit(f"{case}, {models} models: the plan of what a plan led to does {len(again.actions)} things")
-    cold, steady = _median_s(empty, rounds), _median_s(running, rounds)
-    return Tick(case, models, len(empty.nodes), len(running.instances), cold, steady)
-
-
-def _median_s(snapshot: Snapshot, rounds: int) -> float:
+def _median_s(make: Callable[[], object], rounds: int) -> float:
     taken = []
     for _ in range(rounds):
         gc.collect()
         began = time.process_time()
-        plan(snapshot)
+        make()
         taken.append(time.process_time() - began)
     return statistics.median(taken)
 

@@ -45,6 +45,15 @@ def world(models: int, active: float, rate: float) -> Snapshot:
     return Snapshot(demands, (), nodes, _tenants(nodes))
 
 
+def unlike(before: Snapshot) -> Snapshot:
+    """The same where no two models take the same memory."""
+    demands = tuple(
+        replace(demand, ways=tuple(_with_less(way, number * 4096) for way in demand.ways))
+        for number, demand in enumerate(before.demands)
+    )
+    return replace(before, demands=demands)
+
+
 def carried_out(before: Snapshot, plan: Plan) -> Snapshot:
     """All that the plan starts runs."""
     places = [each.place for each in plan.actions if isinstance(each, Start)]
@@ -70,6 +79,10 @@ def _demand(number: int, mean_rate: float, chance: random.Random) -> Demand:
     tenant = f"t{number % TENANTS}"
     spot, spread = number % 4 == 0, 2 if number % 20 == 0 else 1
     return Demand(f"m{number}", tenant, rate, tuple(ways), slo_s=0.2, tolerates_spot=spot, spread=spread)
+
+
+def _with_less(way: Way, memory_bytes: int) -> Way:
+    return replace(way, resources=replace(way.resources, memory_bytes=way.resources.memory_bytes - memory_bytes))
 
 
 def _way(name: str, resources: Resources, base_us: int) -> Way:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headrace_autoscaler.core.allocator.catalog import CapacityClass, Catalog, Shape
-from headrace_autoscaler.core.allocator.choice import UNMEASURED, meets, part_of, refusal, sustained
+from headrace_autoscaler.core.allocator.choice import UNMEASURED, meets, part_of, sustained
+from headrace_autoscaler.core.allocator.eligibility import refusal
 from headrace_autoscaler.core.allocator.types import Demand, Kind, Way
 from headrace_autoscaler.domain import Resources
 

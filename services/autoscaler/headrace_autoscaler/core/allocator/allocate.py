@@ -6,7 +6,7 @@ and is still wanted stays where it is. A plan of what a plan leads to does nothi
 can be placed with all the room and quota there is then.
 
 Linear in models, instances and nodes, except that taking room back looks at what is spare once for every instance that
-takes it.
+takes it. Whoever looks in vain is answered from memory: see `hopeless`.
 """
 
 from __future__ import annotations
@@ -55,14 +55,24 @@ class _Planning:
             if self._changes == before:
                 break
             self._wait_again()
+        self._give_reasons()
         return put_in_order(Outcome(self._snapshot, self._rooms, self._needs, self._gone))
+
+    def _give_reasons(self) -> None:
+        """Of what has less than it needs. Nothing has changed since the round in which it was refused."""
+        for need in self._needs:
+            if need.refused is not None and need.short:
+                need.reason = self._why(need, need.refused)
+
+    def _why(self, need: Need, choice: Choice) -> str:
+        return self._purse.why(need.demand, choice) or f"no {choice.kind.shape} node has room for it"
 
     def _wait_again(self) -> None:
         """What had no room or quota is tried with what is there now."""
         self._holdings.look_again()
         for need in self._needs:
-            if need.banned or need.missing:
-                need.banned.clear()
+            if need.struck or need.missing:
+                need.restore()
                 need.aim()
 
     def _by_key(self) -> dict[Key, list[Instance]]:
@@ -79,8 +89,8 @@ class _Planning:
             instances = running.pop((demand.model, demand.revision), None)
             if instances is None and demand.rate <= 0 and not demand.minimum:
                 continue
-            need = Need(demand, len(self._needs), market.choices(demand))
-            if not need.found:
+            need = Need(demand, len(self._needs), market.heads(demand))
+            if not need.heads:
                 need.reason = market.why_none(demand)
             self._needs.append(need)
             self._by_tenant.setdefault(demand.tenant, []).append(need)
@@ -91,10 +101,9 @@ class _Planning:
             self._gone += [Gone(each, "the model or this revision of it is gone") for each in left]
 
     def _settle_in(self, need: Need, instances: list[Instance]) -> None:
-        known = {(each.way.name, id(each.kind)): each for each in need.found}
         for instance in instances:
             room = self._rooms.by_node.get(instance.node)
-            choice = None if room is None else known.get((instance.way, id(room.kind)))
+            choice = None if room is None else need.choice_of(instance.way, room.kind)
             if room is None or room.node.ending:
                 self._gone.append(Gone(instance, room.node.ending if room else "its node is gone", need))
             elif instance.tenant != need.demand.tenant:
@@ -160,51 +169,64 @@ class _Planning:
                 heapq.heappush(heap, (self._purse.share(tenant), tenant))
 
     def _step(self, need: Need, guaranteed: bool) -> bool:
-        """Tries one missing instance, or everything that a cheaper footing takes. False: nothing is left to try in this
-        pass."""
+        """Places one missing instance, as whatever there is room for, or everything that a cheaper footing takes.
+        False: nothing is left to try in this pass."""
         if need.leaving:
             return self._replace(need) if not guaranteed else False
-        choice = need.missing[0]
-        own = self._purse.guaranteed(need.demand.tenant, choice)
-        if guaranteed and not own:
-            return False
-        if self._start(need, choice, own):
-            need.missing.popleft()
-        else:
-            need.banned.add(choice)
-            need.aim()
+        while need.missing and not need.leaving:
+            choice = need.missing[0]
+            own = self._purse.guaranteed(need.demand.tenant, choice)
+            if guaranteed and not own:
+                return False
+            if self._start(need, choice, own):
+                need.missing = need.missing[1:]
+                break
+            self._strike(need, choice)
         if not need.missing:
             self._let_go(need)
         return True
 
+    def _strike(self, need: Need, choice: Choice) -> None:
+        """What has failed is not tried again, nor is the same way on other kinds of node where that would fail too."""
+        instead = choice.next
+        while instead is not None and self._would_fail(need, instead):
+            need.refused = instead
+            instead = instead.next
+        need.strike(choice, instead)
+        need.aim()
+
+    def _would_fail(self, need: Need, choice: Choice) -> bool:
+        room, victims = self._outlook(need, choice, self._purse.guaranteed(need.demand.tenant, choice))
+        return room is None and not victims
+
     def _replace(self, need: Need) -> bool:
         """All or nothing, and nobody else makes room for it: half a change would be dearer than none."""
         started: list[Held] = []
+        short = need.short
         for choice in need.missing:
-            held = self._book(need, choice)
-            if held is None:
+            room = self._find(need, choice) if self._purse.could_pay(need.demand, choice) else None
+            if room is None:
+                if short:
+                    # Said now, while what is given back again is booked.
+                    need.reason, need.refused = self._why(need, choice), None
                 for each in started:
                     need.held.remove(each)
                     self._release(need, each)
                 self._changes -= 2 * len(started)
-                need.banned.add(choice)
-                need.missing.clear()
-                need.leaving.clear()
+                need.strike(choice, choice.next)
+                need.missing, need.leaving = (), frozenset()
                 return True
-            started.append(held)
-        need.missing.clear()
+            started.append(self._book(need, choice, room))
+        need.missing = ()
         self._let_go(need)
         return True
 
     def _start(self, need: Need, choice: Choice, own: bool) -> bool:
-        if self._book(need, choice) is not None:
+        room, victims = self._outlook(need, choice, own)
+        if room is not None:
+            self._book(need, choice, room)
             return True
-        demand = need.demand
-        victims: Victims = []
-        if not self._purse.could_pay(demand, choice):
-            victims = self._holdings.quota_for(need, choice) if own else []
-        else:
-            victims = self._holdings.room_for(need, choice, own)
+        need.refused = choice
         if not victims:
             return False
         for loser, held in victims:
@@ -212,16 +234,18 @@ class _Planning:
         # Quota and room may both have been lacking.
         return self._start(need, choice, own)
 
-    def _book(self, need: Need, choice: Choice) -> Held | None:
-        demand, resources = need.demand, choice.way.resources
-        if not self._purse.pay(demand, choice):
-            need.reason = self._purse.why(demand, choice)
-            return None
-        room = self._rooms.find(choice.kind, resources, need.domains() if demand.spread > 1 else None)
-        if room is None:
-            self._purse.give_back(demand, choice)
-            need.reason = f"no {choice.kind.shape} node has room for it"
-            return None
+    def _outlook(self, need: Need, choice: Choice, own: bool) -> tuple[Room | None, Victims]:
+        """Where it may start at once, or else whose going gives it the quota or, if that is not it, the room."""
+        if not self._purse.could_pay(need.demand, choice):
+            return None, self._holdings.quota_for(need, choice) if own else []
+        room = self._find(need, choice)
+        return room, [] if room is not None else self._holdings.room_for(need, choice, own)
+
+    def _find(self, need: Need, choice: Choice) -> Room | None:
+        return self._rooms.find(choice, need.domains() if need.demand.spread > 1 else None)
+
+    def _book(self, need: Need, choice: Choice, room: Room) -> Held:
+        self._purse.take(need.demand, choice)
         return self._put(need, choice, room)
 
     def _put(self, need: Need, choice: Choice, room: Room) -> Held:
@@ -241,7 +265,7 @@ class _Planning:
         need.held.remove(held)
         self._release(need, held)
         self._send_away(need, held, reason)
-        need.banned.clear()
+        need.restore()
         need.aim()
 
     def _release(self, need: Need, held: Held) -> None:
@@ -276,7 +300,7 @@ class _Planning:
         crowded = [held for held in need.held if domains[held.room.node.domain] > 1]
         for held in sorted(crowded, key=lambda each: each.staying_cost):
             resources = held.choice.way.resources
-            room = self._rooms.find_elsewhere(held.choice.kind, resources, domains)
+            room = self._rooms.find_elsewhere(held.choice, domains)
             if room is None:
                 continue
             self._send_away(need, held, "its model is to be spread over failure domains")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections.abc import Set
 from dataclasses import dataclass
 
 from headrace_autoscaler.core.allocator import choice as choosing
-from headrace_autoscaler.core.allocator.choice import WORTH_A_RESIZE, Choice
+from headrace_autoscaler.core.allocator.choice import WORTH_A_RESIZE, Choice, Mix
 from headrace_autoscaler.core.allocator.rooms import Room
-from headrace_autoscaler.core.allocator.types import Demand, Instance
+from headrace_autoscaler.core.allocator.types import Demand, Instance, Kind
 
 _SLACK = 1e-9
+_NOBODY: Set[Held] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -40,73 +41,128 @@ class Held:
 
 
 class Need:
-    """Attributes:
-    found: what may run for it, the cheapest request first.
-    held: what it has, or is to have.
-    missing: what it should have beside that.
-    banned: choices that had no room or quota when last tried.
-    leaving: of what it has, what goes once all that is cheaper is in its place.
-    reason: why the last of `banned` was.
+    """Of a way, nothing but the cheapest kind of node that is not struck off can be worth choosing, because its
+    instances are equally fast everywhere: so no more than that is looked at.
+
+    Attributes:
+        heads: of each way that may run it, the cheapest.
+        held: what it has, or is to have.
+        missing: what it should have beside that, the first to be tried first.
+        struck: something had no room or quota when it was last tried.
+        leaving: of what it has, what goes once all that is cheaper is in its place.
+        refused: the last that had no room or quota.
+        reason: why it has less than it needs.
     """
 
-    __slots__ = ("banned", "demand", "found", "held", "leaving", "missing", "number", "reason")
+    __slots__ = (
+        "_left",
+        "_offers",
+        "_worth",
+        "demand",
+        "heads",
+        "held",
+        "leaving",
+        "missing",
+        "number",
+        "reason",
+        "refused",
+    )
 
-    def __init__(self, demand: Demand, number: int, found: list[Choice]) -> None:
+    def __init__(self, demand: Demand, number: int, heads: list[Choice]) -> None:
         self.demand = demand
         self.number = number
-        self.found = found
+        self.heads = heads
         self.held: list[Held] = []
-        self.missing: deque[Choice] = deque()
-        self.banned: set[Choice] = set()
-        self.leaving: set[Held] = set()
+        self.missing: tuple[Choice, ...] = ()
+        self.leaving: Set[Held] = _NOBODY
+        self.refused: Choice | None = None
         self.reason = ""
+        self._left = heads
+        self._offers = choosing.undominated(heads) if len(heads) > 1 else heads
+        self._worth = WORTH_A_RESIZE * self._least() if heads else 0.0
+
+    @property
+    def struck(self) -> bool:
+        return self._left is not self.heads
+
+    def strike(self, choice: Choice, instead: Choice | None) -> None:
+        """It had no room or no quota, nor has the same way any before `instead`: none of them is tried again until
+        `restore`."""
+        left = [instead if each is choice else each for each in self._left]
+        self._left = [each for each in left if each is not None]
+        self._offers = choosing.undominated(self._left)
+
+    def restore(self) -> None:
+        """Room or quota has been given back."""
+        if self.struck:
+            self._left = self.heads
+            self._offers = choosing.undominated(self._left)
+
+    def choice_of(self, way: str, kind: Kind) -> Choice | None:
+        """None: it may not run like that."""
+        for head in self.heads:
+            if head.way.name == way:
+                choice: Choice | None = head
+                while choice is not None and choice.kind is not kind:
+                    choice = choice.next
+                return choice
+        return None
 
     def aim(self) -> None:
-        """Decides what is missing. What it holds stays as long as it is not too dear, and nothing is wanted that is
-        banned."""
+        """Decides what is missing. What it holds stays as long as it is not too dear, and nothing is wanted that
+        had no room."""
         demand = self.demand
-        self.missing.clear()
-        self.leaving.clear()
-        allowed = [each for each in self.found if each not in self.banned] if self.banned else self.found
-        if not allowed:
+        self.missing = ()
+        self.leaving = _NOBODY
+        if not self._offers:
             return
         have = len(self.held)
         if not have:
-            self._want(choosing.mix(allowed, demand.rate, demand.minimum, demand.maximum))
+            self._want(choosing.mix_of(self._offers, demand.rate, demand.minimum, demand.maximum))
             return
-        left = demand.rate - self.served
+        served, now = self.served, sum([each.choice.micros_per_hour for each in self.held])
+        left = demand.rate - served
         enough = left <= _SLACK * max(1.0, demand.rate)
-        now = sum([each.choice.micros_per_hour for each in self.held])
-        if enough and have >= demand.minimum and now <= WORTH_A_RESIZE * self.found[0].order[0] * demand.rate:
-            # Nothing serves a request for less than the first choice: no mix could be worth a resize.
+        if enough and have >= demand.minimum and now <= self._worth:
             return
-        more: Counter[Choice] = Counter()
+        more = Mix()
         if not enough or have < demand.minimum:
             most = None if demand.maximum is None else max(0, demand.maximum - have)
             if most != 0:
-                more = choosing.mix(allowed, max(0.0, 0.0 if enough else left), max(0, demand.minimum - have), most)
-        ideal = choosing.mix(allowed, demand.rate, demand.minimum, demand.maximum)
-        short = self.served + choosing.serves(more) < choosing.serves(ideal) - _SLACK and self._short_with(more)
+                rest = 0.0 if enough else left
+                more = choosing.mix_of(self._offers, rest, max(0, demand.minimum - have), most)
+        ideal = choosing.mix_of(self._offers, demand.rate, demand.minimum, demand.maximum)
+        short = served + choosing.serves(more) < choosing.serves(ideal) - _SLACK and self._short_with(more)
         if short or now + choosing.cost(more) > WORTH_A_RESIZE * choosing.cost(ideal) + _SLACK:
             more = self._replace(ideal)
         self._want(more)
 
-    def _replace(self, ideal: Counter[Choice]) -> Counter[Choice]:
+    def _least(self) -> float:
+        """No mix costs less: nothing serves a request for less than the first choice, and it takes an instance."""
+        demand = self.demand
+        cost = min([each.micros_per_hour / each.rate for each in self.heads]) * demand.rate
+        if demand.maximum == 0 or (demand.rate <= _SLACK and not demand.minimum):
+            return cost
+        return max(cost, self._offers[0].micros_per_hour)
+
+    def _replace(self, ideal: Mix) -> Mix:
         """What of it is not there yet; what is there and not of it leaves."""
-        more = ideal.copy()
+        more = Mix(ideal)
+        leaving: set[Held] = set()
         for held in self.held:
-            if more[held.choice] > 0:
+            if more.get(held.choice, 0) > 0:
                 more[held.choice] -= 1
             else:
-                self.leaving.add(held)
-        return +more
+                leaving.add(held)
+        self.leaving = leaving
+        return more
 
-    def _short_with(self, more: Counter[Choice]) -> bool:
+    def _short_with(self, more: Mix) -> bool:
         return self.served + choosing.serves(more) < self.demand.rate * (1 - _SLACK) - _SLACK
 
-    def _want(self, counted: Counter[Choice]) -> None:
-        for choice, count in sorted(counted.items(), key=lambda item: item[0].order):
-            self.missing.extend([choice] * count)
+    def _want(self, counted: Mix) -> None:
+        for choice in counted if len(counted) == 1 else sorted(counted, key=lambda each: each.order):
+            self.missing += (choice,) * counted[choice]
 
     @property
     def served(self) -> float:

@@ -178,7 +178,7 @@ class _Now:
                 room.change(instance.resources, instance.device, 1)
             if instance.tenant in self._of_tenant:
                 there = rooms.by_node.get(instance.node)
-                self._purse.take(instance.tenant, instance.model, instance.resources, there.kind if there else None)
+                self._purse.book(instance.tenant, instance.model, instance.resources, there.kind if there else None)
 
 
 def _take(room: Room, held: Held) -> bool:

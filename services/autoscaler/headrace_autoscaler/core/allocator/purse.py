@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+
 from headrace_autoscaler.core.allocator.choice import Choice, amounts_of_part, part_of
 from headrace_autoscaler.core.allocator.types import Demand, Kind, Snapshot
 from headrace_autoscaler.core.quota import Dimension, QuotaTree
@@ -27,30 +29,36 @@ class Purse:
         self._used: dict[str, list[int]] = {}
         self._shares: dict[str, float] = {}
         self._stale: set[str] = set()
+        self._ranked: dict[str, float] = {}
+        self._ranking: list[tuple[float, str]] = []
+        self._unranked: set[str] = set()
 
     def guaranteed(self, tenant: str, choice: Choice) -> bool:
         """One more is within what the tenant is guaranteed."""
         nominal = self._nominal.get(tenant)
         if nominal is None:
             return False
-        amounts = choice.amounts
-        return all(
-            nominal[place] is not None for place, _ in amounts.present if place < Dimension.CONCURRENCY
-        ) and self._tree.within_nominal(tenant, amounts)
+        for place, _ in choice.amounts.present:
+            if place < _HELD and nominal[place] is None:
+                return False
+        return self._tree.within_nominal(tenant, choice.amounts)
 
     def pay(self, demand: Demand, choice: Choice) -> bool:
         """Books it if every limit allows."""
-        amounts = choice.amounts
-        if not self._tree.fits(demand.tenant, demand.model, amounts):
+        if not self.could_pay(demand, choice):
             return False
-        self._tree.take(demand.tenant, demand.model, amounts)
-        self._hold(demand.tenant, choice, 1)
+        self.take(demand, choice)
         return True
+
+    def take(self, demand: Demand, choice: Choice) -> None:
+        """Books it, whether or not it is within the limits."""
+        self._tree.take(demand.tenant, demand.model, choice.amounts)
+        self._hold(demand.tenant, choice, 1)
 
     def could_pay(self, demand: Demand, choice: Choice) -> bool:
         return self._tree.fits(demand.tenant, demand.model, choice.amounts)
 
-    def take(self, tenant: str, model: str, resources: Resources, kind: Kind | None) -> None:
+    def book(self, tenant: str, model: str, resources: Resources, kind: Kind | None) -> None:
         """Books what runs, whether or not it is within the limits. Without a node it costs nothing."""
         price = part_of(resources, kind) if kind else 0
         self._tree.take(tenant, model, amounts_of_part(resources, price))
@@ -80,7 +88,7 @@ class Purse:
             return False
         nominal = self._nominal.get(tenant, _NONE)
         for place, units in choice.amounts.present:
-            if place < Dimension.CONCURRENCY and units:
+            if place < _HELD and units:
                 limit = nominal[place]
                 if limit is None or used[place] - less[place] > limit:
                     return True
@@ -91,10 +99,10 @@ class Purse:
         return choice.amounts.units[:_HELD]
 
     def why(self, demand: Demand, choice: Choice) -> str:
-        """Which limit refuses it."""
+        """Which limit refuses it; empty: none does."""
         refusal = self._tree.refusal(demand.tenant, demand.model, choice.amounts)
         if refusal is None:
-            return "its quota had no room when it was tried"
+            return ""
         first = refusal.first
         limit = f"{first.limit.dimension.key} {first.limit}"
         return f"{first.kind} of '{first.owner}': {limit}, of which {first.used} are used"
@@ -109,9 +117,25 @@ class Purse:
     @property
     def richest(self) -> str:
         """The tenant with the highest share; empty: nobody holds anything."""
-        for tenant in tuple(self._stale):
-            self.share(tenant)
-        return max(self._shares, key=lambda tenant: (self._shares[tenant], tenant), default="")
+        ranking = self._by_share()
+        return ranking[-1][1] if ranking else ""
+
+    @property
+    def sharing(self) -> set[str]:
+        """Tenants with a share of what is spare."""
+        return {tenant for share, tenant in self._by_share() if share > 0}
+
+    def _by_share(self) -> list[tuple[float, str]]:
+        """The lowest first."""
+        ranking = self._ranking
+        for tenant in self._unranked:
+            old = self._ranked.get(tenant)
+            if old is not None:
+                del ranking[bisect_left(ranking, (old, tenant))]
+            share = self._ranked[tenant] = self.share(tenant)
+            insort(ranking, (share, tenant))
+        self._unranked.clear()
+        return ranking
 
     def share_with(self, tenant: str, choice: Choice, change: int) -> float:
         """Its share with one more (1) or one less (-1) of these."""
@@ -131,6 +155,7 @@ class Purse:
             if place < _HELD:
                 used[place] += sign * units
         self._stale.add(tenant)
+        self._unranked.add(tenant)
 
     def _share_of(self, tenant: str, used: list[int]) -> float:
         nominal = self._nominal.get(tenant, _NONE)

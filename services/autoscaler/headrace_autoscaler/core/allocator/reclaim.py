@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import math
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from headrace_autoscaler.core.allocator.choice import Choice
+from headrace_autoscaler.core.allocator.hopeless import Hopeless
 from headrace_autoscaler.core.allocator.needs import Held, Need
 from headrace_autoscaler.core.allocator.purse import Purse
 from headrace_autoscaler.core.allocator.rooms import Room
+from headrace_autoscaler.core.allocator.types import Kind
 from headrace_autoscaler.domain import Resources
 
 Victims = list[tuple[Need, Held]]
@@ -22,15 +27,21 @@ class Holdings:
 
     def __init__(self, purse: Purse) -> None:
         self._purse = purse
-        self._by_tenant: dict[str, dict[Held, Need]] = {}
-        self._by_room: dict[int, dict[Room, dict[Held, Need]]] = {}
-        self._hopeless: set[tuple[int, Resources]] = set()
+        self._by_tenant: defaultdict[str, dict[Held, Need]] = defaultdict(dict)
+        self._by_room: defaultdict[int, defaultdict[Room, dict[Held, Need]]] = defaultdict(lambda: defaultdict(dict))
+        self._hopeless: dict[int, Hopeless] = {}
+        self._spare: dict[int, _Spare] = {}
+        self._whose_spare = ""
 
     def add(self, need: Need, held: Held) -> None:
-        self._by_tenant.setdefault(need.demand.tenant, {})[held] = need
-        self._by_room.setdefault(id(held.room.kind), {}).setdefault(held.room, {})[held] = need
+        tenant = need.demand.tenant
+        self._by_tenant[tenant][held] = need
+        self._by_room[id(held.room.kind)][held.room][held] = need
+        if tenant == self._whose_spare:
+            self._spare.clear()
 
     def discard(self, need: Need, held: Held) -> None:
+        self._spare.clear()
         del self._by_tenant[need.demand.tenant][held]
         there = self._by_room[id(held.room.kind)]
         del there[held.room][held]
@@ -74,13 +85,17 @@ class Holdings:
         return self._for_own(need, choice) if own else self._for_spare(need, choice)
 
     def _for_own(self, need: Need, choice: Choice) -> Victims:
-        key = (id(choice.kind), choice.way.resources)
-        if key in self._hopeless:
+        known = self._hopeless.setdefault(id(choice.kind), Hopeless())
+        if choice in known:
             return []
         found: list[Victims] = []
         hopeless = True
-        for room, holds in self._by_room.get(id(choice.kind), {}).items():
-            there = [(owner, held) for held, owner in holds.items()]
+        # Whoever has a share of what is spare, and nobody else, is over its guarantee in something.
+        over = self._purse.sharing
+        for room, holds in self._by_room.get(id(choice.kind), {}).items() if over else ():
+            there = [(owner, held) for held, owner in holds.items() if owner.demand.tenant in over]
+            if not there:
+                continue
             there.sort(key=lambda each: (-self._purse.share(each[0].demand.tenant), each[1].staying_cost))
             takeable = self._takeable(there)
             if not takeable or not _enough(room, takeable, choice.way.resources):
@@ -92,7 +107,7 @@ class Holdings:
                 if len(found) == _ENOUGH_TO_CHOOSE_FROM:
                     break
         if hopeless:
-            self._hopeless.add(key)
+            known.add(choice)
         return min(found, key=_order, default=[])
 
     def _takeable(self, there: Victims) -> Victims:
@@ -113,13 +128,47 @@ class Holdings:
         mine = purse.share_with(need.demand.tenant, choice, 1)
         if not richest or richest == need.demand.tenant or mine >= purse.share(richest):
             return []
+        spare = self._spare_of(richest, choice.kind)
+        if mine >= spare.refused.get(choice.size, math.inf):
+            return []
         found: Victims = []
-        for held, owner in self._by_tenant.get(richest, {}).items():
-            if held.room.kind is not choice.kind or purse.share_with(richest, held.choice, -1) < mine:
-                continue
-            if purse.may_lose(richest, [0, 0, 0, 0], held.choice):
+        for left, owner, held in spare.offers:
+            if left >= mine:
                 found += _enough(held.room, [(owner, held)], choice.way.resources)
-        return [min(found, key=lambda each: _order([each]))] if found else []
+        if not found:
+            spare.refused[choice.size] = mine
+            return []
+        return [min(found, key=lambda each: _order([each]))]
+
+    def _spare_of(self, tenant: str, kind: Kind) -> _Spare:
+        """Worked out once until the tenant holds something else, or somebody gives up room."""
+        if tenant != self._whose_spare:
+            self._spare.clear()
+            self._whose_spare = tenant
+        spare = self._spare.get(id(kind))
+        if spare is None:
+            purse = self._purse
+            spare = self._spare[id(kind)] = _Spare(
+                [
+                    (purse.share_with(tenant, held.choice, -1), owner, held)
+                    for held, owner in self._by_tenant.get(tenant, {}).items()
+                    if held.room.kind is kind and purse.may_lose(tenant, [0, 0, 0, 0], held.choice)
+                ]
+            )
+        return spare
+
+
+@dataclass(slots=True)
+class _Spare:
+    """What the richest tenant holds on one kind of node.
+
+    Attributes:
+        offers: the share that is left to it without this one.
+        refused: by size, the lowest share of a tenant for which none of these made room. Nor do they for a higher one.
+    """
+
+    offers: list[tuple[float, Need, Held]]
+    refused: dict[int, float] = field(default_factory=dict)
 
 
 def in_turn(purse: Purse, waiting: Victims) -> Iterator[tuple[Need, Held]]:

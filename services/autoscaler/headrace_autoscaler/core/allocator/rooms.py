@@ -2,14 +2,17 @@
 
 First fit over nodes of a kind, the fullest first, larger things before smaller ones (first fit decreasing: D. S.
 Johnson, "Near-optimal bin packing algorithms", MIT 1973). What fitted nowhere up to a node will not fit there later, so
-that a search goes on where the last one for as much ended; a node that gets room again is looked at again. In all that
-is linear in nodes and instances for every size class of instances.
+that a search goes on where the last one for as much ended; a node that gets room again is looked at again. What fitted
+on no node of a kind is not looked for again until one gets room. In all that is linear in nodes and instances for every
+size class of instances.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from headrace_autoscaler.core.allocator.choice import Choice
+from headrace_autoscaler.core.allocator.hopeless import Hopeless
 from headrace_autoscaler.core.allocator.types import Kind, Node
 from headrace_autoscaler.domain import Resources
 
@@ -63,35 +66,39 @@ class Room:
 
     @property
     def within_capacity(self) -> bool:
-        return self.cpu >= 0 and self.memory >= 0 and all(min(each) >= 0 for each in self.devices)
+        if self.cpu < 0 or self.memory < 0:
+            return False
+        return not self.devices or all(min(each) >= 0 for each in self.devices)
 
 
 class Pool:
     """Nodes of one kind in one failure domain."""
 
-    __slots__ = ("_coarse", "_exact", "_rooms", "domain")
+    __slots__ = ("_coarse", "_exact", "_full", "_rooms", "domain")
 
-    def __init__(self, domain: str, rooms: Iterable[Room]) -> None:
+    def __init__(self, domain: str, rooms: Iterable[Room], full: Hopeless) -> None:
         self.domain = domain
+        self._full = full
         self._rooms = sorted(rooms, key=lambda room: (room.cpu, room.memory, room.node.id))
-        self._exact: dict[Resources, int] = {}
+        self._exact: dict[int, int] = {}
         self._coarse: dict[Resources, int] = {}
         for room in self._rooms:
             room.pool = self
 
-    def find(self, needs: Resources) -> Room | None:
-        at = self._exact.get(needs, -1)
-        rooms = self._rooms
+    def find(self, choice: Choice) -> Room | None:
+        needs, rooms = choice.way.resources, self._rooms
+        at = self._exact.get(choice.size, -1)
         if at < 0:
             at = self._first_of_class(needs)
         end = len(rooms)
         while at < end and not rooms[at].fits(needs):
             at += 1
-        self._exact[needs] = at
+        self._exact[choice.size] = at
         return rooms[at] if at < end else None
 
     def look_again(self, room: Room) -> None:
         self._rooms.append(room)
+        self._full.clear()
 
     def _first_of_class(self, needs: Resources) -> int:
         """Where the search for a size begins that was never looked for: behind the nodes that are too full for
@@ -126,6 +133,7 @@ class Rooms:
             self.by_node[node.id] = Room(node, kind)
         self.kinds = list(known)
         self._pools: dict[int, list[Pool]] = {}
+        self._full = {id(kind): Hopeless() for kind in self.kinds}
 
     def open(self) -> None:
         """To be called once what runs has been taken out of the rooms, before anything is looked for."""
@@ -134,26 +142,32 @@ class Rooms:
             if not room.node.ending:
                 grouped.setdefault((id(room.kind), room.node.domain), []).append(room)
         for kind, domain in sorted(grouped, key=lambda key: key[1]):
-            self._pools.setdefault(kind, []).append(Pool(domain, grouped[kind, domain]))
+            self._pools.setdefault(kind, []).append(Pool(domain, grouped[kind, domain], self._full[kind]))
 
-    def find(self, kind: Kind, needs: Resources, crowding: Mapping[str, int] | None = None) -> Room | None:
-        """The first node of this kind with room.
+    def find(self, choice: Choice, crowding: Mapping[str, int] | None = None) -> Room | None:
+        """The first node of its kind with room.
 
         Args:
             crowding: instances by failure domain; the emptiest domain is tried first. None: it does not matter.
         """
-        pools: Sequence[Pool] = self._pools.get(id(kind), ())
+        kind = id(choice.kind)
+        if choice in self._full[kind]:
+            return None
+        pools: Sequence[Pool] = self._pools.get(kind, ())
         if crowding and len(pools) > 1:
             pools = sorted(pools, key=lambda pool: crowding.get(pool.domain, 0))
         for pool in pools:
-            room = pool.find(needs)
+            room = pool.find(choice)
             if room is not None:
                 return room
+        self._full[kind].add(choice)
         return None
 
-    def find_elsewhere(self, kind: Kind, needs: Resources, domains: Mapping[str, int]) -> Room | None:
+    def find_elsewhere(self, choice: Choice, domains: Mapping[str, int]) -> Room | None:
         """The first node with room in a failure domain that is not among these."""
-        for pool in self._pools.get(id(kind), ()):
-            if pool.domain not in domains and (room := pool.find(needs)) is not None:
+        if choice in self._full[id(choice.kind)]:
+            return None
+        for pool in self._pools.get(id(choice.kind), ()):
+            if pool.domain not in domains and (room := pool.find(choice)) is not None:
                 return room
         return None

@@ -146,9 +146,9 @@ class Amounts:
     present: tuple[tuple[int, int], ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.units) != len(Dimension) or not all(0 <= each <= MAX for each in self.units):
-            raise ValueError(f"expected {len(Dimension)} amounts from 0 to {MAX}; got {self.units}")
-        present = tuple((place, units) for place, units in enumerate(self.units) if units)
+        if len(self.units) != len(_ZEROS) or min(self.units) < 0 or max(self.units) > MAX:
+            raise ValueError(f"expected {len(_ZEROS)} amounts from 0 to {MAX}; got {self.units}")
+        present = tuple([(place, units) for place, units in enumerate(self.units) if units])
         object.__setattr__(self, "present", present)
 
     @classmethod

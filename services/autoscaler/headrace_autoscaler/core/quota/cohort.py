@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace_autoscaler.core.quota.amounts import Bounds, Dimension, bounds_of
+from headrace_autoscaler.core.quota.amounts import Amounts, Bounds, Dimension, bounds_of
 from headrace_autoscaler.domain import Tenant
 
 DIMENSIONS = tuple(Dimension)
 COUNT = len(DIMENSIONS)
+LENDABLE = tuple(dimension.lendable for dimension in DIMENSIONS)
 UNBOUNDED = Bounds()
 
 
@@ -110,18 +111,22 @@ class Node:
                 self.cohort.reserved[place] += sign * max(self.used[place], self.kept[place])
                 self.cohort.lendable[place] += sign * (nominal - self.kept[place])
 
-    def use(self, place: int, change: int) -> None:
-        before = self.used[place]
-        after = self.used[place] = before + change
-        if self.quota.nominal.units[place] is not None:
-            kept = self.kept[place]
-            self.cohort.used[place] += change
-            self.cohort.reserved[place] += max(after, kept) - max(before, kept)
-            self.cohort.changed()
+    def use(self, amounts: Amounts, sign: int) -> None:
+        """Takes (1) or gives back (-1)."""
+        cohort, nominal = self.cohort, self.quota.nominal.units
+        for place, units in amounts.present:
+            change = sign * units
+            before = self.used[place]
+            after = self.used[place] = before + change
+            if nominal[place] is not None:
+                kept = self.kept[place]
+                cohort.used[place] += change
+                cohort.reserved[place] += (after if after > kept else kept) - (before if before > kept else kept)
+        cohort.changed()
 
     def alone(self, place: int) -> bool:
         """There is nobody to borrow from."""
-        return len(self.cohort.members) == 1 or not DIMENSIONS[place].lendable
+        return len(self.cohort.members) == 1 or not LENDABLE[place]
 
     def most(self, place: int) -> int | None:
         """Nominal and what may be borrowed; None: as much as the cohort leaves. For what has a nominal quantity."""
@@ -141,7 +146,7 @@ class Node:
 
     def borrowed(self, place: int) -> int:
         nominal = self.quota.nominal.units[place]
-        if nominal is None or not DIMENSIONS[place].lendable:
+        if nominal is None or not LENDABLE[place]:
             return 0
         return max(0, self.used[place] - nominal)
 

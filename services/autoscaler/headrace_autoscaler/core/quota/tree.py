@@ -77,7 +77,9 @@ class QuotaTree:
     def fits(self, tenant: str, model: str, amounts: Amounts) -> bool:
         """`refusal` is None, without looking for whom to name."""
         node = self._nodes.get(tenant)
-        return not self._over_model(model, amounts) and (node is None or not any(checks.short(node, amounts)))
+        if node is not None and not checks.fits(node, amounts):
+            return False
+        return model not in self._model_limits or not self._over_model(model, amounts)
 
     def refusal(self, tenant: str, model: str, amounts: Amounts) -> Refusal | None:
         """What stands against so much more; None: nothing does."""
@@ -173,12 +175,14 @@ class QuotaTree:
         if node is None:
             self.set_tenant(TenantQuota(tenant))
             node = self._nodes[tenant]
-        of_model = self._model_used.setdefault(model, [0] * COUNT)
+        of_model = self._model_used.get(model)
+        if of_model is None:
+            of_model = self._model_used[model] = [0] * COUNT
         if sign < 0 and any(units > min(node.used[place], of_model[place]) for place, units in amounts.present):
             held = (outward(node.used), outward(of_model))
             raise ValueError(f"model {model!r} of tenant {tenant!r} gives back {amounts}, and they hold {held}")
+        node.use(amounts, sign)
         for place, units in amounts.present:
-            node.use(place, sign * units)
             of_model[place] += sign * units
 
     def _over_model(self, model: str, amounts: Amounts) -> list[Binding]:
