@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from itertools import takewhile
 
 from headrace_autoscaler.core.allocator.choice import Choice, amounts_of_part, part_of
 from headrace_autoscaler.core.allocator.types import Demand, Kind, Snapshot
@@ -123,7 +124,7 @@ class Purse:
     @property
     def sharing(self) -> set[str]:
         """Tenants with a share of what is spare."""
-        return {tenant for share, tenant in self._by_share() if share > 0}
+        return {tenant for _, tenant in takewhile(lambda each: each[0] > 0, reversed(self._by_share()))}
 
     def _by_share(self) -> list[tuple[float, str]]:
         """The lowest first."""
