@@ -108,7 +108,9 @@ def _build_compiled(root: Path, native: Path) -> dict[Path, str]:
             whole.mkdir()
             Path(fresh, PACKAGE).rename(whole / PACKAGE)
             whole.rename(folder)
-    (native / "sources.mk").write_text("$(STAMP): " + " ".join(digests) + "\n", encoding="utf-8")
+    # The rule without a recipe is for sources that are gone: they are a reason to build, and no error.
+    listed = " ".join(digests)
+    (native / "sources.mk").write_text(f"$(STAMP): {listed}\n{listed}:\n", encoding="utf-8")
     return {path: str(path.relative_to(folder)) for path in (folder / PACKAGE).rglob("*.*")}
 
 
