@@ -87,6 +87,14 @@ class Sizing:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Motive:
+    """Why all instances should have another shape. Urgent: not for money, and so at once."""
+
+    words: str
+    urgent: bool = False
+
+
 @dataclass(slots=True)
 class _Change:
     """A change under way. `most`: instances that there is room for, where that is fewer than demand takes."""
@@ -212,16 +220,16 @@ class Resizing:
         if not now_is.want.desired:
             return None
         found = self._options(model, now_is, room)
-        why = self._why_change(model, found, now_is) if found else ""
-        if not why:
+        why = self._why_change(model, found, now_is) if found else None
+        if why is None:
             model.better = None
             return self._try_one(model, now_is, room, now)
         best = found[0]
         if model.better is None or model.better[0] != best.resources:
             model.better = (best.resources, now)
-        if not self._may_change(model, now_is, _is_urgent(why), now):
+        if not self._may_change(model, now_is, why.urgent, now):
             return None
-        return self._begin(model, best, why, now_is, room, now)
+        return self._begin(model, best, why.words, now_is, room, now)
 
     def _begin(self, model: _Model, best: Option, why: str, now_is: Situation, room: Room, now: float) -> Sizing | None:
         leaving = now_is.other_than(best.resources)
@@ -238,31 +246,35 @@ class Resizing:
         model.better = None
         return self._changing(now_is, change, best.count, leaving)
 
-    def _why_change(self, model: _Model, found: Sequence[Option], now_is: Situation) -> str:
-        """Why all instances should have the best shape; empty: what runs is good enough."""
+    def _why_change(self, model: _Model, found: Sequence[Option], now_is: Situation) -> _Motive | None:
+        """Why all instances should have the best shape; None: what runs is good enough."""
         best, rate = found[0], self._rate(model, now_is)
         odd, words = now_is.other_than(model.footing), _cpus(best.resources)
         if not enough(best, rate) and best.serves < WORTH_A_RESIZE * now_is.serves:
-            return ""
+            return None
         own = next((each for each in found if each.resources == model.footing), None)
         if own is None:
-            way = now_is.way(model.footing)
-            if way is None:
-                return f"{_cpus(model.footing)} per instance is not in the model's range any more: {words}"
-            if not way.profile_us:
-                return ""
-            if meets(way, now_is.slo_s):
-                return ""  # There is no room for a single one.
-            return _OBJECTIVE.format(words) if best.resources != model.footing else ""
+            return self._why_leave(model, best, now_is)
         if best is own and not odd:
-            return ""
+            return None
         if not enough(own, rate) and best.serves > WORTH_A_RESIZE * own.serves:
-            return f"{words} per instance serve more of the demand than its limits leave it otherwise"
+            return _Motive(f"{words} per instance serve more of the demand than its limits leave it otherwise")
         # What is of another shape counts as one of the footing.
         price = self._price
         cost = own.cost + sum(price(each.resources) - price(model.footing) for each in odd)
-        saves = cost > WORTH_A_RESIZE * best.cost
-        return f"{words} per instance serve the demand for at least a sixth less" if saves else ""
+        if cost <= WORTH_A_RESIZE * best.cost:
+            return None
+        return _Motive(f"{words} per instance serve the demand for at least a sixth less")
+
+    def _why_leave(self, model: _Model, best: Option, now_is: Situation) -> _Motive | None:
+        """Of a footing that is not among the options."""
+        way, words = now_is.way(model.footing), _cpus(best.resources)
+        if way is None:
+            return _Motive(f"{_cpus(model.footing)} per instance is not in the model's range any more: {words}")
+        if not way.profile_us or meets(way, now_is.slo_s) or best.resources == model.footing:
+            return None  # Not measured; or there is no room for a single one.
+        objective = f"{words} per instance meet the objective, which what runs cannot even for a single request"
+        return _Motive(objective, urgent=True)
 
     def _may_change(self, model: _Model, now_is: Situation, urgent: bool, now: float) -> bool:
         if now_is.decision.reason in (TRUSTED, CHANGED) or now_is.want.held_back or now_is.want.paused:
@@ -330,13 +342,6 @@ class Resizing:
 
         bounds = (now_is.minimum, now_is.maximum)
         return options(allowed, now_is.slo_s, self._rate(model, now_is), bounds, self._price, fitting)
-
-
-_OBJECTIVE = "{} per instance meet the objective, which what runs cannot even for a single request"
-
-
-def _is_urgent(why: str) -> bool:
-    return why.endswith(_OBJECTIVE.removeprefix("{}"))
 
 
 def _loads(live: Sequence[Holding]) -> bool:
