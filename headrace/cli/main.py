@@ -59,15 +59,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = asked(args=rest, prog_name=program, standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has seen enough: quietly 1, as Typer has it where a command is still
-        # printing. The interpreter flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # Whoever read our output has seen enough: quietly 1, as Typer has it where a command is still printing.
+        _drop_output()
         return 1
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 - the outermost frame; no traceback ever reaches a user
+        _drop_output()
         return _report(error)
     return code if isinstance(code, int) else 0
+
+
+def _drop_output() -> None:
+    """What cannot be written, and stays in the buffer: the interpreter would flush it once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _asked(arguments: list[str]) -> tuple[typer.Typer, list[str], str]:

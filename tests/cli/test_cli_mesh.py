@@ -267,7 +267,8 @@ def test_the_entry_point_returns_an_exit_code(capsys: pytest.CaptureFixture[str]
     assert "headrace" in capsys.readouterr().out
 
 
-def test_a_full_disk_is_one_line(mesh: Any) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line(mesh: Any, unbuffered: str) -> None:
     mesh.on(methods.GET_STATUS, mesh_pb2.GetStatusResponse())
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -277,7 +278,7 @@ def test_a_full_disk_is_one_line(mesh: Any) -> None:
             text=True,
             timeout=60,
             check=False,
-            env={**os.environ, "HEADRACE_URL": mesh.url},
+            env={**os.environ, "HEADRACE_URL": mesh.url, "PYTHONUNBUFFERED": unbuffered},
         )
     assert (done.returncode, done.stderr) == (2, "headrace: No space left on device\n")
 
