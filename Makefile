@@ -8,7 +8,7 @@ STAMP := $(VENV)/.headrace-$(MODE)
 INTERPRETED := $(VENV)/interpreted
 ROUTER := services/router
 
-.PHONY: demo test test-interpreted check protos bench microbench clean setup format
+.PHONY: demo test test-interpreted check protos bench microbench clean setup setup-tests format
 
 setup: $(STAMP)
 
@@ -25,22 +25,29 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py hatch_compile.py $(ROUTE
 
 -include build/native/sources.mk
 
+# Tests and checks want torch too, which the demo and the mesh do not: it is the largest thing here by far.
+setup-tests: $(STAMP)-torch
+
+$(STAMP)-torch: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev-torch]'
+	@touch $@
+
 demo: setup
 	$(BIN)/python -m headrace.demo
 
-test: setup
+test: setup-tests
 	$(BIN)/python -m pytest
 
 # The router's tests once more with its hot modules interpreted, as they are where there is no compiler; and the budgets of
 # operations, which only interpreted code can be held to.
-test-interpreted: setup
+test-interpreted: setup-tests
 	rm -rf $(INTERPRETED) && mkdir $(INTERPRETED)
 	cp -r services/router/headrace_router $(INTERPRETED)/ && rm -f $(INTERPRETED)/headrace_router/compiled.*.json
 	find $(INTERPRETED) -name '*.so' ! -name ingress.so -delete
 	PYTHONPATH=$(INTERPRETED) $(BIN)/python -c 'from headrace_router import compiled; assert not compiled.count()'
 	PYTHONPATH=$(INTERPRETED) $(BIN)/python -m pytest tests/router tests/oip tests/microbench
 
-check: setup
+check: setup-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
