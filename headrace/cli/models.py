@@ -180,7 +180,7 @@ def deploy(
         wanted = variants.asked(optimize, samples, labels, floor, latency, precisions, prune, keep_original)
         deployed = not name and wanted is not None
         if not name and not deployed:
-            raise UsageProblem("--name: expected the name to serve it under; see `headrace deploy --help`")
+            raise UsageProblem("Missing option '--name'; see `headrace --help`")
         options: ModelOptions = {
             "tenant": tenant,
             "min_instances": min_instances,

@@ -281,7 +281,7 @@ def _variant_view(variant: models_pb2.Variant) -> dict[str, Any]:
         "lower": variant.lower if measured else None,
         "upper": variant.upper if measured else None,
         "samples": variant.samples,
-        "cpu_per_row_ms": _millis(variant.cpu_per_row) if variant.HasField("cpu_per_row") else None,
+        "cpu_per_row_ms": variant.cpu_per_row.ToNanoseconds() / 1e6 if variant.HasField("cpu_per_row") else None,
         "timings": [
             {
                 "rows": each.rows,

@@ -49,7 +49,7 @@ def model(artifact: str, *, deleting: bool = False) -> Model:
     return Model(ModelSpec("m"), 0.0, (current,), deleting)
 
 
-@pytest.mark.parametrize(("state", "event"), itertools.product(JobState, JobEvent))
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(JobState, JobEvent)))
 def test_every_event_in_every_state_moves_the_job_or_is_refused_by_name(state: JobState, event: JobEvent) -> None:
     job = replace(JOB, state=state)
     if (state, event) in LEGAL:

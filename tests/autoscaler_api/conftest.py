@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -265,3 +265,18 @@ async def api(state: Path, clock: FakeClock) -> AsyncIterator[Api]:
 @pytest.fixture
 def onnx_model() -> Callable[..., bytes]:
     return onnx_bytes
+
+
+@pytest.fixture
+async def api_of(state: Path, clock: FakeClock) -> AsyncIterator[Callable[[AutoscalerConfig], Awaitable[Api]]]:
+    """Starts an API with a configuration of the test's own."""
+    started: list[Api] = []
+
+    async def start(config: AutoscalerConfig) -> Api:
+        started.append(Api(state, clock, config))
+        await started[-1].start()
+        return started[-1]
+
+    yield start
+    for each in started:
+        await each.stop()

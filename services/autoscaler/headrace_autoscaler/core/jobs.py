@@ -117,6 +117,7 @@ class Job:
         artifact: of the revision that it makes variants of.
         entry_point: the model file in it.
         samples: artifact with the samples.
+        served: artifact that was current when it was asked for: a variant of an earlier job, or the original.
         reason: why it waits, what it found, or what went wrong.
         attempts: how often it was begun; a begin that gave way to serving does not count.
         chosen: name of the cheapest variant that fits; empty: there is none.
@@ -128,6 +129,7 @@ class Job:
     samples: str
     optimization: Optimization
     state: JobState = JobState.QUEUED
+    served: str = ""
     reason: str = ""
     created_at: float = 0.0
     started_at: float = 0.0
@@ -183,7 +185,8 @@ def outdated(job: Job, model: Model | None) -> str:
     if model is None or model.deleting:
         return "the model was deleted"
     current = model.current
-    if current is None or current.artifact in {job.artifact, *(each.artifact for each in job.variants)}:
+    known = {job.artifact, job.served, *(each.artifact for each in job.variants)}
+    if current is None or current.artifact in known:
         return ""
     return "another version of the model was deployed"
 
@@ -196,6 +199,15 @@ def serving_variant(job: Job, model: Model) -> str:
     if current.artifact == job.artifact:
         return ORIGINAL
     return next((each.name for each in job.variants if each.artifact == current.artifact), "")
+
+
+def is_to_be_deployed(job: Job, model: Model) -> bool:
+    """The chosen variant takes the place of what served when the job was asked for; not of what somebody has chosen
+    since."""
+    chosen, current = job.variant(job.chosen), model.current
+    if job.optimization.keep_original or chosen is None or not chosen.artifact or current is None:
+        return False
+    return current.artifact != chosen.artifact and current.artifact in (job.artifact, job.served)
 
 
 def job_resources(memory_bytes: int) -> Resources:

@@ -27,6 +27,7 @@ from headrace_autoscaler.core.jobs import (
     gave_way,
     in_line,
     interrupted,
+    is_to_be_deployed,
     job_resources,
     outdated,
     serving_variant,
@@ -133,7 +134,7 @@ class JobService:
         job, model = self.job(name), self._model(name)
         artifact = job.artifact if variant == ORIGINAL else getattr(job.variant(variant), "artifact", "")
         if not artifact:
-            usable = [ORIGINAL, *(each.name for each in job.variants if each.artifact)]
+            usable = dict.fromkeys([ORIGINAL, *(each.name for each in job.variants if each.artifact)])
             raise NotFound(
                 f"model {name!r} has no variant {variant[:80]!r} that can be used; it has {', '.join(usable)}"
             )
@@ -207,11 +208,8 @@ class JobService:
             async with self.files.folder() as folder:
                 job = await self._keep(job, await self._optimize(job, folder))
         self.fleet.release_job(job.model)
-        chosen = job.variant(job.chosen)
-        model = self._model(job.model)
-        if chosen is None or not chosen.artifact or job.optimization.keep_original:
-            return JobEvent.FINISH, job.reason
-        if serving_variant(job, model) == ORIGINAL:
+        chosen, model = job.variant(job.chosen), self._model(job.model)
+        if chosen is not None and is_to_be_deployed(job, model):
             try:
                 await self._deploy(model, chosen.artifact)
             except HeadraceError as error:
@@ -269,7 +267,8 @@ class JobService:
         source = (revision.artifact, revision.entry_point)
         if last is not None and serving_variant(last, model):
             source = (last.artifact, last.entry_point)
-        return Job(model.spec.name, *source, samples, optimization, created_at=self.clock.wall())
+        job = Job(model.spec.name, *source, samples, optimization, created_at=self.clock.wall())
+        return replace(job, served=revision.artifact)
 
     async def _deploy(self, model: Model, artifact: str) -> Model:
         """As it is deployed now, with other files; refused where somebody has deployed something else meanwhile."""

@@ -67,11 +67,11 @@ class FakeOptimizer:
 
     Attributes:
         gate: runs wait while it is cleared.
-        answers: taken one by one; the last one stays.
+        answers: taken one by one; the last one stays. A function makes what it finds of the work.
         begun: how often it was run, as a semaphore to wait for.
     """
 
-    answers: Sequence[Found | Exception]
+    answers: Sequence[Callable[[Work], Found] | Exception]
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     works: list[Work] = field(default_factory=list)
@@ -89,4 +89,4 @@ class FakeOptimizer:
         answer = self.answers[min(len(self.works), len(self.answers)) - 1]
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer(work)
