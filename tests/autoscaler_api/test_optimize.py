@@ -380,6 +380,7 @@ async def test_a_restart_after_the_variants_were_found_only_deploys(api: Any, m:
     await api.start()
     listed = await m.until(pb.JOB_STATE_DONE)
     assert [each.name for each in listed.variants if each.serves] == ["int8"]
+    assert listed.job.reason == "int8 was chosen before the autoscaler restarted"
     assert len(api.optimizer.works) == 1
 
 
@@ -391,6 +392,27 @@ async def test_optimizing_again_starts_from_the_original(api: Any, m: Optimized)
     listed = await m.until(pb.JOB_STATE_DONE)
     assert listed.variants[0].artifact == original
     assert [work.source.parent.name for work in api.optimizer.works] == [original, original]
+
+
+async def test_what_was_found_before_can_be_used_until_there_is_something_new(api: Any, m: Optimized) -> None:
+    api.optimizer.gate.set()
+    await m.start()
+    found = (await m.until(pb.JOB_STATE_DONE)).variants
+    api.optimizer.gate.clear()
+    await m.start(floor=0.5)
+    await m.begun()
+    await m.begun()
+    assert (await m.listed()).variants == found[:1] + [_not_chosen(found[1]), found[2]]
+    assert (await m.use("original")).variant == "original"
+    await api.models.CancelOptimization(pb.CancelOptimizationRequest(name="m"))
+    assert (await m.use("int8")).variant == "int8"
+
+
+def _not_chosen(variant: pb.Variant) -> pb.Variant:
+    changed = pb.Variant()
+    changed.CopyFrom(variant)
+    changed.chosen = False
+    return changed
 
 
 async def test_a_variant_of_a_repository_keeps_its_configuration_and_its_version(

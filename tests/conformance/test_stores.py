@@ -85,6 +85,8 @@ JOB = Job(
     ended_at=1002.0,
     attempts=2,
     chosen="int8",
+    served="d" * 64,
+    found=True,
     variants=(
         Variant("original", "as it was", "fits", "", 100, "accuracy", 1.0, 0.9, 1.0, 50, 0.5, artifact="a" * 64),
         Variant(

@@ -121,6 +121,8 @@ class Job:
         reason: why it waits, what it found, or what went wrong.
         attempts: how often it was begun; a begin that gave way to serving does not count.
         chosen: name of the cheapest variant that fits; empty: there is none.
+        variants: what it found; until it has, what the job before it did.
+        found: it has.
     """
 
     model: str
@@ -137,6 +139,7 @@ class Job:
     attempts: int = 0
     chosen: str = ""
     variants: tuple[Variant, ...] = ()
+    found: bool = False
 
     @property
     def active(self) -> bool:

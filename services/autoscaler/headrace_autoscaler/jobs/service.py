@@ -177,7 +177,9 @@ class JobService:
             await self._put(interrupted(job, self.clock.wall(), _RESTARTED))
         elif job.model in self._runs and (reason := self.fleet.job_must_stop(job.model)):
             await self._stop(job.model)
-            await self._put(gave_way(job, self.clock.wall(), reason))
+            last = self.catalogue.job(job.model)
+            if last is not None and last.state is JobState.RUNNING:
+                await self._put(gave_way(last, self.clock.wall(), reason))
 
     async def _begin(self, job: Job) -> None:
         try:
@@ -204,17 +206,18 @@ class JobService:
 
     async def _work(self, job: Job) -> tuple[JobEvent, str]:
         """Finds variants, unless an earlier run has, and deploys the chosen one. What the job comes to, and why."""
-        if not job.variants:
+        if not job.found:
             async with self.files.folder() as folder:
                 job = await self._keep(job, await self._optimize(job, folder))
         self.fleet.release_job(job.model)
+        reason = job.reason or f"{job.chosen or 'nothing'} was chosen before the autoscaler restarted"
         chosen, model = job.variant(job.chosen), self._model(job.model)
         if chosen is not None and is_to_be_deployed(job, model):
             try:
                 await self._deploy(model, chosen.artifact)
             except HeadraceError as error:
-                return JobEvent.FAIL, f"{job.reason}; variant {chosen.name!r} could not be deployed: {error.message}"
-        return JobEvent.FINISH, job.reason
+                return JobEvent.FAIL, f"{reason}; variant {chosen.name!r} could not be deployed: {error.message}"
+        return JobEvent.FINISH, reason
 
     async def _optimize(self, job: Job, folder: Path) -> Found:
         samples = await self.files.samples(job.samples)
@@ -232,7 +235,8 @@ class JobService:
             usable = file if _SERVES_VARIANTS in variant.engines else None
             artifact = "" if usable is None else (await self.files.keep(job, usable)).name
             variants.append(replace(variant, artifact=job.artifact if variant.name == ORIGINAL else artifact))
-        return await self._put(replace(job, variants=tuple(variants), chosen=found.chosen, reason=found.reason))
+        done = replace(job, variants=tuple(variants), found=True, chosen=found.chosen, reason=found.reason)
+        return await self._put(done)
 
     async def _finish(self, name: str, outcome: JobEvent, reason: str) -> None:
         """Writes what came of it before its run is forgotten: what runs nowhere is taken for interrupted."""
@@ -247,7 +251,10 @@ class JobService:
 
     async def _end(self, job: Job, event: JobEvent, reason: str) -> Job:
         await self._stop(job.model)
-        return await self._put(advanced(job, event, self.clock.wall(), reason))
+        last = self.catalogue.job(job.model)
+        if last is not None and not last.active:
+            return last  # It came to its end of itself in the last moment.
+        return await self._put(advanced(last or job, event, self.clock.wall(), reason))
 
     async def _stop(self, name: str) -> None:
         """Ends the run of a job, if there is one; nothing of it is left when this returns."""
@@ -265,10 +272,11 @@ class JobService:
         """Of the original, also where one of its variants serves by now."""
         last = self.catalogue.job(model.spec.name)
         source = (revision.artifact, revision.entry_point)
+        variants: tuple[Variant, ...] = ()
         if last is not None and serving_variant(last, model):
-            source = (last.artifact, last.entry_point)
+            source, variants = (last.artifact, last.entry_point), last.variants
         job = Job(model.spec.name, *source, samples, optimization, created_at=self.clock.wall())
-        return replace(job, served=revision.artifact)
+        return replace(job, served=revision.artifact, variants=variants)
 
     async def _deploy(self, model: Model, artifact: str) -> Model:
         """As it is deployed now, with other files; refused where somebody has deployed something else meanwhile."""
