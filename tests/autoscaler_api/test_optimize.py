@@ -402,7 +402,7 @@ async def test_what_was_found_before_can_be_used_until_there_is_something_new(ap
     await m.start(floor=0.5)
     await m.begun()
     await m.begun()
-    assert (await m.listed()).variants == found[:1] + [_not_chosen(found[1]), found[2]]
+    assert (await m.listed()).variants == [*found[:1], _not_chosen(found[1]), found[2]]
     assert (await m.use("original")).variant == "original"
     await api.models.CancelOptimization(pb.CancelOptimizationRequest(name="m"))
     assert (await m.use("int8")).variant == "int8"
