@@ -176,9 +176,7 @@ class Api:
         self.deploys = DeployService(self.catalogue, self.artifacts, self.fleet, self.clock, self.config, self.offer)
         self.deploys.start()
         files = JobFiles(self.artifacts, self.state / "jobs", self.config.max_samples_bytes)
-        self.jobs = JobService(
-            self.catalogue, self.deploys, self.fleet, files, self.optimizer, self.clock, self.config.optimize_jobs
-        )
+        self.jobs = JobService(self.catalogue, self.deploys, self.fleet, files, self.optimizer, self.clock, self.config)
         self.jobs.start()
         self._sockets = Path(tempfile.mkdtemp(prefix="hr-"))
         self.server = grpc.aio.server()

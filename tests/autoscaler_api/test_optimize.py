@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,7 +14,6 @@ import pytest
 from headrace.v1 import models_pb2 as pb
 from headrace_autoscaler.core.jobs import MOST_ATTEMPTS, Variant, VariantTiming
 from headrace_autoscaler.jobs.work import Found, Work, WorkFailed
-from headrace_common.clock import FakeClock
 from headrace_common.config import AutoscalerConfig
 from headrace_common.errors import InvalidArgument
 
@@ -224,7 +222,7 @@ async def test_labels_belong_to_the_samples(api: Any, m: Optimized) -> None:
     assert (await m.start(samples=npz(x=ROWS, digit=np.zeros(40)), labels="digit")).optimization.labels == "digit"
 
 
-async def test_samples_are_bounded(state: Path, clock: FakeClock, onnx_model: OnnxModel, api_of: Any) -> None:
+async def test_samples_are_bounded(onnx_model: OnnxModel, api_of: Any) -> None:
     api = await api_of(AutoscalerConfig(max_samples_bytes=1 << 20))
     await api.deploy("m", {"model.onnx": onnx_model()})
     large = npz(x=np.zeros((100_000, 3), np.float32))
@@ -258,11 +256,21 @@ async def test_what_makes_no_sense_is_refused(
     assert (found[0], said in found[1]) == (code, True), found
 
 
-async def test_a_mesh_may_run_none(state: Path, onnx_model: OnnxModel, api_of: Any) -> None:
+async def test_a_mesh_may_run_none(onnx_model: OnnxModel, api_of: Any) -> None:
     api = await api_of(AutoscalerConfig(optimize_jobs=0))
     await api.deploy("m", {"model.onnx": onnx_model()})
     code, details = await refused(Optimized(api).start())
     assert (code, "runs no optimisations" in details) == (Code.FAILED_PRECONDITION, True)
+
+
+async def test_one_that_does_not_end_is_ended(onnx_model: OnnxModel, api_of: Any) -> None:
+    api = await api_of(AutoscalerConfig(optimize_timeout_s=0.01))
+    await api.deploy("m", {"model.onnx": onnx_model()})
+    optimized = Optimized(api)
+    await optimized.start()
+    listed = await optimized.until(pb.JOB_STATE_FAILED)
+    assert "took longer than 0.01 s (configuration key autoscaler.optimize_timeout_s)" in listed.job.reason
+    assert (api.optimizer.cancelled, api.fleet.claimed) == (1, set())
 
 
 async def test_it_waits_for_room_with_the_sentence_and_begins_when_there_is_some(api: Any, m: Optimized) -> None:

@@ -117,7 +117,7 @@ class Autoscaler:
             catalogue, artifacts, fleet, self._clock, config, Offer(room, context.mesh.runner.allow_fake_engine)
         )
         files = JobFiles(artifacts, context.state_dir / "jobs", config.max_samples_bytes)
-        jobs = JobService(catalogue, deploys, fleet, files, ProcessOptimizer(), self._clock, config.optimize_jobs)
+        jobs = JobService(catalogue, deploys, fleet, files, ProcessOptimizer(), self._clock, config)
         control = ControlServicer(epoch, board, fleet, self._replaced)
         telemetry = Telemetry.start(context.process, context.mesh.telemetry)
         observe_fleet(telemetry, fleet)

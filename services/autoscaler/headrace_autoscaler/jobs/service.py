@@ -2,7 +2,7 @@
 
 Wiring, after the catalogue, the deploys and the fleet:
 
-    jobs = JobService(catalogue, deploys, fleet, files, ProcessOptimizer(), clock, config.optimize_jobs)
+    jobs = JobService(catalogue, deploys, fleet, files, ProcessOptimizer(), clock, config)
     jobs.start()
     ...
     await jobs.close()         # before the deploys: a job may be waiting for one
@@ -40,6 +40,7 @@ from headrace_autoscaler.jobs.samples import check_samples
 from headrace_autoscaler.jobs.work import Found, Optimizer, Progress, Work, WorkFailed
 from headrace_autoscaler.ports import Fleet
 from headrace_common.clock import Clock
+from headrace_common.config import AutoscalerConfig
 from headrace_common.errors import FailedPrecondition, HeadraceError, NotFound
 from headrace_common.logs import get_logger
 
@@ -60,9 +61,7 @@ class _Run:
 
 @dataclass(slots=True)
 class JobService:
-    """Attributes:
-    most: jobs that may run at once.
-    """
+    """One per mesh. What it may run, how many at once and for how long, is in the configuration."""
 
     catalogue: StoredCatalogue
     deploys: DeployService
@@ -70,7 +69,7 @@ class JobService:
     files: JobFiles
     optimizer: Optimizer
     clock: Clock
-    most: int = 1
+    config: AutoscalerConfig
     _runs: dict[str, _Run] = field(default_factory=dict)
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -97,7 +96,7 @@ class JobService:
             InvalidArgument, LimitExceeded: the samples do not fit.
         """
         try:
-            if not self.most:
+            if not self.config.optimize_jobs:
                 raise FailedPrecondition("this mesh runs no optimisations (configuration key autoscaler.optimize_jobs)")
             async with self._changing:
                 model = self._model(name)
@@ -160,7 +159,8 @@ class JobService:
                 await self._stop(name)  # The model is gone, and its job with it.
             for job in in_line(self.catalogue.jobs()):
                 spec = self._model(job.model).spec
-                reason = _BEHIND if len(self._runs) >= self.most else self.fleet.claim_job(spec)
+                full = len(self._runs) >= self.config.optimize_jobs
+                reason = _BEHIND if full else self.fleet.claim_job(spec)
                 if not reason:
                     await self._begin(job)
                 elif reason != job.reason:
@@ -222,7 +222,15 @@ class JobService:
     async def _optimize(self, job: Job, folder: Path) -> Found:
         samples = await self.files.samples(job.samples)
         work = Work(job.model, self.files.source(job), samples, folder, job.optimization)
-        found = await self.optimizer.run(work, lambda progress: self._told(job.model, progress))
+        limit_s = self.config.optimize_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                found = await self.optimizer.run(work, lambda progress: self._told(job.model, progress))
+        except TimeoutError:
+            raise WorkFailed(
+                f"took longer than {limit_s:g} s (configuration key autoscaler.optimize_timeout_s); ask for fewer "
+                "precisions, or bring fewer samples"
+            ) from None
         return replace(found, reason=self.files.redact(found.reason))
 
     def _told(self, name: str, progress: Progress) -> None:
