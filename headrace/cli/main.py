@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from headrace.cli import compiling, doctor, explain, inference, mesh, models, optimize, simulate, tenants
+from headrace.cli import compiling, doctor, explain, inference, mesh, models, optimize, simulate, tenants, variants
 from headrace.cli import plan as planning
 from headrace.cli.commands import Command, Group
 from headrace.cli.problems import UsageProblem
@@ -31,6 +31,7 @@ app.command("deploy", cls=Command)(models.deploy)
 app.command("list", cls=Command)(models.list_models)
 app.command("status", cls=Command)(mesh.status)
 app.command("describe", cls=Command)(models.describe)
+app.command("variants", cls=Command)(variants.variants)
 app.command("explain", cls=Command)(explain.explain)
 app.command("delete", cls=Command)(models.delete)
 app.command("logs", cls=Command)(mesh.logs)

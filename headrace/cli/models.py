@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli import flags
-from headrace.cli.printing import print_fields, print_heading, print_json, print_rows, print_table
-from headrace.cli.problems import found_here
+from headrace.cli import flags, variants
+from headrace.cli.model_text import print_model
+from headrace.cli.printing import print_json, print_table
+from headrace.cli.problems import UsageProblem, found_here
 from headrace.cli.session import connect
 from headrace.errors import HeadraceError
 from headrace_common.identity import tenant_name
-from headrace_common.quantities import format_bytes, format_millis
 
 if TYPE_CHECKING:
+    from headrace.client.blocking import Client
     from headrace.client.messages import ModelOptions
     from headrace.v1 import mesh_pb2, models_pb2
 
@@ -31,11 +32,12 @@ def deploy(
         typer.Argument(
             metavar="SOURCE",
             help="An .onnx file or a directory in Triton's repository layout, which is uploaded; or an s3://, gs:// or "
-            "https:// URL, which the mesh fetches if it is configured to.",
+            "https:// URL, which the mesh fetches if it is configured to. With --optimize and without --name: a "
+            "model that is deployed already, by its name.",
             show_default=False,
         ),
     ],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name to serve it under.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name to serve it under.")] = "",
     tenant: Annotated[str, typer.Option(metavar="NAME", help="Who owns it and pays for it.")] = "default",
     min_instances: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Instances always kept. Default: 0.")
@@ -143,10 +145,42 @@ def deploy(
     slo_credit: Annotated[
         str | None, typer.Option(metavar="MONEY", help="Worth of a request inside --slo; instances may not cost more.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Return once a real load has succeeded.")] = False,
+    optimize: Annotated[
+        bool, typer.Option("--optimize", help="Let a job find a cheaper variant, and serve that once it is found.")
+    ] = False,
+    samples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="For --optimize: arrays by the names of the inputs, a row per sample."),
+    ] = None,
+    labels: Annotated[
+        str, typer.Option(metavar="KEY", help="For --optimize: array of the samples with right answers.")
+    ] = "",
+    floor: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="For --optimize: least share of right answers. Default: 0.99.")
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="For --optimize: most that a batch may take.")
+    ] = None,
+    precisions: Annotated[
+        str, typer.Option(metavar="P[,P...]", help="For --optimize: of fp32, fp16, int8, int4. Default: all.")
+    ] = "",
+    prune: Annotated[
+        str, typer.Option(metavar="SHARE[,SHARE...]", help="For --optimize: of each layer's weights, to become zero.")
+    ] = "",
+    keep_original: Annotated[
+        bool, typer.Option("--keep-original", help="For --optimize: list what was found, and serve the original on.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return once a real load has succeeded, and the job of --optimize has ended.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Deploy a model, or a new version of one."""
     with found_here():
+        wanted = variants.asked(optimize, samples, labels, floor, latency, precisions, prune, keep_original)
+        deployed = not name and wanted is not None
+        if not name and not deployed:
+            raise UsageProblem("Missing option '--name'; see `headrace --help`")
         options: ModelOptions = {
             "tenant": tenant,
             "min_instances": min_instances,
@@ -182,12 +216,35 @@ def deploy(
             "max_cpu": flags.cpus(max_cpu, "--max-cpu"),
         }
         tenant_name(tenant, "--tenant")
-        spec = _spec(source, name, options)
-    with connect(tenant) as mesh:
-        model = mesh.deploy_spec(spec, wait=wait)
-    _announce(model)
+        spec = None if deployed else _spec(source, name, options)
+    # Who changes a model that is there need not say whose it is.
+    with connect("" if spec is None else tenant) as mesh:
+        model = mesh.model(source) if spec is None else mesh.deploy_spec(spec, wait=wait or wanted is not None)
+        if spec is not None and not as_json:
+            _announce(model)
+        if wanted is not None:
+            _optimize(mesh, model.name, wanted, wait, as_json)
+        elif as_json:
+            _print_json_model(model)
     if wait and _is_blocked(model):
         raise typer.Exit(1)
+
+
+def _optimize(mesh: Client, name: str, wanted: variants.Asked, wait: bool, as_json: bool) -> None:
+    wanted.start(mesh, name)
+    if not wait and not as_json:
+        print(f"optimizing {name}: see `headrace variants {name}`")
+        return
+    listed = variants.follow(mesh, name) if wait else mesh.variants(name)
+    variants.show(listed, as_json)
+    if wait:
+        variants.end_badly_unless_chosen(listed)
+
+
+def _print_json_model(model: models_pb2.Model) -> None:
+    from headrace.cli.views import model_view
+
+    print_json(model_view(model))
 
 
 def list_models(
@@ -226,7 +283,7 @@ def describe(name: Name, as_json: Json = False) -> None:
     if as_json:
         print_json(view)
     else:
-        _print_model(view)
+        print_model(view)
 
 
 def delete(name: Name) -> None:
@@ -316,84 +373,3 @@ def _is_blocked(model: models_pb2.Model) -> bool:
     from headrace.v1 import models_pb2
 
     return model.state == models_pb2.MODEL_STATE_BLOCKED
-
-
-def _print_model(view: dict[str, Any]) -> None:
-    failure = view["last_failure"]
-    print_fields(
-        {
-            "name": view["name"],
-            "tenant": view["tenant"],
-            "state": view["state"],
-            "reason": view["reason"],
-            "instances": f"{len(view['instances'])} (min {view['min_instances']}, max "
-            f"{'by quota' if view['max_instances'] is None else view['max_instances']})",
-            "batching": view["batching"],
-            "response cache": _cache_words(view["spec"]),
-            "instance concurrency": view["instance_concurrency"],
-            "policy": _policy_words(view["spec"]),
-            "cold starts": _cold_start_words(view["cold_starts"]),
-            "last failure": f"{failure['at']}: {failure['reason']}" if failure else None,
-        }
-    )
-    _print_rows("versions", view["versions"], ("version", "revision", "state", "engine", "max_batch_size"))
-    for version in view["versions"]:
-        for kind in ("inputs", "outputs"):
-            _print_rows(f"{kind} of version {version['version']}", version[kind], ("name", "datatype", "shape"))
-    _print_rows("instances", view["instances"], ("id", "state", "version", "pid", "requests", "started_at"))
-    _print_enforced(view["instances"])
-    phases = ("decide_ms", "place_ms", "load_ms", "warm_ms", "first_answer_ms", "total_ms")
-    _print_rows("recent cold starts", view["cold_starts"]["recent"], ("at", "from_standby", *phases))
-    _print_rows("decisions", view["decisions"], ("at", "current", "desired", "reason"))
-
-
-def _print_enforced(instances: list[dict[str, Any]]) -> None:
-    """Per instance what it may use and what holds it to that: "cpu: 1 (cgroup)"."""
-    rows = [
-        (
-            instance["id"],
-            f"{format_millis(instance['shape']['cpu_millicores'])} ({instance['enforced']['cpu']})",
-            f"{format_bytes(instance['shape']['memory_bytes'])} ({instance['enforced']['memory']})",
-            format_bytes(instance["private_bytes"]),
-        )
-        for instance in instances
-        if instance["enforced"]["cpu"]
-    ]
-    if rows:
-        print_heading("enforced")
-        print_table(("ID", "CPU", "MEMORY", "MEMORY HELD"), rows)
-
-
-def _cold_start_words(starts: dict[str, Any]) -> str:
-    """ "7 (p95 41.5 ms)"."""
-    return f"{starts['count']}" + (f" (p95 {starts['p95_ms']:g} ms)" if starts["p95_ms"] is not None else "")
-
-
-def _cache_words(spec: dict[str, Any]) -> str | None:
-    """ "kept for 60s, shared by all tenants"; None without a cache."""
-    if not spec.get("response_cache"):
-        return None
-    kept = f"kept for {spec['cache_ttl']}" if "cache_ttl" in spec else "kept as long as the mesh is configured to"
-    return f"{kept}, {'shared by all tenants' if spec.get('cache_shared') else 'each tenant its own'}"
-
-
-def _policy_words(spec: dict[str, Any]) -> str | None:
-    """ "aggressive, for spiky traffic; at least 4 from 0 8 * * 1-5; target cpu 0.7"."""
-    words = [spec.get("policy") or "headrace"]
-    if spec.get("traffic"):
-        words[0] += f", for {spec['traffic']} traffic"
-    if spec.get("cost_sensitivity"):
-        words.append(f"cost sensitivity {spec['cost_sensitivity']}")
-    for schedule in spec.get("schedules", ()):
-        when, _, count = schedule.rpartition("=")
-        words.append(f"at least {count} from {when}")
-    words += [f"target {metric} {value:g}" for metric, value in sorted(spec.get("targets", {}).items())]
-    if spec.get("slo_credit"):
-        words.append(f"a request is worth {spec['slo_credit']}")
-    return "; ".join(words)
-
-
-def _print_rows(heading: str, rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
-    if rows:
-        print_heading(heading)
-        print_rows(rows, keys)

@@ -34,6 +34,8 @@ def model_view(model: models_pb2.Model) -> dict[str, Any]:
             "recent": [_cold_start_view(start) for start in model.cold_starts.recent],
         },
         "decisions": [_decision_view(decision) for decision in model.decisions],
+        "job": job_view(model.job) if model.HasField("job") else None,
+        "variant": model.variant or None,
         "traffic": {
             "requests": model.traffic.requests,
             "cache_hits": model.traffic.cache_hits,
@@ -47,6 +49,27 @@ def model_view(model: models_pb2.Model) -> dict[str, Any]:
         else None,
         "spec": MessageToDict(model.spec, preserving_proto_field_name=True),
     }
+
+
+def job_view(job: models_pb2.OptimizeJob) -> dict[str, Any]:
+    return {
+        "state": _word(models_pb2.JobState.Name(job.state), "JOB_STATE_"),
+        "reason": job.reason,
+        "stage": job.stage,
+        "stage_done": job.stage_done,
+        "stage_total": job.stage_total,
+        "attempts": job.attempts,
+        "chosen": job.chosen or None,
+        "created_at": moment(job.created_at),
+        "started_at": moment(job.started_at),
+        "ended_at": moment(job.ended_at),
+        "optimization": MessageToDict(job.optimization, preserving_proto_field_name=True),
+    }
+
+
+def variants_view(listed: models_pb2.ListVariantsResponse) -> dict[str, Any]:
+    """Everything that `variants --json` shows."""
+    return {"job": job_view(listed.job), "variants": [_variant_view(each) for each in listed.variants]}
 
 
 def explanation_view(explanation: models_pb2.ExplainModelResponse) -> dict[str, Any]:
@@ -237,6 +260,36 @@ def _version_view(version: models_pb2.ModelVersion) -> dict[str, Any]:
         "size_bytes": version.size_bytes,
         "deployed_at": moment(version.deployed_at),
         "profile_us": {str(rows): version.profile_us[rows] for rows in sorted(version.profile_us)},
+    }
+
+
+def _variant_view(variant: models_pb2.Variant) -> dict[str, Any]:
+    measured = variant.samples > 0
+    return {
+        "name": variant.name,
+        "serves": variant.serves,
+        "chosen": variant.chosen,
+        "usable": bool(variant.artifact),
+        "what": variant.what,
+        "verdict": variant.verdict,
+        "reason": variant.reason,
+        "on_front": variant.on_front,
+        "engines": list(variant.engines),
+        "size_bytes": variant.size_bytes,
+        "quality": variant.quality,
+        "share": variant.share if measured else None,
+        "lower": variant.lower if measured else None,
+        "upper": variant.upper if measured else None,
+        "samples": variant.samples,
+        "cpu_per_row_ms": variant.cpu_per_row.ToNanoseconds() / 1e6 if variant.HasField("cpu_per_row") else None,
+        "timings": [
+            {
+                "rows": each.rows,
+                "latency_ms": _millis(each.latency),
+                "rows_per_second": round(each.rows_per_second, 1),
+            }
+            for each in variant.timings
+        ],
     }
 
 

@@ -55,6 +55,17 @@ def artifact_files(source: Path, name: str) -> tuple[ArtifactFile, ...]:
     raise InvalidArgument(f"{source}: no such file or directory; expected {_KINDS}")
 
 
+def samples_files(source: Path) -> tuple[ArtifactFile, ...]:
+    """The samples of an optimisation.
+
+    Raises:
+        InvalidArgument: there is no such file, or it is none that holds samples.
+    """
+    if not source.is_file() or source.suffix != ".npz":
+        raise InvalidArgument(f"{source}: expected an .npz file of samples, as numpy.savez writes it")
+    return (ArtifactFile("samples.npz", source),)
+
+
 def upload_parts(files: Sequence[ArtifactFile]) -> Iterator[models_pb2.UploadArtifactRequest]:
     """Each file's header, with its digest, and then its content in chunks of 1 MiB.
 

@@ -15,12 +15,13 @@ import grpc
 
 from headrace.client import messages, methods
 from headrace.client.address import parse_address
-from headrace.client.artifact import artifact_files, is_url, upload_parts
+from headrace.client.artifact import ArtifactFile, artifact_files, is_url, samples_files, upload_parts
 from headrace.client.messages import (
     DEFAULT_TIMEOUT_S,
     DEPLOY_TIMEOUT_S,
     UPLOAD_TIMEOUT_S,
     ModelOptions,
+    OptimizeOptions,
 )
 from headrace.client.methods import Method, Request, Response
 from headrace.client.outgoing import Outgoing, stream_requests
@@ -177,7 +178,9 @@ class Client:
         Returns:
             The artifact, for `ModelSpec.artifact`.
         """
-        files = artifact_files(Path(source), name)
+        return self._upload(artifact_files(Path(source), name), timeout_s)
+
+    def _upload(self, files: Sequence[ArtifactFile], timeout_s: float) -> str:
         callable_ = self._callable(methods.UPLOAD, "stream_unary")
 
         def send(left: float | None) -> Any:
@@ -232,6 +235,40 @@ class Client:
     def explain(self, name: str) -> models_pb2.ExplainModelResponse:
         """What keeps a model from more instances, whose limit that is, and what to do."""
         return self._call(methods.EXPLAIN_MODEL, messages.build(models_pb2.ExplainModelRequest, name=name))
+
+    def optimize(
+        self,
+        name: str,
+        samples: str | Path,
+        timeout_s: float = UPLOAD_TIMEOUT_S,
+        **options: Unpack[OptimizeOptions],
+    ) -> models_pb2.OptimizeJob:
+        """Queues a job that makes cheaper variants of a deployed model and measures them.
+
+        Args:
+            name: the model.
+            samples: an .npz file with arrays by the names of the model's inputs, a row per sample; it is uploaded.
+            timeout_s: for the upload.
+            options: see `OptimizeOptions`.
+        """
+        asked = messages.optimization(options)
+        artifact = self._upload(samples_files(Path(samples)), timeout_s)
+        request = messages.build(models_pb2.OptimizeModelRequest, name=name, samples=artifact, optimization=asked)
+        return self._call(methods.OPTIMIZE_MODEL, request).job
+
+    def cancel_optimization(self, name: str) -> models_pb2.OptimizeJob:
+        """Ends a job that is queued or running; what serves is left as it is."""
+        request = messages.build(models_pb2.CancelOptimizationRequest, name=name)
+        return self._call(methods.CANCEL_OPTIMIZATION, request).job
+
+    def variants(self, name: str) -> models_pb2.ListVariantsResponse:
+        """What the last job found, and which variant serves."""
+        return self._call(methods.LIST_VARIANTS, messages.build(models_pb2.ListVariantsRequest, name=name))
+
+    def use_variant(self, name: str, variant: str, timeout_s: float = DEPLOY_TIMEOUT_S) -> models_pb2.Model:
+        """Deploys a variant in place of what serves; "original" rolls back."""
+        request = messages.build(models_pb2.UseVariantRequest, name=name, variant=variant)
+        return self._call(methods.USE_VARIANT, request, timeout_s).model
 
     def delete(self, name: str) -> None:
         """Drains, stops and forgets a model."""

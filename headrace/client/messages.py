@@ -79,6 +79,21 @@ class ModelOptions(TypedDict, total=False):
     max_cpu: str | None
 
 
+class OptimizeOptions(TypedDict, total=False):
+    """What an optimisation may ask for. What is absent has the mesh's default.
+
+    `labels` names the array with right answers; without it answers are compared with the original's. `latency` is text
+    ("20ms") or a `timedelta`. With `keep_original` nothing is deployed: what was found is listed.
+    """
+
+    labels: str
+    floor: float | None
+    latency: str | timedelta | None
+    precisions: Sequence[str]
+    prune: Sequence[float]
+    keep_original: bool
+
+
 def build(kind: type[Built], **fields: Any) -> Built:
     """A message of these fields.
 
@@ -126,6 +141,18 @@ def model_spec(name: str, options: ModelOptions) -> models_pb2.ModelSpec:
         return models_pb2.ModelSpec(name=name, **given)
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"model {name!r}: {error}") from None
+
+
+def optimization(options: OptimizeOptions) -> models_pb2.Optimization:
+    """The API's Optimization out of what a caller, or a command line, gave.
+
+    Raises:
+        InvalidArgument: a value of the wrong kind.
+    """
+    given: dict[str, Any] = {key: value for key, value in options.items() if value not in (None, "", ())}
+    if "latency" in given:
+        given["latency"] = duration(given["latency"], "latency")
+    return build(models_pb2.Optimization, **given)
 
 
 def duration(span: str | timedelta, what: str) -> Duration:

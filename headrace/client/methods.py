@@ -63,6 +63,20 @@ DEPLOY = Method(
 GET_MODEL = Method(_MODELS + "GetModel", models_pb2.GetModelRequest, models_pb2.GetModelResponse)
 EXPLAIN_MODEL = Method(_MODELS + "ExplainModel", models_pb2.ExplainModelRequest, models_pb2.ExplainModelResponse)
 LIST_MODELS = Method(_MODELS + "ListModels", models_pb2.ListModelsRequest, models_pb2.ListModelsResponse)
+# A second job would take the place of the first, and begin anew; so would a second deploy of a variant.
+OPTIMIZE_MODEL = Method(
+    _MODELS + "OptimizeModel", models_pb2.OptimizeModelRequest, models_pb2.OptimizeModelResponse, repeatable=False
+)
+CANCEL_OPTIMIZATION = Method(
+    _MODELS + "CancelOptimization",
+    models_pb2.CancelOptimizationRequest,
+    models_pb2.CancelOptimizationResponse,
+    repeatable=False,
+)
+LIST_VARIANTS = Method(_MODELS + "ListVariants", models_pb2.ListVariantsRequest, models_pb2.ListVariantsResponse)
+USE_VARIANT = Method(
+    _MODELS + "UseVariant", models_pb2.UseVariantRequest, models_pb2.UseVariantResponse, repeatable=False
+)
 # A second DeleteModel says NOT_FOUND, which would look like a failure.
 DELETE_MODEL = Method(
     _MODELS + "DeleteModel", models_pb2.DeleteModelRequest, models_pb2.DeleteModelResponse, repeatable=False

@@ -13,6 +13,15 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    JOB_STATE_UNSPECIFIED: _ClassVar[JobState]
+    JOB_STATE_QUEUED: _ClassVar[JobState]
+    JOB_STATE_RUNNING: _ClassVar[JobState]
+    JOB_STATE_DONE: _ClassVar[JobState]
+    JOB_STATE_FAILED: _ClassVar[JobState]
+    JOB_STATE_CANCELLED: _ClassVar[JobState]
+
 class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MODEL_STATE_UNSPECIFIED: _ClassVar[ModelState]
@@ -29,6 +38,12 @@ class VersionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERSION_STATE_LOADING: _ClassVar[VersionState]
     VERSION_STATE_SERVING: _ClassVar[VersionState]
     VERSION_STATE_RETIRING: _ClassVar[VersionState]
+JOB_STATE_UNSPECIFIED: JobState
+JOB_STATE_QUEUED: JobState
+JOB_STATE_RUNNING: JobState
+JOB_STATE_DONE: JobState
+JOB_STATE_FAILED: JobState
+JOB_STATE_CANCELLED: JobState
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_IDLE: ModelState
@@ -150,6 +165,153 @@ class Obstacle(_message.Message):
     missing: str
     def __init__(self, kind: _Optional[str] = ..., owner: _Optional[str] = ..., sentence: _Optional[str] = ..., command: _Optional[str] = ..., dimension: _Optional[str] = ..., limit: _Optional[str] = ..., used: _Optional[str] = ..., asked: _Optional[str] = ..., missing: _Optional[str] = ...) -> None: ...
 
+class OptimizeModelRequest(_message.Message):
+    __slots__ = ("name", "samples", "optimization")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZATION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    samples: str
+    optimization: Optimization
+    def __init__(self, name: _Optional[str] = ..., samples: _Optional[str] = ..., optimization: _Optional[_Union[Optimization, _Mapping]] = ...) -> None: ...
+
+class OptimizeModelResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: OptimizeJob
+    def __init__(self, job: _Optional[_Union[OptimizeJob, _Mapping]] = ...) -> None: ...
+
+class CancelOptimizationRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class CancelOptimizationResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: OptimizeJob
+    def __init__(self, job: _Optional[_Union[OptimizeJob, _Mapping]] = ...) -> None: ...
+
+class ListVariantsRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListVariantsResponse(_message.Message):
+    __slots__ = ("job", "variants")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    job: OptimizeJob
+    variants: _containers.RepeatedCompositeFieldContainer[Variant]
+    def __init__(self, job: _Optional[_Union[OptimizeJob, _Mapping]] = ..., variants: _Optional[_Iterable[_Union[Variant, _Mapping]]] = ...) -> None: ...
+
+class UseVariantRequest(_message.Message):
+    __slots__ = ("name", "variant")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    variant: str
+    def __init__(self, name: _Optional[str] = ..., variant: _Optional[str] = ...) -> None: ...
+
+class UseVariantResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class Optimization(_message.Message):
+    __slots__ = ("labels", "floor", "latency", "precisions", "prune", "keep_original")
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_FIELD_NUMBER: _ClassVar[int]
+    PRECISIONS_FIELD_NUMBER: _ClassVar[int]
+    PRUNE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_ORIGINAL_FIELD_NUMBER: _ClassVar[int]
+    labels: str
+    floor: float
+    latency: _duration_pb2.Duration
+    precisions: _containers.RepeatedScalarFieldContainer[str]
+    prune: _containers.RepeatedScalarFieldContainer[float]
+    keep_original: bool
+    def __init__(self, labels: _Optional[str] = ..., floor: _Optional[float] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., precisions: _Optional[_Iterable[str]] = ..., prune: _Optional[_Iterable[float]] = ..., keep_original: bool = ...) -> None: ...
+
+class OptimizeJob(_message.Message):
+    __slots__ = ("model", "state", "reason", "stage", "stage_done", "stage_total", "optimization", "created_at", "started_at", "ended_at", "attempts", "chosen")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_DONE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZATION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    state: JobState
+    reason: str
+    stage: str
+    stage_done: int
+    stage_total: int
+    optimization: Optimization
+    created_at: _timestamp_pb2.Timestamp
+    started_at: _timestamp_pb2.Timestamp
+    ended_at: _timestamp_pb2.Timestamp
+    attempts: int
+    chosen: str
+    def __init__(self, model: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., stage: _Optional[str] = ..., stage_done: _Optional[int] = ..., stage_total: _Optional[int] = ..., optimization: _Optional[_Union[Optimization, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[int] = ..., chosen: _Optional[str] = ...) -> None: ...
+
+class Variant(_message.Message):
+    __slots__ = ("name", "what", "verdict", "reason", "size_bytes", "quality", "share", "lower", "upper", "samples", "cpu_per_row", "timings", "on_front", "chosen", "serves", "artifact", "engines")
+    class Timing(_message.Message):
+        __slots__ = ("rows", "latency", "rows_per_second")
+        ROWS_FIELD_NUMBER: _ClassVar[int]
+        LATENCY_FIELD_NUMBER: _ClassVar[int]
+        ROWS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+        rows: int
+        latency: _duration_pb2.Duration
+        rows_per_second: float
+        def __init__(self, rows: _Optional[int] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., rows_per_second: _Optional[float] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    LOWER_FIELD_NUMBER: _ClassVar[int]
+    UPPER_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    CPU_PER_ROW_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    ON_FRONT_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    SERVES_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    ENGINES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    what: str
+    verdict: str
+    reason: str
+    size_bytes: int
+    quality: str
+    share: float
+    lower: float
+    upper: float
+    samples: int
+    cpu_per_row: _duration_pb2.Duration
+    timings: _containers.RepeatedCompositeFieldContainer[Variant.Timing]
+    on_front: bool
+    chosen: bool
+    serves: bool
+    artifact: str
+    engines: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., what: _Optional[str] = ..., verdict: _Optional[str] = ..., reason: _Optional[str] = ..., size_bytes: _Optional[int] = ..., quality: _Optional[str] = ..., share: _Optional[float] = ..., lower: _Optional[float] = ..., upper: _Optional[float] = ..., samples: _Optional[int] = ..., cpu_per_row: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timings: _Optional[_Iterable[_Union[Variant.Timing, _Mapping]]] = ..., on_front: bool = ..., chosen: bool = ..., serves: bool = ..., artifact: _Optional[str] = ..., engines: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ("tenant",)
     TENANT_FIELD_NUMBER: _ClassVar[int]
@@ -258,7 +420,7 @@ class ModelSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., source: _Optional[str] = ..., artifact: _Optional[str] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., resources: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., limits: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ..., shared_with: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., response_cache: bool = ..., policy: _Optional[str] = ..., instance_concurrency: _Optional[int] = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., padding: _Optional[_Mapping[str, float]] = ..., tolerates_spot: bool = ..., spread: _Optional[int] = ..., gpu_architectures: _Optional[_Iterable[str]] = ..., traffic: _Optional[str] = ..., cost_sensitivity: _Optional[str] = ..., schedules: _Optional[_Iterable[str]] = ..., targets: _Optional[_Mapping[str, float]] = ..., slo_credit: _Optional[str] = ..., max_cpu: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic")
+    __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic", "job", "variant")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +435,8 @@ class Model(_message.Message):
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant: str
     state: ModelState
@@ -287,7 +451,9 @@ class Model(_message.Message):
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     last_failure: DeployFailure
     traffic: Traffic
-    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., spec: _Optional[_Union[ModelSpec, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cold_starts: _Optional[_Union[ColdStarts, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., last_failure: _Optional[_Union[DeployFailure, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ...) -> None: ...
+    job: OptimizeJob
+    variant: str
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., spec: _Optional[_Union[ModelSpec, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cold_starts: _Optional[_Union[ColdStarts, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., last_failure: _Optional[_Union[DeployFailure, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., job: _Optional[_Union[OptimizeJob, _Mapping]] = ..., variant: _Optional[str] = ...) -> None: ...
 
 class Traffic(_message.Message):
     __slots__ = ("requests", "cache_hits", "mean_rate", "busiest_rate", "mean_batch", "mean_execution")

@@ -59,6 +59,26 @@ class ModelServiceStub(object):
                 request_serializer=headrace_dot_v1_dot_models__pb2.ExplainModelRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_models__pb2.ExplainModelResponse.FromString,
                 _registered_method=True)
+        self.OptimizeModel = channel.unary_unary(
+                '/headrace.v1.ModelService/OptimizeModel',
+                request_serializer=headrace_dot_v1_dot_models__pb2.OptimizeModelRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_models__pb2.OptimizeModelResponse.FromString,
+                _registered_method=True)
+        self.CancelOptimization = channel.unary_unary(
+                '/headrace.v1.ModelService/CancelOptimization',
+                request_serializer=headrace_dot_v1_dot_models__pb2.CancelOptimizationRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_models__pb2.CancelOptimizationResponse.FromString,
+                _registered_method=True)
+        self.ListVariants = channel.unary_unary(
+                '/headrace.v1.ModelService/ListVariants',
+                request_serializer=headrace_dot_v1_dot_models__pb2.ListVariantsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_models__pb2.ListVariantsResponse.FromString,
+                _registered_method=True)
+        self.UseVariant = channel.unary_unary(
+                '/headrace.v1.ModelService/UseVariant',
+                request_serializer=headrace_dot_v1_dot_models__pb2.UseVariantRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_models__pb2.UseVariantResponse.FromString,
+                _registered_method=True)
         self.DeleteModel = channel.unary_unary(
                 '/headrace.v1.ModelService/DeleteModel',
                 request_serializer=headrace_dot_v1_dot_models__pb2.DeleteModelRequest.SerializeToString,
@@ -99,6 +119,30 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OptimizeModel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelOptimization(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVariants(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UseVariant(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteModel(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,6 +176,26 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ExplainModel,
                     request_deserializer=headrace_dot_v1_dot_models__pb2.ExplainModelRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_models__pb2.ExplainModelResponse.SerializeToString,
+            ),
+            'OptimizeModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.OptimizeModel,
+                    request_deserializer=headrace_dot_v1_dot_models__pb2.OptimizeModelRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_models__pb2.OptimizeModelResponse.SerializeToString,
+            ),
+            'CancelOptimization': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelOptimization,
+                    request_deserializer=headrace_dot_v1_dot_models__pb2.CancelOptimizationRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_models__pb2.CancelOptimizationResponse.SerializeToString,
+            ),
+            'ListVariants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVariants,
+                    request_deserializer=headrace_dot_v1_dot_models__pb2.ListVariantsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_models__pb2.ListVariantsResponse.SerializeToString,
+            ),
+            'UseVariant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UseVariant,
+                    request_deserializer=headrace_dot_v1_dot_models__pb2.UseVariantRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_models__pb2.UseVariantResponse.SerializeToString,
             ),
             'DeleteModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteModel,
@@ -274,6 +338,114 @@ class ModelService(object):
             '/headrace.v1.ModelService/ExplainModel',
             headrace_dot_v1_dot_models__pb2.ExplainModelRequest.SerializeToString,
             headrace_dot_v1_dot_models__pb2.ExplainModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OptimizeModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ModelService/OptimizeModel',
+            headrace_dot_v1_dot_models__pb2.OptimizeModelRequest.SerializeToString,
+            headrace_dot_v1_dot_models__pb2.OptimizeModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelOptimization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ModelService/CancelOptimization',
+            headrace_dot_v1_dot_models__pb2.CancelOptimizationRequest.SerializeToString,
+            headrace_dot_v1_dot_models__pb2.CancelOptimizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVariants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ModelService/ListVariants',
+            headrace_dot_v1_dot_models__pb2.ListVariantsRequest.SerializeToString,
+            headrace_dot_v1_dot_models__pb2.ListVariantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UseVariant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ModelService/UseVariant',
+            headrace_dot_v1_dot_models__pb2.UseVariantRequest.SerializeToString,
+            headrace_dot_v1_dot_models__pb2.UseVariantResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from headrace_autoscaler.core.explaining import Explanation
 from headrace_autoscaler.deploy import DeployService
 from headrace_autoscaler.deploy_plan import Offer
 from headrace_autoscaler.domain import FleetView, Limits, Loaded, ModelSpec, ModelView, Revision, Signature, TensorSpec
+from headrace_autoscaler.jobs.files import JobFiles
+from headrace_autoscaler.jobs.service import JobService
+from headrace_autoscaler.jobs.work import FakeOptimizer, WorkFailed
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import FakeClock
 from headrace_common.config import AutoscalerConfig
@@ -60,6 +63,8 @@ class FakeFleet:
         gate, discard_gate: verification, or giving up, waits while it is cleared.
         decided: what `view` answers from the next decision on.
         refuse: model version -> what verification raises.
+        no_room, must_stop: by model, why a job gets nothing, or has to give it back.
+        claimed: models whose jobs hold something.
     """
 
     artifacts: Path
@@ -74,6 +79,9 @@ class FakeFleet:
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     verified: list[tuple[str, int, str]] = field(default_factory=list)
     discarded: list[tuple[str, int]] = field(default_factory=list)
+    no_room: dict[str, str] = field(default_factory=dict)
+    must_stop: dict[str, str] = field(default_factory=dict)
+    claimed: set[str] = field(default_factory=set)
     changes: int = 0
     specs: list[ModelSpec] = field(default_factory=list)
 
@@ -93,6 +101,17 @@ class FakeFleet:
     async def discard(self, model: str, revision: int) -> None:
         self.discarded.append((model, revision))
         await self.discard_gate.wait()
+
+    def claim_job(self, spec: ModelSpec) -> str:
+        if not self.no_room.get(spec.name):
+            self.claimed.add(spec.name)
+        return self.no_room.get(spec.name, "")
+
+    def release_job(self, model: str) -> None:
+        self.claimed.discard(model)
+
+    def job_must_stop(self, model: str) -> str:
+        return self.must_stop.get(model, "") if model in self.claimed else ""
 
     def catalogue_changed(self) -> None:
         self.changes += 1
@@ -141,6 +160,7 @@ class Api:
     """A running API and what is behind it."""
 
     def __init__(self, state: Path, clock: FakeClock, config: AutoscalerConfig, offer: Offer | None = None) -> None:
+        self.optimizer = FakeOptimizer([WorkFailed("nobody has said what it finds")])
         self.state = state
         self.clock = clock
         self.config = config
@@ -155,12 +175,16 @@ class Api:
         self.fleet = FakeFleet(self.artifacts.directory)
         self.deploys = DeployService(self.catalogue, self.artifacts, self.fleet, self.clock, self.config, self.offer)
         self.deploys.start()
+        files = JobFiles(self.artifacts, self.state / "jobs", self.config.max_samples_bytes)
+        self.jobs = JobService(self.catalogue, self.deploys, self.fleet, files, self.optimizer, self.clock, self.config)
+        self.jobs.start()
         self._sockets = Path(tempfile.mkdtemp(prefix="hr-"))
         self.server = grpc.aio.server()
         register(
             self.server,
             catalogue=self.catalogue,
             deploys=self.deploys,
+            jobs=self.jobs,
             artifacts=self.artifacts,
             fleet=self.fleet,
             clock=self.clock,
@@ -177,6 +201,7 @@ class Api:
 
     async def stop(self) -> None:
         await self.channel.close()
+        await self.jobs.close()
         await self.deploys.close()
         await self.server.stop(0)
         await self.catalogue.close()
@@ -238,3 +263,18 @@ async def api(state: Path, clock: FakeClock) -> AsyncIterator[Api]:
 @pytest.fixture
 def onnx_model() -> Callable[..., bytes]:
     return onnx_bytes
+
+
+@pytest.fixture
+async def api_of(state: Path, clock: FakeClock) -> AsyncIterator[Callable[[AutoscalerConfig], Awaitable[Api]]]:
+    """Starts an API with a configuration of the test's own."""
+    started: list[Api] = []
+
+    async def start(config: AutoscalerConfig) -> Api:
+        started.append(Api(state, clock, config))
+        await started[-1].start()
+        return started[-1]
+
+    yield start
+    for each in started:
+        await each.stop()

@@ -243,6 +243,44 @@ def test_deploy_options_that_make_no_sense_are_refused_before_sending(caller: Ca
         caller().deploy("s3://b/m.onnx", name="m", **options)
 
 
+def test_an_optimisation_is_begun_watched_ended_and_its_variants_used(
+    mesh: Any, caller: Caller, tmp_path: Path
+) -> None:
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, x=np.zeros((3, 2)))
+    job = models_pb2.OptimizeJob(model="a", state=models_pb2.JOB_STATE_QUEUED)
+    mesh.on(methods.UPLOAD, models_pb2.UploadArtifactResponse(artifact="s"), "stream_unary")
+    mesh.on(methods.OPTIMIZE_MODEL, models_pb2.OptimizeModelResponse(job=job))
+    mesh.on(methods.CANCEL_OPTIMIZATION, models_pb2.CancelOptimizationResponse(job=job))
+    mesh.on(methods.LIST_VARIANTS, models_pb2.ListVariantsResponse(job=job, variants=[{"name": "int8"}]))
+    mesh.on(methods.USE_VARIANT, models_pb2.UseVariantResponse(model={"name": "a", "variant": "int8"}))
+    client = caller()
+    assert client.optimize("a", samples, floor=0.9, latency=timedelta(milliseconds=5), precisions=["int8"]) == job
+    assert mesh.requests(methods.OPTIMIZE_MODEL)[0] == models_pb2.OptimizeModelRequest(
+        name="a",
+        samples="s",
+        optimization={"floor": 0.9, "latency": {"nanos": 5_000_000}, "precisions": ["int8"]},
+    )
+    assert client.cancel_optimization("a") == job
+    assert [each.name for each in client.variants("a").variants] == ["int8"]
+    assert client.use_variant("a", "int8").variant == "int8"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"floor": "high"}, "floor"), ({"latency": "fast"}, "latency"), ({"size": 1}, "size")]
+)
+def test_optimisations_that_make_no_sense_are_refused_before_sending(
+    mesh: Any, caller: Caller, tmp_path: Path, options: Any, said: str
+) -> None:
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, x=np.zeros((3, 2)))
+    with pytest.raises(errors.InvalidArgument, match=said):
+        caller().optimize("a", samples, **options)
+    with pytest.raises(errors.InvalidArgument, match=r"expected an \.npz file of samples"):
+        caller().optimize("a", tmp_path / "samples.csv")
+    assert not mesh.seen
+
+
 def test_looking_and_deleting(mesh: Any, caller: Caller) -> None:
     mesh.on(methods.LIST_MODELS, models_pb2.ListModelsResponse(models=[{"name": "a"}, {"name": "b"}]))
     mesh.on(methods.GET_MODEL, [errors.NotFound("no model 'x'"), models_pb2.GetModelResponse(model={"name": "a"})])

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from headrace_autoscaler.core.jobs import Job, JobState, Optimization, Variant, VariantTiming
 from headrace_autoscaler.domain import (
     Batching,
     DeployFailure,
@@ -70,6 +71,42 @@ LOADED = Loaded(
     platform="onnxruntime_onnx",
     resident_bytes=123,
     profile_us=((1, 100), (8, 300)),
+)
+JOB = Job(
+    model="ocr",
+    artifact="a" * 64,
+    entry_point="1/model.onnx",
+    samples="c" * 64,
+    optimization=Optimization("digit", 0.95, 0.02, ("fp32", "int8"), (0.3,), keep_original=True),
+    state=JobState.DONE,
+    reason="the cheapest",
+    created_at=1000.5,
+    started_at=1001.25,
+    ended_at=1002.0,
+    attempts=2,
+    chosen="int8",
+    served="d" * 64,
+    found=True,
+    variants=(
+        Variant("original", "as it was", "fits", "", 100, "accuracy", 1.0, 0.9, 1.0, 50, 0.5, artifact="a" * 64),
+        Variant(
+            name="int8",
+            what="QDQ",
+            verdict="fits",
+            reason="",
+            size_bytes=30,
+            quality="accuracy",
+            share=0.98,
+            lower=0.95,
+            upper=0.99,
+            samples=50,
+            cpu_s_per_row=0.1,
+            timings=(VariantTiming(1, 0.1, 10.0), VariantTiming(8, 0.5, 16.0)),
+            on_front=True,
+            engines=("onnxruntime",),
+            artifact="d" * 64,
+        ),
+    ),
 )
 REVISION = Revision(
     model="ocr",
@@ -272,6 +309,42 @@ def test_failures_outlive_and_precede_models(store: SqlStore) -> None:
     assert set(store.failures()) == {"other"}
 
 
+def test_a_job_comes_back_whole_is_replaced_and_goes_with_its_model(open_store: Callable[[], SqlStore]) -> None:
+    store = open_store()
+    store.put_model(SPEC, 10.0)
+    store.put_model(replace(SPEC, name="other"), 10.0)
+    store.put_job(JOB)
+    store.put_job(replace(JOB, model="other", state=JobState.QUEUED))
+    assert open_store().jobs() == (JOB, replace(JOB, model="other", state=JobState.QUEUED))
+    failed = replace(JOB, state=JobState.FAILED, reason="a lack of memory", variants=())
+    store.put_job(failed)
+    assert store.jobs()[0] == failed
+    store.remove_job("other")
+    store.remove_job("other")
+    assert store.jobs() == (failed,)
+    store.remove_model("ocr")
+    assert store.jobs() == ()
+
+
+def test_a_job_of_no_model_is_refused(store: SqlStore) -> None:
+    with pytest.raises(NotFound, match="no model 'ocr'"):
+        store.put_job(JOB)
+    assert store.jobs() == ()
+
+
+def test_models_from_before_jobs_are_kept(url: str, open_store: Callable[[], SqlStore]) -> None:
+    open_store().put_model(SPEC, 10.0)
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE jobs"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
+    engine.dispose()
+    store = open_store()
+    assert [model.spec for model in store.models()] == [SPEC]
+    store.put_job(JOB)
+    assert store.jobs() == (JOB,)
+
+
 def test_tenants_are_put_replaced_and_removed(store: SqlStore) -> None:
     acme = Tenant(
         "acme", nominal=Limits(cpu_millicores=2000, requests_per_second=0.5), cohort="c", weight=2.5, created_at=5.0
@@ -349,6 +422,7 @@ def test_usage_from_before_the_extra_costs_is_kept(url: str, open_store: Callabl
     engine = open_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE ledger"))
+        connection.execute(sa.text("DROP TABLE jobs"))
         for column in USAGE.columns:
             if column.server_default is not None:
                 connection.execute(sa.text(f"ALTER TABLE usage DROP COLUMN {column.name}"))

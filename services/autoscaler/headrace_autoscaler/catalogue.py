@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from headrace_autoscaler.artifacts import ArtifactStore
+from headrace_autoscaler.core.jobs import Job
 from headrace_autoscaler.domain import (
     DeployFailure,
     Model,
@@ -59,6 +60,7 @@ class StoredCatalogue:
         self._models: dict[str, Model] = {}
         self._tenants: dict[str, Tenant] = {}
         self._failures: dict[str, DeployFailure] = {}
+        self._jobs: dict[str, Job] = {}
 
     @classmethod
     async def open(cls, store: CatalogueStore, artifacts: ArtifactStore, clock: Clock) -> StoredCatalogue:
@@ -68,10 +70,13 @@ class StoredCatalogue:
         to the catalogue and goes.
         """
         catalogue = cls(store, artifacts, clock)
-        models, tenants, failures = await asyncio.to_thread(lambda: (store.models(), store.tenants(), store.failures()))
+        models, tenants, failures, jobs = await asyncio.to_thread(
+            lambda: (store.models(), store.tenants(), store.failures(), store.jobs())
+        )
         catalogue._models = {model.spec.name: model for model in models}
         catalogue._tenants = {tenant.name: tenant for tenant in tenants}
         catalogue._failures = dict(failures)
+        catalogue._jobs = {job.model: job for job in jobs}
         await catalogue._clear_interrupted()
         return catalogue
 
@@ -109,8 +114,16 @@ class StoredCatalogue:
     def failures(self) -> Mapping[str, DeployFailure]:
         return dict(self._failures)
 
+    def job(self, model: str) -> Job | None:
+        """The last optimisation of the model."""
+        return self._jobs.get(model)
+
+    def jobs(self) -> tuple[Job, ...]:
+        return tuple(self._jobs.values())
+
     def artifacts_in_use(self) -> frozenset[str]:
-        return frozenset(revision.artifact for model in self._models.values() for revision in model.revisions)
+        of_models = {revision.artifact for model in self._models.values() for revision in model.revisions}
+        return frozenset(of_models.union(*(job.artifacts for job in self._jobs.values())))
 
     # Writes of the fleet.
 
@@ -197,7 +210,31 @@ class StoredCatalogue:
         await self._write(lambda: self._store.mark_deleting(model), remember)
 
     async def remove_model(self, model: str) -> None:
-        await self._write(lambda: self._store.remove_model(model), lambda _: self._models.pop(model, None))
+        """Its job goes with it."""
+        job = self._jobs.get(model)
+
+        def remember(_: None) -> None:
+            self._models.pop(model, None)
+            self._jobs.pop(model, None)
+
+        await self._write(lambda: self._store.remove_model(model), remember)
+        await self.drop_artifacts(job.artifacts if job else ())
+
+    async def put_job(self, job: Job) -> None:
+        """Replaces the model's job; what only the old one needed is removed.
+
+        Raises:
+            NotFound: the model is gone.
+        """
+        old = self._jobs.get(job.model)
+        await self._write(lambda: self._store.put_job(job), lambda _: self._jobs.update({job.model: job}))
+        await self.drop_artifacts(old.artifacts - job.artifacts if old else ())
+
+    async def remove_job(self, model: str) -> None:
+        """Forgets a model's job and its variants, those aside that serve."""
+        job = self._jobs.get(model)
+        await self._write(lambda: self._store.remove_job(model), lambda _: self._jobs.pop(model, None))
+        await self.drop_artifacts(job.artifacts if job else ())
 
     async def record_failure(self, model: str, reason: str) -> None:
         failure = DeployFailure(self._clock.wall(), reason)

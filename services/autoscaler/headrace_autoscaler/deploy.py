@@ -31,6 +31,7 @@ from headrace_autoscaler.deploy_plan import (
     Offer,
     check_fits,
     check_owner,
+    check_replaces,
     check_request,
     is_new,
     plan_revisions,
@@ -124,6 +125,10 @@ class DeployService:
             raise self._interrupted(name)
         return task.result()
 
+    def check_room(self, spec: ModelSpec) -> None:
+        """See `deploy_plan.check_fits`."""
+        check_fits(spec, self._catalogue.tenants(), self._offer)
+
     def owners(self, name: str) -> frozenset[str]:
         """The model's tenant; while its first deploy is under way, whoever deploys it."""
         model = self._catalogue.model(name)
@@ -180,6 +185,7 @@ class DeployService:
     async def _run_alone(self, request: DeployRequest, begun: asyncio.Future[Model]) -> Model:
         spec = request.spec
         check_owner(spec, self._catalogue.model(spec.name))
+        check_replaces(request, self._catalogue.model(spec.name))
         tenant = self._catalogue.tenant(spec.tenant)
         artifact: Artifact | None = None
         try:

@@ -45,11 +45,13 @@ class DeployRequest:
         spec: with defaults settled; spec.source is a URL to fetch, or empty.
         artifact: what an upload answered; empty with a source, and for a change of nothing but the spec.
         response_cache: None: as config.pbtxt says.
+        replaces: artifact that has to be the current one still when the deploy has its turn; empty: whatever is.
     """
 
     spec: ModelSpec
     artifact: str = ""
     response_cache: bool | None = None
+    replaces: str = ""
 
 
 def check_request(request: DeployRequest, offer: Offer) -> None:
@@ -124,6 +126,16 @@ def check_owner(spec: ModelSpec, model: Model | None) -> None:
         )
     if model.deleting:
         raise FailedPrecondition(f"model {spec.name!r} is being deleted; deploy again once it is gone")
+
+
+def check_replaces(request: DeployRequest, model: Model | None) -> None:
+    """Raises FailedPrecondition where something else was deployed since the request was made."""
+    current = model.current if model else None
+    if request.replaces and (current is None or current.artifact != request.replaces):
+        raise FailedPrecondition(
+            f"model {request.spec.name!r}: another version was deployed meanwhile, and it serves; look at it first "
+            f"(`headrace describe {request.spec.name}`)"
+        )
 
 
 def settled_spec(request: DeployRequest, settings: Settings) -> ModelSpec:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from headrace_autoscaler.core.budgets import Standings
 from headrace_autoscaler.core.explaining import Explanation
+from headrace_autoscaler.core.jobs import Job
 from headrace_autoscaler.domain import (
     DeployFailure,
     FleetView,
@@ -60,6 +61,18 @@ class Store(Protocol):
     def clear_failure(self, model: str) -> None: ...
 
     def failures(self) -> Mapping[str, DeployFailure]: ...
+
+    def jobs(self) -> tuple[Job, ...]: ...
+
+    def put_job(self, job: Job) -> None:
+        """Stores it in place of the model's job, if there is one. It goes with its model.
+
+        Raises:
+            NotFound: there is no such model.
+        """
+        ...
+
+    def remove_job(self, model: str) -> None: ...
 
     def tenants(self) -> tuple[Tenant, ...]: ...
 
@@ -132,6 +145,23 @@ class Fleet(Protocol):
 
     def decide_now(self) -> None:
         """Decides on what stands in the catalogue, before it returns: `view` then says what came of it."""
+        ...
+
+    def claim_job(self, spec: ModelSpec) -> str:
+        """Takes quota and machine for a job of the model: one CPU, and the memory of an instance. Its time is booked
+        to the owner until `release_job`.
+
+        Returns:
+            Why there is none of it now; empty: it is taken.
+        """
+        ...
+
+    def release_job(self, model: str) -> None:
+        """Gives back what `claim_job` took. Idempotent."""
+        ...
+
+    def job_must_stop(self, model: str) -> str:
+        """Why a job that holds something has to give way to serving now; empty: it may go on."""
         ...
 
     def view(self, model: str) -> ModelView: ...

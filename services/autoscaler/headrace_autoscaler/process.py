@@ -20,6 +20,9 @@ from headrace_autoscaler.deploy import DeployService
 from headrace_autoscaler.deploy_plan import Offer
 from headrace_autoscaler.fleet.books import Opening
 from headrace_autoscaler.fleet.fleet import FleetParts, RunnerFleet
+from headrace_autoscaler.jobs.files import JobFiles
+from headrace_autoscaler.jobs.optimizer import ProcessOptimizer
+from headrace_autoscaler.jobs.service import JobService
 from headrace_autoscaler.measures import observe_fleet
 from headrace_autoscaler.providers.base import InstanceProvider
 from headrace_autoscaler.providers.local import LocalProvider, open_cgroups
@@ -50,6 +53,7 @@ class _Running:
     health: Any
     catalogue: StoredCatalogue
     deploys: DeployService
+    jobs: JobService
     fleet: RunnerFleet
     control: ControlServicer
     provider: InstanceProvider
@@ -112,6 +116,8 @@ class Autoscaler:
         deploys = DeployService(
             catalogue, artifacts, fleet, self._clock, config, Offer(room, context.mesh.runner.allow_fake_engine)
         )
+        files = JobFiles(artifacts, context.state_dir / "jobs", config.max_samples_bytes)
+        jobs = JobService(catalogue, deploys, fleet, files, ProcessOptimizer(), self._clock, config)
         control = ControlServicer(epoch, board, fleet, self._replaced)
         telemetry = Telemetry.start(context.process, context.mesh.telemetry)
         observe_fleet(telemetry, fleet)
@@ -123,6 +129,7 @@ class Autoscaler:
             server,
             catalogue=catalogue,
             deploys=deploys,
+            jobs=jobs,
             artifacts=artifacts,
             fleet=fleet,
             clock=self._clock,
@@ -131,10 +138,11 @@ class Autoscaler:
         )
         await fleet.start()
         deploys.start()
+        jobs.start()
         control.start()
         _bind(server, context.socket)
         await server.start()
-        return _Running(server, health, catalogue, deploys, fleet, control, provider, telemetry)
+        return _Running(server, health, catalogue, deploys, jobs, fleet, control, provider, telemetry)
 
     async def _end(self, running: _Running) -> None:
         """Routers have been drained by whoever stops the mesh: what runs is not needed any more. One that
@@ -146,6 +154,7 @@ class Autoscaler:
         stopping = Stopping(self._clock, drain_s + _SPARE_S)
         await stopping.step("health", _stop_serving(running.health), _SHORT_S)
         await stopping.step("routers' streams", running.control.close(), _SHORT_S)
+        await stopping.step("jobs", running.jobs.close(), _SHORT_S)
         # Before the server: whoever waits for a deploy is told why it ends.
         await stopping.step("deploys", running.deploys.close(), _SHORT_S)
         await stopping.step("last answers", running.server.stop(_LAST_ANSWERS_S), _LAST_ANSWERS_S + _SHORT_S)

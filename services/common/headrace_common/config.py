@@ -116,6 +116,11 @@ class AutoscalerConfig(_Section):
         pattern=r"^(|off|/.+)$",
         description="Control group (v2) that is divided among runners; empty: the autoscaler's own; off: none.",
     )
+    optimize_jobs: int = Field(
+        1, ge=0, le=64, description="Optimisations of models that may run at once; 0: none does."
+    )
+    optimize_timeout_s: float = Field(3600.0, gt=0, description="An optimisation that takes longer has failed.")
+    max_samples_bytes: int = Field(1024 * MIB, ge=MIB, description="Largest samples of an optimisation.")
     catalog: str = Field("", description="TOML file of your shapes and rates; empty: those that come with headrace.")
 
 

@@ -14,6 +14,7 @@ from headrace_autoscaler.api.usage import UsageServicer
 from headrace_autoscaler.artifacts import ArtifactStore
 from headrace_autoscaler.catalogue import StoredCatalogue
 from headrace_autoscaler.deploy import DeployService
+from headrace_autoscaler.jobs.service import JobService
 from headrace_autoscaler.ports import Fleet
 from headrace_common.clock import Clock
 
@@ -25,6 +26,7 @@ def register(
     *,
     catalogue: StoredCatalogue,
     deploys: DeployService,
+    jobs: JobService,
     artifacts: ArtifactStore,
     fleet: Fleet,
     clock: Clock,
@@ -37,7 +39,9 @@ def register(
         logs_dir: where the mesh's processes write `*.log`.
         currency: of every price in the books (configuration key autoscaler.currency).
     """
-    models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalogue, deploys, artifacts, fleet), server)
+    models_pb2_grpc.add_ModelServiceServicer_to_server(
+        ModelServicer(catalogue, deploys, jobs, artifacts, fleet), server
+    )
     tenants_pb2_grpc.add_TenantServiceServicer_to_server(TenantServicer(catalogue, fleet, clock), server)
     usage_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(catalogue, currency), server)
     mesh_pb2_grpc.add_MeshServiceServicer_to_server(MeshServicer(catalogue, fleet, clock, logs_dir), server)

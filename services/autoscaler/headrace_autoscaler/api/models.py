@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from headrace.v1 import models_pb2 as pb
 from headrace.v1 import models_pb2_grpc
 from headrace_autoscaler.api.boundary import Context, answers, caller_of
+from headrace_autoscaler.api.convert_jobs import job_pb, optimization_of, variants_pb
 from headrace_autoscaler.api.convert_models import explanation_pb, model_pb
 from headrace_autoscaler.api.convert_specs import deploy_request
 from headrace_autoscaler.artifacts import ArtifactStore, FileHeader
 from headrace_autoscaler.catalogue import StoredCatalogue
+from headrace_autoscaler.core.jobs import serving_variant
 from headrace_autoscaler.deploy import DeployService
 from headrace_autoscaler.domain import DeployFailure, Model
+from headrace_autoscaler.jobs.service import JobService
 from headrace_autoscaler.ports import Fleet
 from headrace_common.errors import InvalidArgument, NotFound
 from headrace_common.validation import validate
@@ -23,10 +26,16 @@ MAX_CHUNK_BYTES = 4 << 20
 
 class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     def __init__(
-        self, catalogue: StoredCatalogue, deploys: DeployService, artifacts: ArtifactStore, fleet: Fleet
+        self,
+        catalogue: StoredCatalogue,
+        deploys: DeployService,
+        jobs: JobService,
+        artifacts: ArtifactStore,
+        fleet: Fleet,
     ) -> None:
         self._catalogue = catalogue
         self._deploys = deploys
+        self._jobs = jobs
         self._artifacts = artifacts
         self._fleet = fleet
 
@@ -60,6 +69,30 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         return explanation_pb(self._fleet.explain(self._found(request.name).spec))
 
     @answers
+    async def OptimizeModel(self, request: pb.OptimizeModelRequest, context: Context) -> pb.OptimizeModelResponse:
+        self._check_may_change(request.name, context)
+        job = await self._jobs.submit(request.name, request.samples, optimization_of(request.optimization))
+        return pb.OptimizeModelResponse(job=job_pb(job, None))
+
+    @answers
+    async def CancelOptimization(
+        self, request: pb.CancelOptimizationRequest, context: Context
+    ) -> pb.CancelOptimizationResponse:
+        self._check_may_change(request.name, context)
+        return pb.CancelOptimizationResponse(job=job_pb(await self._jobs.cancel(request.name), None))
+
+    @answers
+    async def ListVariants(self, request: pb.ListVariantsRequest, context: Context) -> pb.ListVariantsResponse:
+        model, job = self._found(request.name), self._jobs.job(request.name)
+        shown = job_pb(job, self._jobs.progress(request.name))
+        return pb.ListVariantsResponse(job=shown, variants=variants_pb(job, model))
+
+    @answers
+    async def UseVariant(self, request: pb.UseVariantRequest, context: Context) -> pb.UseVariantResponse:
+        self._check_may_change(request.name, context)
+        return pb.UseVariantResponse(model=self._shown(await self._jobs.use(request.name, request.variant)))
+
+    @answers
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
         owners = self._deploys.owners(request.name)
         if not owners:
@@ -73,7 +106,14 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 
     def _shown(self, model: Model) -> pb.Model:
         name = model.spec.name
-        return model_pb(model, self._fleet.view(name), self._catalogue.failure(name))
+        shown = model_pb(model, self._fleet.view(name), self._catalogue.failure(name))
+        if (job := self._catalogue.job(name)) is not None:
+            shown.job.CopyFrom(job_pb(job, self._jobs.progress(name)))
+            shown.variant = serving_variant(job, model)
+        return shown
+
+    def _check_may_change(self, name: str, context: Context) -> None:
+        caller_of(context).check_may_change(name, self._found(name).spec.tenant)
 
     def _found(self, name: str) -> Model:
         model = self._catalogue.model(name)

@@ -20,6 +20,7 @@ from headrace_autoscaler.core.plans import (
     Plan,
     Snapshot,
     StartStandby,
+    StopJob,
     StopStandby,
     Want,
 )
@@ -38,6 +39,7 @@ class _Planning:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._actions: list[Action] = []
+        self._jobs = list(snapshot.jobs)
         self._blocked: dict[Key, str] = {}
         self._bound: dict[Key, str] = {}
         self._standby = deque(snapshot.standby)
@@ -61,7 +63,10 @@ class _Planning:
         self._victims = Victims(self._spares, self._live)
 
     def _room(self) -> Room:
-        return Room(self._snapshot.tenants, self._snapshot.capacity, self._snapshot.wants)
+        room = Room(self._snapshot.tenants, self._snapshot.capacity, self._snapshot.wants)
+        for job in self._jobs:
+            room.add(job)
+        return room
 
     def run(self) -> Plan:
         self._drain_unwanted()
@@ -145,6 +150,7 @@ class _Planning:
             self._admit(wants[holding.key], holding, kept)
 
     def _admit(self, want: Want, holding: Holding, kept: Room) -> None:
+        self._jobs_give_way(want, kept)
         taken = self._make_room(want, kept, spares=True, claims=True)
         if isinstance(taken, str):
             self._drain(holding, f"its first load was beyond the limits: {taken}")
@@ -259,6 +265,7 @@ class _Planning:
 
     def _room_for(self, want: Want, first: bool, own: bool) -> str | None:
         """ "" there is room; None: room is being made; else why there is none."""
+        self._jobs_give_way(want, self._used)
         refusal = self._used.refusal(want)
         if refusal is None and not own:
             # Others wait for what goes now: nobody borrows that meanwhile.
@@ -280,6 +287,23 @@ class _Planning:
             self._drain(holding, _makes_room(holding, want))
         self._staying.promise(want)
         return None
+
+    def _jobs_give_way(self, want: Want, room: Room) -> None:
+        """Stops jobs if it fits into the room without them and not with them: they begin anew later."""
+        going: list[Holding] = []
+        while self._jobs and room.refusal(want) is not None:
+            going.append(self._jobs.pop())
+            room.remove(going[-1])
+        if going and room.refusal(want) is not None:
+            for job in going:
+                room.add(job)
+            self._jobs += going[::-1]
+            return
+        for job in going:
+            for other in (self._used, self._staying):
+                if other.holds(job):
+                    other.remove(job)
+            self._actions.append(StopJob(job.id, f"gave way to model '{want.model}'; it is begun again"))
 
     def _make_room(self, want: Want, room: Room, *, spares: bool, claims: bool) -> list[Holding] | str:
         """Instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet."""

@@ -97,6 +97,7 @@ class Snapshot:
         start_limit: runners that may be starting at one time.
         start_refusal: not empty: no runner can be started now, for this reason.
         capacity: what the machine may promise.
+        jobs: what jobs hold; they give way to whatever fits without them.
         tenants: with their quotas; one that is not among them has no limits.
     """
 
@@ -112,6 +113,7 @@ class Snapshot:
     verifications: tuple[Key, ...] = ()
     protected: frozenset[Key] = frozenset()
     hold_refill: bool = False
+    jobs: tuple[Holding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,17 @@ class StopStandby:
     reason: str
 
 
-Action = LoadOnStandby | StartStandby | DrainInstance | StopStandby
+@dataclass(frozen=True, slots=True)
+class StopJob:
+    """Attributes:
+    job: id of what it holds.
+    """
+
+    job: str
+    reason: str
+
+
+Action = LoadOnStandby | StartStandby | DrainInstance | StopStandby | StopJob
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ nothing lost but what the dead one had counted since its last posting.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace_autoscaler.core.budgets import Period, Tally, began
 from headrace_autoscaler.core.ledger import Account, Ledger
@@ -25,6 +25,9 @@ from headrace_autoscaler.ports import Store
 from headrace_common.clock import Clock
 from headrace_common.identity import OPERATOR
 from headrace_common.logs import get_logger
+
+JOB_SHAPE = "optimize"
+"""Under which jobs are booked."""
 
 UsageSink = Callable[[Posting], Awaitable[None]]
 
@@ -109,6 +112,13 @@ class Books:
         passed_us = mark_us - runner.booked_until_us
         self._ledger.book_time(self._account(runner.assignment), now_us - passed_us, now_us)
         runner.booked_until_us = mark_us
+
+    def job(self, tenant: str, model: str, resources: Resources, since_us: int) -> int:
+        """Books a job's time since a moment of `mark_us`; returns until when it is booked."""
+        mark_us, now_us = self.mark_us(), self.now_us()
+        account = replace(self._shaped(tenant, model, resources), shape=JOB_SHAPE)
+        self._ledger.book_time(account, now_us - (mark_us - since_us), now_us)
+        return mark_us
 
     def requests(self, entry: DemandEntry, resources: Resources) -> None:
         """Requests, their busy time and their bytes are the caller's, the instance's time its owner's."""

@@ -28,6 +28,7 @@ from headrace_autoscaler.fleet.books import Books, Opening, UsageSink
 from headrace_autoscaler.fleet.chronicle import Chronicle
 from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.history import History
+from headrace_autoscaler.fleet.job_desk import JobDesk
 from headrace_autoscaler.fleet.lifecycle import Lifecycle, Timeouts
 from headrace_autoscaler.fleet.observation import Judge
 from headrace_autoscaler.fleet.placing import Placing
@@ -101,6 +102,7 @@ class RunnerFleet:
         self.treasury = Treasury(
             self._books, prices, parts.rates, self.registry, self._demand, parts.announcements, config.drain_timeout_s
         )
+        self._jobs = JobDesk(self._books, self.treasury.over_reason)
         self._verifications = Verifications()
         self._replacements = Replacements()
         self._shapes = Shapes(
@@ -141,6 +143,7 @@ class RunnerFleet:
             judge=self._judge,
             shapes=self._shapes,
             standby=self._standby,
+            jobs=self._jobs,
             capacity=parts.capacity,
         )
 
@@ -184,6 +187,16 @@ class RunnerFleet:
     async def discard(self, model: str, revision: int) -> None:
         self._verifications.release({(model, revision)})
         self._unload((model, revision), "its deploy was given up")
+
+    def claim_job(self, spec: ModelSpec) -> str:
+        return self._jobs.claim(spec, self._reconciler.room(), self._parts.clock.monotonic())
+
+    def release_job(self, model: str) -> None:
+        self._jobs.release(model)
+        self._wake.set()
+
+    def job_must_stop(self, model: str) -> str:
+        return self._jobs.must_stop(model)
 
     def catalogue_changed(self) -> None:
         self._wake.set()
@@ -324,6 +337,7 @@ class RunnerFleet:
             await asyncio.sleep(TICK_US / 1e6)
             try:
                 departed = self._lifecycle.departed
+                self._jobs.settle()
                 if await self._books.flush(self.registry, self._parts.catalogue.models()):
                     await self._lifecycle.forget(departed)
             except Exception as error:  # noqa: BLE001 - the books must be written as long as anything runs

@@ -15,6 +15,7 @@ from headrace_autoscaler.core.plans import (
     Plan,
     Snapshot,
     StartStandby,
+    StopJob,
     StopStandby,
     Want,
 )
@@ -24,6 +25,7 @@ from headrace_autoscaler.domain import DecisionRecord, Limits, Model, Revision
 from headrace_autoscaler.fleet.announcements import Announcements, PlacementNotice
 from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.history import History
+from headrace_autoscaler.fleet.job_desk import JobDesk
 from headrace_autoscaler.fleet.lifecycle import Lifecycle
 from headrace_autoscaler.fleet.observation import SERVED, Judge, Judged, holdings, wants
 from headrace_autoscaler.fleet.placing import Placing
@@ -62,6 +64,7 @@ class Reconciler:
     judge: Judge
     shapes: Shapes
     standby: StandbyPool
+    jobs: JobDesk
     capacity: Limits
     _blocked: Mapping[Key, str] = field(default_factory=dict)
     _current: dict[str, Key] = field(default_factory=dict)
@@ -112,6 +115,8 @@ class Reconciler:
         room = Room(self.catalogue.tenants(), self.capacity, (each.want for each in self._standing.values()))
         for holding in holdings(self.registry, frozenset()):
             room.add(holding)
+        for job in self.jobs.holdings():
+            room.add(job)
         return room
 
     def _stand(self, judged: list[Judged], wanted: tuple[Want, ...], decided: Plan) -> dict[str, Standing]:
@@ -186,6 +191,7 @@ class Reconciler:
             verifications=tuple(each.key for each in self.verifications.waiting()),
             protected=self.verifications.protected(),
             hold_refill=held_since is None or now - held_since < REFILL_HELD_S,
+            jobs=self.jobs.holdings(),
         )
 
     def _replaceable(self, judged: list[Judged]) -> dict[str, Key]:
@@ -231,6 +237,8 @@ class Reconciler:
                 if (runner := self.registry.get(runner_id)) is not None:
                     model = runner.assignment.model if runner.assignment else ""
                     self.lifecycle.drain(runner, reason, self.treasury.drain_s(model))
+            case StopJob(job, reason):
+                self.jobs.stop(job, reason)
             case StopStandby(runner_id, reason):
                 if (runner := self.registry.get(runner_id)) is not None:
                     self.lifecycle.stop(runner, reason)

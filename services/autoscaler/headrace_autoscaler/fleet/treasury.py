@@ -86,6 +86,11 @@ class Treasury:
         standing = standing_over(self.standings, tenant, model)
         return standing if standing is not None and standing.state is BudgetState.SPENT else None
 
+    def over_reason(self, tenant: str, model: str) -> str:
+        """The sentence about it; empty: there is none."""
+        standing = self.over(tenant, model)
+        return "" if standing is None else standing.reason
+
     def ration(self, wants: tuple[Want, ...], holdings: tuple[Holding, ...]) -> tuple[Want, ...]:
         """See `core.rationing`."""
         return ration(wants, holdings, self.standings, self._price, self._may_drain) if self.standings else wants

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
 
+from headrace_autoscaler.core.jobs import Job
 from headrace_autoscaler.domain import ModelSpec, Revision, Tenant
 
 T = TypeVar("T")
@@ -34,3 +35,4 @@ class Document(Generic[T]):
 SPEC: Document[ModelSpec] = Document(TypeAdapter(tuple[ModelSpec], config=CONFIG))
 REVISION: Document[Revision] = Document(TypeAdapter(tuple[Revision], config=CONFIG))
 TENANT: Document[Tenant] = Document(TypeAdapter(tuple[Tenant], config=CONFIG))
+JOB: Document[Job] = Document(TypeAdapter(tuple[Job], config=CONFIG))

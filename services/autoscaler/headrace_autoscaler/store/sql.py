@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
+from headrace_autoscaler.core.jobs import Job, JobState
 from headrace_autoscaler.domain import (
     DeployFailure,
     Model,
@@ -30,6 +31,7 @@ from headrace_autoscaler.store.engine import open_engine, reading
 from headrace_autoscaler.store.tables import (
     EPOCH,
     FAILURES,
+    JOBS,
     LEDGER,
     MODELS,
     REVISION_COUNTERS,
@@ -155,6 +157,24 @@ class SqlStore:
         with self._reading.connect() as connection:
             rows = connection.execute(sa.select(FAILURES)).all()
         return {row.model: DeployFailure(row.at, row.reason) for row in rows}
+
+    def jobs(self) -> tuple[Job, ...]:
+        with self._reading.connect() as connection:
+            rows = connection.execute(sa.select(JOBS).order_by(JOBS.c.model)).all()
+        return tuple(replace(documents.JOB.load(row.document), state=JobState(row.state)) for row in rows)
+
+    def put_job(self, job: Job) -> None:
+        values = {"state": job.state.value, "document": documents.JOB.dump(job)}
+        try:
+            with self._engine.begin() as connection:
+                insert = self._insert(JOBS).values(model=job.model, **values)
+                connection.execute(insert.on_conflict_do_update(index_elements=[JOBS.c.model], set_=values))
+        except IntegrityError:
+            raise NotFound(f"there is no model {job.model!r}") from None
+
+    def remove_job(self, model: str) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(JOBS).where(JOBS.c.model == model))
 
     def tenants(self) -> tuple[Tenant, ...]:
         with self._reading.connect() as connection:

@@ -101,3 +101,12 @@ LEDGER = Table(
     Column("serial", BigInteger, nullable=False),
     Column("booked_until_us", BigInteger, nullable=False),
 )
+
+# The last optimisation of each model, and the variants that it found.
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("model", String(128), ForeignKey("models.name", ondelete="CASCADE"), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("document", Text, nullable=False),
+)

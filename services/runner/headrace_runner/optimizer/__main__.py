@@ -61,7 +61,7 @@ def _optimize(options: argparse.Namespace) -> dict[str, object]:
         budget_s=parse_seconds(options.time, "--time"),
     )
     optimization = open_optimization(question)
-    with tempfile.TemporaryDirectory(prefix="headrace-optimize-") as built, _progress() as stage:
+    with tempfile.TemporaryDirectory(prefix="headrace-optimize-") as built, _shown(options) as stage:
         result = optimization.run(Path(built), stage)
         return (folder.keep(result, Path(built), options.out) if options.out else result).plain()
 
@@ -128,6 +128,28 @@ def _progress() -> Iterator[Callable[[str], contextlib.AbstractContextManager[Ca
         yield stage
 
 
+@contextlib.contextmanager
+def _lines() -> Iterator[Callable[[str], contextlib.AbstractContextManager[Callable[[int, int], None]]]]:
+    """Progress for programs: a line of JSON on standard error for each step."""
+
+    @contextlib.contextmanager
+    def stage(name: str) -> Iterator[Callable[[int, int], None]]:
+        def tell(done: int, total: int) -> None:
+            sys.stderr.write(json.dumps({"stage": name, "done": done, "total": total}) + "\n")
+            sys.stderr.flush()
+
+        tell(0, 0)
+        yield tell
+
+    yield stage
+
+
+def _shown(
+    options: argparse.Namespace,
+) -> contextlib.AbstractContextManager[Callable[[str], contextlib.AbstractContextManager[Callable[[int, int], None]]]]:
+    return _lines() if options.progress_lines else _progress()
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, as `headrace` has it."""
@@ -151,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=_sizes, default=(1, 8, 32), metavar="N[,N...]")
     parser.add_argument("--threads", type=_whole, default=1, metavar="N")
     parser.add_argument("--time", default="20s", metavar="TIME")
+    parser.add_argument("--progress-lines", action="store_true")
     parser.add_argument("--out", type=Path, metavar="DIR")
     return parser
 

@@ -504,6 +504,622 @@ class Obstacle(Message[_ObstacleFields]):
         asked: str
         missing: str
 
+_OptimizeModelRequestFields: TypeAlias = Literal["name", "samples", "optimization"]
+
+class OptimizeModelRequest(Message[_OptimizeModelRequestFields]):
+    """
+    ```proto
+    message headrace.v1.OptimizeModelRequest
+    ```
+
+    Attributes:
+        name:
+            ```proto
+            string name = 1;
+            ```
+        samples:
+            What UploadArtifact answered to a samples.npz: arrays by the names of the model's inputs, a row per sample.
+
+            ```proto
+            string samples = 2;
+            ```
+        optimization:
+            ```proto
+            optional headrace.v1.Optimization optimization = 3;
+            ```
+    """
+
+    __slots__ = ("name", "samples", "optimization")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            samples: str = "",
+            optimization: Optimization | None = None,
+        ) -> None:
+            pass
+
+        name: str
+        samples: str
+        optimization: Optimization | None
+
+_OptimizeModelResponseFields: TypeAlias = Literal["job"]
+
+class OptimizeModelResponse(Message[_OptimizeModelResponseFields]):
+    """
+    ```proto
+    message headrace.v1.OptimizeModelResponse
+    ```
+
+    Attributes:
+        job:
+            ```proto
+            optional headrace.v1.OptimizeJob job = 1;
+            ```
+    """
+
+    __slots__ = ("job",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            job: OptimizeJob | None = None,
+        ) -> None:
+            pass
+
+        job: OptimizeJob | None
+
+_CancelOptimizationRequestFields: TypeAlias = Literal["name"]
+
+class CancelOptimizationRequest(Message[_CancelOptimizationRequestFields]):
+    """
+    ```proto
+    message headrace.v1.CancelOptimizationRequest
+    ```
+
+    Attributes:
+        name:
+            ```proto
+            string name = 1;
+            ```
+    """
+
+    __slots__ = ("name",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+        ) -> None:
+            pass
+
+        name: str
+
+_CancelOptimizationResponseFields: TypeAlias = Literal["job"]
+
+class CancelOptimizationResponse(Message[_CancelOptimizationResponseFields]):
+    """
+    ```proto
+    message headrace.v1.CancelOptimizationResponse
+    ```
+
+    Attributes:
+        job:
+            ```proto
+            optional headrace.v1.OptimizeJob job = 1;
+            ```
+    """
+
+    __slots__ = ("job",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            job: OptimizeJob | None = None,
+        ) -> None:
+            pass
+
+        job: OptimizeJob | None
+
+_ListVariantsRequestFields: TypeAlias = Literal["name"]
+
+class ListVariantsRequest(Message[_ListVariantsRequestFields]):
+    """
+    ```proto
+    message headrace.v1.ListVariantsRequest
+    ```
+
+    Attributes:
+        name:
+            ```proto
+            string name = 1;
+            ```
+    """
+
+    __slots__ = ("name",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+        ) -> None:
+            pass
+
+        name: str
+
+_ListVariantsResponseFields: TypeAlias = Literal["job", "variants"]
+
+class ListVariantsResponse(Message[_ListVariantsResponseFields]):
+    """
+    ```proto
+    message headrace.v1.ListVariantsResponse
+    ```
+
+    Attributes:
+        job:
+            ```proto
+            optional headrace.v1.OptimizeJob job = 1;
+            ```
+        variants:
+            The original first. Those that cannot be used are among them; their verdict says why.
+
+            ```proto
+            repeated headrace.v1.Variant variants = 2;
+            ```
+    """
+
+    __slots__ = ("job", "variants")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            job: OptimizeJob | None = None,
+            variants: list[Variant] | None = None,
+        ) -> None:
+            pass
+
+        job: OptimizeJob | None
+        variants: list[Variant]
+
+_UseVariantRequestFields: TypeAlias = Literal["name", "variant"]
+
+class UseVariantRequest(Message[_UseVariantRequestFields]):
+    """
+    ```proto
+    message headrace.v1.UseVariantRequest
+    ```
+
+    Attributes:
+        name:
+            ```proto
+            string name = 1;
+            ```
+        variant:
+            As listed; "original" rolls back.
+
+            ```proto
+            string variant = 2;
+            ```
+    """
+
+    __slots__ = ("name", "variant")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            variant: str = "",
+        ) -> None:
+            pass
+
+        name: str
+        variant: str
+
+_UseVariantResponseFields: TypeAlias = Literal["model"]
+
+class UseVariantResponse(Message[_UseVariantResponseFields]):
+    """
+    ```proto
+    message headrace.v1.UseVariantResponse
+    ```
+
+    Attributes:
+        model:
+            ```proto
+            optional headrace.v1.Model model = 1;
+            ```
+    """
+
+    __slots__ = ("model",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model: Model | None = None,
+        ) -> None:
+            pass
+
+        model: Model | None
+
+_OptimizationFields: TypeAlias = Literal["labels", "floor", "latency", "precisions", "prune", "keep_original"]
+
+class Optimization(Message[_OptimizationFields]):
+    """
+    What a job is to find.
+
+    ```proto
+    message headrace.v1.Optimization
+    ```
+
+    Attributes:
+        labels:
+            Array of the samples with right answers. Empty: answers are compared with the original's.
+
+            ```proto
+            string labels = 1;
+            ```
+        floor:
+            Least share of right answers. Absent: 0.99.
+
+            ```proto
+            optional double floor = 2;
+            ```
+        latency:
+            Most that a batch may take, as median. Absent: it does not matter.
+
+            ```proto
+            optional google.protobuf.Duration latency = 3;
+            ```
+        precisions:
+            Of fp32, fp16, int8, int4. Empty: all.
+
+            ```proto
+            repeated string precisions = 4;
+            ```
+        prune:
+            Shares of each layer's weights to become zero, one variant each.
+
+            ```proto
+            repeated double prune = 5 [packed = true];
+            ```
+        keep_original:
+            The original serves on; what was found is listed.
+
+            ```proto
+            bool keep_original = 6;
+            ```
+    """
+
+    __slots__ = ("labels", "floor", "latency", "precisions", "prune", "keep_original")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            labels: str = "",
+            floor: float | None = None,
+            latency: Duration | None = None,
+            precisions: list[str] | None = None,
+            prune: list[float] | None = None,
+            keep_original: bool = False,
+        ) -> None:
+            pass
+
+        labels: str
+        floor: float
+        latency: Duration | None
+        precisions: list[str]
+        prune: list[float]
+        keep_original: bool
+
+_OptimizeJobFields: TypeAlias = Literal["model", "state", "reason", "stage", "stage_done", "stage_total", "optimization", "created_at", "started_at", "ended_at", "attempts", "chosen"]
+
+class OptimizeJob(Message[_OptimizeJobFields]):
+    """
+    The optimisation of one model.
+
+    ```proto
+    message headrace.v1.OptimizeJob
+    ```
+
+    Attributes:
+        model:
+            ```proto
+            string model = 1;
+            ```
+        state:
+            ```proto
+            headrace.v1.JobState state = 2;
+            ```
+        reason:
+            Why it waits, what it found, or what went wrong.
+
+            ```proto
+            string reason = 3;
+            ```
+        stage:
+            While it runs: what it does, and how far that is.
+
+            ```proto
+            string stage = 4;
+            ```
+        stage_done:
+            ```proto
+            uint64 stage_done = 5;
+            ```
+        stage_total:
+            ```proto
+            uint64 stage_total = 6;
+            ```
+        optimization:
+            ```proto
+            optional headrace.v1.Optimization optimization = 7;
+            ```
+        created_at:
+            ```proto
+            optional google.protobuf.Timestamp created_at = 8;
+            ```
+        started_at:
+            ```proto
+            optional google.protobuf.Timestamp started_at = 9;
+            ```
+        ended_at:
+            ```proto
+            optional google.protobuf.Timestamp ended_at = 10;
+            ```
+        attempts:
+            How often it was begun.
+
+            ```proto
+            uint32 attempts = 11;
+            ```
+        chosen:
+            The cheapest variant that fits; empty: there is none.
+
+            ```proto
+            string chosen = 12;
+            ```
+    """
+
+    __slots__ = ("model", "state", "reason", "stage", "stage_done", "stage_total", "optimization", "created_at", "started_at", "ended_at", "attempts", "chosen")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            model: str = "",
+            state: JobState | None = None,
+            reason: str = "",
+            stage: str = "",
+            stage_done: int = 0,
+            stage_total: int = 0,
+            optimization: Optimization | None = None,
+            created_at: Timestamp | None = None,
+            started_at: Timestamp | None = None,
+            ended_at: Timestamp | None = None,
+            attempts: int = 0,
+            chosen: str = "",
+        ) -> None:
+            pass
+
+        model: str
+        state: JobState
+        reason: str
+        stage: str
+        stage_done: int
+        stage_total: int
+        optimization: Optimization | None
+        created_at: Timestamp | None
+        started_at: Timestamp | None
+        ended_at: Timestamp | None
+        attempts: int
+        chosen: str
+
+_VariantFields: TypeAlias = Literal["name", "what", "verdict", "reason", "size_bytes", "quality", "share", "lower", "upper", "samples", "cpu_per_row", "timings", "on_front", "chosen", "serves", "artifact", "engines"]
+
+class Variant(Message[_VariantFields]):
+    """
+    A form of a model and what was measured of it.
+
+    ```proto
+    message headrace.v1.Variant
+    ```
+
+    Attributes:
+        name:
+            ```proto
+            string name = 1;
+            ```
+        what:
+            How it was made.
+
+            ```proto
+            string what = 2;
+            ```
+        verdict:
+            "fits", "below floor", "undecided", "too slow" or "disqualified"; reason says more.
+
+            ```proto
+            string verdict = 3;
+            ```
+        reason:
+            ```proto
+            string reason = 4;
+            ```
+        size_bytes:
+            ```proto
+            uint64 size_bytes = 5;
+            ```
+        quality:
+            "agreement" or "accuracy": share is the measured one, lower to upper its interval of 95 %.
+
+            ```proto
+            string quality = 6;
+            ```
+        share:
+            ```proto
+            double share = 7;
+            ```
+        lower:
+            ```proto
+            double lower = 8;
+            ```
+        upper:
+            ```proto
+            double upper = 9;
+            ```
+        samples:
+            Samples that it was measured with; 0: it was not.
+
+            ```proto
+            uint64 samples = 10;
+            ```
+        cpu_per_row:
+            Processor time per row at the best batch size. Absent: no batch size is inside the latency.
+
+            ```proto
+            optional google.protobuf.Duration cpu_per_row = 11;
+            ```
+        timings:
+            Medians.
+
+            ```proto
+            repeated headrace.v1.Variant.Timing timings = 12;
+            ```
+        on_front:
+            Nothing is at least as good, as small and as cheap, and better in one of them.
+
+            ```proto
+            bool on_front = 13;
+            ```
+        chosen:
+            ```proto
+            bool chosen = 14;
+            ```
+        serves:
+            Requests that name no version are answered by it.
+
+            ```proto
+            bool serves = 15;
+            ```
+        artifact:
+            Empty: it cannot be used.
+
+            ```proto
+            string artifact = 16;
+            ```
+        engines:
+            Engines that run it.
+
+            ```proto
+            repeated string engines = 17;
+            ```
+    """
+
+    __slots__ = ("name", "what", "verdict", "reason", "size_bytes", "quality", "share", "lower", "upper", "samples", "cpu_per_row", "timings", "on_front", "chosen", "serves", "artifact", "engines")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            what: str = "",
+            verdict: str = "",
+            reason: str = "",
+            size_bytes: int = 0,
+            quality: str = "",
+            share: float = 0,
+            lower: float = 0,
+            upper: float = 0,
+            samples: int = 0,
+            cpu_per_row: Duration | None = None,
+            timings: list[Variant.Timing] | None = None,
+            on_front: bool = False,
+            chosen: bool = False,
+            serves: bool = False,
+            artifact: str = "",
+            engines: list[str] | None = None,
+        ) -> None:
+            pass
+
+        name: str
+        what: str
+        verdict: str
+        reason: str
+        size_bytes: int
+        quality: str
+        share: float
+        lower: float
+        upper: float
+        samples: int
+        cpu_per_row: Duration | None
+        timings: list[Variant.Timing]
+        on_front: bool
+        chosen: bool
+        serves: bool
+        artifact: str
+        engines: list[str]
+
+    _TimingFields: TypeAlias = Literal["rows", "latency", "rows_per_second"]
+
+    class Timing(Message[_TimingFields]):
+        """
+        ```proto
+        message headrace.v1.Variant.Timing
+        ```
+
+        Attributes:
+            rows:
+                ```proto
+                uint32 rows = 1;
+                ```
+            latency:
+                ```proto
+                optional google.protobuf.Duration latency = 2;
+                ```
+            rows_per_second:
+                ```proto
+                double rows_per_second = 3;
+                ```
+        """
+
+        __slots__ = ("rows", "latency", "rows_per_second")
+
+        if TYPE_CHECKING:
+
+            def __init__(
+                self,
+                *,
+                rows: int = 0,
+                latency: Duration | None = None,
+                rows_per_second: float = 0,
+            ) -> None:
+                pass
+
+            rows: int
+            latency: Duration | None
+            rows_per_second: float
+
 _ListModelsRequestFields: TypeAlias = Literal["tenant"]
 
 class ListModelsRequest(Message[_ListModelsRequestFields]):
@@ -878,7 +1494,7 @@ class ModelSpec(Message[_ModelSpecFields]):
         slo_credit: str
         max_cpu: str
 
-_ModelFields: TypeAlias = Literal["name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic"]
+_ModelFields: TypeAlias = Literal["name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic", "job", "variant"]
 
 class Model(Message[_ModelFields]):
     """
@@ -951,9 +1567,21 @@ class Model(Message[_ModelFields]):
             ```proto
             optional headrace.v1.Traffic traffic = 34;
             ```
+        job:
+            The last optimisation, if there was one.
+
+            ```proto
+            optional headrace.v1.OptimizeJob job = 50;
+            ```
+        variant:
+            Which of its variants serves; "original", too. Empty: it was never optimised.
+
+            ```proto
+            string variant = 51;
+            ```
     """
 
-    __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic")
+    __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic", "job", "variant")
 
     if TYPE_CHECKING:
 
@@ -974,6 +1602,8 @@ class Model(Message[_ModelFields]):
             decisions: list[Decision] | None = None,
             last_failure: DeployFailure | None = None,
             traffic: Traffic | None = None,
+            job: OptimizeJob | None = None,
+            variant: str = "",
         ) -> None:
             pass
 
@@ -991,6 +1621,8 @@ class Model(Message[_ModelFields]):
         decisions: list[Decision]
         last_failure: DeployFailure | None
         traffic: Traffic | None
+        job: OptimizeJob | None
+        variant: str
 
 _TrafficFields: TypeAlias = Literal["requests", "cache_hits", "mean_rate", "busiest_rate", "mean_batch", "mean_execution"]
 
@@ -1582,6 +2214,48 @@ class DeployFailure(Message[_DeployFailureFields]):
         at: Timestamp | None
         reason: str
 
+class JobState(Enum):
+    """
+    ```proto
+    enum headrace.v1.JobState
+    ```
+
+    Attributes:
+        UNSPECIFIED:
+            ```proto
+            JOB_STATE_UNSPECIFIED = 0
+            ```
+        QUEUED:
+            Waits for its turn, or for room: reason says which.
+
+            ```proto
+            JOB_STATE_QUEUED = 1
+            ```
+        RUNNING:
+            ```proto
+            JOB_STATE_RUNNING = 2
+            ```
+        DONE:
+            ```proto
+            JOB_STATE_DONE = 3
+            ```
+        FAILED:
+            ```proto
+            JOB_STATE_FAILED = 4
+            ```
+        CANCELLED:
+            ```proto
+            JOB_STATE_CANCELLED = 5
+            ```
+    """
+
+    UNSPECIFIED = 0
+    QUEUED = 1
+    RUNNING = 2
+    DONE = 3
+    FAILED = 4
+    CANCELLED = 5
+
 class ModelState(Enum):
     """
     ```proto
@@ -1669,7 +2343,7 @@ class VersionState(Enum):
 
 
 _DESC = file_desc(
-    b'\n\x18headrace/v1/models.proto\x12\x0bheadrace.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto"\x8b\x02\n\x15UploadArtifactRequest\x12C\n\x04file\x18\x01 \x01(\x0b2-.headrace.v1.UploadArtifactRequest.FileHeaderH\x00R\x04file\x12"\n\x05chunk\x18\x02 \x01(\x0cH\x00R\x05chunkB\n\xbaH\x07z\x05\x18\x80\x80\x80\x02\x1az\n\nFileHeader\x12\x1e\n\x04path\x18\x01 \x01(\tR\x04pathB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12-\n\x06sha256\x18\x03 \x01(\tR\x06sha256B\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$B\r\n\x04part\x12\x05\xbaH\x02\x08\x01"S\n\x16UploadArtifactResponse\x12\x1a\n\x08artifact\x18\x01 \x01(\tR\x08artifact\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x04R\tsizeBytes"^\n\x12DeployModelRequest\x124\n\x05model\x18\x01 \x01(\x0b2\x16.headrace.v1.ModelSpecR\x05modelB\x06\xbaH\x03\xc8\x01\x01\x12\x12\n\x04wait\x18\x02 \x01(\x08R\x04wait"?\n\x13DeployModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b2\x12.headrace.v1.ModelR\x05model".\n\x0fGetModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"<\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b2\x12.headrace.v1.ModelR\x05model"2\n\x13ExplainModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"\xff\x01\n\x14ExplainModelResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x18\n\x07current\x18\x03 \x01(\x05R\x07current\x12\x18\n\x07desired\x18\x04 \x01(\x05R\x07desired\x12\x1a\n\x08sentence\x18\x05 \x01(\tR\x08sentence\x123\n\tobstacles\x18\x06 \x03(\x0b2\x15.headrace.v1.ObstacleR\tobstacles\x126\n\x07refused\x18\x14 \x03(\x0b2\x1c.headrace.v1.RefusedRequestsR\x07refused"\x8c\x01\n\x0fRefusedRequests\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n\x05count\x18\x03 \x01(\x04R\x05count\x123\n\tobstacles\x18\x04 \x03(\x0b2\x15.headrace.v1.ObstacleR\tobstacles"\xe2\x01\n\x08Obstacle\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n\x08sentence\x18\x03 \x01(\tR\x08sentence\x12\x18\n\x07command\x18\x04 \x01(\tR\x07command\x12\x1c\n\tdimension\x18\x05 \x01(\tR\tdimension\x12\x14\n\x05limit\x18\x06 \x01(\tR\x05limit\x12\x12\n\x04used\x18\x07 \x01(\tR\x04used\x12\x14\n\x05asked\x18\x08 \x01(\tR\x05asked\x12\x18\n\x07missing\x18\t \x01(\tR\x07missing"+\n\x11ListModelsRequest\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b2\x12.headrace.v1.ModelR\x06models"1\n\x12DeleteModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"\x15\n\x13DeleteModelResponse"\xc7\x0f\n\tModelSpec\x12K\n\x04name\x18\x01 \x01(\tR\x04nameB7\xbaH4r220^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$\x12Q\n\x06tenant\x18\x02 \x01(\tR\x06tenantB9\xbaH6r422^([A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?)?$\x12 \n\x06source\x18\x03 \x01(\tR\x06sourceB\x08\xbaH\x05r\x03\x18\x80 \x12$\n\x08artifact\x18\x04 \x01(\tR\x08artifactB\x08\xbaH\x05r\x03\x18\x80\x01\x124\n\rmin_instances\x18\x05 \x01(\x05H\x00R\x0cminInstancesB\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x88\x01\x01\x124\n\rmax_instances\x18\x06 \x01(\x05H\x01R\x0cmaxInstancesB\n\xbaH\x07\x1a\x05\x18\x90N(\x01\x88\x01\x01\x12F\n\x0cidle_timeout\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0bidleTimeoutB\x08\xbaH\x05\xaa\x01\x022\x00\x125\n\x03slo\x18\x08 \x01(\x0b2\x19.google.protobuf.DurationR\x03sloB\x08\xbaH\x05\xaa\x01\x02*\x00\x126\n\x0emax_batch_size\x18\t \x01(\x05H\x02R\x0cmaxBatchSizeB\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01\x88\x01\x01\x125\n\tresources\x18\n \x01(\x0b2\x17.headrace.v1.QuantitiesR\tresources\x12/\n\x06limits\x18\x0b \x01(\x0b2\x17.headrace.v1.QuantitiesR\x06limits\x12+\n\x06budget\x18\x0c \x01(\x0b2\x13.headrace.v1.BudgetR\x06budget\x12\x1f\n\x0bshared_with\x18\r \x03(\tR\nsharedWith\x12Q\n\x06engine\x18\x0e \x01(\tR\x06engineB9\xbaH6r4R\x00R\x0bonnxruntimeR\x05torchR\x08tensorrtR\x0ctensorrt_rtxR\x04fake\x12P\n\x0eengine_options\x18\x0f \x03(\x0b2).headrace.v1.ModelSpec.EngineOptionsEntryR\rengineOptions\x12*\n\x0eresponse_cache\x18\x10 \x01(\x08H\x03R\rresponseCache\x88\x01\x01\x12\x1f\n\x06policy\x18\x11 \x01(\tR\x06policyB\x07\xbaH\x04r\x02\x18@\x12C\n\x14instance_concurrency\x18\x12 \x01(\x05H\x04R\x13instanceConcurrencyB\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01\x88\x01\x01\x12!\n\x0ccache_shared\x18\x13 \x01(\x08R\x0bcacheShared\x12@\n\tcache_ttl\x18\x14 \x01(\x0b2\x19.google.protobuf.DurationR\x08cacheTtlB\x08\xbaH\x05\xaa\x01\x02*\x00\x12=\n\x07padding\x18\x15 \x03(\x0b2#.headrace.v1.ModelSpec.PaddingEntryR\x07padding\x12%\n\x0etolerates_spot\x18" \x01(\x08R\rtoleratesSpot\x12!\n\x06spread\x18# \x01(\x05R\x06spreadB\t\xbaH\x06\x1a\x04\x18@(\x00\x12J\n\x11gpu_architectures\x18$ \x03(\tR\x10gpuArchitecturesB\x1d\xbaH\x1a\x92\x01\x17\x10\x10"\x13r\x112\x0f^sm_[0-9]{2,3}$\x12:\n\x07traffic\x18\x18 \x01(\tR\x07trafficB \xbaH\x1dr\x1bR\x00R\x05spikyR\x06steadyR\x08variable\x12E\n\x10cost_sensitivity\x18\x19 \x01(\tR\x0fcostSensitivityB\x1a\xbaH\x17r\x15R\x00R\x04highR\x06normalR\x03low\x12-\n\tschedules\x18\x1a \x03(\tR\tschedulesB\x0f\xbaH\x0c\x92\x01\t\x10@"\x05r\x03\x18\x80\x01\x12=\n\x07targets\x18\x1b \x03(\x0b2#.headrace.v1.ModelSpec.TargetsEntryR\x07targets\x12&\n\nslo_credit\x18\x1c \x01(\tR\tsloCreditB\x07\xbaH\x04r\x02\x18 \x12F\n\x07max_cpu\x18( \x01(\tH\x05R\x06maxCpuB(\xbaH%r#2!^[0-9]+(\\.[0-9]{1,3})?$|^[0-9]+m$\x88\x01\x01\x1a@\n\x12EngineOptionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n\x0cPaddingEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a:\n\x0cTargetsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\x10\n\x0e_min_instancesB\x10\n\x0e_max_instancesB\x11\n\x0f_max_batch_sizeB\x11\n\x0f_response_cacheB\x17\n\x15_instance_concurrencyB\n\n\x08_max_cpu"\x8c\x05\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06tenant\x18\x02 \x01(\tR\x06tenant\x12-\n\x05state\x18\x03 \x01(\x0e2\x17.headrace.v1.ModelStateR\x05state\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x125\n\x08versions\x18\x05 \x03(\x0b2\x19.headrace.v1.ModelVersionR\x08versions\x123\n\tinstances\x18\x06 \x03(\x0b2\x15.headrace.v1.InstanceR\tinstances\x12#\n\rmin_instances\x18\x07 \x01(\x05R\x0cminInstances\x12(\n\rmax_instances\x18\x08 \x01(\x05H\x00R\x0cmaxInstances\x88\x01\x01\x12*\n\x04spec\x18\t \x01(\x0b2\x16.headrace.v1.ModelSpecR\x04spec\x129\n\ncreated_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x128\n\x0bcold_starts\x18\x0b \x01(\x0b2\x17.headrace.v1.ColdStartsR\ncoldStarts\x123\n\tdecisions\x18\x0c \x03(\x0b2\x15.headrace.v1.DecisionR\tdecisions\x12=\n\x0clast_failure\x18\r \x01(\x0b2\x1a.headrace.v1.DeployFailureR\x0blastFailure\x12.\n\x07traffic\x18" \x01(\x0b2\x14.headrace.v1.TrafficR\x07trafficB\x10\n\x0e_max_instances"\xe5\x01\n\x07Traffic\x12\x1a\n\x08requests\x18\x01 \x01(\x04R\x08requests\x12\x1d\n\ncache_hits\x18\x02 \x01(\x04R\tcacheHits\x12\x1b\n\tmean_rate\x18\x03 \x01(\x01R\x08meanRate\x12!\n\x0cbusiest_rate\x18\x04 \x01(\x01R\x0bbusiestRate\x12\x1d\n\nmean_batch\x18\x05 \x01(\x01R\tmeanBatch\x12@\n\x0emean_execution\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\rmeanExecution"\x84\x04\n\x0cModelVersion\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12/\n\x05state\x18\x03 \x01(\x0e2\x19.headrace.v1.VersionStateR\x05state\x124\n\tsignature\x18\x04 \x01(\x0b2\x16.headrace.v1.SignatureR\tsignature\x12$\n\x0emax_batch_size\x18\x05 \x01(\x05R\x0cmaxBatchSize\x12\x1a\n\x08batching\x18\x06 \x01(\tR\x08batching\x12\x1a\n\x08artifact\x18\x07 \x01(\tR\x08artifact\x12\x1d\n\nsize_bytes\x18\x08 \x01(\x04R\tsizeBytes\x12\x16\n\x06engine\x18\t \x01(\tR\x06engine\x12;\n\x0bdeployed_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\ndeployedAt\x12G\n\nprofile_us\x18" \x03(\x0b2(.headrace.v1.ModelVersion.ProfileUsEntryR\tprofileUs\x1a<\n\x0eProfileUsEntry\x12\x10\n\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01"\x8d\x01\n\tSignature\x12/\n\x06inputs\x18\x01 \x03(\x0b2\x17.headrace.v1.TensorSpecR\x06inputs\x121\n\x07outputs\x18\x02 \x03(\x0b2\x17.headrace.v1.TensorSpecR\x07outputs\x12\x1c\n\tbatchable\x18\x03 \x01(\x08R\tbatchable"n\n\nTensorSpec\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08datatype\x18\x02 \x01(\tR\x08datatype\x12\x14\n\x05shape\x18\x03 \x03(\x03R\x05shape\x12\x1a\n\x08optional\x18\x04 \x01(\x08R\x08optional"\xa8\x04\n\x08Instance\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x120\n\x05shape\x18\x05 \x01(\x0b2\x1a.headrace.v1.InstanceShapeR\x05shape\x129\n\nstarted_at\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x10\n\x03pid\x18\x07 \x01(\x03R\x03pid\x12%\n\x0eresident_bytes\x18\x08 \x01(\x04R\rresidentBytes\x12\x1a\n\x08requests\x18\t \x01(\x04R\x08requests\x12\'\n\x0fcpu_enforcement\x18\x14 \x01(\tR\x0ecpuEnforcement\x12-\n\x12memory_enforcement\x18\x15 \x01(\tR\x11memoryEnforcement\x12#\n\rprivate_bytes\x18\x16 \x01(\x04R\x0cprivateBytes\x12C\n\nprofile_us\x18\x1a \x03(\x0b2$.headrace.v1.Instance.ProfileUsEntryR\tprofileUs\x1a<\n\x0eProfileUsEntry\x12\x10\n\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01"\x7f\n\nColdStarts\x12\x14\n\x05count\x18\x01 \x01(\x04R\x05count\x12.\n\x06recent\x18\x02 \x03(\x0b2\x16.headrace.v1.ColdStartR\x06recent\x12+\n\x03p95\x18\x14 \x01(\x0b2\x19.google.protobuf.DurationR\x03p95"\xa7\x03\n\tColdStart\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x121\n\x06decide\x18\x03 \x01(\x0b2\x19.google.protobuf.DurationR\x06decide\x12/\n\x05place\x18\x04 \x01(\x0b2\x19.google.protobuf.DurationR\x05place\x12-\n\x04load\x18\x05 \x01(\x0b2\x19.google.protobuf.DurationR\x04load\x12-\n\x04warm\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\x04warm\x12<\n\x0cfirst_answer\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0bfirstAnswer\x12/\n\x05total\x18\x08 \x01(\x0b2\x19.google.protobuf.DurationR\x05total\x12!\n\x0cfrom_standby\x18\t \x01(\x08R\x0bfromStandby"\x94\x02\n\x08Decision\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12\x18\n\x07current\x18\x03 \x01(\x05R\x07current\x12\x18\n\x07desired\x18\x04 \x01(\x05R\x07desired\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x129\n\x06inputs\x18\x06 \x03(\x0b2!.headrace.v1.Decision.InputsEntryR\x06inputs\x1a9\n\x0bInputsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"S\n\rDeployFailure\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason*\xbc\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x14\n\x10MODEL_STATE_IDLE\x10\x02\x12\x18\n\x14MODEL_STATE_STARTING\x10\x03\x12\x15\n\x11MODEL_STATE_READY\x10\x04\x12\x17\n\x13MODEL_STATE_BLOCKED\x10\x05\x12\x18\n\x14MODEL_STATE_DELETING\x10\x06*\x7f\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x19\n\x15VERSION_STATE_SERVING\x10\x02\x12\x1a\n\x16VERSION_STATE_RETIRING\x10\x032\x80\x05\n\x0cModelService\x12[\n\x0eUploadArtifact\x12".headrace.v1.UploadArtifactRequest\x1a#.headrace.v1.UploadArtifactResponse(\x01\x12g\n\x0bDeployModel\x12\x1f.headrace.v1.DeployModelRequest\x1a .headrace.v1.DeployModelResponse"\x15\x82\xd3\xe4\x93\x02\x0f"\n/v1/models:\x01*\x12b\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x1d.headrace.v1.GetModelResponse"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/models/{name}\x12a\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12v\n\x0cExplainModel\x12 .headrace.v1.ExplainModelRequest\x1a!.headrace.v1.ExplainModelResponse"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/models/{name}/explain\x12k\n\x0bDeleteModel\x12\x1f.headrace.v1.DeleteModelRequest\x1a .headrace.v1.DeleteModelResponse"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/models/{name}b\x06proto3',
+    b'\n\x18headrace/v1/models.proto\x12\x0bheadrace.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/resources.proto"\x8b\x02\n\x15UploadArtifactRequest\x12C\n\x04file\x18\x01 \x01(\x0b2-.headrace.v1.UploadArtifactRequest.FileHeaderH\x00R\x04file\x12"\n\x05chunk\x18\x02 \x01(\x0cH\x00R\x05chunkB\n\xbaH\x07z\x05\x18\x80\x80\x80\x02\x1az\n\nFileHeader\x12\x1e\n\x04path\x18\x01 \x01(\tR\x04pathB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12-\n\x06sha256\x18\x03 \x01(\tR\x06sha256B\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$B\r\n\x04part\x12\x05\xbaH\x02\x08\x01"S\n\x16UploadArtifactResponse\x12\x1a\n\x08artifact\x18\x01 \x01(\tR\x08artifact\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x04R\tsizeBytes"^\n\x12DeployModelRequest\x124\n\x05model\x18\x01 \x01(\x0b2\x16.headrace.v1.ModelSpecR\x05modelB\x06\xbaH\x03\xc8\x01\x01\x12\x12\n\x04wait\x18\x02 \x01(\x08R\x04wait"?\n\x13DeployModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b2\x12.headrace.v1.ModelR\x05model".\n\x0fGetModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"<\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b2\x12.headrace.v1.ModelR\x05model"2\n\x13ExplainModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"\xff\x01\n\x14ExplainModelResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x18\n\x07current\x18\x03 \x01(\x05R\x07current\x12\x18\n\x07desired\x18\x04 \x01(\x05R\x07desired\x12\x1a\n\x08sentence\x18\x05 \x01(\tR\x08sentence\x123\n\tobstacles\x18\x06 \x03(\x0b2\x15.headrace.v1.ObstacleR\tobstacles\x126\n\x07refused\x18\x14 \x03(\x0b2\x1c.headrace.v1.RefusedRequestsR\x07refused"\x8c\x01\n\x0fRefusedRequests\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n\x05count\x18\x03 \x01(\x04R\x05count\x123\n\tobstacles\x18\x04 \x03(\x0b2\x15.headrace.v1.ObstacleR\tobstacles"\xe2\x01\n\x08Obstacle\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n\x08sentence\x18\x03 \x01(\tR\x08sentence\x12\x18\n\x07command\x18\x04 \x01(\tR\x07command\x12\x1c\n\tdimension\x18\x05 \x01(\tR\tdimension\x12\x14\n\x05limit\x18\x06 \x01(\tR\x05limit\x12\x12\n\x04used\x18\x07 \x01(\tR\x04used\x12\x14\n\x05asked\x18\x08 \x01(\tR\x05asked\x12\x18\n\x07missing\x18\t \x01(\tR\x07missing"\x98\x01\n\x14OptimizeModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01\x12$\n\x07samples\x18\x02 \x01(\tR\x07samplesB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12=\n\x0coptimization\x18\x03 \x01(\x0b2\x19.headrace.v1.OptimizationR\x0coptimization"C\n\x15OptimizeModelResponse\x12*\n\x03job\x18\x01 \x01(\x0b2\x18.headrace.v1.OptimizeJobR\x03job"8\n\x19CancelOptimizationRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"H\n\x1aCancelOptimizationResponse\x12*\n\x03job\x18\x01 \x01(\x0b2\x18.headrace.v1.OptimizeJobR\x03job"2\n\x13ListVariantsRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"t\n\x14ListVariantsResponse\x12*\n\x03job\x18\x01 \x01(\x0b2\x18.headrace.v1.OptimizeJobR\x03job\x120\n\x08variants\x18\x02 \x03(\x0b2\x14.headrace.v1.VariantR\x08variants"U\n\x11UseVariantRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01\x12#\n\x07variant\x18\x02 \x01(\tR\x07variantB\t\xbaH\x06r\x04\x10\x01\x18@">\n\x12UseVariantResponse\x12(\n\x05model\x18\x01 \x01(\x0b2\x12.headrace.v1.ModelR\x05model"\xd0\x02\n\x0cOptimization\x12 \n\x06labels\x18\x01 \x01(\tR\x06labelsB\x08\xbaH\x05r\x03\x18\x80\x02\x122\n\x05floor\x18\x02 \x01(\x01H\x00R\x05floorB\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00\x88\x01\x01\x12=\n\x07latency\x18\x03 \x01(\x0b2\x19.google.protobuf.DurationR\x07latencyB\x08\xbaH\x05\xaa\x01\x02*\x00\x12F\n\nprecisions\x18\x04 \x03(\tR\nprecisionsB&\xbaH#\x92\x01 \x10\x04\x18\x01"\x1ar\x18R\x04fp32R\x04fp16R\x04int8R\x04int4\x124\n\x05prune\x18\x05 \x03(\x01R\x05pruneB\x1e\xbaH\x1b\x92\x01\x18\x10\x08"\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00\x12#\n\rkeep_original\x18\x06 \x01(\x08R\x0ckeepOriginalB\x08\n\x06_floor"\xde\x03\n\x0bOptimizeJob\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12+\n\x05state\x18\x02 \x01(\x0e2\x15.headrace.v1.JobStateR\x05state\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n\x05stage\x18\x04 \x01(\tR\x05stage\x12\x1d\n\nstage_done\x18\x05 \x01(\x04R\tstageDone\x12\x1f\n\x0bstage_total\x18\x06 \x01(\x04R\nstageTotal\x12=\n\x0coptimization\x18\x07 \x01(\x0b2\x19.headrace.v1.OptimizationR\x0coptimization\x129\n\ncreated_at\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n\nstarted_at\x18\t \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n\x08ended_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endedAt\x12\x1a\n\x08attempts\x18\x0b \x01(\rR\x08attempts\x12\x16\n\x06chosen\x18\x0c \x01(\tR\x06chosen"\xe6\x04\n\x07Variant\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04what\x18\x02 \x01(\tR\x04what\x12\x18\n\x07verdict\x18\x03 \x01(\tR\x07verdict\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x04R\tsizeBytes\x12\x18\n\x07quality\x18\x06 \x01(\tR\x07quality\x12\x14\n\x05share\x18\x07 \x01(\x01R\x05share\x12\x14\n\x05lower\x18\x08 \x01(\x01R\x05lower\x12\x14\n\x05upper\x18\t \x01(\x01R\x05upper\x12\x18\n\x07samples\x18\n \x01(\x04R\x07samples\x129\n\x0bcpu_per_row\x18\x0b \x01(\x0b2\x19.google.protobuf.DurationR\tcpuPerRow\x125\n\x07timings\x18\x0c \x03(\x0b2\x1b.headrace.v1.Variant.TimingR\x07timings\x12\x19\n\x08on_front\x18\r \x01(\x08R\x07onFront\x12\x16\n\x06chosen\x18\x0e \x01(\x08R\x06chosen\x12\x16\n\x06serves\x18\x0f \x01(\x08R\x06serves\x12\x1a\n\x08artifact\x18\x10 \x01(\tR\x08artifact\x12\x18\n\x07engines\x18\x11 \x03(\tR\x07engines\x1ay\n\x06Timing\x12\x12\n\x04rows\x18\x01 \x01(\rR\x04rows\x123\n\x07latency\x18\x02 \x01(\x0b2\x19.google.protobuf.DurationR\x07latency\x12&\n\x0frows_per_second\x18\x03 \x01(\x01R\rrowsPerSecond"+\n\x11ListModelsRequest\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b2\x12.headrace.v1.ModelR\x06models"1\n\x12DeleteModelRequest\x12\x1b\n\x04name\x18\x01 \x01(\tR\x04nameB\x07\xbaH\x04r\x02\x10\x01"\x15\n\x13DeleteModelResponse"\xc7\x0f\n\tModelSpec\x12K\n\x04name\x18\x01 \x01(\tR\x04nameB7\xbaH4r220^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$\x12Q\n\x06tenant\x18\x02 \x01(\tR\x06tenantB9\xbaH6r422^([A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?)?$\x12 \n\x06source\x18\x03 \x01(\tR\x06sourceB\x08\xbaH\x05r\x03\x18\x80 \x12$\n\x08artifact\x18\x04 \x01(\tR\x08artifactB\x08\xbaH\x05r\x03\x18\x80\x01\x124\n\rmin_instances\x18\x05 \x01(\x05H\x00R\x0cminInstancesB\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x88\x01\x01\x124\n\rmax_instances\x18\x06 \x01(\x05H\x01R\x0cmaxInstancesB\n\xbaH\x07\x1a\x05\x18\x90N(\x01\x88\x01\x01\x12F\n\x0cidle_timeout\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0bidleTimeoutB\x08\xbaH\x05\xaa\x01\x022\x00\x125\n\x03slo\x18\x08 \x01(\x0b2\x19.google.protobuf.DurationR\x03sloB\x08\xbaH\x05\xaa\x01\x02*\x00\x126\n\x0emax_batch_size\x18\t \x01(\x05H\x02R\x0cmaxBatchSizeB\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01\x88\x01\x01\x125\n\tresources\x18\n \x01(\x0b2\x17.headrace.v1.QuantitiesR\tresources\x12/\n\x06limits\x18\x0b \x01(\x0b2\x17.headrace.v1.QuantitiesR\x06limits\x12+\n\x06budget\x18\x0c \x01(\x0b2\x13.headrace.v1.BudgetR\x06budget\x12\x1f\n\x0bshared_with\x18\r \x03(\tR\nsharedWith\x12Q\n\x06engine\x18\x0e \x01(\tR\x06engineB9\xbaH6r4R\x00R\x0bonnxruntimeR\x05torchR\x08tensorrtR\x0ctensorrt_rtxR\x04fake\x12P\n\x0eengine_options\x18\x0f \x03(\x0b2).headrace.v1.ModelSpec.EngineOptionsEntryR\rengineOptions\x12*\n\x0eresponse_cache\x18\x10 \x01(\x08H\x03R\rresponseCache\x88\x01\x01\x12\x1f\n\x06policy\x18\x11 \x01(\tR\x06policyB\x07\xbaH\x04r\x02\x18@\x12C\n\x14instance_concurrency\x18\x12 \x01(\x05H\x04R\x13instanceConcurrencyB\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01\x88\x01\x01\x12!\n\x0ccache_shared\x18\x13 \x01(\x08R\x0bcacheShared\x12@\n\tcache_ttl\x18\x14 \x01(\x0b2\x19.google.protobuf.DurationR\x08cacheTtlB\x08\xbaH\x05\xaa\x01\x02*\x00\x12=\n\x07padding\x18\x15 \x03(\x0b2#.headrace.v1.ModelSpec.PaddingEntryR\x07padding\x12%\n\x0etolerates_spot\x18" \x01(\x08R\rtoleratesSpot\x12!\n\x06spread\x18# \x01(\x05R\x06spreadB\t\xbaH\x06\x1a\x04\x18@(\x00\x12J\n\x11gpu_architectures\x18$ \x03(\tR\x10gpuArchitecturesB\x1d\xbaH\x1a\x92\x01\x17\x10\x10"\x13r\x112\x0f^sm_[0-9]{2,3}$\x12:\n\x07traffic\x18\x18 \x01(\tR\x07trafficB \xbaH\x1dr\x1bR\x00R\x05spikyR\x06steadyR\x08variable\x12E\n\x10cost_sensitivity\x18\x19 \x01(\tR\x0fcostSensitivityB\x1a\xbaH\x17r\x15R\x00R\x04highR\x06normalR\x03low\x12-\n\tschedules\x18\x1a \x03(\tR\tschedulesB\x0f\xbaH\x0c\x92\x01\t\x10@"\x05r\x03\x18\x80\x01\x12=\n\x07targets\x18\x1b \x03(\x0b2#.headrace.v1.ModelSpec.TargetsEntryR\x07targets\x12&\n\nslo_credit\x18\x1c \x01(\tR\tsloCreditB\x07\xbaH\x04r\x02\x18 \x12F\n\x07max_cpu\x18( \x01(\tH\x05R\x06maxCpuB(\xbaH%r#2!^[0-9]+(\\.[0-9]{1,3})?$|^[0-9]+m$\x88\x01\x01\x1a@\n\x12EngineOptionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n\x0cPaddingEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a:\n\x0cTargetsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\x10\n\x0e_min_instancesB\x10\n\x0e_max_instancesB\x11\n\x0f_max_batch_sizeB\x11\n\x0f_response_cacheB\x17\n\x15_instance_concurrencyB\n\n\x08_max_cpu"\xd2\x05\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06tenant\x18\x02 \x01(\tR\x06tenant\x12-\n\x05state\x18\x03 \x01(\x0e2\x17.headrace.v1.ModelStateR\x05state\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x125\n\x08versions\x18\x05 \x03(\x0b2\x19.headrace.v1.ModelVersionR\x08versions\x123\n\tinstances\x18\x06 \x03(\x0b2\x15.headrace.v1.InstanceR\tinstances\x12#\n\rmin_instances\x18\x07 \x01(\x05R\x0cminInstances\x12(\n\rmax_instances\x18\x08 \x01(\x05H\x00R\x0cmaxInstances\x88\x01\x01\x12*\n\x04spec\x18\t \x01(\x0b2\x16.headrace.v1.ModelSpecR\x04spec\x129\n\ncreated_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x128\n\x0bcold_starts\x18\x0b \x01(\x0b2\x17.headrace.v1.ColdStartsR\ncoldStarts\x123\n\tdecisions\x18\x0c \x03(\x0b2\x15.headrace.v1.DecisionR\tdecisions\x12=\n\x0clast_failure\x18\r \x01(\x0b2\x1a.headrace.v1.DeployFailureR\x0blastFailure\x12.\n\x07traffic\x18" \x01(\x0b2\x14.headrace.v1.TrafficR\x07traffic\x12*\n\x03job\x182 \x01(\x0b2\x18.headrace.v1.OptimizeJobR\x03job\x12\x18\n\x07variant\x183 \x01(\tR\x07variantB\x10\n\x0e_max_instances"\xe5\x01\n\x07Traffic\x12\x1a\n\x08requests\x18\x01 \x01(\x04R\x08requests\x12\x1d\n\ncache_hits\x18\x02 \x01(\x04R\tcacheHits\x12\x1b\n\tmean_rate\x18\x03 \x01(\x01R\x08meanRate\x12!\n\x0cbusiest_rate\x18\x04 \x01(\x01R\x0bbusiestRate\x12\x1d\n\nmean_batch\x18\x05 \x01(\x01R\tmeanBatch\x12@\n\x0emean_execution\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\rmeanExecution"\x84\x04\n\x0cModelVersion\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12/\n\x05state\x18\x03 \x01(\x0e2\x19.headrace.v1.VersionStateR\x05state\x124\n\tsignature\x18\x04 \x01(\x0b2\x16.headrace.v1.SignatureR\tsignature\x12$\n\x0emax_batch_size\x18\x05 \x01(\x05R\x0cmaxBatchSize\x12\x1a\n\x08batching\x18\x06 \x01(\tR\x08batching\x12\x1a\n\x08artifact\x18\x07 \x01(\tR\x08artifact\x12\x1d\n\nsize_bytes\x18\x08 \x01(\x04R\tsizeBytes\x12\x16\n\x06engine\x18\t \x01(\tR\x06engine\x12;\n\x0bdeployed_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\ndeployedAt\x12G\n\nprofile_us\x18" \x03(\x0b2(.headrace.v1.ModelVersion.ProfileUsEntryR\tprofileUs\x1a<\n\x0eProfileUsEntry\x12\x10\n\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01"\x8d\x01\n\tSignature\x12/\n\x06inputs\x18\x01 \x03(\x0b2\x17.headrace.v1.TensorSpecR\x06inputs\x121\n\x07outputs\x18\x02 \x03(\x0b2\x17.headrace.v1.TensorSpecR\x07outputs\x12\x1c\n\tbatchable\x18\x03 \x01(\x08R\tbatchable"n\n\nTensorSpec\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08datatype\x18\x02 \x01(\tR\x08datatype\x12\x14\n\x05shape\x18\x03 \x03(\x03R\x05shape\x12\x1a\n\x08optional\x18\x04 \x01(\x08R\x08optional"\xa8\x04\n\x08Instance\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x120\n\x05shape\x18\x05 \x01(\x0b2\x1a.headrace.v1.InstanceShapeR\x05shape\x129\n\nstarted_at\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x10\n\x03pid\x18\x07 \x01(\x03R\x03pid\x12%\n\x0eresident_bytes\x18\x08 \x01(\x04R\rresidentBytes\x12\x1a\n\x08requests\x18\t \x01(\x04R\x08requests\x12\'\n\x0fcpu_enforcement\x18\x14 \x01(\tR\x0ecpuEnforcement\x12-\n\x12memory_enforcement\x18\x15 \x01(\tR\x11memoryEnforcement\x12#\n\rprivate_bytes\x18\x16 \x01(\x04R\x0cprivateBytes\x12C\n\nprofile_us\x18\x1a \x03(\x0b2$.headrace.v1.Instance.ProfileUsEntryR\tprofileUs\x1a<\n\x0eProfileUsEntry\x12\x10\n\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01"\x7f\n\nColdStarts\x12\x14\n\x05count\x18\x01 \x01(\x04R\x05count\x12.\n\x06recent\x18\x02 \x03(\x0b2\x16.headrace.v1.ColdStartR\x06recent\x12+\n\x03p95\x18\x14 \x01(\x0b2\x19.google.protobuf.DurationR\x03p95"\xa7\x03\n\tColdStart\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x121\n\x06decide\x18\x03 \x01(\x0b2\x19.google.protobuf.DurationR\x06decide\x12/\n\x05place\x18\x04 \x01(\x0b2\x19.google.protobuf.DurationR\x05place\x12-\n\x04load\x18\x05 \x01(\x0b2\x19.google.protobuf.DurationR\x04load\x12-\n\x04warm\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\x04warm\x12<\n\x0cfirst_answer\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0bfirstAnswer\x12/\n\x05total\x18\x08 \x01(\x0b2\x19.google.protobuf.DurationR\x05total\x12!\n\x0cfrom_standby\x18\t \x01(\x08R\x0bfromStandby"\x94\x02\n\x08Decision\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12\x18\n\x07current\x18\x03 \x01(\x05R\x07current\x12\x18\n\x07desired\x18\x04 \x01(\x05R\x07desired\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x129\n\x06inputs\x18\x06 \x03(\x0b2!.headrace.v1.Decision.InputsEntryR\x06inputs\x1a9\n\x0bInputsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"S\n\rDeployFailure\x12*\n\x02at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason*\x95\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x12\n\x0eJOB_STATE_DONE\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05*\xbc\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x14\n\x10MODEL_STATE_IDLE\x10\x02\x12\x18\n\x14MODEL_STATE_STARTING\x10\x03\x12\x15\n\x11MODEL_STATE_READY\x10\x04\x12\x17\n\x13MODEL_STATE_BLOCKED\x10\x05\x12\x18\n\x14MODEL_STATE_DELETING\x10\x06*\x7f\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x19\n\x15VERSION_STATE_SERVING\x10\x02\x12\x1a\n\x16VERSION_STATE_RETIRING\x10\x032\x84\t\n\x0cModelService\x12[\n\x0eUploadArtifact\x12".headrace.v1.UploadArtifactRequest\x1a#.headrace.v1.UploadArtifactResponse(\x01\x12g\n\x0bDeployModel\x12\x1f.headrace.v1.DeployModelRequest\x1a .headrace.v1.DeployModelResponse"\x15\x82\xd3\xe4\x93\x02\x0f"\n/v1/models:\x01*\x12b\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x1d.headrace.v1.GetModelResponse"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/models/{name}\x12a\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12v\n\x0cExplainModel\x12 .headrace.v1.ExplainModelRequest\x1a!.headrace.v1.ExplainModelResponse"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/models/{name}/explain\x12}\n\rOptimizeModel\x12!.headrace.v1.OptimizeModelRequest\x1a".headrace.v1.OptimizeModelResponse"%\x82\xd3\xe4\x93\x02\x1f"\x1a/v1/models/{name}/optimize:\x01*\x12\x89\x01\n\x12CancelOptimization\x12&.headrace.v1.CancelOptimizationRequest\x1a\'.headrace.v1.CancelOptimizationResponse""\x82\xd3\xe4\x93\x02\x1c*\x1a/v1/models/{name}/optimize\x12w\n\x0cListVariants\x12 .headrace.v1.ListVariantsRequest\x1a!.headrace.v1.ListVariantsResponse""\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/models/{name}/variants\x12~\n\nUseVariant\x12\x1e.headrace.v1.UseVariantRequest\x1a\x1f.headrace.v1.UseVariantResponse"/\x82\xd3\xe4\x93\x02)"$/v1/models/{name}/variants/{variant}:\x01*\x12k\n\x0bDeleteModel\x12\x1f.headrace.v1.DeleteModelRequest\x1a .headrace.v1.DeleteModelResponse"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/models/{name}b\x06proto3',
     [
         validate_pb.desc(),
         annotations_pb.desc(),
@@ -1689,6 +2363,18 @@ _DESC = file_desc(
         "ExplainModelResponse": ExplainModelResponse,
         "RefusedRequests": RefusedRequests,
         "Obstacle": Obstacle,
+        "OptimizeModelRequest": OptimizeModelRequest,
+        "OptimizeModelResponse": OptimizeModelResponse,
+        "CancelOptimizationRequest": CancelOptimizationRequest,
+        "CancelOptimizationResponse": CancelOptimizationResponse,
+        "ListVariantsRequest": ListVariantsRequest,
+        "ListVariantsResponse": ListVariantsResponse,
+        "UseVariantRequest": UseVariantRequest,
+        "UseVariantResponse": UseVariantResponse,
+        "Optimization": Optimization,
+        "OptimizeJob": OptimizeJob,
+        "Variant": Variant,
+        "Variant.Timing": Variant.Timing,
         "ListModelsRequest": ListModelsRequest,
         "ListModelsResponse": ListModelsResponse,
         "DeleteModelRequest": DeleteModelRequest,
@@ -1704,6 +2390,7 @@ _DESC = file_desc(
         "ColdStart": ColdStart,
         "Decision": Decision,
         "DeployFailure": DeployFailure,
+        "JobState": JobState,
         "ModelState": ModelState,
         "VersionState": VersionState,
     },

@@ -1,0 +1,224 @@
+"""The optimisation of a model as a job: what is asked for, what state it is in, what it found. Pure.
+
+A job has no effect before it ends, so one that was interrupted is begun anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from headrace_autoscaler.domain import Model, Resources
+
+ORIGINAL = "original"
+"""The variant that is the model as it was deployed."""
+MOST_ATTEMPTS = 3
+"""How often a job is begun that interruptions keep from its end."""
+JOB_CPU_MILLICORES = 1000
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobEvent(StrEnum):
+    BEGIN = "begin"
+    FINISH = "finish"
+    FAIL = "fail"
+    INTERRUPT = "interrupt"
+    """Its process ended for no fault of its own; it is begun anew."""
+    CANCEL = "cancel"
+
+
+_NEXT: dict[tuple[JobState, JobEvent], JobState] = {
+    (JobState.QUEUED, JobEvent.BEGIN): JobState.RUNNING,
+    (JobState.QUEUED, JobEvent.FAIL): JobState.FAILED,
+    (JobState.QUEUED, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.RUNNING, JobEvent.FINISH): JobState.DONE,
+    (JobState.RUNNING, JobEvent.FAIL): JobState.FAILED,
+    (JobState.RUNNING, JobEvent.INTERRUPT): JobState.QUEUED,
+    (JobState.RUNNING, JobEvent.CANCEL): JobState.CANCELLED,
+}
+_ACTIVE = (JobState.QUEUED, JobState.RUNNING)
+
+
+class IllegalTransition(Exception):
+    """What was told of a job cannot happen to one in its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """What a job is to find.
+
+    Attributes:
+        labels: array of the samples with right answers; empty: agreement with the original.
+        floor: least share of right answers.
+        latency_s: most that a batch may take; None: it does not matter.
+        precisions: empty: all.
+        prune: shares of weights to become zero.
+        keep_original: nothing is deployed at the end.
+    """
+
+    labels: str = ""
+    floor: float = 0.99
+    latency_s: float | None = None
+    precisions: tuple[str, ...] = ()
+    prune: tuple[float, ...] = ()
+    keep_original: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VariantTiming:
+    """Medians of a batch of `rows`."""
+
+    rows: int
+    latency_s: float
+    rows_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A form of the model and what was measured of it.
+
+    Attributes:
+        quality: "agreement" or "accuracy", of which share, lower and upper are.
+        samples: it was measured with; 0: it was not.
+        cpu_s_per_row: None: no batch size is inside the latency.
+        artifact: its files, as they are deployed; empty: it cannot be.
+    """
+
+    name: str
+    what: str
+    verdict: str
+    reason: str
+    size_bytes: int
+    quality: str
+    share: float = 0.0
+    lower: float = 0.0
+    upper: float = 0.0
+    samples: int = 0
+    cpu_s_per_row: float | None = None
+    timings: tuple[VariantTiming, ...] = ()
+    on_front: bool = False
+    engines: tuple[str, ...] = ()
+    artifact: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The one job of a model. Times are seconds since the epoch; 0: not yet.
+
+    Attributes:
+        artifact: of the revision that it makes variants of.
+        entry_point: the model file in it.
+        samples: artifact with the samples.
+        served: artifact that was current when it was asked for: a variant of an earlier job, or the original.
+        reason: why it waits, what it found, or what went wrong.
+        attempts: how often it was begun; a begin that gave way to serving does not count.
+        chosen: name of the cheapest variant that fits; empty: there is none.
+        variants: what it found; until it has, what the job before it did.
+        found: it has.
+    """
+
+    model: str
+    artifact: str
+    entry_point: str
+    samples: str
+    optimization: Optimization
+    state: JobState = JobState.QUEUED
+    served: str = ""
+    reason: str = ""
+    created_at: float = 0.0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    attempts: int = 0
+    chosen: str = ""
+    variants: tuple[Variant, ...] = ()
+    found: bool = False
+
+    @property
+    def active(self) -> bool:
+        return self.state in _ACTIVE
+
+    @property
+    def artifacts(self) -> frozenset[str]:
+        """What has to be kept for it: the original to go back to, the samples until it has ended, the variants."""
+        names = {self.artifact, *(each.artifact for each in self.variants), self.samples if self.active else ""}
+        return frozenset(names - {""})
+
+    def variant(self, name: str) -> Variant | None:
+        return next((each for each in self.variants if each.name == name), None)
+
+
+def advanced(job: Job, event: JobEvent, now: float, reason: str = "") -> Job:
+    """The job after what happened. `now` is seconds since the epoch.
+
+    Raises:
+        IllegalTransition: names the job, its state and the event.
+    """
+    state = _NEXT.get((job.state, event))
+    if state is None:
+        raise IllegalTransition(f"job of model {job.model!r} is {job.state.value}; it cannot {event.value}")
+    moved = replace(job, state=state, reason=reason)
+    if event is JobEvent.BEGIN:
+        return replace(moved, started_at=now, attempts=job.attempts + 1)
+    return moved if moved.active else replace(moved, ended_at=now)
+
+
+def interrupted(job: Job, now: float, reason: str) -> Job:
+    """A running job whose process is gone, through no fault of its own: queued again, or failed for the last time."""
+    if job.attempts < MOST_ATTEMPTS:
+        return advanced(job, JobEvent.INTERRUPT, now, f"{reason}; it is begun again")
+    return advanced(job, JobEvent.FAIL, now, f"{reason}, {job.attempts} times; optimize again")
+
+
+def gave_way(job: Job, now: float, reason: str) -> Job:
+    """A running job that was stopped for what has precedence: queued again, and nothing is held against it."""
+    back = advanced(job, JobEvent.INTERRUPT, now, reason)
+    return replace(back, attempts=back.attempts - 1)
+
+
+def outdated(job: Job, model: Model | None) -> str:
+    """Why the job, or what it found, is of no more use; empty: it is of use."""
+    if model is None or model.deleting:
+        return "the model was deleted"
+    current = model.current
+    known = {job.artifact, job.served, *(each.artifact for each in job.variants)}
+    if current is None or current.artifact in known:
+        return ""
+    return "another version of the model was deployed"
+
+
+def serving_variant(job: Job, model: Model) -> str:
+    """Name of the variant that is current; empty: none of them is."""
+    current = model.current
+    if current is None:
+        return ""
+    if current.artifact == job.artifact:
+        return ORIGINAL
+    return next((each.name for each in job.variants if each.artifact == current.artifact), "")
+
+
+def is_to_be_deployed(job: Job, model: Model) -> bool:
+    """The chosen variant takes the place of what served when the job was asked for; not of what somebody has chosen
+    since."""
+    chosen, current = job.variant(job.chosen), model.current
+    if job.optimization.keep_original or chosen is None or not chosen.artifact or current is None:
+        return False
+    return current.artifact != chosen.artifact and current.artifact in (job.artifact, job.served)
+
+
+def job_resources(memory_bytes: int) -> Resources:
+    """What a job counts for in quotas: one CPU, and the memory of an instance of its model."""
+    return Resources(JOB_CPU_MILLICORES, memory_bytes)
+
+
+def in_line(jobs: Iterable[Job]) -> tuple[Job, ...]:
+    """Queued jobs, the longest waiting first."""
+    waiting = [job for job in jobs if job.state is JobState.QUEUED]
+    return tuple(sorted(waiting, key=lambda job: (job.created_at, job.model)))

@@ -1,0 +1,1 @@
+"""Optimisations of deployed models: jobs that run the optimiser as a process of its own."""

@@ -1,0 +1,103 @@
+"""Files of jobs: samples as they were uploaded, and variants as artifacts that can be deployed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+
+from headrace_autoscaler.artifacts import Artifact, ArtifactStore, FileHeader
+from headrace_autoscaler.core.jobs import Job
+from headrace_autoscaler.repository import CONFIG_PATH
+from headrace_common.errors import FailedPrecondition, InvalidArgument, LimitExceeded
+from headrace_common.quantities import format_bytes
+
+_CHUNK_BYTES = 1 << 20
+_SAMPLES = ".npz"
+
+
+class JobFiles:
+    """
+    Args:
+        directory: for what a running job writes; emptied.
+        max_samples_bytes: of one job.
+    """
+
+    def __init__(self, artifacts: ArtifactStore, directory: Path, max_samples_bytes: int) -> None:
+        self._artifacts = artifacts
+        self._directory = directory
+        self._max_samples_bytes = max_samples_bytes
+        shutil.rmtree(directory, ignore_errors=True)
+
+    async def samples(self, name: str) -> Path:
+        """The one file of an artifact with samples.
+
+        Raises:
+            InvalidArgument: it is not there, or is something else.
+            LimitExceeded: it is too large.
+        """
+        artifact = await self._artifacts.find(name)
+        if artifact is None:
+            raise InvalidArgument(f"samples: artifact {name[:80]!r} is not there; upload the samples again")
+        if len(artifact.files) != 1 or not artifact.files[0].path.endswith(_SAMPLES):
+            paths = ", ".join(file.path for file in artifact.files[:5])
+            raise InvalidArgument(f"samples: expected an artifact with one {_SAMPLES} file; got one with {paths}")
+        if artifact.size_bytes > self._max_samples_bytes:
+            raise LimitExceeded(
+                f"samples: {format_bytes(artifact.size_bytes)}, over the limit of "
+                f"{format_bytes(self._max_samples_bytes)} (configuration key autoscaler.max_samples_bytes); bring fewer"
+            )
+        return self._artifacts.directory / name / artifact.files[0].path
+
+    def redact(self, text: str) -> str:
+        """Takes the state directory's own paths out of a text that a client will see."""
+        return self._artifacts.redact(text)
+
+    def source(self, job: Job) -> Path:
+        return self._artifacts.directory / job.artifact / job.entry_point
+
+    @asynccontextmanager
+    async def folder(self) -> AsyncIterator[Path]:
+        """An empty folder, on the disk of the artifacts, for as long as the block runs."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._directory))
+        try:
+            yield folder
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+    async def keep(self, job: Job, file: Path) -> Artifact:
+        """The job's original with this file in place of its model file, as an artifact.
+
+        Raises:
+            LimitExceeded: the disk is full.
+            FailedPrecondition: the original is gone.
+        """
+        original = await self._artifacts.find(job.artifact)
+        if original is None:
+            raise FailedPrecondition("the files of the original are gone; deploy it again")
+        return await self._artifacts.receive(_parts(self._artifacts.directory / job.artifact, original, job, file))
+
+
+async def _parts(directory: Path, original: Artifact, job: Job, file: Path) -> AsyncIterator[FileHeader | bytes]:
+    entry = PurePosixPath(job.entry_point)
+    # What lies beside the model file is its weights, which a variant holds itself.
+    others = [each.path for each in original.files if PurePosixPath(each.path).parent != entry.parent]
+    if entry.parent == PurePosixPath("."):
+        others = []
+    if CONFIG_PATH not in others and any(each.path == CONFIG_PATH for each in original.files):
+        others.append(CONFIG_PATH)
+    target = str(entry.with_name(entry.name.split(".")[0] + file.suffix))
+    for path, local in [*((path, directory / path) for path in others), (target, file)]:
+        async for part in _file(path, local):
+            yield part
+
+
+async def _file(path: str, local: Path) -> AsyncIterator[FileHeader | bytes]:
+    yield FileHeader(path, None, None)
+    with local.open("rb") as content:
+        while chunk := await asyncio.to_thread(content.read, _CHUNK_BYTES):
+            yield chunk

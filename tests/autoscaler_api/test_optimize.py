@@ -1,0 +1,462 @@
+"""Optimisations of deployed models through the API; the optimiser is a fake, everything else is real but the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from headrace.v1 import models_pb2 as pb
+from headrace_autoscaler.core.jobs import MOST_ATTEMPTS, Variant, VariantTiming
+from headrace_autoscaler.jobs.work import Found, Work, WorkFailed
+from headrace_common.config import AutoscalerConfig
+from headrace_common.errors import InvalidArgument
+
+Code = grpc.StatusCode
+OnnxModel = Callable[..., bytes]
+ROWS = np.zeros((40, 3), np.float32)
+
+
+async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return error.value.code(), error.value.details() or ""
+
+
+def npz(**arrays: Any) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+def measured(name: str, verdict: str = "fits", **rest: Any) -> Variant:
+    shown = {"share": 0.99, "lower": 0.98, "upper": 0.995, "samples": 30, "cpu_s_per_row": 0.001, **rest}
+    timings = (VariantTiming(1, 0.002, 500.0),)
+    return Variant(name, "how", verdict, "", 100, "agreement", timings=timings, engines=("onnxruntime",), **shown)
+
+
+def finds(content: bytes, chosen: str = "int8", reason: str = "int8 is the cheapest") -> Callable[[Work], Found]:
+    """An original, a variant with this content, and one that is out of the question."""
+
+    def found(work: Work) -> Found:
+        file = work.folder / "int8.onnx"
+        file.write_bytes(content)
+        broken = measured("int4", "disqualified", samples=0)
+        variants = ((measured("original"), None), (measured("int8"), file), (broken, None))
+        return Found(variants, chosen, reason)
+
+    return found
+
+
+class Optimized:
+    """A model that was deployed, and what is asked of its optimisation."""
+
+    def __init__(self, api: Any) -> None:
+        self.api = api
+
+    async def start(self, name: str = "m", samples: bytes | None = None, **asked: Any) -> pb.OptimizeJob:
+        artifact = await self.api.upload({"samples.npz": npz(x=ROWS) if samples is None else samples})
+        request = pb.OptimizeModelRequest(name=name, samples=artifact, optimization=pb.Optimization(**asked))
+        return (await self.api.models.OptimizeModel(request)).job
+
+    async def listed(self, name: str = "m") -> pb.ListVariantsResponse:
+        return await self.api.models.ListVariants(pb.ListVariantsRequest(name=name))
+
+    async def use(self, variant: str, name: str = "m") -> pb.Model:
+        return (await self.api.models.UseVariant(pb.UseVariantRequest(name=name, variant=variant))).model
+
+    async def until(self, state: int, name: str = "m") -> pb.ListVariantsResponse:
+        """Lets the jobs go on until this one is in that state."""
+        async with asyncio.timeout(10):
+            while True:
+                listed = await self.listed(name)
+                if listed.job.state == state:
+                    return listed
+                await self.api.jobs.tick()
+
+    async def begun(self) -> None:
+        async with asyncio.timeout(10):
+            await self.api.optimizer.begun.acquire()
+
+
+@pytest.fixture
+async def m(api: Any, onnx_model: OnnxModel) -> AsyncIterator[Optimized]:
+    """The model `m` multiplies by two; what is found for it multiplies by three."""
+    await api.deploy("m", {"model.onnx": onnx_model(2.0)}, tenant="acme", max_batch_size=16, response_cache=True)
+    api.optimizer.answers = [finds(onnx_model(3.0))]
+    yield Optimized(api)
+    api.optimizer.gate.set()
+
+
+def current(model: pb.Model) -> pb.ModelVersion:
+    return next(version for version in reversed(model.versions) if version.state == pb.VERSION_STATE_SERVING)
+
+
+async def test_the_chosen_variant_is_deployed_and_the_original_is_a_command_away(api: Any, m: Optimized) -> None:
+    before = await api.describe("m")
+    job = await m.start(floor=0.95, latency={"nanos": 20_000_000}, precisions=["int8"], prune=[0.5], labels="")
+    assert job.state == pb.JOB_STATE_QUEUED
+    await m.begun()
+    running = (await api.describe("m")).job
+    assert (running.state, running.stage, running.stage_done, running.stage_total) == (2, "timing", 1, 4)
+    api.optimizer.gate.set()
+    listed = await m.until(pb.JOB_STATE_DONE)
+    assert (listed.job.chosen, listed.job.reason, listed.job.attempts) == ("int8", "int8 is the cheapest", 1)
+    assert [(each.name, each.serves, each.chosen, bool(each.artifact)) for each in listed.variants] == [
+        ("original", False, False, True),
+        ("int8", True, True, True),
+        ("int4", False, False, False),
+    ]
+    after = await api.describe("m")
+    assert (after.variant, after.spec) == ("int8", before.spec), "everything else is as it was deployed"
+    assert current(after).artifact == listed.variants[1].artifact != current(before).artifact
+    assert (await m.use("original")).variant == "original"
+    assert current(await api.describe("m")).artifact == current(before).artifact
+    assert (await m.use("int8")).variant == "int8"
+    assert not api.fleet.claimed
+
+
+async def test_what_is_asked_for_reaches_the_optimiser(api: Any, m: Optimized) -> None:
+    await m.start(floor=0.5, latency={"nanos": 20_000_000}, precisions=["int8"], prune=[0.5], keep_original=True)
+    await m.begun()
+    [work] = api.optimizer.works
+    asked = work.optimization
+    assert (asked.floor, asked.latency_s, asked.precisions, asked.prune) == (0.5, 0.02, ("int8",), (0.5,))
+    assert work.source.name == "model.onnx"
+    assert np.load(work.samples)["x"].shape == ROWS.shape
+
+
+async def test_with_keep_original_the_original_serves_on_and_the_variant_can_be_used(api: Any, m: Optimized) -> None:
+    api.optimizer.gate.set()
+    await m.start(keep_original=True)
+    listed = await m.until(pb.JOB_STATE_DONE)
+    assert [each.name for each in listed.variants if each.serves] == ["original"]
+    assert (await m.use("int8")).variant == "int8"
+
+
+async def test_where_nothing_fits_the_original_stays_and_the_report_is_shown(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    api.optimizer.answers = [finds(onnx_model(), "", "nothing is inside the floor")]
+    api.optimizer.gate.set()
+    await m.start()
+    listed = await m.until(pb.JOB_STATE_DONE)
+    assert (listed.job.chosen, listed.job.reason) == ("", "nothing is inside the floor")
+    assert [each.name for each in listed.variants if each.serves] == ["original"]
+
+
+async def test_samples_go_when_it_has_ended_and_everything_goes_with_the_model(api: Any, m: Optimized) -> None:
+    await m.start()
+    await m.begun()
+    assert len(api.stored_artifacts()) == 2
+    await api.artifacts.collect(api.catalogue.artifacts_in_use, api.clock.wall() + 1e9)
+    assert len(api.stored_artifacts()) == 2, "the job needs its samples"
+    api.optimizer.gate.set()
+    await m.until(pb.JOB_STATE_DONE)
+    kept = api.catalogue.job("m").artifacts
+    assert api.stored_artifacts() == kept
+    assert len(kept) == 2
+    assert list((api.state / "jobs").iterdir()) == []
+    await api.models.DeleteModel(pb.DeleteModelRequest(name="m"))
+    for revision in api.catalogue.model("m").revisions:
+        await api.catalogue.finish_retiring("m", revision.revision)
+    assert api.stored_artifacts() == set()
+    assert api.store.jobs() == ()
+
+
+async def test_why_it_failed_is_said_without_the_meshs_paths(api: Any, m: Optimized) -> None:
+    api.optimizer.answers = [WorkFailed(f"{api.state}/artifacts/{'a' * 64}/samples.npz: has 9 different samples")]
+    api.optimizer.gate.set()
+    await m.start()
+    listed = await m.until(pb.JOB_STATE_FAILED)
+    assert listed.job.reason == "samples.npz: has 9 different samples"
+    assert (await api.describe("m")).variant == "original"
+
+
+async def test_an_error_that_is_ours_is_told_in_the_log_only(api: Any, m: Optimized) -> None:
+    api.optimizer.answers = [ZeroDivisionError("secret")]
+    api.optimizer.gate.set()
+    await m.start()
+    assert "secret" not in (await m.until(pb.JOB_STATE_FAILED)).job.reason
+
+
+async def test_a_variant_that_does_not_load_leaves_the_original(api: Any, m: Optimized) -> None:
+    api.fleet.refuse["2"] = InvalidArgument("bad opset")
+    api.optimizer.gate.set()
+    await m.start()
+    listed = await m.until(pb.JOB_STATE_FAILED)
+    assert listed.job.reason == "int8 is the cheapest; variant 'int8' could not be deployed: bad opset"
+    assert (await api.describe("m")).variant == "original"
+
+
+@pytest.mark.parametrize(
+    ("samples", "asked", "said"),
+    [
+        (b"no zip", {}, "expected an .npz file"),
+        (npz(), {}, "samples: have none; expected the model's inputs: 'x'"),
+        (npz(y=ROWS), {}, "samples: have 'y'; expected the model's inputs: 'x'"),
+        (npz(x=ROWS, y=ROWS), {}, "expected the model's inputs: 'x'; name the right answers as labels"),
+        (npz(x=ROWS), {"labels": "y"}, "labels 'y': there is no such array; there are 'x'"),
+        (npz(x=ROWS.astype("float64")), {}, "array 'x' is float64; expected float32: convert it with .astype"),
+        (npz(x=ROWS[:, :2]), {}, "array 'x' has the shape [40, 2]; expected [samples, 3]"),
+        (npz(x=ROWS[:0]), {}, "array 'x' has no rows"),
+        (npz(x=ROWS, y=np.zeros(7)), {"labels": "y"}, "as many rows in each array; found x 40, y 7"),
+        (npz(x=np.array([None])), {}, "array 'x' is object; expected float32"),
+    ],
+)
+async def test_samples_that_do_not_fit_are_refused_before_anything_is_queued(
+    api: Any, m: Optimized, samples: bytes, asked: dict[str, Any], said: str
+) -> None:
+    code, details = await refused(m.start(samples=samples, **asked))
+    assert (code, said in details) == (Code.INVALID_ARGUMENT, True), details
+    assert api.catalogue.jobs() == ()
+    assert len(api.stored_artifacts()) == 1, "what was refused is not kept"
+
+
+async def test_labels_belong_to_the_samples(api: Any, m: Optimized) -> None:
+    assert (await m.start(samples=npz(x=ROWS, digit=np.zeros(40)), labels="digit")).optimization.labels == "digit"
+
+
+async def test_samples_are_bounded(onnx_model: OnnxModel, api_of: Any) -> None:
+    api = await api_of(AutoscalerConfig(max_samples_bytes=1 << 20))
+    await api.deploy("m", {"model.onnx": onnx_model()})
+    large = npz(x=np.zeros((100_000, 3), np.float32))
+    code, details = await refused(Optimized(api).start(samples=large))
+    assert code is Code.RESOURCE_EXHAUSTED
+    assert "over the limit of 1Mi (configuration key autoscaler.max_samples_bytes); bring fewer" in details
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "said"),
+    [
+        (pb.OptimizeModelRequest(name="nobody", samples="x"), Code.NOT_FOUND, "there is no model 'nobody'"),
+        (pb.OptimizeModelRequest(name="m", samples="a" * 64), Code.INVALID_ARGUMENT, "upload the samples again"),
+        (pb.OptimizeModelRequest(name="m"), Code.INVALID_ARGUMENT, "samples"),
+        (
+            pb.OptimizeModelRequest(name="m", samples="x", optimization=pb.Optimization(floor=1.0)),
+            Code.INVALID_ARGUMENT,
+            "floor",
+        ),
+        (
+            pb.OptimizeModelRequest(name="m", samples="x", optimization=pb.Optimization(precisions=["int3"])),
+            Code.INVALID_ARGUMENT,
+            "precisions",
+        ),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    api: Any, m: Optimized, request_: pb.OptimizeModelRequest, code: grpc.StatusCode, said: str
+) -> None:
+    found = await refused(api.models.OptimizeModel(request_))
+    assert (found[0], said in found[1]) == (code, True), found
+
+
+async def test_a_mesh_may_run_none(onnx_model: OnnxModel, api_of: Any) -> None:
+    api = await api_of(AutoscalerConfig(optimize_jobs=0))
+    await api.deploy("m", {"model.onnx": onnx_model()})
+    code, details = await refused(Optimized(api).start())
+    assert (code, "runs no optimisations" in details) == (Code.FAILED_PRECONDITION, True)
+
+
+async def test_one_that_does_not_end_is_ended(onnx_model: OnnxModel, api_of: Any) -> None:
+    api = await api_of(AutoscalerConfig(optimize_timeout_s=0.01))
+    await api.deploy("m", {"model.onnx": onnx_model()})
+    optimized = Optimized(api)
+    await optimized.start()
+    listed = await optimized.until(pb.JOB_STATE_FAILED)
+    assert "took longer than 0.01 s (configuration key autoscaler.optimize_timeout_s)" in listed.job.reason
+    assert (api.optimizer.cancelled, api.fleet.claimed) == (1, set())
+
+
+async def test_it_waits_for_room_with_the_sentence_and_begins_when_there_is_some(api: Any, m: Optimized) -> None:
+    api.fleet.no_room["m"] = "tenant 'acme' may use 1 CPU and uses 1"
+    await m.start()
+    await api.jobs.tick()
+    assert (await api.describe("m")).job.reason == "tenant 'acme' may use 1 CPU and uses 1"
+    api.fleet.no_room.clear()
+    api.optimizer.gate.set()
+    await m.until(pb.JOB_STATE_DONE)
+
+
+async def test_it_gives_way_to_serving_and_begins_anew(api: Any, m: Optimized) -> None:
+    await m.start()
+    await m.begun()
+    api.fleet.no_room["m"] = "there is no room"
+    api.fleet.must_stop["m"] = "gave way to model 'n'"
+    await api.jobs.tick()
+    assert (api.optimizer.cancelled, api.fleet.claimed) == (1, set())
+    waiting = (await m.listed()).job
+    assert (waiting.state, waiting.attempts) == (pb.JOB_STATE_QUEUED, 0)
+    api.fleet.no_room.clear()
+    api.fleet.must_stop.clear()
+    api.optimizer.gate.set()
+    assert (await m.until(pb.JOB_STATE_DONE)).job.attempts == 1
+
+
+async def test_one_runs_at_a_time_in_the_order_in_which_they_came(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    await api.deploy("n", {"model.onnx": onnx_model(5.0)})
+    await m.start("m")
+    await m.begun()
+    await m.start("n")
+    await api.jobs.tick()
+    assert "waits for its turn" in (await m.listed("n")).job.reason
+    assert len(api.optimizer.works) == 1
+    api.optimizer.gate.set()
+    await m.until(pb.JOB_STATE_DONE, "n")
+    assert [work.model for work in api.optimizer.works] == ["m", "n"]
+
+
+async def test_a_cancelled_one_has_ended_and_leaves_what_serves(api: Any, m: Optimized) -> None:
+    await m.start()
+    await m.begun()
+    cancel = pb.CancelOptimizationRequest(name="m")
+    assert (await api.models.CancelOptimization(cancel)).job.state == pb.JOB_STATE_CANCELLED
+    assert (api.optimizer.cancelled, api.fleet.claimed) == (1, set())
+    assert len(api.stored_artifacts()) == 1
+    assert (await api.describe("m")).variant == "original"
+    assert (await refused(api.models.CancelOptimization(cancel)))[1] == "the job of model 'm' is cancelled already"
+
+
+async def test_a_new_one_takes_the_place_of_the_last(api: Any, m: Optimized) -> None:
+    await m.start(floor=0.9)
+    await m.begun()
+    await m.start(floor=0.8, samples=npz(x=ROWS + 1))
+    assert api.optimizer.cancelled == 1
+    api.optimizer.gate.set()
+    assert (await m.until(pb.JOB_STATE_DONE)).job.optimization.floor == 0.8
+
+
+async def test_deleting_the_model_ends_it(api: Any, m: Optimized) -> None:
+    await m.start()
+    await m.begun()
+    await api.models.DeleteModel(pb.DeleteModelRequest(name="m"))
+    await api.jobs.tick()
+    assert (api.optimizer.cancelled, api.fleet.claimed) == (1, set())
+
+
+async def test_deploying_something_else_ends_it_and_forgets_what_was_found(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    await m.start()
+    await m.begun()
+    await api.deploy("m", {"model.onnx": onnx_model(7.0)}, tenant="acme")
+    await api.jobs.tick()
+    ended = (await m.listed()).job
+    assert (ended.state, ended.reason) == (pb.JOB_STATE_CANCELLED, "another version of the model was deployed")
+    assert api.optimizer.cancelled == 1
+    await api.jobs.tick()
+    assert (await refused(m.listed()))[0] is Code.NOT_FOUND
+
+
+async def test_deploying_the_same_files_with_other_settings_does_not_end_it(api: Any, m: Optimized) -> None:
+    await m.start()
+    await m.begun()
+    await api.deploy("m", tenant="acme", min_instances=1)
+    await api.jobs.tick()
+    api.optimizer.gate.set()
+    await m.until(pb.JOB_STATE_DONE)
+    after = await api.describe("m")
+    assert (after.variant, after.min_instances) == ("int8", 1)
+
+
+async def test_an_autoscaler_that_restarts_begins_it_anew_so_many_times(api: Any, m: Optimized) -> None:
+    await m.start()
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        await m.begun()
+        assert (await m.listed()).job.attempts == attempt
+        await api.stop()
+        await api.start()
+    listed = await m.until(pb.JOB_STATE_FAILED)
+    assert listed.job.reason == f"the autoscaler restarted meanwhile, {MOST_ATTEMPTS} times; optimize again"
+
+
+async def test_a_restart_after_the_variants_were_found_only_deploys(api: Any, m: Optimized) -> None:
+    api.fleet.gate.clear()
+    api.optimizer.gate.set()
+    await m.start()
+    async with asyncio.timeout(10):
+        while len(api.fleet.verified) < 2:  # noqa: ASYNC110 - the second is the variant's
+            await asyncio.sleep(0.002)
+    await api.stop()
+    await api.start()
+    listed = await m.until(pb.JOB_STATE_DONE)
+    assert [each.name for each in listed.variants if each.serves] == ["int8"]
+    assert listed.job.reason == "int8 was chosen before the autoscaler restarted"
+    assert len(api.optimizer.works) == 1
+
+
+async def test_optimizing_again_starts_from_the_original(api: Any, m: Optimized) -> None:
+    api.optimizer.gate.set()
+    await m.start()
+    original = (await m.until(pb.JOB_STATE_DONE)).variants[0].artifact
+    await m.start(floor=0.5)
+    listed = await m.until(pb.JOB_STATE_DONE)
+    assert listed.variants[0].artifact == original
+    assert [work.source.parent.name for work in api.optimizer.works] == [original, original]
+
+
+async def test_what_was_found_before_can_be_used_until_there_is_something_new(api: Any, m: Optimized) -> None:
+    api.optimizer.gate.set()
+    await m.start()
+    found = (await m.until(pb.JOB_STATE_DONE)).variants
+    api.optimizer.gate.clear()
+    await m.start(floor=0.5)
+    await m.begun()
+    await m.begun()
+    assert (await m.listed()).variants == [*found[:1], _not_chosen(found[1]), found[2]]
+    assert (await m.use("original")).variant == "original"
+    await api.models.CancelOptimization(pb.CancelOptimizationRequest(name="m"))
+    assert (await m.use("int8")).variant == "int8"
+
+
+def _not_chosen(variant: pb.Variant) -> pb.Variant:
+    changed = pb.Variant()
+    changed.CopyFrom(variant)
+    changed.chosen = False
+    return changed
+
+
+async def test_a_variant_of_a_repository_keeps_its_configuration_and_its_version(
+    api: Any, onnx_model: OnnxModel
+) -> None:
+    config = b"max_batch_size: 4\nversion_policy { all {} }\n"
+    files = {"config.pbtxt": config, "1/model.onnx": onnx_model(1.0), "2/model.onnx": onnx_model(2.0), "2/notes": b"n"}
+    await api.deploy("m", files)
+    api.optimizer.answers = [finds(onnx_model(3.0))]
+    api.optimizer.gate.set()
+    optimized = Optimized(api)
+    await optimized.start()
+    listed = await optimized.until(pb.JOB_STATE_DONE)
+    assert (await api.describe("m")).variant == "int8"
+    artifact = await api.artifacts.find(listed.variants[1].artifact)
+    assert [file.path for file in artifact.files] == ["1/model.onnx", "2/model.onnx", "config.pbtxt"]
+    assert await api.artifacts.read(artifact.name, "2/model.onnx") == onnx_model(3.0)
+    assert current(await api.describe("m")).version == "2"
+
+
+async def test_a_tenant_changes_models_of_its_own_only(api: Any, m: Optimized) -> None:
+    guest = (("x-headrace-tenant", "guest"),)
+    use = api.models.UseVariant(pb.UseVariantRequest(name="m", variant="original"), metadata=guest)
+    assert (await refused(use))[0] is Code.PERMISSION_DENIED
+    optimize = api.models.OptimizeModel(pb.OptimizeModelRequest(name="m", samples="x"), metadata=guest)
+    assert (await refused(optimize))[0] is Code.PERMISSION_DENIED
+
+
+async def test_variants_that_there_are_not_are_refused_with_those_that_there_are(api: Any, m: Optimized) -> None:
+    never = (Code.NOT_FOUND, "model 'm' was never optimized (`headrace deploy m --optimize`)")
+    assert await refused(m.use("int8")) == never
+    assert await refused(m.listed()) == never
+    api.optimizer.gate.set()
+    await m.start()
+    await m.until(pb.JOB_STATE_DONE)
+    assert await refused(m.use("int4")) == (
+        Code.NOT_FOUND,
+        "model 'm' has no variant 'int4' that can be used; it has original, int8",
+    )
