@@ -46,6 +46,7 @@ class Plane:
         measures: histograms over all revisions.
         transports: how bundles and results passed.
         cache_use: what of this process's memory cached answers take.
+        sequences: what the state of stateful models takes.
     """
 
     def __init__(self, context: ProcessContext, clock: Clock) -> None:
@@ -59,7 +60,7 @@ class Plane:
         self._batch_limits = BatchLimits(config.max_bundle_bytes, config.max_attempts)
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._limits = LimitBook()
-        self._sequences = SequenceBook(config.max_sequences, config.max_sequence_bytes)
+        self.sequences = SequenceBook(config.max_sequences, config.max_sequence_bytes)
         self.transports = Transports(Path(config.shared_memory_dir), config.shared_memory_bytes)
         self._fleet = Fleet(context.process, clock, self._lane_of, config.drain_timeout_s, self.transports)
         self._control = ControlClient(context.autoscaler_target, context.process, config.demand_period_s, self)
@@ -263,7 +264,7 @@ class Plane:
         if entry.sequences is None:
             return Lane(entry, self._batch_limits, self._clock, self, self.measures)
         parts = self._batch_limits, self._clock, self, self.measures
-        return StatefulLane(entry, entry.sequences, *parts, self._sequences, self._max_queue_bytes)
+        return StatefulLane(entry, entry.sequences, *parts, self.sequences, self._max_queue_bytes)
 
     def _describe(self, lane: Lane) -> None:
         """Brings a lane up to what the catalogue says of its revision, with all that follows."""

@@ -87,7 +87,7 @@ def settings_of(config: pb.ModelConfig, model: str) -> Settings:
     refused = [
         *unsupported(config),
         *_refused_values(config),
-        *sequence_refusals(config.sequence_batching),
+        *sequence_refusals(config),
         *warmup_refusals(config.model_warmup, _rows(config)),
     ]
     wrong = list(_wrong(config, model))
@@ -177,8 +177,6 @@ def _wrong(config: pb.ModelConfig, model: str) -> Iterator[str]:
     if any(not 1 <= size <= max(config.max_batch_size, 1) for size in oldest):
         most = config.max_batch_size
         yield f"sequence_batching.oldest.preferred_batch_size: expected 1 to max_batch_size ({most}), got {oldest}"
-    if config.HasField("sequence_batching") and config.HasField("dynamic_batching"):
-        yield "dynamic_batching and sequence_batching: expected one of them"
 
 
 def _wrong_tensors(config: pb.ModelConfig) -> Iterator[str]:

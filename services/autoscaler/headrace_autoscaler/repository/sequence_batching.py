@@ -26,8 +26,11 @@ _KINDS = {
 _ID_DATATYPES = ("BYTES", "INT32", "INT64", "UINT32", "UINT64")
 
 
-def sequence_refusals(batching: pb.ModelSequenceBatching) -> Iterator[str]:
-    """What headrace does not do of it, by path and with the reason."""
+def sequence_refusals(config: pb.ModelConfig) -> Iterator[str]:
+    """What headrace does not do of its sequence_batching, by path and with the reason."""
+    batching = config.sequence_batching
+    if config.HasField("sequence_batching") and not batching.state:
+        yield "sequence_batching without state (an engine here keeps none of its own between requests)"
     for index, tensor in enumerate(batching.control_input):
         path = f"sequence_batching.control_input[{index}]"
         if not tensor.name:

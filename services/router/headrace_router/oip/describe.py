@@ -60,7 +60,10 @@ def model_config(entry: RevisionEntry) -> config_pb.ModelConfig:
 
 
 def _add_sequences(batching: config_pb.ModelSequenceBatching, rules: SequenceRules, batchable: bool) -> None:
-    """What the configuration does not say: of a model that was declared stateful without one, everything."""
+    """What the configuration does not say: of a model that was declared stateful without one, everything.
+
+    It takes the place of dynamic_batching there, beside which the format has no room for it.
+    """
     batching.max_sequence_idle_microseconds = round(rules.max_idle_s * 1e6)
     given = {state.input_name for state in batching.state}
     for state in rules.states:
