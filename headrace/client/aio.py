@@ -109,7 +109,7 @@ class AsyncClient:
             priority: the model's priority level, 1 the highest; None: its default.
             request_id: comes back in logs.
             sequence_id, sequence_start, sequence_end: of a stateful model: which sequence this is a step of, and
-                whether it is its first and its last.
+                whether it is its first and its last. A step past the first is not retried: it might happen twice.
 
         Returns:
             Arrays by output name, read-only; BYTES are object arrays of `bytes`.
@@ -125,7 +125,8 @@ class AsyncClient:
             sequence_start=sequence_start,
             sequence_end=sequence_end,
         )
-        return messages.output_arrays(await self._call(methods.INFER, request, timeout_s))
+        method = methods.STEP if sequence_id and not sequence_start else methods.INFER
+        return messages.output_arrays(await self._call(method, request, timeout_s))
 
     async def stream(
         self,
