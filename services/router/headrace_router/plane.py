@@ -191,6 +191,14 @@ class Plane:
             slots[model] = (free, outstanding)
         return Counters(self._limits.uses(), self.measures, slots)
 
+    def open_sequences(self) -> dict[str, int]:
+        """By stateful model, for telemetry."""
+        found: dict[str, int] = {}
+        for (model, _), lane in list(self._lanes.items()):
+            if isinstance(lane, StatefulLane):
+                found[model] = found.get(model, 0) + len(lane.table)
+        return found
+
     # --- what the control stream asks (control.ControlUser) ---
 
     def apply(self, update: control_pb2.StateUpdate) -> None:
