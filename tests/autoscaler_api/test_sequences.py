@@ -15,6 +15,7 @@ from headrace_autoscaler.control.sequence_rules import sequence_rules
 from headrace_autoscaler.domain import Sequences, SequenceSignal, Signature, StateTensor, TensorSpec
 from headrace_autoscaler.repository import parse_config, settings_of
 from headrace_autoscaler.sequences import MAX_STATE_BYTES, public_signature, sequence_mistakes
+from headrace_autoscaler.store.documents import REVISION
 
 SIGNATURE = Signature(
     inputs=(
@@ -87,7 +88,7 @@ def test_a_model_without_a_batch_keeps_its_whole_shape() -> None:
     alone = replace(alone, batchable=False)
     assert sequence_mistakes(state("s", "t", dims=(2, 3)), alone) == ()
     [told] = sequence_rules(state("s", "t"), alone).states
-    assert (list(told.shape), told.initial) == ([2, 3], bytes(24))
+    assert (list(told.shape), told.size_bytes, told.initial) == ([2, 3], 24, b"")
 
 
 def test_clients_do_not_see_what_routers_add_and_take_out() -> None:
@@ -139,8 +140,8 @@ async def test_a_bare_file_becomes_stateful_by_its_deploy(api: Any) -> None:
     [revision] = model_entry(api.catalogue.model("m"), {}, 1).revisions
     assert [tensor.name for tensor in revision.signature.inputs] == ["x"]
     [told] = revision.sequences.states
-    assert (told.input, told.output, told.datatype, list(told.shape), told.initial) == (
-        "s", "s_out", "FP32", [1, 3], bytes(12)
+    assert (told.input, told.output, told.datatype, list(told.shape), told.size_bytes) == (
+        "s", "s_out", "FP32", [1, 3], 12
     )  # fmt: skip
     assert revision.sequences.max_idle_us == 5_000_000
     again = await api.deploy("m", {"m.onnx": counter()}, states={"s_out": "s"}, sequence_idle={"seconds": 5})
@@ -167,6 +168,8 @@ async def test_a_repository_becomes_stateful_by_its_configuration_and_begins_as_
     [revision] = model_entry(api.catalogue.model("m"), {}, 1).revisions
     assert revision.sequences.states[0].initial == begin
     assert revision.sequences.max_idle_us == 60_000_000
+    kept = api.catalogue.model("m").revisions[0]
+    assert REVISION.load(REVISION.dump(kept)) == kept, "it outlives a restart"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ Say = Callable[..., Awaitable[float]]
 
 POISON = 666.0
 RULES = control_pb2.SequenceRules(
-    states=[control_pb2.StateTensor(input="s", output="s_out", datatype="FP32", shape=[1, 1], initial=b"\0\0\0\0")],
+    states=[control_pb2.StateTensor(input="s", output="s_out", datatype="FP32", shape=[1, 1], size_bytes=4)],
     max_idle_us=60_000_000,
 )
 
@@ -102,6 +102,17 @@ async def test_clients_see_neither_the_state_nor_its_bytes(stateful: StartBench)
     assert [list(bundle.outputs) for bundle in runner.bundles] == [[], ["y", "s_out"]]
     [use] = bench.plane.counters().uses
     assert (use.totals.input_bytes, use.totals.output_bytes) == (16, 16)
+
+
+async def test_a_sequence_begins_as_it_is_declared(stateful: StartBench) -> None:
+    rules = control_pb2.SequenceRules()
+    rules.CopyFrom(RULES)
+    rules.states[0].initial = struct.pack("<f", 40.0)
+    bench = await stateful(rules)
+    await bench.add_runner("r1", add_up)
+    assert await say(bench, 2.0, start=True) == 42.0
+    assert await say(bench, 1.0) == 43.0
+    assert await say(bench, 2.0, start=True) == 42.0, "to start again is to begin anew"
 
 
 async def test_a_lost_runner_costs_a_sequence_nothing(stateful: StartBench, eventually: Eventually) -> None:

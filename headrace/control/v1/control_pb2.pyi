@@ -167,18 +167,20 @@ class SequenceRules(_message.Message):
     def __init__(self, states: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SequenceSignal, _Mapping]]] = ..., max_idle_us: _Optional[int] = ...) -> None: ...
 
 class StateTensor(_message.Message):
-    __slots__ = ("input", "output", "datatype", "shape", "initial")
+    __slots__ = ("input", "output", "datatype", "shape", "size_bytes", "initial")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     DATATYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     INITIAL_FIELD_NUMBER: _ClassVar[int]
     input: str
     output: str
     datatype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
+    size_bytes: int
     initial: bytes
-    def __init__(self, input: _Optional[str] = ..., output: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., initial: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, input: _Optional[str] = ..., output: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., size_bytes: _Optional[int] = ..., initial: _Optional[bytes] = ...) -> None: ...
 
 class SequenceSignal(_message.Message):
     __slots__ = ("input", "kind", "datatype", "shape", "off", "on")

@@ -19,8 +19,8 @@ from headrace_common.errors import InvalidArgument
 
 MAX_STATE_BYTES = 16 << 20
 """Of one sequence: the state goes to a runner and back with each of its requests."""
-MAX_INITIAL_BYTES = 1 << 20
-"""Of all initial states that are not zeros: routers are told them with the catalogue."""
+MAX_INITIAL_BYTES = 64 << 10
+"""Of a model's initial states that are not zeros: routers are told them with the catalogue, in one message."""
 
 
 def settled_sequences(spec: ModelSpec, configured: Sequences | None) -> Sequences | None:

@@ -171,7 +171,13 @@ def _revision(model: control_pb2.ModelEntry, revision: control_pb2.Revision) -> 
 def _sequences(rules: control_pb2.SequenceRules) -> SequenceRules:
     return SequenceRules(
         tuple(
-            StateSpec(state.input, state.output, state.datatype, tuple(state.shape), state.initial)
+            StateSpec(
+                state.input,
+                state.output,
+                state.datatype,
+                tuple(state.shape),
+                state.initial or bytes(state.size_bytes),
+            )
             for state in rules.states
         ),
         tuple(

@@ -25,7 +25,8 @@ def sequence_rules(sequences: Sequences, signature: Signature) -> control_pb2.Se
             output=state.output,
             datatype=tensor.datatype,
             shape=shape_of_one(tensor, signature),
-            initial=state.initial or bytes(state_bytes(tensor, signature)),
+            size_bytes=state_bytes(tensor, signature),
+            initial=state.initial,
         )
     for each in sequences.signals:
         shape = [1] * len(inputs[each.input].shape)
