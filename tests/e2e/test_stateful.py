@@ -145,6 +145,27 @@ def told(client: Client) -> str:
         return error.message
 
 
+def test_a_step_that_reaches_another_router_is_told_so(
+    fresh_mesh: Any, counter: Path, eventually: Callable[..., Any]
+) -> None:
+    mesh = fresh_mesh("--standby", "1", "--routers", "2")
+    deploy(mesh, counter)
+
+    def step(**parameters: bool) -> tuple[int, Any]:
+        """On a connection of its own, which either router may get."""
+        x = {"name": "x", "shape": [1, ROW], "datatype": "FP32", "data": [1.0] * ROW}
+        body = {"inputs": [x], "parameters": {"sequence_id": "call-7", **parameters}}
+        return mesh.post("/v2/models/sums/infer", body)[:2]
+
+    assert step(sequence_start=True)[0] == 200
+    answers: list[tuple[int, Any]] = []
+    eventually(lambda: answers.append(step()) or {status for status, _ in answers} == {200, 400}, "both routers asked")
+    sums = [answer["outputs"][0]["data"][0] for status, answer in answers if status == 200]
+    assert sums == [float(turn) for turn in range(2, 2 + len(sums))]
+    [said] = {answer["error"] for status, answer in answers if status == 400}
+    assert "all requests of a sequence go to one router, by one connection" in said
+
+
 def test_a_redeploy_ends_sequences_with_a_clear_error(mesh: Any, counter: Path) -> None:
     deploy(mesh, counter)
     with Client(mesh.url) as client:

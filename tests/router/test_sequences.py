@@ -112,6 +112,18 @@ def test_an_idle_sequence_is_dropped(table: SequenceTable, make_step: Any, swept
         table.arrive(*make_step(), 110.1)
 
 
+def test_the_sweep_finds_every_idle_one_whichever_was_begun_first(table: SequenceTable, make_step: Any) -> None:
+    for number, tenant in ((1, "a"), (2, "b"), (3, "c")):
+        step = make_step(number, start=True, tenant=tenant)
+        table.arrive(*step, 0.0)
+        succeed(table, *step, b"left")
+    again = make_step(1, tenant="a")
+    table.arrive(*again, 9.0)
+    succeed(table, *again, b"left", now=9.0)
+    assert table.expire(11.0) == 2
+    assert table.arrive(*make_step(1, tenant="a"), 11.0)
+
+
 def test_a_number_and_its_digits_are_two_sequences_and_so_are_those_of_two_tenants(
     table: SequenceTable, make_step: Any
 ) -> None:
