@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from rich.table import Table
 from headrace import AsyncClient, Client
 from headrace.demo.audio import Samples, recordings, streams
 from headrace.demo.mesh import running_mesh
-from headrace.demo.vad_model import CHUNK, SAMPLE_RATE, STATES, write_model
+from headrace.demo.vad_stream import CHUNK, SAMPLE_RATE, STATES
 
 MODEL = "silero-vad"
 TOLERANCE = 1e-5
@@ -51,6 +52,9 @@ class Heard:
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     console = Console()
+    if missing := [name for name in ("silero_vad", "torch", "onnx") if find_spec(name) is None]:
+        console.print(f"[red]{', '.join(missing)}: not installed[/]; `make setup-tests` installs all that this needs")
+        return 2
     url = asked.url or os.environ.get("HEADRACE_URL")
     sounds = streams(recordings(asked.audio, SAMPLE_RATE), asked.streams, asked.seconds, SAMPLE_RATE)
     with nullcontext(url) if url else running_mesh() as mesh:
@@ -82,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def deploy(url: str) -> None:
     """With the states that make the model remember."""
+    from headrace.demo.vad_model import write_model
+
     with tempfile.TemporaryDirectory() as folder, Client(url) as client:
         path = Path(folder, "silero_vad.onnx")
         write_model(path)

@@ -14,12 +14,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-SAMPLE_RATE = 16_000
-CHUNK = 512
-"""Samples of one request: 32 ms."""
-CONTEXT = 64
-STATES = {"context_out": "context", "state_out": "state"}
-"""Output to input, as `headrace deploy --state` takes them."""
+from headrace.demo.vad_stream import CHUNK, CONTEXT, SAMPLE_RATE
 
 _OPSET = 16
 

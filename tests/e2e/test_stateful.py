@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 from headrace import Client
 from headrace.demo import vad
 from headrace.demo.audio import made_voice, streams
-from headrace.demo.vad_model import SAMPLE_RATE
+from headrace.demo.vad_stream import SAMPLE_RATE
 from headrace.errors import FailedPrecondition, Unavailable
 
 ROW = 4
