@@ -108,6 +108,19 @@ def padding(pairs: Sequence[str]) -> dict[str, float]:
     return found
 
 
+def states(pairs: Sequence[str]) -> dict[str, str]:
+    """`--state OUTPUT=INPUT` to the field of the API's ModelSpec."""
+    found: dict[str, str] = {}
+    for text in pairs:
+        output, _, into = text.partition("=")
+        if not output or not into:
+            raise InvalidArgument(f"--state: expected an output and an input such as state_out=state; got {text!r}")
+        if output in found or into in found.values():
+            raise InvalidArgument(f"--state: {text!r} names a tensor that another --state names")
+        found[output] = into
+    return found
+
+
 _TARGETS: dict[str, str] = {
     "concurrency": "a number of requests",
     "queue-wait": "a duration",

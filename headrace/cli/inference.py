@@ -35,6 +35,9 @@ def infer(
     ] = "json",
     tenant: Annotated[str, typer.Option(metavar="NAME", help="Who calls.")] = "",
     version: Annotated[str, typer.Option(metavar="VERSION", help="Version; the current one if not given.")] = "",
+    sequence: Annotated[str, typer.Option(metavar="ID", help="Of a stateful model: which sequence this is of.")] = "",
+    start: Annotated[bool, typer.Option("--start", help="It is the sequence's first request.")] = False,
+    end: Annotated[bool, typer.Option("--end", help="It is the sequence's last request.")] = False,
 ) -> None:
     """Send one request to a model. Values are converted to the datatypes that the model wants."""
     from headrace.cli.tensor_inputs import conform, read_inputs
@@ -47,7 +50,15 @@ def infer(
         metadata = mesh.metadata(name, version)
         with found_here():
             tensors = conform(values, metadata)
-        outputs = mesh.infer(name, tensors, version, timeout_s=timeout_s)
+        outputs = mesh.infer(
+            name,
+            tensors,
+            version,
+            timeout_s=timeout_s,
+            sequence_id=int(sequence) if sequence.isdecimal() else sequence,
+            sequence_start=start,
+            sequence_end=end,
+        )
     if npz is not None:
         _save(npz, outputs)
     else:

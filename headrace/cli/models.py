@@ -107,6 +107,16 @@ def deploy(
             "repeatable. For models whose answers it does not change.",
         ),
     ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OUTPUT=INPUT",
+            help="Stateful: what this output gives, the next request of its sequence gets by the input; repeatable.",
+        ),
+    ] = None,
+    sequence_idle: Annotated[
+        str | None, typer.Option(metavar="TIME", help="A sequence without a request for so long is over. Default: 60s.")
+    ] = None,
     spot: Annotated[bool, typer.Option("--spot", help="Its instances may be on spot nodes.")] = False,
     spread: Annotated[
         int,
@@ -204,6 +214,8 @@ def deploy(
             "cache_shared": cache_shared,
             "instance_concurrency": instance_concurrency,
             "padding": flags.padding(pad or ()),
+            "states": flags.states(state or ()),
+            "sequence_idle": flags.duration(sequence_idle, "--sequence-idle"),
             "tolerates_spot": spot,
             "spread": spread if spread > 1 else 0,
             "gpu_architectures": gpu_architecture or (),

@@ -99,6 +99,9 @@ class AsyncClient:
         timeout_s: float | None = None,
         priority: int | None = None,
         request_id: str = "",
+        sequence_id: int | str = 0,
+        sequence_start: bool = False,
+        sequence_end: bool = False,
     ) -> dict[str, Array]:
         """One inference.
 
@@ -111,14 +114,25 @@ class AsyncClient:
             timeout_s: the mesh drops the request once this has passed; None: the client's.
             priority: the model's priority level, 1 the highest; None: its default.
             request_id: comes back in logs.
+            sequence_id, sequence_start, sequence_end: of a stateful model: which sequence this is a step of, and
+                whether it is its first and its last. A step past the first is not retried: it might happen twice.
 
         Returns:
             Arrays by output name, read-only; BYTES are object arrays of `bytes`.
         """
         request = messages.infer_request(
-            name, inputs, version=version, outputs=outputs, priority=priority, request_id=request_id
+            name,
+            inputs,
+            version=version,
+            outputs=outputs,
+            priority=priority,
+            request_id=request_id,
+            sequence_id=sequence_id,
+            sequence_start=sequence_start,
+            sequence_end=sequence_end,
         )
-        return messages.output_arrays(await self._call(methods.INFER, request, timeout_s))
+        method = methods.STEP if sequence_id and not sequence_start else methods.INFER
+        return messages.output_arrays(await self._call(method, request, timeout_s))
 
     async def stream(
         self,

@@ -68,6 +68,8 @@ class ModelOptions(TypedDict, total=False):
     instance_concurrency: int | None
     policy: str
     padding: Mapping[str, float]
+    states: Mapping[str, str]
+    sequence_idle: str | timedelta | None
     tolerates_spot: bool
     spread: int
     gpu_architectures: Sequence[str]
@@ -135,7 +137,7 @@ def model_spec(name: str, options: ModelOptions) -> models_pb2.ModelSpec:
                 given[key] = resources_pb2.Quantities(**given[key])
         if "budget" in given:
             given["budget"] = resources_pb2.Budget(**given["budget"])
-        for key in ("idle_timeout", "slo", "cache_ttl"):
+        for key in ("idle_timeout", "slo", "cache_ttl", "sequence_idle"):
             if key in given:
                 given[key] = duration(given[key], key)
         return models_pb2.ModelSpec(name=name, **given)
@@ -180,6 +182,9 @@ def infer_request(
     outputs: Sequence[str] | None = None,
     priority: int | None = None,
     request_id: str = "",
+    sequence_id: int | str = 0,
+    sequence_start: bool = False,
+    sequence_end: bool = False,
 ) -> inference_pb2.ModelInferRequest:
     """A ModelInfer request with raw contents.
 
@@ -201,7 +206,22 @@ def infer_request(
         if not isinstance(priority, Integral) or not 0 <= priority < 2**64:
             raise InvalidArgument(f"priority: expected a whole number, 0 or more; got {priority!r}")
         request.parameters["priority"].uint64_param = priority
+    if sequence_id or sequence_start or sequence_end:
+        _name_sequence(request, sequence_id, sequence_start, sequence_end)
     return request
+
+
+def _name_sequence(request: inference_pb2.ModelInferRequest, sequence_id: int | str, start: bool, end: bool) -> None:
+    if isinstance(sequence_id, str) and sequence_id:
+        request.parameters["sequence_id"].string_param = sequence_id
+    elif isinstance(sequence_id, Integral) and not isinstance(sequence_id, bool) and 0 < int(sequence_id) < 2**64:
+        request.parameters["sequence_id"].uint64_param = int(sequence_id)
+    else:
+        raise InvalidArgument(f"sequence_id: expected a whole number from 1, or a text; got {sequence_id!r}")
+    if start:
+        request.parameters["sequence_start"].bool_param = True
+    if end:
+        request.parameters["sequence_end"].bool_param = True
 
 
 def output_arrays(response: inference_pb2.ModelInferResponse) -> dict[str, Array]:

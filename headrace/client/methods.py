@@ -47,6 +47,8 @@ _MESH = "/headrace.v1.MeshService/"
 _PROCESS = "/headrace.control.v1.ProcessService/"
 
 INFER = Method(_OIP + "ModelInfer", inference_pb2.ModelInferRequest, inference_pb2.ModelInferResponse)
+STEP = Method(_OIP + "ModelInfer", inference_pb2.ModelInferRequest, inference_pb2.ModelInferResponse, repeatable=False)
+"""Of a sequence, past its beginning: sent twice, it may be two steps."""
 STREAM_INFER = Method(
     _OIP + "ModelStreamInfer", inference_pb2.ModelInferRequest, inference_pb2.ModelStreamInferResponse
 )

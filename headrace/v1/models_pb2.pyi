@@ -335,7 +335,7 @@ class DeleteModelResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelSpec(_message.Message):
-    __slots__ = ("name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy", "instance_concurrency", "cache_shared", "cache_ttl", "padding", "tolerates_spot", "spread", "gpu_architectures", "traffic", "cost_sensitivity", "schedules", "targets", "slo_credit", "max_cpu")
+    __slots__ = ("name", "tenant", "source", "artifact", "min_instances", "max_instances", "idle_timeout", "slo", "max_batch_size", "resources", "limits", "budget", "shared_with", "engine", "engine_options", "response_cache", "policy", "instance_concurrency", "cache_shared", "cache_ttl", "padding", "tolerates_spot", "spread", "gpu_architectures", "traffic", "cost_sensitivity", "schedules", "targets", "slo_credit", "max_cpu", "states", "sequence_idle")
     class EngineOptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -357,6 +357,13 @@ class ModelSpec(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class StatesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -387,6 +394,8 @@ class ModelSpec(_message.Message):
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     SLO_CREDIT_FIELD_NUMBER: _ClassVar[int]
     MAX_CPU_FIELD_NUMBER: _ClassVar[int]
+    STATES_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_IDLE_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant: str
     source: str
@@ -417,7 +426,9 @@ class ModelSpec(_message.Message):
     targets: _containers.ScalarMap[str, float]
     slo_credit: str
     max_cpu: str
-    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., source: _Optional[str] = ..., artifact: _Optional[str] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., resources: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., limits: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ..., shared_with: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., response_cache: bool = ..., policy: _Optional[str] = ..., instance_concurrency: _Optional[int] = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., padding: _Optional[_Mapping[str, float]] = ..., tolerates_spot: bool = ..., spread: _Optional[int] = ..., gpu_architectures: _Optional[_Iterable[str]] = ..., traffic: _Optional[str] = ..., cost_sensitivity: _Optional[str] = ..., schedules: _Optional[_Iterable[str]] = ..., targets: _Optional[_Mapping[str, float]] = ..., slo_credit: _Optional[str] = ..., max_cpu: _Optional[str] = ...) -> None: ...
+    states: _containers.ScalarMap[str, str]
+    sequence_idle: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., source: _Optional[str] = ..., artifact: _Optional[str] = ..., min_instances: _Optional[int] = ..., max_instances: _Optional[int] = ..., idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., resources: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., limits: _Optional[_Union[_resources_pb2.Quantities, _Mapping]] = ..., budget: _Optional[_Union[_resources_pb2.Budget, _Mapping]] = ..., shared_with: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., engine_options: _Optional[_Mapping[str, str]] = ..., response_cache: bool = ..., policy: _Optional[str] = ..., instance_concurrency: _Optional[int] = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., padding: _Optional[_Mapping[str, float]] = ..., tolerates_spot: bool = ..., spread: _Optional[int] = ..., gpu_architectures: _Optional[_Iterable[str]] = ..., traffic: _Optional[str] = ..., cost_sensitivity: _Optional[str] = ..., schedules: _Optional[_Iterable[str]] = ..., targets: _Optional[_Mapping[str, float]] = ..., slo_credit: _Optional[str] = ..., max_cpu: _Optional[str] = ..., states: _Optional[_Mapping[str, str]] = ..., sequence_idle: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("name", "tenant", "state", "reason", "versions", "instances", "min_instances", "max_instances", "spec", "created_at", "cold_starts", "decisions", "last_failure", "traffic", "job", "variant")

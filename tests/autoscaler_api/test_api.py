@@ -90,6 +90,8 @@ specs = st.builds(
     ),
     slo_credit_micros=st.none() | st.integers(1, 10**9),
     max_cpu_millicores=st.none() | st.integers(1, 10**9),
+    states=st.dictionaries(st.sampled_from("xy"), st.sampled_from("ab")).map(lambda d: tuple(sorted(d.items()))),
+    sequence_idle_s=st.none() | st.integers(1, 10**6).map(lambda ms: ms / 1000),
 )
 
 

@@ -213,7 +213,31 @@ def _fields(value: Settings) -> dict[str, object]:
         ("instance_group { count: 1 gpus: [0] }", r"not supported: instance_group\[0\].gpus$"),
         ("instance_group { count: 65 }", "instance_group: expected counts of 1 to 64"),
         ("instance_group { passive: true }", r"instance_group\[0\].passive"),
-        ("sequence_batching { }", "not supported: sequence_batching"),
+        ("sequence_batching { }", r"not supported: sequence_batching without state \(an engine here keeps none"),
+        (
+            "sequence_batching { oldest { max_candidate_sequences: 4 } }",
+            "not supported: sequence_batching.oldest.max_candidate_sequences",
+        ),
+        (
+            'sequence_batching { state { input_name: "s" output_name: "t" use_growable_memory: true } }',
+            r"not supported: sequence_batching.state\[0\].use_growable_memory",
+        ),
+        (
+            'sequence_batching { state { input_name: "s" } }',
+            r"sequence_batching.state\[0\] \(expected input_name and output_name\)",
+        ),
+        (
+            'sequence_batching { control_input { name: "S" control { kind: CONTROL_SEQUENCE_START } } }',
+            r"control_input\[0\].control\[0\] \(expected one of int32_false_true, fp32_false_true, bool_false_true",
+        ),
+        (
+            'sequence_batching { control_input { name: "I" control { kind: CONTROL_SEQUENCE_CORRID } } }',
+            r"control_input\[0\].control\[0\].data_type \(expected TYPE_STRING",
+        ),
+        (
+            "sequence_batching { state { initial_state { data_file: '../s' } } }",
+            r"data_file '../s' \(expected the name of a file in initial_state/\)",
+        ),
         ('ensemble_scheduling { step { model_name: "a" } }', "not supported: ensemble_scheduling"),
         ("optimization { graph { level: 1 } }", "not supported: optimization"),
         ("model_transaction_policy { decoupled: true }", "not supported: model_transaction_policy"),
@@ -273,10 +297,10 @@ def test_what_is_wrong_or_not_supported_is_refused_by_name(text: str, message: s
 
 def test_one_message_lists_all_that_is_wrong() -> None:
     with pytest.raises(InvalidArgument) as refused:
-        settings('name: "x" sequence_batching {} optimization { eager_batching: true } instance_group { gpus: 1 }')
+        settings('name: "x" ensemble_scheduling {} optimization { eager_batching: true } instance_group { gpus: 1 }')
     assert str(refused.value) == (
         "config.pbtxt: name: expected 'ocr', which it is deployed as, or none; got 'x'; "
-        "not supported: instance_group[0].gpus, optimization, sequence_batching"
+        "not supported: instance_group[0].gpus, optimization, ensemble_scheduling"
     )
 
 

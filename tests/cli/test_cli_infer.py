@@ -41,6 +41,23 @@ def echoing(mesh: Any) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize(
+    ("of", "field", "value"),
+    [("17", "uint64_param", 17), ("call-17", "string_param", "call-17")],
+    ids=["a number", "a text"],
+)
+def test_a_request_says_which_sequence_it_is_of(
+    mesh: Any, run: Run, echoing: Callable[..., None], of: str, field: str, value: int | str
+) -> None:
+    echoing(x="FP32")
+    assert run("infer", "m", "-i", "x=[1]", "--sequence", of, "--start").code == 0
+    assert run("infer", "m", "-i", "x=[1]", "--sequence", of, "--end").code == 0
+    first, last = (request.parameters for request in mesh.requests(methods.INFER))
+    assert getattr(first["sequence_id"], field) == getattr(last["sequence_id"], field) == value
+    assert (first["sequence_start"].bool_param, "sequence_end" in first) == (True, False)
+    assert (last["sequence_end"].bool_param, "sequence_start" in last) == (True, False)
+
+
+@pytest.mark.parametrize(
     ("datatype", "literal", "printed"),
     [
         ("FP32", "[[1, 2.5]]", [[1.0, 2.5]]),

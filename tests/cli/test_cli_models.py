@@ -97,6 +97,32 @@ def test_deploy_without_flags_leaves_defaults_to_the_mesh(mesh: Any, run: Run, d
     assert request.model == models_pb2.ModelSpec(name="iris", tenant="default", artifact="sha256:abc")
 
 
+def test_deploy_says_what_is_state(mesh: Any, run: Run, deployable: str) -> None:
+    done = run(
+        "deploy", deployable, "--name", "vad", "--state", "h_out=h", "--state", "c_out=c", "--sequence-idle", "5m"
+    )
+    assert done.code == 0, done.err
+    [request] = mesh.requests(methods.DEPLOY)
+    assert dict(request.model.states) == {"h_out": "h", "c_out": "c"}
+    assert request.model.sequence_idle.seconds == 300
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (["h_out"], "--state: expected an output and an input such as state_out=state; got 'h_out'"),
+        (["=h"], "expected an output and an input"),
+        (["a=h", "b=h"], "--state: 'b=h' names a tensor that another --state names"),
+    ],
+    ids=["no input", "no output", "one input twice"],
+)
+def test_deploy_refuses_a_state_that_is_none(mesh: Any, run: Run, deployable: str, pairs: list[str], said: str) -> None:
+    done = run("deploy", deployable, "--name", "vad", *(word for pair in pairs for word in ("--state", pair)))
+    assert done.code == 2
+    assert said in done.err
+    assert mesh.requests(methods.DEPLOY) == []
+
+
 def test_deploy_says_who_decides_how_many(mesh: Any, run: Run, deployable: str) -> None:
     flags = (
         "--policy balanced --traffic steady --cost-sensitivity high --slo-credit 0.001 --target cpu=70% --target rate=9"
@@ -277,6 +303,8 @@ def test_apply_sets_tenants_first_and_uploads_paths_beside_the_file(
         "resources": {"cpu": 2, "memory": "1Gi"},
         "engine_options": {"intra_op_threads": 1},
         "padding": {"ids": 0},
+        "states": {"h_out": "h"},
+        "sequence_idle": "5m",
     }
     tenant = {"name": "a", "nominal": {"cpu": 4, "concurrency": 10}, "budget": {"per_hour": 1.5}}
     file = write_yaml(tmp_path / "mesh.yaml", {"model": model}, None, {"tenant": tenant})
@@ -293,6 +321,8 @@ def test_apply_sets_tenants_first_and_uploads_paths_beside_the_file(
         resources={"cpu": "2", "memory": "1Gi"},
         engine_options={"intra_op_threads": "1"},
         padding={"ids": 0.0},
+        states={"h_out": "h"},
+        sequence_idle={"seconds": 300},
     )
     [set_tenant] = mesh.requests(methods.SET_TENANT)
     assert set_tenant.tenant == tenants_pb2.TenantSpec(

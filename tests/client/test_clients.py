@@ -113,6 +113,27 @@ def test_unavailable_is_tried_again_with_growing_delays(mesh: Any, caller: Calle
     assert slept == pytest.approx([0.1, 0.2])
 
 
+def test_a_step_of_a_sequence_is_not_sent_twice_but_its_beginning_may_be(mesh: Any, caller: Caller) -> None:
+    mesh.on(methods.INFER, [DOWN, doubled])
+    with pytest.raises(errors.Unavailable):
+        caller().infer("m", {"x": [1]}, sequence_id=7)
+    assert len(mesh.requests(methods.INFER)) == 1
+    mesh.on(methods.INFER, [DOWN, doubled])
+    caller().infer("m", {"x": np.ones(1, np.float32)}, sequence_id=7, sequence_start=True)
+    assert len(mesh.requests(methods.INFER)) == 3
+    first, _, begun = (request.parameters for request in mesh.requests(methods.INFER))
+    assert (first["sequence_id"].uint64_param, "sequence_start" in first) == (7, False)
+    assert begun["sequence_start"].bool_param
+
+
+@pytest.mark.parametrize(
+    "of", [-1, 0, 1.5, True, ""], ids=["negative", "zero", "no whole number", "a truth value", "no text"]
+)
+def test_an_id_that_is_none_is_refused_before_it_is_sent(caller: Caller, of: Any) -> None:
+    with pytest.raises(errors.InvalidArgument, match="sequence_id: expected a whole number from 1, or a text"):
+        caller().infer("m", {"x": [1]}, sequence_id=of, sequence_start=True)
+
+
 def test_after_the_last_attempt_the_meshs_reason_is_told(mesh: Any, caller: Caller) -> None:
     mesh.on(methods.INFER, DOWN)
     with pytest.raises(errors.Unavailable, match="out of memory"):

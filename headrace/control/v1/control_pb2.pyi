@@ -13,6 +13,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class SequenceSignalKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEQUENCE_SIGNAL_KIND_UNSPECIFIED: _ClassVar[SequenceSignalKind]
+    SEQUENCE_SIGNAL_KIND_START: _ClassVar[SequenceSignalKind]
+    SEQUENCE_SIGNAL_KIND_END: _ClassVar[SequenceSignalKind]
+    SEQUENCE_SIGNAL_KIND_READY: _ClassVar[SequenceSignalKind]
+    SEQUENCE_SIGNAL_KIND_ID: _ClassVar[SequenceSignalKind]
+
 class PlacementState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PLACEMENT_STATE_UNSPECIFIED: _ClassVar[PlacementState]
@@ -27,6 +35,11 @@ class BudgetState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUDGET_STATE_WARNING: _ClassVar[BudgetState]
     BUDGET_STATE_EXHAUSTED_REFUSE: _ClassVar[BudgetState]
     BUDGET_STATE_EXHAUSTED_QUEUE: _ClassVar[BudgetState]
+SEQUENCE_SIGNAL_KIND_UNSPECIFIED: SequenceSignalKind
+SEQUENCE_SIGNAL_KIND_START: SequenceSignalKind
+SEQUENCE_SIGNAL_KIND_END: SequenceSignalKind
+SEQUENCE_SIGNAL_KIND_READY: SequenceSignalKind
+SEQUENCE_SIGNAL_KIND_ID: SequenceSignalKind
 PLACEMENT_STATE_UNSPECIFIED: PlacementState
 PLACEMENT_STATE_LOADING: PlacementState
 PLACEMENT_STATE_READY: PlacementState
@@ -114,7 +127,7 @@ class ModelEntry(_message.Message):
     def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., shared_with: _Optional[_Iterable[str]] = ..., revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ..., slo: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., response_cache: bool = ..., cache_shared: bool = ..., cache_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., budget_reason: _Optional[str] = ..., budget_subject: _Optional[str] = ..., budget_returns_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Revision(_message.Message):
-    __slots__ = ("revision", "version", "current", "retiring", "signature", "max_batch_size", "batching", "model_config", "platform", "blocked_reason", "loading", "instance_concurrency")
+    __slots__ = ("revision", "version", "current", "retiring", "signature", "max_batch_size", "batching", "model_config", "platform", "blocked_reason", "loading", "instance_concurrency", "sequences")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +140,7 @@ class Revision(_message.Message):
     BLOCKED_REASON_FIELD_NUMBER: _ClassVar[int]
     LOADING_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     revision: int
     version: str
     current: bool
@@ -139,7 +153,50 @@ class Revision(_message.Message):
     blocked_reason: str
     loading: bool
     instance_concurrency: int
-    def __init__(self, revision: _Optional[int] = ..., version: _Optional[str] = ..., current: bool = ..., retiring: bool = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[_Union[BatchingPolicy, _Mapping]] = ..., model_config: _Optional[bytes] = ..., platform: _Optional[str] = ..., blocked_reason: _Optional[str] = ..., loading: bool = ..., instance_concurrency: _Optional[int] = ...) -> None: ...
+    sequences: SequenceRules
+    def __init__(self, revision: _Optional[int] = ..., version: _Optional[str] = ..., current: bool = ..., retiring: bool = ..., signature: _Optional[_Union[_models_pb2.Signature, _Mapping]] = ..., max_batch_size: _Optional[int] = ..., batching: _Optional[_Union[BatchingPolicy, _Mapping]] = ..., model_config: _Optional[bytes] = ..., platform: _Optional[str] = ..., blocked_reason: _Optional[str] = ..., loading: bool = ..., instance_concurrency: _Optional[int] = ..., sequences: _Optional[_Union[SequenceRules, _Mapping]] = ...) -> None: ...
+
+class SequenceRules(_message.Message):
+    __slots__ = ("states", "signals", "max_idle_us")
+    STATES_FIELD_NUMBER: _ClassVar[int]
+    SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    MAX_IDLE_US_FIELD_NUMBER: _ClassVar[int]
+    states: _containers.RepeatedCompositeFieldContainer[StateTensor]
+    signals: _containers.RepeatedCompositeFieldContainer[SequenceSignal]
+    max_idle_us: int
+    def __init__(self, states: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SequenceSignal, _Mapping]]] = ..., max_idle_us: _Optional[int] = ...) -> None: ...
+
+class StateTensor(_message.Message):
+    __slots__ = ("input", "output", "datatype", "shape", "size_bytes", "initial")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    DATATYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_FIELD_NUMBER: _ClassVar[int]
+    input: str
+    output: str
+    datatype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    size_bytes: int
+    initial: bytes
+    def __init__(self, input: _Optional[str] = ..., output: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., size_bytes: _Optional[int] = ..., initial: _Optional[bytes] = ...) -> None: ...
+
+class SequenceSignal(_message.Message):
+    __slots__ = ("input", "kind", "datatype", "shape", "off", "on")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DATATYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    OFF_FIELD_NUMBER: _ClassVar[int]
+    ON_FIELD_NUMBER: _ClassVar[int]
+    input: str
+    kind: SequenceSignalKind
+    datatype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    off: bytes
+    on: bytes
+    def __init__(self, input: _Optional[str] = ..., kind: _Optional[_Union[SequenceSignalKind, str]] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., off: _Optional[bytes] = ..., on: _Optional[bytes] = ...) -> None: ...
 
 class BatchingPolicy(_message.Message):
     __slots__ = ("preferred_batch_sizes", "max_queue_delay_us", "priority_levels", "default_priority_level", "max_queue_size", "default_timeout_us", "pad")

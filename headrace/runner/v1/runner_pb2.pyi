@@ -284,7 +284,7 @@ class CancelBundle(_message.Message):
     def __init__(self, bundle_id: _Optional[int] = ...) -> None: ...
 
 class Bundle(_message.Message):
-    __slots__ = ("bundle_id", "rows", "inputs", "outputs", "traceparents", "time_left_us", "attempt", "sequences")
+    __slots__ = ("bundle_id", "rows", "inputs", "outputs", "traceparents", "time_left_us", "attempt")
     class TraceparentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -292,13 +292,6 @@ class Bundle(_message.Message):
         key: int
         value: str
         def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
-    class SequencesEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: int
-        value: SequenceControl
-        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[SequenceControl, _Mapping]] = ...) -> None: ...
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -306,7 +299,6 @@ class Bundle(_message.Message):
     TRACEPARENTS_FIELD_NUMBER: _ClassVar[int]
     TIME_LEFT_US_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
-    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     bundle_id: int
     rows: _containers.RepeatedScalarFieldContainer[int]
     inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
@@ -314,18 +306,7 @@ class Bundle(_message.Message):
     traceparents: _containers.ScalarMap[int, str]
     time_left_us: int
     attempt: int
-    sequences: _containers.MessageMap[int, SequenceControl]
-    def __init__(self, bundle_id: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., traceparents: _Optional[_Mapping[int, str]] = ..., time_left_us: _Optional[int] = ..., attempt: _Optional[int] = ..., sequences: _Optional[_Mapping[int, SequenceControl]] = ...) -> None: ...
-
-class SequenceControl(_message.Message):
-    __slots__ = ("sequence_id", "start", "end")
-    SEQUENCE_ID_FIELD_NUMBER: _ClassVar[int]
-    START_FIELD_NUMBER: _ClassVar[int]
-    END_FIELD_NUMBER: _ClassVar[int]
-    sequence_id: str
-    start: bool
-    end: bool
-    def __init__(self, sequence_id: _Optional[str] = ..., start: bool = ..., end: bool = ...) -> None: ...
+    def __init__(self, bundle_id: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., traceparents: _Optional[_Mapping[int, str]] = ..., time_left_us: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("name", "datatype", "shape", "data", "region", "chunked_bytes", "row_ends")

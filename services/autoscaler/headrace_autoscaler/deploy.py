@@ -43,6 +43,7 @@ from headrace_autoscaler.fleet.tasks import to_its_end
 from headrace_autoscaler.padding import padding_mistakes
 from headrace_autoscaler.ports import Fleet
 from headrace_autoscaler.repository import CONFIG_PATH, candidates, tensor_mismatches
+from headrace_autoscaler.sequences import sequence_mistakes
 from headrace_common.clock import Clock
 from headrace_common.config import AutoscalerConfig
 from headrace_common.errors import FailedPrecondition, HeadraceError, InvalidArgument, NotFound, Unavailable
@@ -235,6 +236,8 @@ class DeployService:
                 raise InvalidArgument(f"{CONFIG_PATH}: {'; '.join(mismatches)}")
         if mistakes := padding_mistakes(revision.batching.padding, loaded.signature):
             raise InvalidArgument(f"padding: {'; '.join(mistakes)}")
+        if mistakes := sequence_mistakes(revision.sequences, loaded.signature):
+            raise InvalidArgument(f"states: {'; '.join(mistakes)}")
         return replace(revision, loaded=loaded, profiles=(ShapeProfile(spec.resources, loaded.profile_us),))
 
     async def _undo(self, spec: ModelSpec, reason: str, artifact: Artifact | None, new_tenant: bool) -> None:

@@ -11,6 +11,7 @@ from headrace_autoscaler.core.policies.targets import parse_target
 from headrace_autoscaler.core.room import never_fits
 from headrace_autoscaler.domain import Limits, Model, ModelFile, ModelSpec, Revision, RevisionState, Tenant
 from headrace_autoscaler.repository import Candidate, Settings
+from headrace_autoscaler.sequences import settled_sequences
 from headrace_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from headrace_common.identity import OPERATOR
 from headrace_common.quantities import format_millis
@@ -148,6 +149,10 @@ def settled_spec(request: DeployRequest, settings: Settings) -> ModelSpec:
     if not cache and (request.spec.cache_shared or request.spec.cache_ttl_s is not None):
         field = "cache_shared" if request.spec.cache_shared else "cache_ttl"
         raise InvalidArgument(f"{field}: the model has no response cache; expected response_cache as well")
+    if cache and settled_sequences(request.spec, settings.sequences) is not None:
+        raise InvalidArgument(
+            "response_cache: the model is stateful, so equal requests have unlike answers; expected none of the two"
+        )
     return replace(request.spec, response_cache=bool(cache))
 
 
@@ -197,6 +202,7 @@ def _revision(
         warmup=settings.warmup,
         model_config=settings.model_config,
         deployed_at=now,
+        sequences=settled_sequences(spec, settings.sequences),
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from headrace_autoscaler.artifacts import Artifact, ArtifactStore
 from headrace_autoscaler.deploy_plan import DeployRequest
-from headrace_autoscaler.domain import Model
+from headrace_autoscaler.domain import Model, Sequences, StateTensor
 from headrace_autoscaler.repository import CONFIG_PATH, MAX_TEXT_BYTES, Settings, parse_config, settings_of
+from headrace_autoscaler.repository.sequence_batching import INITIAL_DIRECTORY
+from headrace_autoscaler.sequences import MAX_INITIAL_BYTES
 from headrace_common.errors import InvalidArgument
 
 
@@ -44,4 +47,26 @@ async def read_settings(artifact: Artifact, model: str, artifacts: ArtifactStore
         return Settings()
     if config.size_bytes > MAX_TEXT_BYTES:
         raise InvalidArgument(f"{CONFIG_PATH}: {config.size_bytes} bytes, expected at most {MAX_TEXT_BYTES}")
-    return settings_of(parse_config(await artifacts.read(artifact.name, CONFIG_PATH)), model)
+    settings = settings_of(parse_config(await artifacts.read(artifact.name, CONFIG_PATH)), model)
+    if settings.sequences is None:
+        return settings
+    return replace(settings, sequences=await _with_initial_states(settings.sequences, artifact, artifacts))
+
+
+async def _with_initial_states(sequences: Sequences, artifact: Artifact, artifacts: ArtifactStore) -> Sequences:
+    """The states that begin as a file says, with that file's content."""
+    sizes = {file.path: file.size_bytes for file in artifact.files}
+    states: list[StateTensor] = []
+    total = 0
+    for state in sequences.states:
+        path = f"{INITIAL_DIRECTORY}/{state.initial_file}"
+        if state.initial_file and path not in sizes:
+            raise InvalidArgument(
+                f"{CONFIG_PATH}: state {state.input!r} begins as {path} says, and there is no such file"
+            )
+        total += sizes.get(path, 0) if state.initial_file else 0
+        if total > MAX_INITIAL_BYTES:
+            raise InvalidArgument(f"{INITIAL_DIRECTORY}: {total} bytes, expected at most {MAX_INITIAL_BYTES}")
+        content = await artifacts.read(artifact.name, path) if state.initial_file else b""
+        states.append(replace(state, initial=content))
+    return replace(sequences, states=tuple(states))

@@ -77,6 +77,8 @@ class ModelSpec:
         schedules: "CRON ZONE=N"; targets: (metric, value).
         slo_credit_micros: what a request inside its objective is worth; None: not declared.
         max_cpu_millicores: an instance may have up to so many, and `resources` has the least; None: it has those.
+        states: (output, input) of state tensors; config.pbtxt's are not here.
+        sequence_idle_s: None: config.pbtxt's, or the default.
     """
 
     name: str
@@ -108,6 +110,8 @@ class ModelSpec:
     targets: tuple[tuple[str, float], ...] = ()
     slo_credit_micros: int | None = None
     max_cpu_millicores: int | None = None
+    states: tuple[tuple[str, str], ...] = ()
+    sequence_idle_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,56 @@ class Batching:
     max_queue_size: int = 0
     default_timeout_us: int = 0
     padding: tuple[tuple[str, float], ...] = ()
+
+
+SEQUENCE_IDLE_S = 60.0
+"""Triton's default is a second, because there a sequence keeps others from a slot; here it costs its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateTensor:
+    """What a model gives by one output for the next request of the sequence, which gets it by one input.
+
+    Attributes:
+        datatype, dims: as declared, without the batch; "", None: as the model has them.
+        initial_file: whose content is `initial`; "": a sequence begins with zeros.
+    """
+
+    input: str
+    output: str
+    datatype: str = ""
+    dims: tuple[int, ...] | None = None
+    initial_file: str = ""
+    initial: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSignal:
+    """An input that says where in its sequence a request is.
+
+    Attributes:
+        kind: "start", "end", "ready" or "id".
+        off, on: its element in raw form; empty for an id.
+    """
+
+    input: str
+    kind: str
+    datatype: str
+    off: bytes = b""
+    on: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """How a stateful model keeps state. Routers add these tensors and take them out; clients never see them.
+
+    Attributes:
+        max_idle_s: a sequence without a request for so long is over.
+    """
+
+    states: tuple[StateTensor, ...]
+    signals: tuple[SequenceSignal, ...] = ()
+    max_idle_s: float = SEQUENCE_IDLE_S
 
 
 class RevisionState(StrEnum):
@@ -197,6 +251,7 @@ class Revision:
         model_config: serialised inference.ModelConfig as far as the source gave one.
         loaded: None until the first load has succeeded.
         profiles: by shape that it was loaded with.
+        sequences: as declared; None: the model is not stateful.
     """
 
     model: str
@@ -216,6 +271,7 @@ class Revision:
     deployed_at: float = 0.0
     loaded: Loaded | None = None
     profiles: tuple[ShapeProfile, ...] = ()
+    sequences: Sequences | None = None
 
 
 @dataclass(frozen=True, slots=True)

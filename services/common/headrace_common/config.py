@@ -68,6 +68,8 @@ class RouterConfig(_Section):
     cache_ttl_s: float = Field(60.0, gt=0, le=31_536_000, description="For a model that names no cache_ttl.")
     cache_timeout_s: float = Field(0.02, gt=0, le=60, description="A request waits this long for Redis at most.")
     cache_prefix: str = Field("headrace", min_length=1, description="In front of keys in Redis; one per mesh.")
+    max_sequences: int = Field(10_000, ge=1, description="Open sequences per stateful model and router.")
+    max_sequence_bytes: int = Field(64 * MIB, ge=1024, description="State of a tenant's open sequences, per router.")
 
 
 class AutoscalerConfig(_Section):

@@ -9,7 +9,22 @@ from headrace.control.v1 import control_pb2
 from headrace.v1 import models_pb2
 from headrace_common.errors import NotFound, PermissionDenied, Unavailable
 from headrace_common.identity import may_call
-from headrace_router.domain import Batching, RevisionEntry, SpentBudget, TensorSpec
+from headrace_router.domain import (
+    Batching,
+    RevisionEntry,
+    SequenceRules,
+    SignalSpec,
+    SpentBudget,
+    StateSpec,
+    TensorSpec,
+)
+
+_SIGNALS = {
+    control_pb2.SEQUENCE_SIGNAL_KIND_START: "start",
+    control_pb2.SEQUENCE_SIGNAL_KIND_END: "end",
+    control_pb2.SEQUENCE_SIGNAL_KIND_READY: "ready",
+    control_pb2.SEQUENCE_SIGNAL_KIND_ID: "id",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +164,27 @@ def _revision(model: control_pb2.ModelEntry, revision: control_pb2.Revision) -> 
         budget=SpentBudget(model.budget_subject, model.budget_reason, model.budget_returns_at.ToNanoseconds() / 1e9)
         if model.budget_reason
         else None,
+        sequences=_sequences(revision.sequences) if revision.HasField("sequences") else None,
+    )
+
+
+def _sequences(rules: control_pb2.SequenceRules) -> SequenceRules:
+    return SequenceRules(
+        tuple(
+            StateSpec(
+                state.input,
+                state.output,
+                state.datatype,
+                tuple(state.shape),
+                state.initial or bytes(state.size_bytes),
+            )
+            for state in rules.states
+        ),
+        tuple(
+            SignalSpec(each.input, _SIGNALS[each.kind], each.datatype, tuple(each.shape), each.off, each.on)
+            for each in rules.signals
+        ),
+        rules.max_idle_us / 1e6,
     )
 
 

@@ -48,6 +48,74 @@ class SpentBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class StateSpec:
+    """A tensor that a stateful model gives, by `output`, for the next step of the sequence, by `input`.
+
+    Attributes:
+        shape: of one sequence, batch dimension included.
+        initial: what a sequence begins with.
+    """
+
+    input: str
+    output: str
+    datatype: str
+    shape: tuple[int, ...]
+    initial: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSpec:
+    """An input that says where in its sequence a request is.
+
+    Attributes:
+        kind: "start", "end", "ready" (always on) or "id".
+        off, on: its data; empty for an id.
+    """
+
+    input: str
+    kind: str
+    datatype: str
+    shape: tuple[int, ...]
+    off: bytes = b""
+    on: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRules:
+    """How a stateful model keeps state. None of these tensors is in the revision's signature.
+
+    Attributes:
+        max_idle_s: a sequence without a request for so long is over.
+    """
+
+    states: tuple[StateSpec, ...]
+    signals: tuple[SignalSpec, ...] = ()
+    max_idle_s: float = 60.0
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(len(state.initial) for state in self.states)
+
+    @property
+    def initial(self) -> tuple[bytes, ...]:
+        return tuple(state.initial for state in self.states)
+
+    @property
+    def id_datatype(self) -> str:
+        """Of the input that takes the id; "": there is none."""
+        return next((signal.datatype for signal in self.signals if signal.kind == "id"), "")
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceStep:
+    """What a request says of its sequence. A number and its digits as text are two ids."""
+
+    id: int | str
+    start: bool = False
+    end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionEntry:
     """One revision of one model, as the autoscaler described it.
 
@@ -60,6 +128,7 @@ class RevisionEntry:
         created_us: when a model of this name was made, since the epoch: tells its lives apart.
         instance_concurrency: requests at one runner at once; 0: as many as its slots take.
         budget: of who pays for its instances, where it is spent and what is new is refused.
+        sequences: the model is stateful; None: it is not.
     """
 
     model: str
@@ -84,6 +153,7 @@ class RevisionEntry:
     created_us: int = 0
     instance_concurrency: int = 0
     budget: SpentBudget | None = None
+    sequences: SequenceRules | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -113,6 +183,7 @@ class InferenceRequest:
         traceparent: W3C, as the caller sent it; the plane behind `traces` gets sampled ones only.
         arrived: monotonic seconds.
         is_gone: asks the transport whether the caller has gone away.
+        sequence: its place in a sequence; of a stateful model always there, of others never.
     """
 
     revision: RevisionEntry
@@ -126,6 +197,7 @@ class InferenceRequest:
     traceparent: str = ""
     is_gone: Callable[[], bool] | None = None
     size_bytes: int = field(default=0)
+    sequence: SequenceStep | None = None
 
 
 @dataclass(slots=True)

@@ -71,6 +71,20 @@ def register(telemetry: Telemetry, plane: Plane, clock: Clock) -> None:
         "1",
         lambda: _by_transport(plane.transports),
     )
+    telemetry.observe(
+        "headrace_open_sequences",
+        "Sequences of stateful models.",
+        "",
+        lambda: [(count, {"model": model}) for model, count in plane.open_sequences().items()],
+        "gauge",
+    )
+    telemetry.observe(
+        "headrace_sequence_state",
+        "State of open sequences.",
+        "By",
+        lambda: [(size, {"tenant": tenant}) for tenant, size in list(plane.sequences.bytes_of.items())],
+        "gauge",
+    )
     for name, description, unit, pick in (
         ("headrace_queue", "Time in the queue.", "s", lambda counters: counters.measures.queue_seconds),
         ("headrace_compute", "Time of bundles in the engine.", "s", lambda counters: counters.measures.compute_seconds),

@@ -118,7 +118,7 @@ class Lane:
         """The catalogue describes the revision anew: its signature came, or it is blocked."""
         if max(1, entry.max_batch_size) != self._worth.most:
             self._worth = EfficientSize(max(1, entry.max_batch_size))
-        self.entry = entry
+        self.entry = self._result_entry = entry
         self.timeout_s = entry.batching.default_timeout_s
         self._one_group = not entry.batchable or has_one_group(entry)
         self._padding = dict(entry.batching.padding)
@@ -289,7 +289,7 @@ class Lane:
             self._bundle_failed(runner, sent.bundle, result.error.code, result.error.detail)
         else:
             try:
-                outputs = split_outputs(result.outputs, sent.bundle, self.entry, sent.read)
+                outputs = split_outputs(result.outputs, sent.bundle, self._result_entry, sent.read)
             except Exception as error:  # noqa: BLE001 - whatever a runner sends, its requests get an answer
                 self._bundle_failed(runner, sent.bundle, _Code.BUNDLE_ERROR_CODE_ENGINE_FAILED, repr(error))
             else:
@@ -360,6 +360,14 @@ class Lane:
         for runner in self.runners.values():
             for sent in runner.outstanding.values():
                 yield from (item for item in sent.bundle.items if item.stage is Stage.SENT)
+
+    def tidy(self, now: float) -> None:
+        """Forgets what nobody needs any more. For now and then."""
+        self.held.tidy()
+        self.queue.tidy()
+
+    def end(self) -> None:
+        """The revision is gone, and nothing is in hand: the lane is given up."""
 
     def close(self, error: Callable[[], errors.HeadraceError], outcome: str) -> None:
         """Refuses what is new and what waits. What was sent is answered."""

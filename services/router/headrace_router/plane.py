@@ -23,6 +23,7 @@ from headrace_router.control import ControlClient, Report
 from headrace_router.core.accounts import Account, RevisionStatistics
 from headrace_router.core.admission import LATE_BUDGET_S, SOONEST_RETRY_S
 from headrace_router.core.batching import BatchLimits
+from headrace_router.core.sequences import SequenceBook
 from headrace_router.core.waiting import Answer, Stage, Waiting
 from headrace_router.domain import InferenceRequest, InferenceResult, RevisionEntry, SpentBudget
 from headrace_router.fleet import Fleet
@@ -30,6 +31,7 @@ from headrace_router.lanes import Lane
 from headrace_router.limits import LimitBook, may_be_sent
 from headrace_router.measures import CacheUse, ColdStart, Counters, Measures
 from headrace_router.refusals import refuse_full, refuse_late, refuse_over_limit
+from headrace_router.stateful import StatefulLane
 from headrace_router.sweep import sweep_lane
 from headrace_router.transport import Transports
 
@@ -44,6 +46,7 @@ class Plane:
         measures: histograms over all revisions.
         transports: how bundles and results passed.
         cache_use: what of this process's memory cached answers take.
+        sequences: what the state of stateful models takes.
     """
 
     def __init__(self, context: ProcessContext, clock: Clock) -> None:
@@ -57,6 +60,7 @@ class Plane:
         self._batch_limits = BatchLimits(config.max_bundle_bytes, config.max_attempts)
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._limits = LimitBook()
+        self.sequences = SequenceBook(config.max_sequences, config.max_sequence_bytes)
         self.transports = Transports(Path(config.shared_memory_dir), config.shared_memory_bytes)
         self._fleet = Fleet(context.process, clock, self._lane_of, config.drain_timeout_s, self.transports)
         self._control = ControlClient(context.autoscaler_target, context.process, config.demand_period_s, self)
@@ -187,6 +191,14 @@ class Plane:
             slots[model] = (free, outstanding)
         return Counters(self._limits.uses(), self.measures, slots)
 
+    def open_sequences(self) -> dict[str, int]:
+        """By stateful model, for telemetry."""
+        found: dict[str, int] = {}
+        for (model, _), lane in list(self._lanes.items()):
+            if isinstance(lane, StatefulLane):
+                found[model] = found.get(model, 0) + len(lane.table)
+        return found
+
     # --- what the control stream asks (control.ControlUser) ---
 
     def apply(self, update: control_pb2.StateUpdate) -> None:
@@ -251,10 +263,16 @@ class Plane:
             entry = self.catalogue.entry(model, revision)
             if entry is None or entry.loading:
                 return None
-            lane = Lane(entry, self._batch_limits, self._clock, self, self.measures)
+            lane = self._make_lane(entry)
             self._lanes[entry.key] = lane
             self._describe(lane)
         return lane
+
+    def _make_lane(self, entry: RevisionEntry) -> Lane:
+        if entry.sequences is None:
+            return Lane(entry, self._batch_limits, self._clock, self, self.measures)
+        parts = self._batch_limits, self._clock, self, self.measures
+        return StatefulLane(entry, entry.sequences, *parts, self.sequences, self._max_queue_bytes)
 
     def _describe(self, lane: Lane) -> None:
         """Brings a lane up to what the catalogue says of its revision, with all that follows."""
@@ -291,6 +309,7 @@ class Plane:
         for key, lane in list(self._lanes.items()):
             sweep_lane(lane, now, self._config.sweep_period_s, self._config.start_timeout_s)
             if not lane.in_hand and not lane.runners and self.catalogue.entry(*key) is None:
+                lane.end()
                 self._limits.close(lane)
                 del self._lanes[key]
 

@@ -24,8 +24,7 @@ def sweep_lane(lane: Lane, now: float, period_s: float, start_timeout_s: float) 
     elif lane.accounts:
         for account in lane.accounts.values():
             account.oldest_wait_s = 0.0
-    lane.held.tidy()
-    lane.queue.tidy()
+    lane.tidy(now)
 
 
 def _sweep_waiting(lane: Lane, now: float, period_s: float, start_timeout_s: float) -> None:

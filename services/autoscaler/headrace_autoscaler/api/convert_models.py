@@ -22,6 +22,7 @@ from headrace_autoscaler.domain import (
     Signature,
     TensorSpec,
 )
+from headrace_autoscaler.sequences import public_signature
 
 _VERSION_STATES = {
     RevisionState.LOADING: models_pb2.VERSION_STATE_LOADING,
@@ -150,7 +151,7 @@ def _version(revision: Revision) -> models_pb2.ModelVersion:
         deployed_at=timestamp(revision.deployed_at),
     )
     if revision.loaded is not None:
-        shown.signature.CopyFrom(_signature(revision.loaded.signature))
+        shown.signature.CopyFrom(_signature(public_signature(revision.loaded.signature, revision.sequences)))
         shown.max_batch_size = revision.loaded.max_batch_size
         shown.batching = revision.loaded.batching
         shown.profile_us.update(revision.loaded.profile_us)

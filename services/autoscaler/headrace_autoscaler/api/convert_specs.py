@@ -54,6 +54,8 @@ def deploy_request(spec: models_pb2.ModelSpec, caller: str) -> DeployRequest:
             targets=tuple(sorted(spec.targets.items())),
             slo_credit_micros=parse_micros(spec.slo_credit, "slo_credit") if spec.slo_credit else None,
             max_cpu_millicores=parse_millis(spec.max_cpu, "max_cpu") if spec.HasField("max_cpu") else None,
+            states=tuple(sorted(spec.states.items())),
+            sequence_idle_s=seconds(spec.sequence_idle) if spec.HasField("sequence_idle") else None,
         ),
         artifact=spec.artifact,
         response_cache=spec.response_cache if spec.HasField("response_cache") else None,
@@ -92,6 +94,8 @@ def model_spec_pb(spec: ModelSpec) -> models_pb2.ModelSpec:
         targets=dict(spec.targets),
         slo_credit="" if spec.slo_credit_micros is None else money_text(spec.slo_credit_micros),
         max_cpu=None if spec.max_cpu_millicores is None else format_millis(spec.max_cpu_millicores),
+        states=dict(spec.states),
+        sequence_idle=None if spec.sequence_idle_s is None else duration(spec.sequence_idle_s),
     )
 
 

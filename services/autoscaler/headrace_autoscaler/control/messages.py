@@ -8,6 +8,7 @@ from google.protobuf import duration_pb2
 
 from headrace.control.v1 import control_pb2
 from headrace.v1 import models_pb2
+from headrace_autoscaler.control.sequence_rules import sequence_rules
 from headrace_autoscaler.core.demand import Counts, Level
 from headrace_autoscaler.core.leases import Share
 from headrace_autoscaler.core.plans import Key
@@ -18,6 +19,7 @@ from headrace_autoscaler.fleet.announcements import BudgetNotice, PlacementNotic
 from headrace_autoscaler.fleet.link import signature_message
 from headrace_autoscaler.fleet.placing import shape_message
 from headrace_autoscaler.fleet.reports import CacheEntry, ColdStartEntry, DemandEntry, Report
+from headrace_autoscaler.sequences import public_signature
 
 _STATES = {
     "loading": control_pb2.PLACEMENT_STATE_LOADING,
@@ -79,12 +81,14 @@ def model_entry(
 
 def _revision(revision: Revision, current: bool, blocked_reason: str, at_once: int) -> control_pb2.Revision:
     loaded = revision.loaded
+    public = public_signature(loaded.signature, revision.sequences) if loaded else None
+    rules = sequence_rules(revision.sequences, loaded.signature) if revision.sequences and loaded else None
     return control_pb2.Revision(
         revision=revision.revision,
         version=revision.version,
         current=current,
         retiring=revision.state is RevisionState.RETIRING,
-        signature=signature_message(loaded.signature) if loaded else models_pb2.Signature(),
+        signature=signature_message(public) if public else models_pb2.Signature(),
         max_batch_size=loaded.max_batch_size if loaded else 0,
         batching=_batching(revision.batching),
         model_config=revision.model_config,
@@ -92,6 +96,7 @@ def _revision(revision: Revision, current: bool, blocked_reason: str, at_once: i
         blocked_reason=blocked_reason,
         loading=revision.state is RevisionState.LOADING,
         instance_concurrency=at_once,
+        sequences=rules,
     )
 
 

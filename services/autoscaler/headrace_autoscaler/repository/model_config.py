@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from google.protobuf import text_format
 
 from headrace.oip import model_config_pb2 as pb
-from headrace_autoscaler.domain import Batching, Warmup
+from headrace_autoscaler.domain import Batching, Sequences, Warmup
 from headrace_autoscaler.repository.layout import CONFIG_PATH, ENGINES, NEWEST, OFFERED, VersionPolicy
+from headrace_autoscaler.repository.sequence_batching import sequence_refusals, sequences_of
 from headrace_autoscaler.repository.unsupported import unsupported
 from headrace_autoscaler.repository.warmup import warmup_refusals, warmups
 from headrace_common.errors import InvalidArgument
@@ -39,6 +40,7 @@ class Settings:
         slots: bundles in hand per router; None: the mesh's default.
         response_cache: None: not said.
         model_config: the whole configuration, serialised; empty without one.
+        sequences: None: sequence_batching is not there.
     """
 
     engine: str = ""
@@ -51,6 +53,7 @@ class Settings:
     version_policy: VersionPolicy = NEWEST
     default_filename: str = ""
     model_config: bytes = b""
+    sequences: Sequences | None = None
 
 
 def parse_config(text: bytes) -> pb.ModelConfig:
@@ -81,7 +84,12 @@ def settings_of(config: pb.ModelConfig, model: str) -> Settings:
     Raises:
         InvalidArgument: one message for all of it.
     """
-    refused = [*unsupported(config), *_refused_values(config), *warmup_refusals(config.model_warmup, _rows(config))]
+    refused = [
+        *unsupported(config),
+        *_refused_values(config),
+        *sequence_refusals(config),
+        *warmup_refusals(config.model_warmup, _rows(config)),
+    ]
     wrong = list(_wrong(config, model))
     if refused:
         wrong.append(f"not supported: {', '.join(refused)}")
@@ -92,13 +100,14 @@ def settings_of(config: pb.ModelConfig, model: str) -> Settings:
         engine=_PLATFORMS[config.platform] or _BACKENDS[config.backend],
         max_batch_size=max(config.max_batch_size, 1),
         slots=slots or None,
-        batching=_batching(config.dynamic_batching),
+        batching=_batching(config),
         warmup=warmups(config.model_warmup, _rows(config)),
         response_cache=config.response_cache.enable if config.HasField("response_cache") else None,
         engine_options=tuple(sorted((_PARAMETERS[k], v.string_value) for k, v in config.parameters.items())),
         version_policy=_version_policy(config.version_policy),
         default_filename=config.default_model_filename,
         model_config=config.SerializeToString(deterministic=True),
+        sequences=sequences_of(config.sequence_batching) if config.HasField("sequence_batching") else None,
     )
 
 
@@ -106,7 +115,11 @@ def _rows(config: pb.ModelConfig) -> int:
     return max(config.max_batch_size, 0)
 
 
-def _batching(dynamic: pb.ModelDynamicBatching) -> Batching:
+def _batching(config: pb.ModelConfig) -> Batching:
+    oldest = config.sequence_batching.oldest
+    if oldest.ListFields():
+        return Batching(tuple(oldest.preferred_batch_size), oldest.max_queue_delay_microseconds)
+    dynamic = config.dynamic_batching
     policy = dynamic.default_queue_policy
     return Batching(
         preferred_batch_sizes=tuple(dynamic.preferred_batch_size),
@@ -160,6 +173,10 @@ def _wrong(config: pb.ModelConfig, model: str) -> Iterator[str]:
         yield "version_policy.specific: expected at least one version"
     yield from _wrong_tensors(config)
     yield from _wrong_batching(config.dynamic_batching, config.max_batch_size)
+    oldest = list(config.sequence_batching.oldest.preferred_batch_size)
+    if any(not 1 <= size <= max(config.max_batch_size, 1) for size in oldest):
+        most = config.max_batch_size
+        yield f"sequence_batching.oldest.preferred_batch_size: expected 1 to max_batch_size ({most}), got {oldest}"
 
 
 def _wrong_tensors(config: pb.ModelConfig) -> Iterator[str]:

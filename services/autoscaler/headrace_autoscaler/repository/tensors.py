@@ -21,7 +21,12 @@ def tensor_mismatches(config: pb.ModelConfig, signature: Signature) -> tuple[str
         *_compare("output", config.output, signature.outputs, batched),
     ]
     if config.input:
-        named = {tensor.name for tensor in config.input}
+        batching = config.sequence_batching
+        named = {
+            *(tensor.name for tensor in config.input),
+            *(state.input_name for state in batching.state),
+            *(tensor.name for tensor in batching.control_input),
+        }
         found += [
             f"input {tensor.name!r}: expected in the configuration, which does not name it"
             for tensor in signature.inputs

@@ -26,6 +26,22 @@ SUPPORTED: Tree = {
         "default_priority_level": None,
         "default_queue_policy": None,
     },
+    "sequence_batching": {
+        "max_sequence_idle_microseconds": None,
+        "control_input": {
+            "name": None,
+            "control": {
+                "kind": None,
+                "int32_false_true": None,
+                "fp32_false_true": None,
+                "bool_false_true": None,
+                "data_type": None,
+            },
+        },
+        "state": {"input_name": None, "output_name": None, "data_type": None, "dims": None, "initial_state": None},
+        "direct": {},
+        "oldest": {"preferred_batch_size": None, "max_queue_delay_microseconds": None},
+    },
     "model_warmup": {"name": None, "batch_size": None, "count": None, "inputs": None},
     "response_cache": None,
     "default_model_filename": None,

@@ -59,7 +59,7 @@ class Account:
     Attributes:
         tenant_limit, model_limit: what admission asks.
         outcomes: why requests were not answered with a result: reason -> count.
-        queued: its requests that are admitted and not sent; `held` of them wait for a budget.
+        queued: its requests that are admitted and not sent; `held` of them wait for a budget, or for the step before.
         oldest_wait_s: of those that wait for an instance, at the last sweep.
         following: its requests that wait for the answer of an equal one.
     """

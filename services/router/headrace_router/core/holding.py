@@ -1,4 +1,7 @@
-"""What waits for money: admitted, and unsent until a budget is there again. Nobody starts an instance for it."""
+"""What waits for something else than an instance: for money, or for the step before it in its sequence.
+
+It is admitted, and unsent until then. Nobody starts an instance for it.
+"""
 
 from __future__ import annotations
 

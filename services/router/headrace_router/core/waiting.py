@@ -25,7 +25,7 @@ class Answer(Protocol):
 
 
 class Stage(IntEnum):
-    """Where a request is. HELD: its tenant's budget is spent and it may wait for a new one."""
+    """Where a request is. HELD: it may wait for a new budget of its tenant, or for the step before it."""
 
     HELD = 0
     QUEUED = 1

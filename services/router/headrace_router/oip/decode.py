@@ -70,6 +70,7 @@ def bind(
         traceparent=caller.traceparent,
         is_gone=caller.is_gone,
         size_bytes=sum(map(len, data)),
+        sequence=settings.sequence,
     )
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from headrace.oip import inference_pb2 as pb
 from headrace.oip import model_config_pb2 as config_pb
-from headrace_router.domain import RevisionEntry, TensorSpec
+from headrace_router.domain import RevisionEntry, SequenceRules, TensorSpec
 from headrace_router.oip.datatypes import DATATYPES
 from headrace_router.ports import Statistics
 
@@ -18,6 +18,7 @@ EXTENSIONS = (
     "model_repository",
     "parameters",
     "schedule_policy",
+    "sequence",
     "statistics",
 )
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
@@ -53,7 +54,26 @@ def model_config(entry: RevisionEntry) -> config_pb.ModelConfig:
     given_outputs = {tensor.name for tensor in config.output}
     for spec in _missing(entry.outputs, given_outputs):
         config.output.add(**_tensor(spec, entry.batchable))
+    if entry.sequences is not None:
+        _add_sequences(config.sequence_batching, entry.sequences, entry.batchable)
     return config
+
+
+def _add_sequences(batching: config_pb.ModelSequenceBatching, rules: SequenceRules, batchable: bool) -> None:
+    """What the configuration does not say: of a model that was declared stateful without one, everything.
+
+    It takes the place of dynamic_batching there, beside which the format has no room for it.
+    """
+    batching.max_sequence_idle_microseconds = round(rules.max_idle_s * 1e6)
+    given = {state.input_name for state in batching.state}
+    for state in rules.states:
+        if state.input not in given:
+            batching.state.add(
+                input_name=state.input,
+                output_name=state.output,
+                data_type=DATATYPES[state.datatype].config,
+                dims=state.shape[1:] if batchable else state.shape,
+            )
 
 
 def model_statistics(entry: RevisionEntry, counted: Statistics) -> pb.ModelStatistics:

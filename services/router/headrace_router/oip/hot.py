@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headrace_common.clock import Clock
-from headrace_router.domain import InferenceRequest, RevisionEntry, TensorData
+from headrace_router.domain import InferenceRequest, RevisionEntry, SequenceStep, TensorData
 from headrace_router.oip.caller import Caller, deadline
 from headrace_router.oip.decode import asks_for_final, decode_infer, layout_of, parse_infer, plain_parameters
 from headrace_router.oip.header import split
@@ -39,6 +39,7 @@ class _Plan:
     timeout_s: float | None
     priority: int
     final: bool
+    sequence: SequenceStep | None
 
 
 class HotInference:
@@ -121,7 +122,10 @@ class HotInference:
         )
         names = message.model_name, message.model_version
         timeout_s, priority, final = settings.timeout_s, settings.priority, asks_for_final(message)
-        plan = _Plan(*names, entry, inputs, layout.outputs, layout.rows, timeout_s, priority, final)
+        sequence = settings.sequence
+        plan = _Plan(*names, entry, inputs, layout.outputs, layout.rows, timeout_s, priority, final, sequence)
+        if sequence is not None and (sequence.start or sequence.end):
+            return plan  # Such a header comes once: kept, it would only drive out others.
         if len(self._plans) >= self._capacity and header not in self._plans:
             del self._plans[next(iter(self._plans))]
         self._plans[header] = plan
@@ -164,4 +168,5 @@ def _bind(plan: _Plan, body: memoryview, spans: Sequence[int], caller: Caller, n
         caller.traceparent,
         caller.is_gone,
         total,
+        plan.sequence,
     )

@@ -112,7 +112,8 @@ class JsonDecoder:
         known = self._known.get(key)
         if known is None or known.signature is not signature:
             known = _check_document(document, signature)
-            if len(text) <= MAX_HEADER_BYTES:
+            step = known.settings.sequence
+            if len(text) <= MAX_HEADER_BYTES and not (step is not None and (step.start or step.end)):
                 if len(self._known) >= self._capacity and key not in self._known:
                     del self._known[next(iter(self._known))]
                 self._known[key] = known

@@ -162,6 +162,11 @@ class Signature:
                     f"{other.where} has {other.shape[0]} rows and input {first.name!r} has {first.shape[0]}; "
                     "all inputs of a request must have the same number of rows (their first dimension)"
                 )
+        if self.entry.sequences is not None and first.shape[0] != 1:
+            raise InvalidArgument(
+                f"{first.where} has {first.shape[0]} rows; a request of a stateful model is one step of one sequence, "
+                "so one row"
+            )
         return first.shape[0]
 
     def _wanted(self, names: Iterable[str]) -> tuple[str, ...]:
