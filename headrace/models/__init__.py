@@ -9,17 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace.models.exporting import Exported as Exported
+    from headrace.models.exporting import export as export
     from headrace.models.pruning import Change as Change
     from headrace.models.pruning import Layer as Layer
     from headrace.models.pruning import Pruned as Pruned
     from headrace.models.pruning import prune as prune
 
-__all__ = ["Change", "Layer", "Pruned", "prune"]
+__all__ = ["Change", "Exported", "Layer", "Pruned", "export", "prune"]
 
 _HOMES = {
     "Change": "headrace.models.pruning",
+    "Exported": "headrace.models.exporting",
     "Layer": "headrace.models.pruning",
     "Pruned": "headrace.models.pruning",
+    "export": "headrace.models.exporting",
     "prune": "headrace.models.pruning",
 }
 

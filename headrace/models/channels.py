@@ -74,12 +74,16 @@ def find_kept(module: torch.nn.Module, inputs: Inputs, keep: Sequence[str]) -> d
         elif asked:
             kept |= dict.fromkeys(own, f"shares its channels with {asked[0]}, which is to be kept")
             kept |= dict.fromkeys(asked, "as asked")
+        elif graph.get_out_channels(group[0].dep.target.module) == 1:
+            kept |= dict.fromkeys(own, "it has one channel")
     if all(names[group[0].dep.target.module] in kept for group in groups):
-        reasons = "; ".join(f"{name or 'the module'}: {reason}" for name, reason in kept.items())
+        reasons = "; ".join(f"{name or 'the module'}: {kept[name]}" for name in names.values() if name in kept)
         raise InvalidArgument(
             f"nothing to prune: {reasons or 'no convolution, linear layer or LSTM leads to a differentiable output'}"
         )
-    return kept
+    seen = graph.module2node
+    unused = [name for part, name in names.items() if isinstance(part, _ROOTS) and part not in seen]
+    return kept | dict.fromkeys(unused, "no differentiable output depends on it")
 
 
 def make_pruner(
@@ -91,6 +95,7 @@ def make_pruner(
         inputs,
         importance=_IMPORTANCES[importance](),
         pruning_ratio=ratio,
+        pruning_ratio_dict=_all_but_one(module, ratio),
         iterative_steps=steps,
         ignored_layers=[module.get_submodule(name) for name in kept],
         root_module_types=list(_ROOTS),
@@ -117,6 +122,13 @@ def _trace(module: torch.nn.Module, inputs: Inputs) -> tuple[Any, list[Any]]:
     graph = torch_pruning.DependencyGraph()
     graph.build_dependency(module, inputs, output_transform=differentiable, verbose=False)
     return graph, ends
+
+
+def _all_but_one(module: torch.nn.Module, ratio: float) -> dict[torch.nn.Module, float]:
+    """Ratios for narrow layers: one that would lose all its channels is passed over by the library."""
+    graph = torch_pruning.DependencyGraph()
+    widths = {part: _channels(graph, part) for part in module.modules() if isinstance(part, _ROOTS)}
+    return {part: 1 - 1.5 / width for part, width in widths.items() if width > 1 and width * (1 - ratio) < 1}
 
 
 def _channels(graph: Any, part: torch.nn.Module) -> int:

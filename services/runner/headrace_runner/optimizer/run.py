@@ -171,7 +171,7 @@ class Optimization:
 
     def _as_given(self, variant: sources.Variant, folder: Path) -> _Trial:
         """Written anew: what is measured, and kept, is one file with all its weights."""
-        making = Making("as given", f"made elsewhere: {variant.source.path.name}", ("onnxruntime",))
+        making = Making("as given", f"made elsewhere: {variant.path.name}", ("onnxruntime",))
         trial = _Trial(variant.name, making, folder / f"{variant.name}.onnx")
         onnx.save(variant.source.model, str(trial.path))
         trial.size_bytes, trial.loaded = trial.path.stat().st_size, variant.loaded

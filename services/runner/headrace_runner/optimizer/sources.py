@@ -35,9 +35,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A model that was made of the original elsewhere, for the same callers."""
+    """A model that was made of the original elsewhere, for the same callers.
+
+    Attributes:
+        path: as given.
+    """
 
     name: str
+    path: Path
     source: Source
     loaded: LoadedModel
 
@@ -76,8 +81,8 @@ def read_variant(name: str, given: Path, original: LoadedModel, threads: int) ->
     loaded = load_given(source, threads)
     difference = mismatch(signature_of(original), signature_of(loaded))
     if difference:
-        raise InvalidArgument(f"--variant {name}: {source.path} is another model to its callers: {difference}")
-    return Variant(name, source, loaded)
+        raise InvalidArgument(f"--variant {name}: {given} is another model to its callers: {difference}")
+    return Variant(name, given, source, loaded)
 
 
 def load(path: Path, name: str, threads: int) -> LoadedModel:
