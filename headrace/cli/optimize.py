@@ -34,6 +34,10 @@ def optimize(
     prune: Annotated[
         str | None, typer.Option(metavar="SHARE[,SHARE...]", help="Of each layer's weights, to become zero.")
     ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="A variant made elsewhere, for the same callers. Repeat for more."),
+    ] = None,
     output: Annotated[str | None, typer.Option(metavar="NAME", help="Compare this output only.")] = None,
     compare: Annotated[
         str, typer.Option(metavar="HOW", help="Floats: argmax, close, or auto: argmax where a row is a vector.")
@@ -51,8 +55,9 @@ def optimize(
 ) -> None:
     """Make a model cheaper and measure what that costs. Needs no mesh. Exit code 1: nothing is good enough."""
     given = {name: value for name, value in locals().items() if name not in ("source", "agreement", "as_json")}
+    lists = {name: value if isinstance(value, list) else [value] for name, value in given.items() if value is not None}
     # Joined by "=", so that no value is taken for a flag.
-    arguments = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    arguments = [f"--{name}={each}" for name, values in lists.items() for each in values]
     found, code = _optimized([*arguments, *(["--agreement"] if agreement else []), "--", str(source)])
     if as_json:
         print_json(found)

@@ -59,6 +59,15 @@ def test_json_is_one_document(model: str, samples: str, capfd: pytest.CaptureFix
     assert found["chosen"]
 
 
+def test_variants_made_elsewhere_are_rows_of_their_own(
+    model: str, samples: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["optimize", model, "--samples", samples, "--time", "10ms", "--precisions", "fp16", "--json"]
+    assert main([*arguments, "--variant", f"first={model}", "--variant", f"second={model}"]) == 0
+    names = [each["name"] for each in json.loads(capfd.readouterr().out)["variants"]]
+    assert names == ["original", "fp16", "first", "first+fp16", "second", "second+fp16"]
+
+
 def test_what_is_wrong_is_one_line_and_exit_code_2(
     model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

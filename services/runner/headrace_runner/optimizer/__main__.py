@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -16,9 +17,11 @@ from headrace_common.errors import FailedPrecondition, HeadraceError, InvalidArg
 from headrace_common.quantities import parse_seconds
 from headrace_runner.optimizer.core.choice import Demand
 from headrace_runner.optimizer.core.comparing import Comparison
-from headrace_runner.optimizer.core.recipes import PRECISIONS, Recipe, plan
+from headrace_runner.optimizer.core.recipes import ORIGINAL, PRECISIONS, Recipe, plan
 
 _LIBRARIES = ("onnx", "onnxslim", "onnx_ir")
+# It is a file's name too. "+" stands between a variant's name and what is made of it.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,6 +55,7 @@ def _optimize(options: argparse.Namespace) -> dict[str, object]:
         samples=options.samples,
         demand=demand,
         recipes=recipes,
+        variants=_variants(options.variant, recipes),
         labels=options.labels,
         output=options.output,
         comparison=Comparison(options.compare),
@@ -73,9 +77,25 @@ def _recipes(options: argparse.Namespace) -> tuple[Recipe, ...]:
             raise InvalidArgument(f"--precisions: expected some of {', '.join(PRECISIONS)}; got {each!r}")
     pruned = [_share(text, "--prune") for text in options.prune.split(",") if text]
     recipes = plan(wanted, pruned)
-    if not recipes:
-        raise InvalidArgument("--precisions: expected one at least")
+    if not recipes and not options.variant:
+        raise InvalidArgument("--precisions: expected one at least, or a --variant")
     return recipes
+
+
+def _variants(given: Sequence[str], recipes: Sequence[Recipe]) -> tuple[tuple[str, Path], ...]:
+    taken = {ORIGINAL: "the model as it came"} | {each.name: "a variant that is made here" for each in recipes}
+    variants = []
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or not path or not _NAME.fullmatch(name):
+            raise InvalidArgument(
+                f"--variant: expected NAME=FILE with a name of letters, digits, '.', '_' and '-'; got {text!r}"
+            )
+        if name in taken:
+            raise InvalidArgument(f"--variant {name}: is {taken[name]}; give it another name")
+        taken[name] = "there already"
+        variants.append((name, Path(path)))
+    return tuple(variants)
 
 
 def _demand(options: argparse.Namespace) -> Demand:
@@ -167,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--latency", default="", metavar="TIME")
     parser.add_argument("--precisions", default=",".join(PRECISIONS), metavar="P[,P...]")
     parser.add_argument("--prune", default="", metavar="SHARE[,SHARE...]")
+    parser.add_argument("--variant", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--output", default="", metavar="NAME")
     parser.add_argument("--compare", default="auto", choices=[each.value for each in Comparison])
     parser.add_argument("--tolerance", type=_positive, default=0.01, metavar="SHARE")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from headrace_common.errors import InvalidArgument
 from headrace_runner.core.signature import mismatch
 from headrace_runner.engines.base import EngineError, LoadedModel
-from headrace_runner.optimizer import building, measuring, sources
+from headrace_runner.optimizer import building, machine, measuring, sources
 from headrace_runner.optimizer.core import comparing
 from headrace_runner.optimizer.core.choice import Candidate, Demand, choose
 from headrace_runner.optimizer.core.comparing import Answers, Comparison
@@ -38,6 +35,8 @@ class Question:
     """What was asked for.
 
     Attributes:
+        recipes: of the model, and of each of the variants.
+        variants: made elsewhere, by name.
         labels: array of the samples with right answers; None: agreement with the original.
         output: the only one to compare; empty: all.
         tolerance: see `comparing.agreeing`.
@@ -49,6 +48,7 @@ class Question:
     samples: Path
     demand: Demand
     recipes: tuple[Recipe, ...]
+    variants: tuple[tuple[str, Path], ...] = ()
     labels: str | None = None
     output: str = ""
     comparison: Comparison = Comparison.AUTO
@@ -74,14 +74,21 @@ class _Trial:
 class Optimization:
     """Built by `open_optimization`, which checks all that can be checked before anything is made."""
 
-    def __init__(self, question: Question, source: sources.Source, original: LoadedModel, samples: Samples) -> None:
-        self._question, self._source, self._original, self._samples = question, source, original, samples
+    def __init__(
+        self,
+        question: Question,
+        source: sources.Source,
+        given: Sequence[sources.Variant],
+        original: LoadedModel,
+        samples: Samples,
+    ) -> None:
+        self._question, self._source, self._given, self._original = question, source, given, original
         calibrating, measuring_rows = comparing.split(samples.count)
         self._calibration, self._held_out = samples.rows(calibrating), samples.rows(measuring_rows)
         self._labels = None if samples.labels is None else samples.labels[measuring_rows]
         self._batch = _fixed_batch(original)
         self._outputs = (question.output,) if question.output else tuple(each.name for each in original.outputs)
-        self._notes: tuple[str, ...] = ()
+        self._notes: list[str] = []
         self._counts = {
             "calibrating": len(calibrating),
             "measuring": len(measuring_rows),
@@ -124,31 +131,56 @@ class Optimization:
             choose(candidates, question.demand),
             {trial.name: trial.making for trial in trials},
             self._counts,
-            _machine(question.threads),
-            self._notes,
+            machine.describe(question.threads),
+            tuple(self._notes),
         )
 
     def _build(self, folder: Path, stage: Stage) -> list[_Trial]:
         original = _Trial(ORIGINAL, Making("as given", "the model as it came", ("onnxruntime",)), self._source.path)
         original.size_bytes, original.loaded = self._source.size_bytes, self._original
         trials = [original]
+        bases = 1 + sum(not each.is_quantized for each in self._given)
+        total = len(self._given) + bases * len(self._question.recipes)
         with stage("building") as progress:
-            base = self._cleaned()
-            for done, recipe in enumerate(self._question.recipes, 1):
-                trials.append(self._made(recipe, base, folder))
-                progress(done, len(self._question.recipes))
+            for trial in self._built(folder):
+                trials.append(trial)
+                progress(len(trials) - 1, total)
         return trials
 
-    def _cleaned(self) -> onnx.ModelProto:
-        try:
-            return building.clean(self._source.model)
-        except building.NotBuilt as error:
-            self._notes = (f"the model could not be cleaned up, so variants are made of it as it is: {error}",)
-            return self._source.model
+    def _built(self, folder: Path) -> Iterator[_Trial]:
+        yield from self._family("", self._source.model, folder)
+        for variant in self._given:
+            yield self._as_given(variant, folder)
+            if variant.is_quantized:
+                self._notes.append(f"{variant.name} is quantised already, so nothing more is made of it")
+            else:
+                yield from self._family(f"{variant.name}+", variant.source.model, folder)
 
-    def _made(self, recipe: Recipe, base: onnx.ModelProto, folder: Path) -> _Trial:
-        making = Making(recipe.precision, recipe.what, recipe.engines)
-        trial = _Trial(recipe.name, making, folder / f"{recipe.name}.onnx")
+    def _family(self, prefix: str, model: onnx.ModelProto, folder: Path) -> Iterator[_Trial]:
+        base = self._cleaned(prefix, model) if self._question.recipes else model
+        for recipe in self._question.recipes:
+            yield self._made(prefix, recipe, base, folder)
+
+    def _cleaned(self, prefix: str, model: onnx.ModelProto) -> onnx.ModelProto:
+        try:
+            return building.clean(model)
+        except building.NotBuilt as error:
+            what = prefix.removesuffix("+") or "the model"
+            self._notes.append(f"{what} could not be cleaned up, so variants are made of it as it is: {error}")
+            return model
+
+    def _as_given(self, variant: sources.Variant, folder: Path) -> _Trial:
+        """Written anew: what is measured, and kept, is one file with all its weights."""
+        making = Making("as given", f"made elsewhere: {variant.path.name}", ("onnxruntime",))
+        trial = _Trial(variant.name, making, folder / f"{variant.name}.onnx")
+        onnx.save(variant.source.model, str(trial.path))
+        trial.size_bytes, trial.loaded = trial.path.stat().st_size, variant.loaded
+        return trial
+
+    def _made(self, prefix: str, recipe: Recipe, base: onnx.ModelProto, folder: Path) -> _Trial:
+        name = f"{prefix}{recipe.name}"
+        what = f"{prefix.removesuffix('+')}, {recipe.what}" if prefix else recipe.what
+        trial = _Trial(name, Making(recipe.precision, what, recipe.engines), folder / f"{name}.onnx")
         try:
             building.build(recipe, base, self._calibration_batches, trial.path)
             trial.size_bytes = trial.path.stat().st_size
@@ -156,8 +188,7 @@ class Optimization:
         except (building.NotBuilt, EngineError) as error:
             trial.problem = str(error)
         else:
-            expected, found = sources.signature_of(self._original), sources.signature_of(trial.loaded)
-            difference = mismatch(expected, found)
+            difference = mismatch(sources.signature_of(self._original), sources.signature_of(trial.loaded))
             trial.problem = f"it is another model to its callers: {difference}" if difference else ""
         return trial
 
@@ -213,13 +244,14 @@ class Optimization:
 def open_optimization(question: Question) -> Optimization:
     """Raises InvalidArgument or FailedPrecondition where the question cannot be answered."""
     source = sources.read_source(question.source)
-    original = sources.load_original(source, question.threads)
+    original = sources.load_given(source, question.threads)
     if not original.inputs:
         raise InvalidArgument(f"{source.path}: has no inputs, so there is nothing to measure with")
+    given = [sources.read_variant(name, path, original, question.threads) for name, path in question.variants]
     samples = read_samples(question.samples, original.inputs, question.labels)
     _check_outputs(question, original)
     _check_enough(question, samples)
-    return Optimization(question, source, original, samples)
+    return Optimization(question, source, given, original, samples)
 
 
 def _check_outputs(question: Question, original: LoadedModel) -> None:
@@ -250,21 +282,3 @@ def _fixed_batch(model: LoadedModel) -> int | None:
     if len(sizes) > 1:
         raise InvalidArgument(f"the model's inputs fix different first dimensions: {sorted(sizes)}")
     return sizes.pop() if sizes else None
-
-
-def _machine(threads: int) -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": _cpu_model(),
-        "engine": f"onnxruntime {onnxruntime.__version__}",
-        "threads": threads,
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

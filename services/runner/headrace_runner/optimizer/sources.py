@@ -11,11 +11,13 @@ from google.protobuf.message import DecodeError
 from onnx.checker import ValidationError
 
 from headrace_common.errors import FailedPrecondition, InvalidArgument
-from headrace_runner.core.signature import Signature, make_signature
+from headrace_runner.core.signature import Signature, make_signature, mismatch
 from headrace_runner.engines.base import EngineError, LoadedModel, ModelSource
 from headrace_runner.engines.ort import OnnxRuntimeEngine
 
 _PROTOBUF_LIMIT = 2**31 - 1
+# In the names of operators that work on integers in place of floats, ONNX's and ONNX Runtime's own.
+_QUANTIZED = ("Quantize", "QLinear", "Integer", "NBits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,25 @@ class Source:
     model: onnx.ModelProto
     sha256: str
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A model that was made of the original elsewhere, for the same callers.
+
+    Attributes:
+        path: as given.
+    """
+
+    name: str
+    path: Path
+    source: Source
+    loaded: LoadedModel
+
+    @property
+    def is_quantized(self) -> bool:
+        """So nothing more can be made of it."""
+        return any(mark in node.op_type for node in self.source.model.graph.node for mark in _QUANTIZED)
 
 
 def read_source(given: Path) -> Source:
@@ -54,13 +75,23 @@ def read_source(given: Path) -> Source:
     return Source(path, model, hashlib.sha256(content).hexdigest(), size)
 
 
+def read_variant(name: str, given: Path, original: LoadedModel, threads: int) -> Variant:
+    """Raises InvalidArgument or FailedPrecondition where it cannot take the original's place."""
+    source = read_source(given)
+    loaded = load_given(source, threads)
+    difference = mismatch(signature_of(original), signature_of(loaded))
+    if difference:
+        raise InvalidArgument(f"--variant {name}: {given} is another model to its callers: {difference}")
+    return Variant(name, given, source, loaded)
+
+
 def load(path: Path, name: str, threads: int) -> LoadedModel:
     """On the engine that serves it. Raises EngineError with the engine's own reason."""
     return OnnxRuntimeEngine().load(ModelSource(path.absolute(), name, threads=threads))
 
 
-def load_original(source: Source, threads: int) -> LoadedModel:
-    """Raises InvalidArgument where the engine refuses the model that all others are compared with."""
+def load_given(source: Source, threads: int) -> LoadedModel:
+    """As `load`; raises InvalidArgument where the engine refuses what was given."""
     try:
         return load(source.path, source.path.name, threads)
     except EngineError as error:
