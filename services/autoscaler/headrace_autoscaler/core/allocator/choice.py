@@ -157,7 +157,7 @@ class Market:
         self._sizes: dict[Resources, int] = {}
 
     def heads(self, demand: Demand) -> list[Choice]:
-        """Of each way that may be, the cheapest. Where one of them meets the objective, those that cannot are left out."""
+        """Of each way that may be, the cheapest. Where one of those meets the objective, the others are left out."""
         slo_s = demand.slo_s
         offered = [(way, offers) for way in demand.ways if (offers := self._offered(demand, way))]
         if slo_s is not None:

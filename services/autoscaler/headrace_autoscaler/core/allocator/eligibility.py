@@ -13,8 +13,9 @@ SUPPORTED = {
     "tensorrt_rtx": _TENSORRT_RTX,
     "tensorrt-rtx": _TENSORRT_RTX,
 }
-"""GPU architectures by engine, as deploys and manifests name it. These engines run on nothing but a GPU; one that is not
-named here runs on any node. TensorRT 10.13's support matrix; TensorRT-RTX 1.2's builder: neither has sm_70 (V100)."""
+"""GPU architectures by engine, as deploys and manifests name it. These engines run on nothing but a GPU; one that is
+not named here runs on any node. TensorRT 10.13's support matrix; TensorRT-RTX 1.2's builder: neither has sm_70 (V100).
+"""
 
 
 def refusal(demand: Demand, way: Way, kind: Kind) -> str:
