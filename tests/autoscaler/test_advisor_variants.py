@@ -92,6 +92,17 @@ def test_an_objective_that_a_variant_meets_and_the_original_does_not(tmp_path: P
     assert (advice.variants.cheapest.variant, advice.variants.cheapest.saved_micros_per_month) == ("int8", None)
 
 
+def test_a_question_may_bring_the_original_that_variants_were_timed_beside() -> None:
+    way = {"cpu": "1", "memory": "1Gi"}
+    found = DEPLOYED | {
+        "original": [way | {"name": "original", "latency_us": {"1": 4000}}],
+        "variants": [way | {"name": "int8", "latency_us": {"1": 2000}}],
+    }
+    priced = advise(read_question(json.dumps(ASKED | found), "p.json"), load_catalog()).variants
+    assert priced.cheapest is not None
+    assert priced.cheapest.share == 0.5
+
+
 Break = Callable[[dict[str, Any]], Any]
 
 
@@ -175,12 +186,16 @@ def test_the_document_on_standard_output_may_be_saved_as_any_file(tmp_path: Path
 def test_measured_variants_in_a_profile_have_engines_and_floors_too() -> None:
     way = {"cpu": "1", "memory": "1Gi", "latency_us": {"1": 1000}}
     variants = [
-        way | {"name": "int8", "accuracy": 0.995, "floor": 0.99, "engine": "onnxruntime"},
-        way | {"name": "int4", "accuracy": 0.95, "floor": 0.99},
+        way | {"name": "int8", "quality": {"share": 0.995, "floor": 0.99}, "engine": "onnxruntime"},
+        way | {"name": "int4", "quality": {"share": 0.95, "floor": 0.9}, "outside": "it is undecided"},
+        way | {"name": "int2", "quality": {"kind": "agreement", "share": 0.95, "lower": 0.89, "floor": 0.9}},
         way | {"name": "plan", "engine": "tensorrt", "gpu_architectures": ["sm_75"], "gpu": "1", "gpu_memory": "1Gi"},
     ]
     question = read_question(json.dumps(ASKED | DEPLOYED | {"variants": variants}), "p.json")
     found = advise(question, load_catalog()).variants
     assert {each.option.shape for each in found.priced if each.variant == "plan"} == {"g4dn.xlarge", "g4dn.2xlarge"}
-    assert "int4" not in {each.variant for each in found.priced}
+    assert {each.variant: each.reason.partition(": ")[2] for each in found.unpriced if not each.shapes} == {
+        "int4": "it is undecided",
+        "int2": "agreement 0.9500 (0.8900 at least, floor 0.9)",
+    }
     assert {str(each.quality) for each in found.priced if each.variant == "int8"} == {"accuracy 0.9950 (floor 0.99)"}

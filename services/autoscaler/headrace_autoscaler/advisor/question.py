@@ -18,6 +18,7 @@ _KEYS = (
     "model",
     "ways",
     "variants",
+    "original",
     "rate",
     "mean_rate",
     "slo",
@@ -31,7 +32,8 @@ _KEYS = (
     "utilisation",
 )
 _WAY_KEYS = ("name", "cpu", "memory", "gpu", "gpu_memory", "shape", "gpu_architecture", "latency_us")
-_VARIANT_KEYS = (*_WAY_KEYS, "variant", "engine", "gpu_architectures", "accuracy", "floor")
+_VARIANT_KEYS = (*_WAY_KEYS, "variant", "engine", "gpu_architectures", "quality", "outside")
+_QUALITY_KEYS = ("kind", "share", "lower", "floor")
 
 
 def read_question(text: str, what: str, results: Results | None = None) -> Question:
@@ -56,7 +58,7 @@ def read_question(text: str, what: str, results: Results | None = None) -> Quest
     ways = _ways(document, "ways", what, required=results is None)
     variants, qualities = _variants(document, what)
     held = ways[0].resources if ways else Resources()
-    original: tuple[Way, ...] = ()
+    original = _ways(document, "original", what, required=False)
     if results is not None:
         original = (results.original(held),)
         variants += results.variants(held)
@@ -94,15 +96,26 @@ def _variants(document: Mapping[str, Any], what: str) -> tuple[tuple[Way, ...], 
     for entry, where in _entries(document, "variants", what, required=False):
         way = _way(entry, where, _VARIANT_KEYS)
         name = str(entry.get("variant", way.name))
-        if (share := _share(entry, "accuracy", where, None)) is not None:
-            qualities[name] = quality = Quality("accuracy", share, None, _share(entry, "floor", where, None))
-            outside = str(quality) if quality.floor is not None and share < quality.floor else ""
-        else:
-            outside = ""
+        quality = _quality(entry.get("quality"), f"{where}.quality")
+        outside = str(entry.get("outside", ""))
+        if quality is not None:
+            qualities[name] = quality
+            outside = outside or ("" if quality.is_enough else str(quality))
         built_for = tuple(map(str, entry.get("gpu_architectures", ())))
         ways.append(replace(way, variant=Variant(name, str(entry.get("engine", "")), built_for, outside)))
     _check_names(ways, f"{what}: variants")
     return tuple(ways), qualities
+
+
+def _quality(found: Any, where: str) -> Quality | None:
+    if found is None:
+        return None
+    _table(found, where, _QUALITY_KEYS)
+    share = _share(found, "share", where, None)
+    if share is None:
+        raise InvalidArgument(f"{where}: share: expected the share of right answers, from 0 to 1; it is missing")
+    lower, floor = _share(found, "lower", where, None), _share(found, "floor", where, None)
+    return Quality(str(found.get("kind", "accuracy")), share, lower, floor)
 
 
 def _entries(document: Mapping[str, Any], key: str, what: str, *, required: bool) -> list[tuple[Any, str]]:

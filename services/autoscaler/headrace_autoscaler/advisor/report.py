@@ -170,7 +170,9 @@ def _variants(advice: Advice, top: int) -> Iterator[str]:
     if found.unpriced:
         yield ""
         yield "variants that are not considered"
-        yield from _table((), [("", each.variant, ", ".join(each.shapes), each.reason) for each in found.unpriced])
+        yield from _table(
+            (), [("", each.variant, ", ".join(each.shapes) or "every shape", each.reason) for each in found.unpriced]
+        )
 
 
 def _variant_row(priced: Priced, best: bool) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ class Results:
         if quality is None or variant.verdict == "disqualified":
             return variant.reason
         # Too slow for the optimiser's --latency is no matter here: the objective of the plan is another.
-        return str(quality) if (quality.lower or 0.0) < self._document.floor else ""
+        return "" if quality.is_enough else str(quality)
 
     def _way(self, variant: _Variant, held: Resources, outside: str) -> Way:
         timed_on = self._document.machine.engine.partition(" ")[0]

@@ -30,6 +30,11 @@ class Quality:
     lower: float | None = None
     floor: float | None = None
 
+    @property
+    def is_enough(self) -> bool:
+        """It is inside the floor, with its interval where that is known."""
+        return self.floor is None or (self.share if self.lower is None else self.lower) >= self.floor
+
     def __str__(self) -> str:
         rest = [f"{self.lower:.4f} at least"] if self.lower is not None else []
         rest += [f"floor {self.floor:g}"] if self.floor is not None else []

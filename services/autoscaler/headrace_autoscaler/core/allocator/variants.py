@@ -42,7 +42,7 @@ class Priced:
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """A variant that may not be used, or of which nothing is known, on these shapes."""
+    """A variant that may not be used, or of which nothing is known, on these shapes; empty: on all."""
 
     variant: str
     shapes: tuple[str, ...]
@@ -88,7 +88,11 @@ def price_variants(question: Question, catalog: Catalog) -> Variants:
     shapes: dict[tuple[str, str], list[str]] = {}
     for each in excluded:
         shapes.setdefault((name_of[each.way], each.reason), []).append(each.shape)
-    return Variants(tuple(priced), tuple(Unpriced(name, tuple(found), why) for (name, why), found in shapes.items()))
+    left = [
+        Unpriced(name, () if len(found) == len(catalog.shapes or ()) else tuple(found), why)
+        for (name, why), found in shapes.items()
+    ]
+    return Variants(tuple(priced), tuple(left))
 
 
 def _one_per_shape(options: Iterable[Option], name_of: Callable[[str], str]) -> list[Option]:
