@@ -55,6 +55,7 @@ class Ranged:
     limits: Limits = field(default_factory=Limits)
     reason: str = "demand"
     kept: int = 0
+    least: Resources = ONE
 
     @property
     def key(self) -> tuple[str, int]:
@@ -134,7 +135,7 @@ class Mesh:
 
     def _size(self, model: Ranged, room: Room) -> Sizing:
         live = tuple(each for each in self.holdings if each.model == model.name and not each.draining)
-        footing = self.resizing.footing(model.key, ONE, [each.resources for each in live], self.now)
+        footing = self.resizing.footing(model.key, model.least, [each.resources for each in live], self.now)
         decision = model.decide(footing)
         room.quotas.set_model(model.name, bounds_of(model.limits))
         profiles = [ShapeProfile(shape, ((1, model.times_us[shape]),)) for shape in model.measured]
@@ -142,9 +143,10 @@ class Mesh:
             model.name, 1, model.tenant, footing, decision.desired, model.limits, decision.spare,
             max(decision.needed, model.minimum), dict(decision.inputs)["idle_s"],
         )  # fmt: skip
+        allowed = ways(shapes(model.least, model.most_millicores), profiles)
         situation = Situation(
-            want, decision, ways(shapes(ONE, model.most_millicores), profiles), live, model.slo_s, model.minimum,
-            model.maximum, model.load, self.failures, awaiting=self.awaiting,
+            want, decision, allowed, live, model.slo_s, model.minimum, model.maximum, model.load, self.failures,
+            awaiting=self.awaiting,
         )  # fmt: skip
         return self.resizing.size(situation, room, self.now)
 
@@ -408,6 +410,31 @@ def test_a_range_that_was_made_smaller_is_followed() -> None:
     mesh = Mesh([model]).run("m", FOUR)
     mesh.passes(6, CONFIRM_S)
     assert mesh.shapes_of("m") == [1]
+
+
+def test_a_range_that_has_nothing_measured_in_it_is_followed() -> None:
+    model = Ranged("m", NEAR_TWICE, 5)
+    mesh = Mesh([model]).run("m", ONE)
+    mesh.pass_()
+    model.least = TWO
+    mesh.passes(8, CONFIRM_S)
+    assert mesh.shapes_of("m") == [2]
+    smaller = Ranged("m", NEAR_TWICE, 5, measured={TWO}, most_millicores=1000)
+    mesh = Mesh([smaller]).run("m", TWO)
+    mesh.passes(8, CONFIRM_S)
+    assert mesh.shapes_of("m") == [1]
+
+
+def test_a_model_at_zero_begins_inside_its_range() -> None:
+    model = Ranged("m", NEAR_TWICE, 5)
+    mesh = Mesh([model])
+    mesh.pass_()
+    model.load = 0.0
+    mesh.passes(2)
+    model.load, model.least = 5.0, TWO
+    mesh.holdings.clear()
+    mesh.pass_()
+    assert mesh.shapes_of("m") == [2]
 
 
 def test_a_budget_that_has_money_for_half_a_change_pays_for_none() -> None:

@@ -189,6 +189,8 @@ class Resizing:
         if found:
             model.counts_old |= model.footing != found[0].resources
             model.footing = found[0].resources
+        elif now_is.way(model.footing) is None:
+            model.counts_old, model.footing = True, now_is.ways[0].resources
         if model.beginning is None or model.beginning.target != model.footing:
             model.beginning = Attempt(model.footing, now_is.failures)
         want = replace(now_is.want, resources=model.footing)
@@ -308,17 +310,24 @@ class Resizing:
         return Sizing(replace(tried, start_reason=reason), reason=reason)
 
     def _unknown(self, model: _Model, now_is: Situation) -> Resources | None:
-        """The smallest shape above the footing that never ran."""
+        """The smallest shape above the footing that never ran; of all, where the range has no footing any more."""
         known = model.tried | model.barred.keys()
-        larger = (way for way in now_is.ways if way.resources.cpu_millicores > model.footing.cpu_millicores)
-        return next((way.resources for way in larger if not way.profile_us and way.resources not in known), None)
+        inside = now_is.way(model.footing) is not None
+        above = (
+            way for way in now_is.ways if not inside or way.resources.cpu_millicores > model.footing.cpu_millicores
+        )
+        return next((way.resources for way in above if not way.profile_us and way.resources not in known), None)
 
     def _is_time_to_try(self, model: _Model, now_is: Situation, steady: Sequence[Holding]) -> bool:
-        """The objective is missed; or one instance is being added, which is neither a burst nor a lull."""
+        """The objective is missed, or what runs is out of the range; or one instance is being added, which is neither a
+        burst nor a lull.
+        """
         own = now_is.way(model.footing)
-        if own is None or not own.profile_us:
-            return False
         loading = [each for each in steady if not each.ready]
+        if own is None:
+            return not loading and not any(way.profile_us for way in now_is.ways)
+        if not own.profile_us:
+            return False
         if not meets(own, now_is.slo_s):
             return not loading
         return len(loading) == 1 < len(steady) and loading[0].resources == model.footing
