@@ -378,6 +378,14 @@ def test_a_model_at_zero_starts_with_the_shape_that_meets_its_objective() -> Non
     assert mesh.shapes_of("m") == [2]
 
 
+def test_where_no_shape_that_meets_the_objective_fits_a_slower_one_runs() -> None:
+    model = Ranged("m", SLOW_ALONE, 5, 0.1, measured={ONE, TWO}, least=ONE)
+    mesh = Mesh([model], replace(ROOMY, cpu_millicores=1000))
+    mesh.resizing.footing(model.key, TWO, [], mesh.now)
+    mesh.passes(2)
+    assert mesh.shapes_of("m") == [1]
+
+
 def test_changes_are_apart() -> None:
     model = Ranged("m", FASTER, 300, measured={ONE, TWO}, most_millicores=2000)
     mesh = Mesh([model]).run("m", ONE, ONE, ONE, ONE)

@@ -28,7 +28,7 @@ APART_S = 60.0
 FORGOTTEN_S = 3600.0
 """Changes are forgotten after this, and so is what was given up; no two are further apart than it asks for."""
 TRIAL_S = 10.0
-"""A trial waits for a runner for this long."""
+"""A trial waits for a runner for this long, and a change for the room of what went first."""
 IDLE_S = 5.0
 """Nobody has asked for so long: an instance may go before there is another."""
 
@@ -98,7 +98,8 @@ class _Motive:
 class _Model:
     """Attributes:
     tried: shapes that ran, measured or not; barred: those whose instances did not become ready, and when.
-    beginning: what is to run where nothing does, until one of it is ready.
+    beginning: what is to run where nothing does, until one of it is ready; settled_until: no other shape is looked for
+    before, as what goes for it still holds its room.
     better: what has been better since when; done: when changes ended.
     counts_old: what the policy keeps was counted in instances of another shape.
     trying_until: a trial waits for a runner for so long.
@@ -109,6 +110,7 @@ class _Model:
     tried: set[Resources] = field(default_factory=set)
     barred: dict[Resources, float] = field(default_factory=dict)
     beginning: Attempt | None = None
+    settled_until: float = -math.inf
     better: tuple[Resources, float] | None = None
     done: list[float] = field(default_factory=list)
     counts_old: bool = False
@@ -139,6 +141,7 @@ class Resizing:
             model.counts_old = model.footing != model.change.target
             # The old may be gone before one of the new is ready.
             model.footing, model.beginning, model.change = model.change.target, model.change.attempt, None
+            model.settled_until = now + TRIAL_S
             model.done.append(now)
         elif live and model.footing not in live and model.change is None:
             model.footing = most_common(live)
@@ -163,7 +166,7 @@ class Resizing:
         model.barred = {shape: at for shape, at in model.barred.items() if now - at < FORGOTTEN_S}
         self._review_beginning(model, now_is, now)
         if not now_is.live:
-            return self._from_zero(model, now_is, room)
+            return self._from_zero(model, now_is, room, now)
         if now_is.awaiting and model.change is None:
             return Sizing(replace(now_is.want, desired=max(now_is.want.desired, len(now_is.live))))
         if model.change is not None and (sizing := self._go_on(model, model.change, now_is, now)) is not None:
@@ -183,9 +186,11 @@ class Resizing:
                 if model.footing == beginning.target:
                     model.footing, model.counts_old = others[0].resources, True
 
-    def _from_zero(self, model: _Model, now_is: Situation, room: Room) -> Sizing:
+    def _from_zero(self, model: _Model, now_is: Situation, room: Room, now: float) -> Sizing:
         """Nothing runs that would have to go: the best shape, whatever was before."""
-        found = self._options(model, now_is, room) if now_is.want.desired else ()
+        found = self._options(model, now_is, room) if now_is.want.desired else []
+        if model.beginning is not None and now < model.settled_until:
+            found = [each for each in found if each.resources == model.beginning.target]
         if found:
             model.counts_old |= model.footing != found[0].resources
             model.footing = found[0].resources
