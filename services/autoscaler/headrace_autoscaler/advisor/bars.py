@@ -67,7 +67,7 @@ def draw_bars(axes: Any, advice: Advice, bars: Sequence[Bar]) -> None:
     axes.barh(places, [bar.money for bar in bars], color=[_fill(bar) for bar in bars], height=0.35)
     for place, bar in zip(places, bars, strict=True):
         axes.text(0, place - 0.25, f"{bar.name}: {bar.money:,.2f} ({bar.note})", fontsize=8, va="bottom")
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.5, -0.9)  # The first at the top, with room for its words.
     axes.set_yticks([])
     axes.set_title(heading(advice), fontsize=9)
 
