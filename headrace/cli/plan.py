@@ -42,6 +42,12 @@ def plan(
         list[str] | None,
         typer.Option(metavar="NAME", help="A deployed model that is a cheaper variant of it; repeatable."),
     ] = None,
+    variants: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="What `headrace optimize --out DIR` has measured; with neither NAME nor --profile, all."
+        ),
+    ] = None,
     hit_rate: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Of a response cache. Default: as observed.")
     ] = None,
@@ -56,17 +62,19 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Advise on cost: which shape, how many, serverless or reserved, and what batching, caching or a variant saves."""
-    if bool(name) == (profile is not None):
+    if name and profile is not None:
         raise UsageProblem("plan: expected the NAME of a model or --profile FILE, one of the two")
+    if not name and profile is None and variants is None:
+        raise UsageProblem("plan: expected the NAME of a model, --profile FILE, or --variants DIR alone")
     with found_here():
         flags.duration(slo, "--slo")
-    question = _read(profile) if profile else _of_mesh(name, variant or [])
+    question = _read(profile) if profile else _of_mesh(name, variant or []) if name else {}
     given = {"rate": rate, "mean_rate": mean_rate, "slo": slo, "hit_rate": hit_rate, "tolerates_spot": spot}
     question |= {key: value for key, value in given.items() if value is not None}
-    arguments = ["--what", str(profile or f"model {name!r}"), "--top", str(top)]
-    arguments += [
-        text for flag, path in (("--catalog", catalog), ("--plot", plot)) if path for text in (flag, str(path))
-    ]
+    what = str(profile) if profile else f"model {name!r}" if name else f"--variants {variants}"
+    arguments = [f"--what={what}", f"--top={top}"]
+    files = (("--catalog", catalog), ("--plot", plot), ("--variants", variants))
+    arguments += [f"{flag}={path}" for flag, path in files if path]
     # The advisor is the autoscaler's code, which this package does not import; it says itself what is wrong.
     done = subprocess.run(  # noqa: S603 - the program is ours
         [sys.executable, "-m", "headrace_autoscaler.advisor", *arguments, *(["--json"] if as_json else [])],
@@ -98,7 +106,7 @@ def _of_mesh(name: str, variants: list[str]) -> dict[str, Any]:
     question: dict[str, Any] = {
         "model": name,
         "ways": [_way(model), *_larger_ways(model)],
-        "variants": [_way(each) for each in cheaper],
+        "variants": [_way(each) | {"engine": _serving(each).engine} for each in cheaper],
         "min_instances": spec.min_instances,
         "engine": _serving(model).engine,
         "gpu_architectures": list(spec.gpu_architectures),

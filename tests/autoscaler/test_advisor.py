@@ -14,7 +14,8 @@ import pytest
 
 from headrace_autoscaler.advisor.question import read_question
 from headrace_autoscaler.core.allocator import CapacityClass, Way
-from headrace_autoscaler.core.allocator.advice import Advice, Option, Question, advise
+from headrace_autoscaler.core.allocator.advice import Advice, advise
+from headrace_autoscaler.core.allocator.options import Option, Question
 from headrace_autoscaler.domain import Resources
 from headrace_autoscaler.shape_catalog import load_catalog
 from headrace_common.errors import InvalidArgument
@@ -100,8 +101,8 @@ def test_what_a_cache_saves_needs_a_hit_rate() -> None:
 
 
 def test_what_a_variant_saves_follows_from_its_own_profile() -> None:
-    assert savings(ask())["quantised variant"] == (None, None)
-    assert savings(ask(variants=(INT8,)))["quantised variant"] == (2 * 52_700, 0.5)
+    assert savings(ask())["variant"] == (None, None)
+    assert savings(ask(variants=(INT8,)))["variant"] == (2 * 52_700, 0.5)
 
 
 DOCUMENT: dict[str, Any] = {
@@ -157,7 +158,7 @@ def test_the_program_prints_json() -> None:
     found = json.loads(advisor("--json").stdout)
     assert found["options"][0]["best"]
     assert found["payment"]["break_even_rate"] > 0
-    assert {each["name"] for each in found["savings"]} == {"batching", "response cache", "quantised variant"}
+    assert {each["name"] for each in found["savings"]} == {"batching", "response cache", "variant"}
 
 
 @pytest.mark.parametrize(

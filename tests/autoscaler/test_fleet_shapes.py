@@ -106,5 +106,8 @@ async def test_a_successor_takes_over_instances_with_their_shapes(open_world: Op
         await second.until(lambda: second.standby() == 2)
         assert cpus(second) == [2000]
         assert len(world.machine.loads) == 2
+        [adopted] = second.fleet.view("m").instances
+        assert adopted.profile_us == ((1, 70_000),), "as its shape was measured, by whoever was before"
+        assert second.announcements.placements[adopted.id].profile_us == ((1, 70_000),)
     finally:
         await second.fleet.close()

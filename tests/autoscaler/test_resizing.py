@@ -16,8 +16,17 @@ from headrace_autoscaler.core.planner import plan
 from headrace_autoscaler.core.plans import DrainInstance, Holding, LoadOnStandby, Plan, Snapshot, StartStandby, Want
 from headrace_autoscaler.core.quota import bounds_of
 from headrace_autoscaler.core.rationing import ration
-from headrace_autoscaler.core.resizing import APART_S, CONFIRM_S, GIVE_UP_S, TRIAL_S, Resizing, Situation, Sizing
+from headrace_autoscaler.core.resizing import (
+    APART_S,
+    CONFIRM_S,
+    FORGOTTEN_S,
+    TRIAL_S,
+    Resizing,
+    Situation,
+    Sizing,
+)
 from headrace_autoscaler.core.room import Room
+from headrace_autoscaler.core.shape_change import GIVE_UP_S
 from headrace_autoscaler.core.sizing import shapes, ways
 from headrace_autoscaler.domain import Limits, Resources, ShapeProfile, Tenant
 
@@ -46,6 +55,7 @@ class Ranged:
     limits: Limits = field(default_factory=Limits)
     reason: str = "demand"
     kept: int = 0
+    least: Resources = ONE
 
     @property
     def key(self) -> tuple[str, int]:
@@ -125,7 +135,7 @@ class Mesh:
 
     def _size(self, model: Ranged, room: Room) -> Sizing:
         live = tuple(each for each in self.holdings if each.model == model.name and not each.draining)
-        footing = self.resizing.footing(model.key, ONE, [each.resources for each in live], self.now)
+        footing = self.resizing.footing(model.key, model.least, [each.resources for each in live], self.now)
         decision = model.decide(footing)
         room.quotas.set_model(model.name, bounds_of(model.limits))
         profiles = [ShapeProfile(shape, ((1, model.times_us[shape]),)) for shape in model.measured]
@@ -133,9 +143,10 @@ class Mesh:
             model.name, 1, model.tenant, footing, decision.desired, model.limits, decision.spare,
             max(decision.needed, model.minimum), dict(decision.inputs)["idle_s"],
         )  # fmt: skip
+        allowed = ways(shapes(model.least, model.most_millicores), profiles)
         situation = Situation(
-            want, decision, ways(shapes(ONE, model.most_millicores), profiles), live, model.slo_s, model.minimum,
-            model.maximum, model.load, self.failures, awaiting=self.awaiting,
+            want, decision, allowed, live, model.slo_s, model.minimum, model.maximum, model.load, self.failures,
+            awaiting=self.awaiting,
         )  # fmt: skip
         return self.resizing.size(situation, room, self.now)
 
@@ -305,10 +316,74 @@ def test_one_that_never_gets_ready_is_given_up() -> None:
     assert mesh.shapes_of("m") == [1]
 
 
+def test_a_shape_that_was_given_up_is_tried_again_after_an_hour() -> None:
+    model = Ranged("m", SLOW_ALONE, 5, 0.1, measured={ONE, TWO}, most_millicores=2000)
+    mesh = Mesh([model], failing={TWO}).run("m", ONE)
+    mesh.passes(5)
+    mesh.failing.clear()
+    mesh.passes(5, 60.0)
+    assert mesh.shapes_of("m") == [1]
+    mesh.pass_(FORGOTTEN_S)
+    mesh.passes(5)
+    assert mesh.shapes_of("m") == [2]
+
+
+def test_what_went_first_comes_back_where_the_shape_that_it_went_for_cannot_be_loaded() -> None:
+    """Idle and without room for both, the old one goes before there is another."""
+    model = Ranged("m", SLOW_ALONE, 0, 0.1, minimum=1, measured={ONE, TWO}, most_millicores=2000)
+    mesh = Mesh([model], replace(ROOMY, cpu_millicores=2000), failing={TWO}).run("m", ONE)
+    mesh.passes(20)
+    assert (mesh.failures, mesh.shapes_of("m")) == (1, [1])
+
+
+@pytest.mark.parametrize("measured", [{ONE, TWO}, {TWO}], ids=["another was measured", "no other was measured"])
+def test_from_zero_another_shape_is_loaded_where_the_best_one_cannot_be(measured: set[Resources]) -> None:
+    model = Ranged("m", SLOW_ALONE, 5, 0.1, measured=measured, most_millicores=2000)
+    mesh = Mesh([model], failing={TWO})
+    mesh.passes(6)
+    assert (mesh.failures, mesh.shapes_of("m")) == (1, [1])
+
+
+def test_where_no_shape_can_be_loaded_one_is_tried_until_it_can() -> None:
+    model = Ranged("m", SLOW_ALONE, 5, 0.1, measured={ONE, TWO}, most_millicores=2000)
+    mesh = Mesh([model], failing={ONE, TWO})
+    mesh.passes(20)
+    assert mesh.failures > 5
+    mesh.failing.clear()
+    mesh.passes(3)
+    assert mesh.shapes_of("m") in ([1], [2])
+
+
+def test_a_change_of_many_instances_has_time_for_each() -> None:
+    model = Ranged("m", FASTER, 1500, measured={ONE, TWO}, most_millicores=2000)
+    mesh = Mesh([model]).run("m", *[ONE] * 20)
+    mesh.passes(2, CONFIRM_S)
+    mesh.standby = 1
+    mesh.passes(8, 0.7 * GIVE_UP_S)
+    assert mesh.shapes_of("m") == [2, 2, 2, 2]
+
+
+def test_failures_of_before_a_change_do_not_hide_its_own() -> None:
+    model = Ranged("m", SLOW_ALONE, 5, 0.1, measured={ONE, TWO}, most_millicores=2000)
+    mesh = Mesh([model], failing={TWO}, failures=3, standby=0).run("m", ONE)
+    mesh.pass_()
+    mesh.failures, mesh.standby = 0, 8
+    mesh.passes(20, 5.0)
+    assert (mesh.failures, mesh.shapes_of("m")) == (1, [1])
+
+
 def test_a_model_at_zero_starts_with_the_shape_that_meets_its_objective() -> None:
     mesh = Mesh([Ranged("m", SLOW_ALONE, 5, 0.1, measured={ONE, TWO})])
     mesh.pass_()
     assert mesh.shapes_of("m") == [2]
+
+
+def test_where_no_shape_that_meets_the_objective_fits_a_slower_one_runs() -> None:
+    model = Ranged("m", SLOW_ALONE, 5, 0.1, measured={ONE, TWO}, least=ONE)
+    mesh = Mesh([model], replace(ROOMY, cpu_millicores=1000))
+    mesh.resizing.footing(model.key, TWO, [], mesh.now)
+    mesh.passes(2)
+    assert mesh.shapes_of("m") == [1]
 
 
 def test_changes_are_apart() -> None:
@@ -343,6 +418,31 @@ def test_a_range_that_was_made_smaller_is_followed() -> None:
     mesh = Mesh([model]).run("m", FOUR)
     mesh.passes(6, CONFIRM_S)
     assert mesh.shapes_of("m") == [1]
+
+
+def test_a_range_that_has_nothing_measured_in_it_is_followed() -> None:
+    model = Ranged("m", NEAR_TWICE, 5)
+    mesh = Mesh([model]).run("m", ONE)
+    mesh.pass_()
+    model.least = TWO
+    mesh.passes(8, CONFIRM_S)
+    assert mesh.shapes_of("m") == [2]
+    smaller = Ranged("m", NEAR_TWICE, 5, measured={TWO}, most_millicores=1000)
+    mesh = Mesh([smaller]).run("m", TWO)
+    mesh.passes(8, CONFIRM_S)
+    assert mesh.shapes_of("m") == [1]
+
+
+def test_a_model_at_zero_begins_inside_its_range() -> None:
+    model = Ranged("m", NEAR_TWICE, 5)
+    mesh = Mesh([model])
+    mesh.pass_()
+    model.load = 0.0
+    mesh.passes(2)
+    model.load, model.least = 5.0, TWO
+    mesh.holdings.clear()
+    mesh.pass_()
+    assert mesh.shapes_of("m") == [2]
 
 
 def test_a_budget_that_has_money_for_half_a_change_pays_for_none() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from headrace.client import methods
 from headrace.v1 import models_pb2
+from tests.autoscaler.optimised import saved
 
 Run = Callable[..., Any]
 MODEL = models_pb2.Model(
@@ -60,7 +61,7 @@ def test_a_model_of_the_mesh_is_planned_with_what_was_measured_of_it(run: Run) -
     best = found["options"][0]
     assert (best["shape"], best["instances"], best["nodes"]) == ("c5.large", 2, 1)
     shares = {each["name"]: each["share_of_work"] for each in found["savings"]}
-    assert shares == {"batching": 0.5, "response cache": 0.25, "quantised variant": 0.6}
+    assert shares == {"batching": 0.5, "response cache": 0.25, "variant": 0.6}
 
 
 @pytest.mark.usefixtures("models")
@@ -92,10 +93,25 @@ def test_a_file_of_measurements_needs_no_mesh(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "p.svg").exists()
 
 
+def test_what_the_optimiser_measured_needs_no_mesh_either(run: Run, tmp_path: Path) -> None:
+    done = run("plan", "--variants", str(saved(tmp_path)), "--rate", "1000", "--json")
+    assert (done.code, done.err) == (0, "")
+    best = next(each for each in json.loads(done.out)["variants"] if each["best"])
+    assert (best["variant"], best["quality"]["kind"]) == ("int8", "agreement")
+
+
+@pytest.mark.usefixtures("models")
+def test_what_the_optimiser_measured_is_priced_at_the_traffic_of_a_deployed_model(run: Run, tmp_path: Path) -> None:
+    done = run("plan", "ocr", "--variants", str(saved(tmp_path)))
+    assert done.code == 0
+    assert "ocr: 300 requests per second" in done.out
+    assert "'int8' as measured, on c5.large; agreement 0.9950" in done.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        pytest.param((), "expected the NAME of a model or --profile FILE", id="neither"),
+        pytest.param((), "expected the NAME of a model, --profile FILE, or --variants DIR", id="neither"),
         pytest.param(("ocr", "--profile", "p.json"), "one of the two", id="both"),
         pytest.param(("--profile", "/nowhere.json"), "--profile /nowhere.json: cannot be read", id="no file"),
         pytest.param(("ocr", "--slo", "soon"), "--slo: expected a duration", id="slo"),

@@ -39,6 +39,8 @@ class Fixed:
     def predict(self, rows: int, _now: float) -> float | None:
         return None if self.base_s is None else self.base_s + self.per_row_s * rows
 
+    guess = predict
+
 
 def trained(seconds: float, prior: LatencyModel | None = None) -> Pace:
     pace = Pace(prior or LatencyModel())
@@ -89,6 +91,18 @@ def test_a_measured_profile_is_knowledge_until_there_is_better() -> None:
         model.observe(4, 0.0055, 5.0)
     model.seed([(1, 9.0)], 5.0)
     assert model.predict(4, 5.0) == pytest.approx(0.0055, rel=0.05)
+
+
+def test_a_guess_is_the_last_that_was_known_however_old() -> None:
+    shared = LatencyModel()
+    pace = Pace(shared)
+    assert pace.guess(4, 0.0) is None
+    shared.seed([(1, 0.002), (8, 0.009)], 0.0)
+    assert pace.guess(4, 0.0) == pace.predict(4, 0.0)
+    assert (pace.predict(4, 60.0), pace.guess(4, 60.0)) == (None, pytest.approx(0.005))
+    for _ in range(8):
+        pace.engine.observe(4, 0.050, 60.0)
+    assert pace.guess(4, 120.0) == pytest.approx(0.050), "its own, not its model's"
 
 
 def test_a_runner_that_knows_nothing_of_itself_goes_by_its_model() -> None:

@@ -44,6 +44,16 @@ async def test_under_load_requests_share_bundles_and_each_gets_its_own(start_ben
     assert len(runner.bundles) < 80
 
 
+async def test_the_first_bundle_is_as_large_as_the_load_of_its_runner_says(start_bench: StartBench) -> None:
+    """Nothing has been executed yet: the times of the load, which a placement carries, are all that is known. By them
+    the other four cannot be met behind the first."""
+    bench = await start_bench()
+    runner = await bench.add_runner("r1", profile_us={1: 10_000_000, 8: 80_000_000})
+    deadline = time.monotonic() + 45.0
+    await asyncio.gather(*(bench.infer(deadline=deadline) for _ in range(8)), return_exceptions=True)
+    assert len(runner.bundles[0].rows) == 4
+
+
 async def test_unlike_shapes_never_share_a_bundle(start_bench: StartBench, make_request: Any) -> None:
     bench = await start_bench()
     entry = control_pb2.ModelEntry()

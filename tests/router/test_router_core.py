@@ -13,6 +13,7 @@ from headrace_router.core import dispatch
 from headrace_router.core.band import Watch
 from headrace_router.core.batching import BatchLimits, Decision, cut, group_of, has_one_group
 from headrace_router.core.latency import STALE_S, LatencyModel
+from headrace_router.core.pace import Pace
 from headrace_router.core.queue import AGEING_S, Queue
 from headrace_router.core.waiting import Waiting
 from headrace_router.domain import Batching, InferenceRequest, RevisionEntry, TensorSpec
@@ -38,7 +39,7 @@ def cut_from(
     queue = Queue()
     for item in items:
         queue.push(item)
-    return cut(queue, entry, now, latency or LatencyModel(), limits)
+    return cut(queue, entry, now, Pace(latency or LatencyModel()), limits)
 
 
 # --- batching ---
@@ -98,6 +99,30 @@ def test_without_knowledge_only_passed_deadlines_are_dropped(make_waiting: Make,
         assert (decision.bundle.items, decision.expired) == ([tight], [passed])
 
 
+def test_after_a_lull_the_first_bundle_is_as_large_as_what_was_known_says(
+    make_waiting: Make, entry: RevisionEntry
+) -> None:
+    """Nothing is dropped by it: one that even a row alone would be late for goes, alone, which is how one learns."""
+    measured = LatencyModel()
+    measured.seed([(1, 0.010), (8, 0.080)], 0.0)
+    for latency in (measured, trained(0.0, 0.010, now=0.0)):
+        now = 100 * STALE_S
+        for left_s, rows in ((0.035, 3), (0.005, 1), (1.0, 8)):
+            items = [make_waiting(deadline=now + left_s) for _ in range(10)]
+            decision = cut_from(items, entry, now=now, latency=latency)
+            assert decision.bundle is not None
+            assert (len(decision.bundle.items), decision.expired) == (rows, [])
+
+
+def test_what_lingers_after_a_lull_goes_in_time_by_what_was_known(make_waiting: Make, entry: RevisionEntry) -> None:
+    lingering = replace(entry, batching=Batching(max_queue_delay_s=0.050))
+    now = 100 * STALE_S
+    known = trained(0.0, 0.010, now=0.0)
+    soon, later = make_waiting(now=now, deadline=now + 0.1), make_waiting(now=now, deadline=now + 0.2)
+    assert cut_from([soon], lingering, now=now, latency=known).bundle is not None
+    assert cut_from([later], lingering, now=now, latency=known).wait_until == pytest.approx(now + 0.05)
+
+
 @pytest.mark.parametrize("came_back", [False, True], ids=["new ones", "a bundle that came back"])
 def test_a_bundle_ends_where_the_runner_may_have_no_more_requests(
     make_waiting: Make, entry: RevisionEntry, came_back: bool
@@ -110,7 +135,7 @@ def test_a_bundle_ends_where_the_runner_may_have_no_more_requests(
             queue.push(item)
     taken = []
     while queue.count:
-        decision = cut(queue, entry, 0.0, LatencyModel(), LIMITS, most=2)
+        decision = cut(queue, entry, 0.0, Pace(LatencyModel()), LIMITS, most=2)
         assert decision.bundle is not None
         taken.append(decision.bundle.items)
     assert taken == [items[:2], items[2:4], items[4:]]
@@ -175,7 +200,7 @@ def test_nothing_lingers_for_company_that_its_runner_may_not_have(
     queue = Queue()
     for _ in range(waiting):
         queue.push(make_waiting())
-    decision = cut(queue, lingering, 0.0, LatencyModel(), LIMITS, most=4)
+    decision = cut(queue, lingering, 0.0, Pace(LatencyModel()), LIMITS, most=4)
     assert len(decision.bundle.items if decision.bundle else []) == taken
 
 
@@ -184,7 +209,7 @@ def test_ageing_does_not_begin_the_delay_anew(make_waiting: Make, entry: Revisio
     queue.push(make_waiting(level=2))
     queue.age(AGEING_S)
     lingering = replace(entry, batching=Batching(max_queue_delay_s=6.0))
-    assert cut(queue, lingering, AGEING_S, LatencyModel(), LIMITS).wait_until == 6.0
+    assert cut(queue, lingering, AGEING_S, Pace(LatencyModel()), LIMITS).wait_until == 6.0
 
 
 def test_nothing_lingers_into_its_deadline(make_waiting: Make, entry: RevisionEntry) -> None:

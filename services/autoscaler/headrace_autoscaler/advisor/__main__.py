@@ -11,6 +11,7 @@ from pathlib import Path
 from headrace_autoscaler.advisor.picture import check_picture, draw
 from headrace_autoscaler.advisor.question import read_question
 from headrace_autoscaler.advisor.report import lines, plain
+from headrace_autoscaler.advisor.results import read_results
 from headrace_autoscaler.core.allocator.advice import advise
 from headrace_autoscaler.shape_catalog import load_catalog
 from headrace_common.errors import FailedPrecondition, InvalidArgument
@@ -32,7 +33,8 @@ def _advise(options: argparse.Namespace) -> int:
     if options.plot is not None:
         check_picture(options.plot)
     catalog = load_catalog(options.catalog)
-    advice = advise(read_question(sys.stdin.read(), options.what), catalog)
+    results = None if options.variants is None else read_results(options.variants)
+    advice = advise(read_question(sys.stdin.read(), options.what, results), catalog)
     if options.plot is not None:
         draw(advice, catalog, options.plot)
     if options.json:
@@ -45,6 +47,7 @@ def _advise(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m headrace_autoscaler.advisor", description=__doc__)
     parser.add_argument("--what", default="the question", help="what the document is, for errors")
+    parser.add_argument("--variants", type=Path, metavar="DIR")
     parser.add_argument("--catalog", default="", metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE")
     parser.add_argument("--top", type=int, default=8, metavar="N")

@@ -1,4 +1,4 @@
-"""Cost by rate of requests, drawn: serverless, always on, reserved, and where they cross.
+"""Cost by rate of requests, drawn: serverless, always on, reserved, and where they cross; below, each variant's cost.
 
 SVG is written by hand, HTML holds it, and PNG is drawn by matplotlib, which `pip install 'headrace[bench]'` brings.
 """
@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace_autoscaler.advisor.bars import HEAD, STEP, bars_of, draw_bars, svg_bars
 from headrace_autoscaler.advisor.report import lines
-from headrace_autoscaler.core.allocator.advice import Advice, Option, reserved_micros, serverless_micros
+from headrace_autoscaler.core.allocator.advice import Advice, reserved_micros, serverless_micros
 from headrace_autoscaler.core.allocator.catalog import CapacityClass, Catalog
 from headrace_autoscaler.core.allocator.choice import part_of
+from headrace_autoscaler.core.allocator.options import Option
 from headrace_autoscaler.core.allocator.types import Kind
 from headrace_common.errors import FailedPrecondition, InvalidArgument
 
@@ -129,9 +131,11 @@ def _svg(advice: Advice, curves: Sequence[Line], marks: Sequence[tuple[str, floa
     def y(money: float) -> float:
         return _HEIGHT - _BOTTOM - money / most * (_HEIGHT - _TOP - _BOTTOM)
 
+    bars = bars_of(advice)
+    height = _HEIGHT + (HEAD + STEP * len(bars) if bars else 0)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
-        f'font-size="12"><rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" '
+        f'font-size="12"><rect width="{_WIDTH}" height="{height}" fill="white"/>',
         f'<text x="{_LEFT}" y="22" font-size="14">{html.escape(_title(advice))}</text>',
     ]
     for tick in range(5):
@@ -153,6 +157,8 @@ def _svg(advice: Advice, curves: Sequence[Line], marks: Sequence[tuple[str, floa
         path = " ".join(f"{x(rate):.1f},{y(money):.1f}" for rate, money in line.points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(f'<text x="{_LEFT + 210 * number}" y="{_HEIGHT - 14}" fill="{colour}">{line.name}</text>')
+    if bars:
+        parts += svg_bars(advice, bars, _LEFT, _WIDTH - _RIGHT, _HEIGHT)
     return "\n".join([*parts, "</svg>"])
 
 
@@ -160,7 +166,12 @@ def _draw_png(advice: Advice, curves: Sequence[Line], marks: Sequence[tuple[str,
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    figure, axes = pyplot.subplots(figsize=(7.6, 4.2))
+    bars = bars_of(advice)
+    figure, found = pyplot.subplots(
+        nrows=2 if bars else 1, squeeze=False, figsize=(7.6, 4.2 + (0.4 + 0.4 * len(bars) if bars else 0)),
+        height_ratios=[4.2, 0.4 + 0.4 * len(bars)] if bars else None,
+    )  # fmt: skip
+    axes = found[0][0]
     for line, colour in zip(curves, _COLOURS, strict=False):
         axes.plot(*zip(*line.points, strict=True), label=line.name, color=colour)
     for name, rate in marks:
@@ -169,6 +180,8 @@ def _draw_png(advice: Advice, curves: Sequence[Line], marks: Sequence[tuple[str,
     axes.set(xscale="log", xlabel="requests per second", ylabel=f"{advice.currency} per hour", title=_title(advice))
     axes.title.set_fontsize(9)
     axes.legend(fontsize=8)
+    if bars:
+        draw_bars(found[1][0], advice, bars)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

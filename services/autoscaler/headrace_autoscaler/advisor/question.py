@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from headrace_autoscaler.core.allocator.advice import Question
-from headrace_autoscaler.core.allocator.types import Way
+from headrace_autoscaler.advisor.results import Results
+from headrace_autoscaler.core.allocator.options import Quality, Question
+from headrace_autoscaler.core.allocator.types import Variant, Way
 from headrace_autoscaler.domain import Resources
 from headrace_common.errors import InvalidArgument
 from headrace_common.quantities import parse_bytes, parse_millis, parse_seconds
@@ -16,6 +18,7 @@ _KEYS = (
     "model",
     "ways",
     "variants",
+    "original",
     "rate",
     "mean_rate",
     "slo",
@@ -29,11 +32,15 @@ _KEYS = (
     "utilisation",
 )
 _WAY_KEYS = ("name", "cpu", "memory", "gpu", "gpu_memory", "shape", "gpu_architecture", "latency_us")
+_VARIANT_KEYS = (*_WAY_KEYS, "variant", "engine", "gpu_architectures", "quality", "outside")
+_QUALITY_KEYS = ("kind", "share", "lower", "floor")
 
 
-def read_question(text: str, what: str) -> Question:
+def read_question(text: str, what: str, results: Results | None = None) -> Question:
     """Args:
         what: the document, for errors.
+        results: of an optimiser's run: its variants are added, and its original is how the model runs where the
+            document does not say that.
 
     Raises:
         InvalidArgument: names document, key, what was expected and what came.
@@ -48,10 +55,21 @@ def read_question(text: str, what: str) -> Question:
         raise InvalidArgument(f"{what}: rate: expected requests per second; it is missing: say --rate")
     mean = _number(document, "mean_rate", what, rate)
     default = Question("", (), 0.0, 0.0)
+    ways = _ways(document, "ways", what, required=results is None)
+    variants, qualities = _variants(document, what)
+    held = ways[0].resources if ways else Resources()
+    original = _ways(document, "original", what, required=False)
+    if results is not None:
+        original = (results.original(held),)
+        variants += results.variants(held)
+        qualities |= results.qualities
+        _check_names(variants, f"{what}: variants")
     return Question(
-        model=str(document.get("model", "the model")),
-        ways=_ways(document, "ways", what, required=True),
-        variants=_ways(document, "variants", what, required=False),
+        model=str(document.get("model", results.model if results else "the model")),
+        ways=ways or original,
+        variants=variants,
+        original=original,
+        qualities=qualities,
         rate=rate,
         mean_rate=rate if mean is None else mean,
         slo_s=_seconds(document, "slo", what, None),
@@ -67,18 +85,54 @@ def read_question(text: str, what: str) -> Question:
 
 
 def _ways(document: Mapping[str, Any], key: str, what: str, *, required: bool) -> tuple[Way, ...]:
-    found = document.get(key, [])
-    if not isinstance(found, list) or (required and not found):
-        raise InvalidArgument(f"{what}: {key}: expected a list of ways to run the model, each measured; got {found!r}")
-    ways = tuple(_way(each, f"{what}: {key}[{number}]") for number, each in enumerate(found))
-    names = [way.name for way in ways]
-    if len(set(names)) < len(names):
-        raise InvalidArgument(f"{what}: {key}: expected names that differ; got {', '.join(names)}")
+    ways = tuple(_way(each, where, _WAY_KEYS) for each, where in _entries(document, key, what, required=required))
+    _check_names(ways, f"{what}: {key}")
     return ways
 
 
-def _way(entry: Any, where: str) -> Way:
-    _table(entry, where, _WAY_KEYS)
+def _variants(document: Mapping[str, Any], what: str) -> tuple[tuple[Way, ...], dict[str, Quality]]:
+    ways: list[Way] = []
+    qualities: dict[str, Quality] = {}
+    for entry, where in _entries(document, "variants", what, required=False):
+        way = _way(entry, where, _VARIANT_KEYS)
+        name = str(entry.get("variant", way.name))
+        quality = _quality(entry.get("quality"), f"{where}.quality")
+        outside = str(entry.get("outside", ""))
+        if quality is not None:
+            qualities[name] = quality
+            outside = outside or ("" if quality.is_enough else str(quality))
+        built_for = tuple(map(str, entry.get("gpu_architectures", ())))
+        ways.append(replace(way, variant=Variant(name, str(entry.get("engine", "")), built_for, outside)))
+    _check_names(ways, f"{what}: variants")
+    return tuple(ways), qualities
+
+
+def _quality(found: Any, where: str) -> Quality | None:
+    if found is None:
+        return None
+    _table(found, where, _QUALITY_KEYS)
+    share = _share(found, "share", where, None)
+    if share is None:
+        raise InvalidArgument(f"{where}: share: expected the share of right answers, from 0 to 1; it is missing")
+    lower, floor = _share(found, "lower", where, None), _share(found, "floor", where, None)
+    return Quality(str(found.get("kind", "accuracy")), share, lower, floor)
+
+
+def _entries(document: Mapping[str, Any], key: str, what: str, *, required: bool) -> list[tuple[Any, str]]:
+    found = document.get(key, [])
+    if not isinstance(found, list) or (required and not found):
+        raise InvalidArgument(f"{what}: {key}: expected a list of ways to run the model, each measured; got {found!r}")
+    return [(each, f"{what}: {key}[{number}]") for number, each in enumerate(found)]
+
+
+def _check_names(ways: Sequence[Way], where: str) -> None:
+    names = [way.name for way in ways]
+    if len(set(names)) < len(names):
+        raise InvalidArgument(f"{where}: expected names that differ; got {', '.join(names)}")
+
+
+def _way(entry: Any, where: str, keys: Sequence[str]) -> Way:
+    _table(entry, where, keys)
     default = Resources()
     cpu = parse_millis(str(entry["cpu"]), f"{where}.cpu") if "cpu" in entry else default.cpu_millicores
     memory = parse_bytes(str(entry["memory"]), f"{where}.memory") if "memory" in entry else default.memory_bytes

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from headrace_autoscaler.core.allocator.advice import Advice, Option
+from headrace_autoscaler.core.allocator.advice import Advice
 from headrace_autoscaler.core.allocator.catalog import format_price
+from headrace_autoscaler.core.allocator.options import Option
+from headrace_autoscaler.core.allocator.variants import Priced
 
 _COLUMNS = (
     "",
@@ -20,6 +22,20 @@ _COLUMNS = (
     "BATCH",
     "PER HOUR",
     "PER MILLION",
+)
+_VARIANT_COLUMNS = (
+    "",
+    "VARIANT",
+    "SHAPE",
+    "CLASS",
+    "INSTANCES",
+    "NODES",
+    "RPS EACH",
+    "BATCH",
+    "PER MONTH",
+    "SAVES",
+    "PER REQUEST",
+    "KEEPS",
 )
 
 
@@ -52,6 +68,11 @@ def plain(advice: Advice) -> dict[str, Any]:
             }
             for each in advice.savings
         ],
+        "variants": [_plain_variant(each, each is advice.variants.cheapest) for each in advice.variants.priced],
+        "variants_not_priced": [
+            {"variant": each.variant, "shapes": list(each.shapes), "reason": each.reason}
+            for each in advice.variants.unpriced
+        ],
     }
 
 
@@ -76,6 +97,7 @@ def lines(advice: Advice, top: int) -> Iterator[str]:
         yield "nothing measured meets the objective on any shape"
     yield from _footing(advice)
     yield from _savings(advice)
+    yield from _variants(advice, top)
     if advice.excluded:
         yield ""
         yield "not considered"
@@ -134,6 +156,43 @@ def _savings(advice: Advice) -> Iterator[str]:
     yield from _table((), rows)
 
 
+def _variants(advice: Advice, top: int) -> Iterator[str]:
+    found = advice.variants
+    if not found.priced and not found.unpriced:
+        return
+    firsts = found.firsts()
+    shown = [each for place, each in enumerate(found.priced) if place < top or any(each is first for first in firsts)]
+    yield ""
+    yield f"variants, in {advice.currency} per month of 30 days, against the cheapest that the original can do"
+    yield from _table(_VARIANT_COLUMNS, [_variant_row(each, each is found.cheapest) for each in shown])
+    if len(found.priced) > len(shown):
+        yield f"and {len(found.priced) - len(shown)} more (--top N shows them)"
+    if found.unpriced:
+        yield ""
+        yield "variants that are not considered"
+        yield from _table(
+            (), [("", each.variant, ", ".join(each.shapes) or "every shape", each.reason) for each in found.unpriced]
+        )
+
+
+def _variant_row(priced: Priced, best: bool) -> tuple[str, ...]:
+    option, saved = priced.option, priced.saved_micros_per_month
+    return (
+        "*" if best else "" if option.meets_objective else "too slow",
+        priced.variant,
+        option.shape,
+        option.capacity_class.replace("_", "-"),
+        str(option.instances),
+        str(option.nodes),
+        f"{option.each:,.1f}",
+        str(option.rows),
+        _whole(priced.micros_per_month),
+        "-" if saved is None else _whole(saved),
+        "-" if priced.share is None else f"{-priced.share:+.0%}",
+        "-" if priced.quality is None else str(priced.quality),
+    )
+
+
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     cells = [list(columns), *map(list, rows)] if columns else [list(row) for row in rows]
     if not cells:
@@ -161,9 +220,28 @@ def _plain_option(option: Option, best: bool) -> dict[str, Any]:
     }
 
 
+def _plain_variant(priced: Priced, best: bool) -> dict[str, Any]:
+    quality = priced.quality
+    return {
+        **_plain_option(priced.option, best),
+        "variant": priced.variant,
+        "per_month": format_price(priced.micros_per_month),
+        "saves_per_month": _price(priced.saved_micros_per_month),
+        "saves_share": None if priced.share is None else round(priced.share, 4),
+        "quality": None
+        if quality is None
+        else {"kind": quality.kind, "share": quality.share, "lower": quality.lower, "floor": quality.floor},
+    }
+
+
 def _price(micros: int | None) -> str | None:
     return None if micros is None else _signed(micros)
 
 
 def _signed(micros: int) -> str:
     return f"-{format_price(-micros)}" if micros < 0 else format_price(micros)
+
+
+def _whole(micros: int) -> str:
+    """To the hundredth: what a month costs is read, not added up."""
+    return f"{micros / 1e6:,.2f}"

@@ -16,6 +16,7 @@ from headrace_autoscaler.core.allocator.types import Way
 from headrace_autoscaler.core.decider import CHANGED, TRUSTED, Decision
 from headrace_autoscaler.core.plans import Holding, Key, Want
 from headrace_autoscaler.core.room import Room
+from headrace_autoscaler.core.shape_change import Attempt, Change
 from headrace_autoscaler.core.sizing import MicrosPerHour, Option, enough, most_common, options, rate_of, room_for
 from headrace_autoscaler.domain import Resources
 from headrace_common.quantities import format_millis
@@ -25,11 +26,9 @@ CONFIRM_S = 10.0
 APART_S = 60.0
 """Between two changes of a model; twice as long after each."""
 FORGOTTEN_S = 3600.0
-"""Changes are forgotten after this, and no two are further apart than it asks for."""
-GIVE_UP_S = 150.0
-"""A change whose instances are not all ready by then is given up; a load may take `autoscaler.load_timeout_s`."""
+"""Changes are forgotten after this, and so is what was given up; no two are further apart than it asks for."""
 TRIAL_S = 10.0
-"""A trial waits for a runner for this long."""
+"""A trial waits for a runner for this long, and a change for the room of what went first."""
 IDLE_S = 5.0
 """Nobody has asked for so long: an instance may go before there is another."""
 
@@ -96,30 +95,22 @@ class _Motive:
 
 
 @dataclass(slots=True)
-class _Change:
-    """A change under way. `most`: instances that there is room for, where that is fewer than demand takes."""
-
-    target: Resources
-    why: str
-    since: float
-    failures: int
-    at_once: bool
-    most: int | None
-
-
-@dataclass(slots=True)
 class _Model:
     """Attributes:
-    tried: shapes that ran, measured or not; barred: those whose instances did not become ready.
+    tried: shapes that ran, measured or not; barred: those whose instances did not become ready, and when.
+    beginning: what is to run where nothing does, until one of it is ready; settled_until: no other shape is looked for
+    before, as what goes for it still holds its room.
     better: what has been better since when; done: when changes ended.
     counts_old: what the policy keeps was counted in instances of another shape.
     trying_until: a trial waits for a runner for so long.
     """
 
     footing: Resources
-    change: _Change | None = None
+    change: Change | None = None
     tried: set[Resources] = field(default_factory=set)
-    barred: set[Resources] = field(default_factory=set)
+    barred: dict[Resources, float] = field(default_factory=dict)
+    beginning: Attempt | None = None
+    settled_until: float = -math.inf
     better: tuple[Resources, float] | None = None
     done: list[float] = field(default_factory=list)
     counts_old: bool = False
@@ -148,7 +139,9 @@ class Resizing:
             model = self._models[key] = _Model(most_common(live) if live else first)
         if model.change is not None and all(each == model.change.target for each in live):
             model.counts_old = model.footing != model.change.target
-            model.footing, model.change = model.change.target, None
+            # The old may be gone before one of the new is ready.
+            model.footing, model.beginning, model.change = model.change.target, model.change.attempt, None
+            model.settled_until = now + TRIAL_S
             model.done.append(now)
         elif live and model.footing not in live and model.change is None:
             model.footing = most_common(live)
@@ -170,32 +163,53 @@ class Resizing:
         model = self._models[now_is.want.key]
         model.tried |= now_is.known | {each.resources for each in now_is.live}
         model.done = [at for at in model.done if now - at < FORGOTTEN_S]
+        model.barred = {shape: at for shape, at in model.barred.items() if now - at < FORGOTTEN_S}
+        self._review_beginning(model, now_is, now)
         if not now_is.live:
-            return self._from_zero(model, now_is, room)
+            return self._from_zero(model, now_is, room, now)
         if now_is.awaiting and model.change is None:
             return Sizing(replace(now_is.want, desired=max(now_is.want.desired, len(now_is.live))))
         if model.change is not None and (sizing := self._go_on(model, model.change, now_is, now)) is not None:
             return sizing
         return self._stay(model, self._consider(model, now_is, room, now) or Sizing(now_is.want), now_is)
 
-    def _from_zero(self, model: _Model, now_is: Situation, room: Room) -> Sizing:
-        """Nothing runs that would have to go: the best shape, whatever was before."""
-        found = self._options(model, now_is, room) if now_is.want.desired else ()
-        if not found:
-            return Sizing(replace(now_is.want, resources=model.footing))
-        model.counts_old |= model.footing != found[0].resources
-        model.footing = found[0].resources
-        return Sizing(replace(now_is.want, resources=model.footing, desired=found[0].count))
+    def _review_beginning(self, model: _Model, now_is: Situation, now: float) -> None:
+        """Where nothing runs, a shape that cannot be loaded is given up too, as long as there is another."""
+        beginning = model.beginning
+        if any(each.ready for each in now_is.live):
+            model.beginning = None
+        elif beginning is not None and beginning.has_failed(now_is.failures):
+            model.beginning = None
+            others = [each for each in self._allowed(model, now_is) if each.resources != beginning.target]
+            if others:
+                model.barred[beginning.target] = now
+                if model.footing == beginning.target:
+                    model.footing, model.counts_old = others[0].resources, True
 
-    def _go_on(self, model: _Model, change: _Change, now_is: Situation, now: float) -> Sizing | None:
+    def _from_zero(self, model: _Model, now_is: Situation, room: Room, now: float) -> Sizing:
+        """Nothing runs that would have to go: the best shape, whatever was before."""
+        found = self._options(model, now_is, room) if now_is.want.desired else []
+        if model.beginning is not None and now < model.settled_until:
+            found = [each for each in found if each.resources == model.beginning.target]
+        if found:
+            model.counts_old |= model.footing != found[0].resources
+            model.footing = found[0].resources
+        elif now_is.way(model.footing) is None:
+            model.counts_old, model.footing = True, now_is.ways[0].resources
+        if model.beginning is None or model.beginning.target != model.footing:
+            model.beginning = Attempt(model.footing, now_is.failures)
+        want = replace(now_is.want, resources=model.footing)
+        return Sizing(replace(want, desired=found[0].count) if found else want)
+
+    def _go_on(self, model: _Model, change: Change, now_is: Situation, now: float) -> Sizing | None:
         """None: it is given up."""
         leaving, way = now_is.other_than(change.target), now_is.way(change.target)
-        failed = now_is.failures > change.failures or now - change.since > GIVE_UP_S
+        failed = change.attempt.has_failed(now_is.failures) or change.is_stuck(now_is.live, now)
         if failed or way is None or not way.profile_us:
             model.change = None
             model.done.append(now)
             if failed and change.target != model.footing:
-                model.barred.add(change.target)
+                model.barred[change.target] = now
             return None
         count = needed(self._rate(model, now_is), sustained(way.profile_us, now_is.slo_s)[0])
         count = max(1, now_is.minimum, count)
@@ -203,7 +217,7 @@ class Resizing:
             count = min(count, change.most)
         return self._changing(now_is, change, count, leaving)
 
-    def _changing(self, now_is: Situation, change: _Change, count: int, leaving: Sequence[Holding]) -> Sizing:
+    def _changing(self, now_is: Situation, change: Change, count: int, leaving: Sequence[Holding]) -> Sizing:
         desired = count if now_is.want.desired else 0
         want = replace(
             now_is.want,
@@ -242,7 +256,8 @@ class Resizing:
         for _ in range(missing if beside else 0):
             room.promise(want)
         most = now_is.maximum if enough(best, self._rate(model, now_is)) else best.count
-        change = model.change = _Change(best.resources, why, now, now_is.failures, not beside, most)
+        attempt = Attempt(best.resources, now_is.failures)
+        change = model.change = Change(attempt, why, now, not beside, most)
         model.better = None
         return self._changing(now_is, change, best.count, leaving)
 
@@ -300,17 +315,24 @@ class Resizing:
         return Sizing(replace(tried, start_reason=reason), reason=reason)
 
     def _unknown(self, model: _Model, now_is: Situation) -> Resources | None:
-        """The smallest shape above the footing that never ran."""
-        known = model.tried | model.barred
-        larger = (way for way in now_is.ways if way.resources.cpu_millicores > model.footing.cpu_millicores)
-        return next((way.resources for way in larger if not way.profile_us and way.resources not in known), None)
+        """The smallest shape above the footing that never ran; of all, where the range has no footing any more."""
+        known = model.tried | model.barred.keys()
+        inside = now_is.way(model.footing) is not None
+        above = (
+            way for way in now_is.ways if not inside or way.resources.cpu_millicores > model.footing.cpu_millicores
+        )
+        return next((way.resources for way in above if not way.profile_us and way.resources not in known), None)
 
     def _is_time_to_try(self, model: _Model, now_is: Situation, steady: Sequence[Holding]) -> bool:
-        """The objective is missed; or one instance is being added, which is neither a burst nor a lull."""
+        """The objective is missed, or what runs is out of the range; or one instance is being added, which is neither a
+        burst nor a lull.
+        """
         own = now_is.way(model.footing)
-        if own is None or not own.profile_us:
-            return False
         loading = [each for each in steady if not each.ready]
+        if own is None:
+            return not loading and not any(way.profile_us for way in now_is.ways)
+        if not own.profile_us:
+            return False
         if not meets(own, now_is.slo_s):
             return not loading
         return len(loading) == 1 < len(steady) and loading[0].resources == model.footing
@@ -333,8 +355,11 @@ class Resizing:
         asked = max(decision.desired, decision.wanted)
         return rate_of(asked, now_is.minimum, sustained(way.profile_us, now_is.slo_s)[0], now_is.arrivals)
 
+    def _allowed(self, model: _Model, now_is: Situation) -> list[Way]:
+        return [way for way in now_is.ways if way.resources not in model.barred]
+
     def _options(self, model: _Model, now_is: Situation, room: Room) -> list[Option]:
-        allowed = [way for way in now_is.ways if way.resources not in model.barred]
+        allowed = self._allowed(model, now_is)
         held = [each for each in now_is.live if room.holds(each)]
 
         def fitting(resources: Resources, most: int) -> int:

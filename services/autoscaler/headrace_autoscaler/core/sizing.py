@@ -89,26 +89,27 @@ def options(
 ) -> list[Option]:  # fmt: skip
     """Measured ways with what each takes, the best first: the cheapest that serve the rate, then those that serve most.
 
-    Ways that meet the objective go before those that cannot, as in the allocator's market.
+    Where a way that meets the objective has room, those that cannot are left out, as in the allocator's market.
 
     Args:
         bounds: instances; no upper bound where that is None.
     """
     minimum, maximum = bounds
-    measured = [way for way in found if way.profile_us]
-    able = [way for way in measured if meets(way, slo_s)] or measured
     sized: list[Option] = []
-    for way in able:
-        choice = Choice(way, _NODE, *sustained(way.profile_us, slo_s), price(way.resources))
-        count = mix([choice], rate, max(1, minimum), maximum)[choice]
-        sized.append(Option(choice, room_for(way.resources, count)))
+    for way in found:
+        if way.profile_us:
+            choice = Choice(way, _NODE, *sustained(way.profile_us, slo_s), price(way.resources))
+            count = mix([choice], rate, max(1, minimum), maximum)[choice]
+            sized.append(Option(choice, room_for(way.resources, count)))
+    fitting = [each for each in sized if each.count]
+    fitting = [each for each in fitting if meets(each.choice.way, slo_s)] or fitting
 
     def rank(option: Option) -> tuple[bool, float, float, int]:
         if enough(option, rate):
             return (False, option.cost, option.count, option.resources.cpu_millicores)
         return (True, -option.serves, option.cost, option.resources.cpu_millicores)
 
-    return sorted((each for each in sized if each.count), key=rank)
+    return sorted(fitting, key=rank)
 
 
 def enough(option: Option, rate: float) -> bool:

@@ -212,7 +212,9 @@ class RunnerFleet:
         queued, in_flight, requests = self._demand.sums(model)
         return ModelView(
             instances=tuple(
-                runner.view() for runner in self.registry.of_model(model) if runner.state is not RunnerState.GONE
+                self._shapes.view(runner)
+                for runner in self.registry.of_model(model)
+                if runner.state is not RunnerState.GONE
             ),
             cold_start_count=self.history.cold_start_count(model),
             cold_starts=self.history.cold_starts(model),

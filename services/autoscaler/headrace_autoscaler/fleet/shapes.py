@@ -13,6 +13,7 @@ from headrace_autoscaler.core.resizing import Resizing, Situation
 from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.core.sizing import MicrosPerHour, first_that_meets, shapes, ways
 from headrace_autoscaler.domain import (
+    InstanceView,
     Limits,
     Model,
     ModelSpec,
@@ -116,10 +117,20 @@ class Shapes:
 
     def profile_of(self, revision: Revision, resources: Resources) -> Profile:
         """Of this shape; of the first load where nothing is known of it."""
-        for each in self.profiles(revision):
-            if each.resources == resources and each.profile_us:
-                return each.profile_us
-        return revision.loaded.profile_us if revision.loaded else ()
+        return self._known(revision, resources) or (revision.loaded.profile_us if revision.loaded else ())
+
+    def view(self, runner: Runner) -> InstanceView:
+        """With what is known of its shape, where it was adopted or its load went without the runs that are timed."""
+        seen, held = runner.view(), runner.assignment
+        if seen.profile_us or held is None:
+            return seen
+        model = self._catalogue.model(held.model)
+        revisions = model.revisions if model is not None else ()
+        known = next((self._known(each, held.resources) for each in revisions if each.revision == held.revision), ())
+        return replace(seen, profile_us=known) if known else seen
+
+    def _known(self, revision: Revision, resources: Resources) -> Profile:
+        return next((each.profile_us for each in self.profiles(revision) if each.resources == resources), ())
 
     def shape_of(self, model: Model, revision: int) -> Resources:
         """What the model's instances are counted in."""

@@ -12,7 +12,7 @@ from math import inf
 
 from headrace_router.core.dispatch import is_suspect
 from headrace_router.core.judging import CountingJudge, Judge
-from headrace_router.core.pace import Predictor
+from headrace_router.core.pace import Guesser, Predictor
 from headrace_router.core.padding import padded_group
 from headrace_router.core.queue import Queue
 from headrace_router.core.waiting import Waiting
@@ -68,7 +68,7 @@ def cut(
     queue: Queue,
     entry: RevisionEntry,
     now: float,
-    pace: Predictor,
+    pace: Guesser,
     limits: BatchLimits,
     *,
     soonest: Predictor | None = None,
@@ -156,7 +156,7 @@ def group_of(
 
 
 def _next_group(
-    queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace: Predictor, limits: BatchLimits,
+    queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace: Guesser, limits: BatchLimits,
     tried: Collection[Hashable], most_requests: int,
 ) -> tuple[Hashable, int, float | None]:  # fmt: skip
     """The group of the next bundle and most rows to take, or until when all groups wait for more of theirs."""
@@ -175,7 +175,7 @@ def _next_group(
 
 
 def _linger(
-    queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace: Predictor, limits: BatchLimits,
+    queue: Queue, entry: RevisionEntry, head: Waiting, now: float, pace: Guesser, limits: BatchLimits,
     most_requests: int,
 ) -> tuple[int, float | None]:  # fmt: skip
     """Most rows to take now, or until when to wait for more.
@@ -193,7 +193,7 @@ def _linger(
     if preferred:
         return max(preferred), None
     until = oldest + batching.max_queue_delay_s
-    in_danger = head.deadline <= until + (pace.predict(most, now) or 0.0)
+    in_danger = head.deadline <= until + (pace.guess(most, now) or 0.0)
     return (most, None) if in_danger or now >= until else (most, until)
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from math import inf
 
-from headrace_router.core.pace import Predictor
+from headrace_router.core.pace import Guesser, Predictor
 from headrace_router.core.queue import Queue, Verdict
 from headrace_router.core.waiting import Waiting
 
@@ -55,7 +55,7 @@ class Judge:
     def __init__(
         self,
         now: float,
-        pace: Predictor,
+        pace: Guesser,
         soonest: Predictor | None,
         max_rows: int,
         max_bytes: int,
@@ -97,10 +97,17 @@ class Judge:
                     return Verdict.STOP if self.rows else self._too_late_here(item, needed_s)
                 if not self.rows and (target := self._held_up(item)):
                     return self._leave_or_drop(item, target)
+            elif self.rows and self._guessed_too_late(rows, deadline):
+                return Verdict.STOP
             self.deadline = deadline
         self.rows = rows
         self._bytes = size
         return Verdict.TAKE
+
+    def _guessed_too_late(self, rows: int, deadline: float) -> bool:
+        """After a lull: what was known before it still says how large the first bundle should be."""
+        needed_s = self._pace.guess(rows, self._now)
+        return needed_s is not None and self._now + needed_s > deadline
 
     def _held_up(self, item: Waiting) -> int:
         """Rows that must go in a bundle, and would not if this began it; 0: it holds up nobody."""

@@ -20,6 +20,13 @@ class Predictor(Protocol):
     def predict(self, rows: int, now: float) -> float | None: ...
 
 
+class Guesser(Predictor, Protocol):
+    """One that can also say what was so when something was last measured."""
+
+    def guess(self, rows: int, now: float) -> float | None:
+        """As `predict`, however old what it knows is: how much to send at once after a lull, no reason to refuse."""
+
+
 class Pace:
     """One runner's. It executes what it holds one after the other, in the order of sending.
 
@@ -71,6 +78,11 @@ class Pace:
         if now != self._ahead_at:
             self._ahead_at, self._ahead_s = now, self._ahead(now)
         return self._ahead_s + own_s
+
+    def guess(self, rows: int, now: float) -> float | None:
+        """As `predict`, however old what is known is."""
+        own_s = self.engine.guess(rows)
+        return None if own_s is None else self._ahead(now) + own_s
 
     def _ahead(self, now: float) -> float:
         """What passes before the engine is free for a bundle that is sent now, and its way."""

@@ -18,6 +18,7 @@ from headrace_autoscaler.core.allocator.types import (
     Snapshot,
     Start,
     Stop,
+    Variant,
     Way,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "Snapshot",
     "Start",
     "Stop",
+    "Variant",
     "Way",
     "plan",
 ]

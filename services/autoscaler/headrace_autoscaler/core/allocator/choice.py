@@ -157,12 +157,15 @@ class Market:
         self._sizes: dict[Resources, int] = {}
 
     def heads(self, demand: Demand) -> list[Choice]:
-        """Of each way that may be, the cheapest. Ways that meet the objective go before those that cannot."""
+        """Of each way that may be, the cheapest. Where one of those meets the objective, the others are left out."""
+        slo_s = demand.slo_s
+        offered = [(way, offers) for way in demand.ways if (offers := self._offered(demand, way))]
+        if slo_s is not None:
+            offered = [each for each in offered if meets(each[0], slo_s)] or offered
         found: list[Choice] = []
-        for way in [way for way in demand.ways if meets(way, demand.slo_s)] or demand.ways:
-            if offers := self._offered(demand, way):
-                rate, rows = _sustained(way.profile_us, demand.slo_s)
-                found.append(_chosen(way, rate, rows, offers, 0))
+        for way, offers in offered:
+            rate, rows = _sustained(way.profile_us, slo_s)
+            found.append(_chosen(way, rate, rows, offers, 0))
         return found
 
     def choices(self, demand: Demand) -> list[Choice]:
@@ -179,11 +182,17 @@ class Market:
         """What stands against each kind of node, where nothing may be."""
         if not self._kinds:
             return "there is no node to run it on"
-        reasons = {kind.shape: refusal(demand, way, kind) for way in demand.ways for kind in self._kinds}
-        return "no kind of node may run it: " + "; ".join(f"{shape}: {why}" for shape, why in reasons.items())
+        reasons = {(way.variant, kind.shape): refusal(demand, way, kind) for way in demand.ways for kind in self._kinds}
+        return "no kind of node may run it: " + "; ".join(
+            f"{shape}: {why}" if variant is None else f"'{variant.name}' on {shape}: {why}"
+            for (variant, shape), why in reasons.items()
+        )
 
     def _offered(self, demand: Demand, way: Way) -> Offers:
-        key = (way.resources, way.shape, way.architecture, demand.engine, demand.tolerates_spot, demand.architectures)
+        key = (
+            way.resources, way.shape, way.architecture, way.variant, demand.engine, demand.tolerates_spot,
+            demand.architectures,
+        )  # fmt: skip
         offers = self._offers.get(key)
         if offers is None:
             size = self._sizes.setdefault(way.resources, len(self._sizes))

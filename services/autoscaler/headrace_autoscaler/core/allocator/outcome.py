@@ -120,9 +120,11 @@ def _start(need: Need, held: Held, gone: Gone | None, after: tuple[str, ...]) ->
 def _why(need: Need, held: Held) -> str:
     choice = held.choice
     price = f"{format_price(choice.micros_per_hour)} an hour"
+    variant = choice.way.variant
+    what = "" if variant is None else f" of '{variant.name}'"
     if choice.rate == UNMEASURED:
-        return f"one instance until it has been measured, at {price}"
-    each = f"an instance sustains {choice.rate:.4g} in batches of {choice.rows}, at {price}"
+        return f"one instance{what} until it has been measured, at {price}"
+    each = f"an instance{what} sustains {choice.rate:.4g} in batches of {choice.rows}, at {price}"
     if need.demand.rate <= 0:
         return f"its minimum of {need.demand.minimum}; {each}"
     return f"{need.demand.rate:.4g} requests per second; {each}"

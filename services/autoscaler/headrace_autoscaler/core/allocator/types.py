@@ -47,14 +47,32 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """A form of a model that should answer as the original does: in another precision, pruned, compiled for a GPU.
+
+    Attributes:
+        name: unique within the model.
+        engine: what executes it; empty: what executes the model as it is.
+        architectures: of GPUs that it was built for; empty: whatever its engine supports.
+        outside: why it must not answer, by what was measured of its accuracy; empty: it is inside its floor.
+    """
+
+    name: str
+    engine: str = ""
+    architectures: tuple[str, ...] = ()
+    outside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Way:
     """One way to run a model, with what was measured of it.
 
     Attributes:
-        name: "2 threads", "int8"; unique within the model.
+        name: "2 threads", "int8 on a T4"; unique within the model.
         resources: what one instance holds.
         profile_us: rows per batch -> microseconds, ascending; empty: not measured.
         shape: the only shape for which the measurement holds; empty: every one.
+        variant: what is run; None: the model as it is. One variant may have several ways.
     """
 
     name: str
@@ -62,6 +80,7 @@ class Way:
     profile_us: tuple[tuple[int, int], ...] = ()
     shape: str = ""
     architecture: str = ""
+    variant: Variant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +89,8 @@ class Demand:
 
     Attributes:
         rate: to be served; with the head-room that the decider wants (its instances times what one of them sustains).
-        ways: at least one. What is not measured counts as one instance, whatever the rate.
+        ways: at least one, of one variant or of several, of which a plan takes what is cheapest. What is not measured
+            counts as one instance, whatever the rate.
         minimum, maximum: instances; None: no upper bound.
         spread: failure domains that its instances should be in, as far as there are instances and room.
         architectures: of GPUs that the engine was built for; empty: whatever the engine supports.
