@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli import flags
+from headrace.cli import flags, plan_variants
 from headrace.cli.problems import UsageProblem, found_here
 from headrace.cli.session import connect
 from headrace.errors import FailedPrecondition
@@ -68,7 +68,7 @@ def plan(
         raise UsageProblem("plan: expected the NAME of a model, --profile FILE, or --variants DIR alone")
     with found_here():
         flags.duration(slo, "--slo")
-    question = _read(profile) if profile else _of_mesh(name, variant or []) if name else {}
+    question = _read(profile) if profile else _of_mesh(name, variant or [], variants is None) if name else {}
     given = {"rate": rate, "mean_rate": mean_rate, "slo": slo, "hit_rate": hit_rate, "tolerates_spot": spot}
     question |= {key: value for key, value in given.items() if value is not None}
     what = str(profile) if profile else f"model {name!r}" if name else f"--variants {variants}"
@@ -98,10 +98,14 @@ def _read(path: Path) -> dict[str, Any]:
     return question
 
 
-def _of_mesh(name: str, variants: list[str]) -> dict[str, Any]:
+def _of_mesh(name: str, variants: list[str], optimised: bool) -> dict[str, Any]:
+    """Args:
+    optimised: with the variants that a job of the mesh has measured, where there was one.
+    """
     with connect() as mesh:
         model = mesh.model(name)
         cheaper = [mesh.model(each) for each in variants]
+        listed = mesh.variants(name) if optimised and model.HasField("job") else None
     traffic, spec = model.traffic, model.spec
     question: dict[str, Any] = {
         "model": name,
@@ -114,6 +118,9 @@ def _of_mesh(name: str, variants: list[str]) -> dict[str, Any]:
         "caches": spec.response_cache,
         "keep_warm": f"{spec.idle_timeout.ToNanoseconds() / 1e9:.6f}s",
     }
+    found = {} if listed is None else plan_variants.measured(listed, spec.resources.memory)
+    question["variants"] += found.pop("variants", [])
+    question |= found
     if spec.HasField("slo"):
         question["slo"] = f"{spec.slo.ToNanoseconds() / 1e9:.6f}s"
     if traffic.requests:

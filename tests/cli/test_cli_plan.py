@@ -45,9 +45,38 @@ QUICK = models_pb2.Model(
 )
 
 
+OPTIMISED = models_pb2.Model()
+OPTIMISED.CopyFrom(MODEL)
+OPTIMISED.job.state = models_pb2.JOB_STATE_DONE
+LISTED = models_pb2.ListVariantsResponse(
+    job={"optimization": {"floor": 0.98}},
+    variants=[
+        {"name": "original", "timings": [{"rows": 1, "latency": {"nanos": 10_000_000}}], "engines": ["onnxruntime"]},
+        {
+            "name": "int8", "timings": [{"rows": 1, "latency": {"nanos": 4_000_000}}], "engines": ["onnxruntime"],
+            "quality": "agreement", "share": 0.995, "lower": 0.985, "samples": 1000, "verdict": "fits",
+        },
+        {
+            "name": "int4", "timings": [{"rows": 1, "latency": {"nanos": 1_000_000}}], "engines": ["onnxruntime"],
+            "quality": "agreement", "share": 0.9, "lower": 0.88, "samples": 1000, "verdict": "below floor",
+        },
+        {"name": "int8-symmetric", "engines": ["tensorrt"], "verdict": "too slow"},
+        {"name": "fp16", "engines": ["onnxruntime"], "verdict": "disqualified", "reason": "it gave NaN"},
+    ],
+)  # fmt: skip
+
+
 @pytest.fixture
 def models(mesh: Any) -> None:
-    known = {"ocr": MODEL, "ocr-int8": QUICK, "served": SERVED, "ranged": RANGED, "new": models_pb2.Model(name="new")}
+    mesh.on(methods.LIST_VARIANTS, lambda _: LISTED)
+    known = {
+        "optimised": OPTIMISED,
+        "ocr": MODEL,
+        "ocr-int8": QUICK,
+        "served": SERVED,
+        "ranged": RANGED,
+        "new": models_pb2.Model(name="new"),
+    }
     mesh.on(methods.GET_MODEL, lambda request: models_pb2.GetModelResponse(model=known[request.name]))
 
 
@@ -91,6 +120,17 @@ def test_a_file_of_measurements_needs_no_mesh(run: Run, tmp_path: Path) -> None:
     assert done.code == 0
     assert "c5.large" in done.out
     assert (tmp_path / "p.svg").exists()
+
+
+@pytest.mark.usefixtures("models")
+def test_variants_that_the_mesh_has_measured_are_priced(run: Run) -> None:
+    found = json.loads(run("plan", "optimised", "--json").out)
+    best = next(each for each in found["variants"] if each["best"])
+    assert (best["variant"], best["rate_each"], best["saves_share"]) == ("int8", 175.0, 0.6)
+    left = {each["variant"]: each["reason"] for each in found["variants_not_priced"]}
+    assert "agreement 0.9000 (0.8800 at least, floor 0.98)" in left["int4"]
+    assert "nothing was measured of it on tensorrt" in left["int8-symmetric"]
+    assert "it gave NaN" in left["fp16"]
 
 
 def test_what_the_optimiser_measured_needs_no_mesh_either(run: Run, tmp_path: Path) -> None:

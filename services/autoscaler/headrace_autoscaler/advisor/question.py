@@ -134,6 +134,8 @@ def _check_names(ways: Sequence[Way], where: str) -> None:
 def _way(entry: Any, where: str, keys: Sequence[str]) -> Way:
     _table(entry, where, keys)
     default = Resources()
+    # Of a variant it may be missing: there are some that nothing could be timed on where they were made.
+    measured = "latency_us" in entry or keys is not _VARIANT_KEYS
     cpu = parse_millis(str(entry["cpu"]), f"{where}.cpu") if "cpu" in entry else default.cpu_millicores
     memory = parse_bytes(str(entry["memory"]), f"{where}.memory") if "memory" in entry else default.memory_bytes
     gpu = parse_millis(str(entry.get("gpu", "0")), f"{where}.gpu")
@@ -143,7 +145,7 @@ def _way(entry: Any, where: str, keys: Sequence[str]) -> Way:
     return Way(
         name=str(entry.get("name", "as deployed")),
         resources=Resources(cpu, memory, gpu, gpu_memory),
-        profile_us=_profile(entry.get("latency_us"), f"{where}.latency_us"),
+        profile_us=_profile(entry.get("latency_us"), f"{where}.latency_us") if measured else (),
         shape=str(entry.get("shape", "")),
         architecture=str(entry.get("gpu_architecture", "")),
     )
