@@ -170,6 +170,24 @@ def test_who_moves_to_another_cohort_takes_its_own_along_and_leaves_what_it_borr
     assert settle(book, 101.0)["x"].concurrency == 60
 
 
+@pytest.mark.parametrize(("heard", "silent"), [("router-0", "router-1"), ("router-1", "router-0")])
+def test_what_one_router_gives_back_of_who_moved_is_not_taken_for_what_the_other_obeys(heard: str, silent: str) -> None:
+    mover, lender = tenant("t", 10), tenant("x", 20)
+    book = book_of([mover, lender], routers=2)
+    for router in book.routers:
+        book.want(router, {"t": Want(in_hand=12.0)})
+    assert settle(book, 100.0)["t"].concurrency == 20
+    moved = [replace(mover, cohort="d"), lender]
+    book.set_limits({each.name: each.nominal for each in moved}, [quota_of(each) for each in moved])
+    book.want(heard, {"t": Want(in_hand=40.0), "x": Want(in_hand=40.0)})
+    book.want(silent, {})
+    for _ in range(3):
+        parts = parts_of(book, heard, 101.0)
+    # The other obeys what it was sent before: 10 of t, 5 of x.
+    assert sum(part or 0 for part in parts.values()) <= 30 - 15
+    assert sum(part or 0 for part in parts_of(book, heard, 100.0 + TTL_S).values()) > 15, "once that has run out"
+
+
 def test_a_new_autoscaler_that_first_knew_a_smaller_limit_waits_for_leases_under_the_old_one() -> None:
     book = LeaseBook(2, TTL_S, TTL_S)
     book.set_limits({"a": Limits(concurrency=0)})
