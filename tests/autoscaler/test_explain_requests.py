@@ -167,6 +167,10 @@ CASES = {
     "a lender": (
         [tenant("a", CONCURRENCY), tenant("b", Limits(concurrency=40), lending_limit=Limits(concurrency=4))],
         {"a": 17}, None, "lending limit", "b", "4"),
+    "a lender, beside one that has what it needs": (
+        [tenant("a", Limits(concurrency=14)), tenant("b", Limits(concurrency=17), weight=2.0),
+         tenant("c", Limits(concurrency=17), lending_limit=Limits(concurrency=3))],
+        {"a": 18, "b": 17, "c": 1}, None, "lending limit", "c", "3"),
     "the cohort, which is busy": (
         [tenant("a", CONCURRENCY), tenant("b", CONCURRENCY)], {"a": 13, "b": 12}, None, "cohort", "c", "24"),
     "the cohort, but for floors": (

@@ -234,6 +234,18 @@ def members(draw: st.DrawFn) -> list[Member]:
     return found
 
 
+@settings(max_examples=300, deadline=None)
+@given(members(), st.data())
+def test_what_is_needed_is_lent_first_and_as_if_nobody_wanted_more(cohort: list[Member], data: st.DataObject) -> None:
+    eager = [replace(each, needed=data.draw(st.integers(0, each.wanted))) for each in cohort]
+    found = allot(eager)
+    assert sum(found.values()) == sum(each.nominal for each in cohort)
+    lent = {each.name: max(0, found[each.name] - each.nominal) for each in eager}
+    assert all(lent[each.name] <= each.borrows for each in eager)
+    if any(lent[each.name] < each.lacks for each in eager):
+        assert all(lent[each.name] <= each.lacks for each in eager), "nothing is left to have at hand"
+
+
 @settings(max_examples=500, deadline=None)
 @given(members())
 def test_what_is_lent_is_what_unit_by_unit_would_be(cohort: list[Member]) -> None:
@@ -440,6 +452,14 @@ def test_steady_demand_comes_to_rest_and_nobody_starves(processes: int, drawn: D
             assert getattr(had[each.name], name) >= min(own, wanted) - 1e-6
             spare = sum(getattr(other.nominal, name) for other in cohort) - sum(getattr(o, name) for o in had.values())
             assert abs(spare) < 1e-6, "all that there is, is somebody's"
+
+
+def test_nobody_borrows_headroom_of_what_another_one_needs() -> None:
+    book = book_of([tenant("a", 14), tenant("b", 17, weight=2.0), tenant("c", 17, lending_limit=Limits(concurrency=3))])
+    book.want("router-0", {"a": Want(in_hand=17.0), "b": Want(in_hand=17.0)})
+    assert [each.concurrency for each in settle(book).values()] == [17, 17, 14]
+    book.want("router-0", {"a": Want(in_hand=16.0), "b": Want(in_hand=17.0)})
+    assert [each.concurrency for each in settle(book, 1.0).values()] == [16, 18, 14]
 
 
 def test_headroom_is_borrowed_too() -> None:
