@@ -22,6 +22,7 @@ from headrace_autoscaler.core.leases import LeaseBook, Want
 from headrace_autoscaler.core.lending import Trees
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.quota import Dimension, Refusal, quota_of
+from headrace_autoscaler.core.raising import Raises
 from headrace_autoscaler.core.refused import MOST_EXPLAINED, WINDOW_S, RefusalLog, Refused
 from headrace_autoscaler.domain import Limits, Model, ModelSpec, Revision, RevisionState, Tenant
 from headrace_common.clock import FakeClock
@@ -115,7 +116,7 @@ class World:
         return last
 
     def explain(self, standings: Standings | None = None, now_s: int = 0) -> tuple[RefusedRequests, ...]:
-        around = Surroundings(self.tenants, standings or {}, 1000, now_s)
+        around = Surroundings(Raises(self.spec, self.tenants), standings or {}, 1000, now_s)
         return explain_refused(self.spec, self.board.refused("m"), around)
 
     def type_it(self, command: str) -> None:
@@ -166,6 +167,10 @@ CASES = {
     "a lender": (
         [tenant("a", CONCURRENCY), tenant("b", Limits(concurrency=40), lending_limit=Limits(concurrency=4))],
         {"a": 17}, None, "lending limit", "b", "4"),
+    "a lender, beside one that has what it needs": (
+        [tenant("a", Limits(concurrency=14)), tenant("b", Limits(concurrency=17), weight=2.0),
+         tenant("c", Limits(concurrency=17), lending_limit=Limits(concurrency=3))],
+        {"a": 18, "b": 17, "c": 1}, None, "lending limit", "c", "3"),
     "the cohort, which is busy": (
         [tenant("a", CONCURRENCY), tenant("b", CONCURRENCY)], {"a": 13, "b": 12}, None, "cohort", "c", "24"),
     "the cohort, but for floors": (
@@ -198,6 +203,18 @@ def test_the_limit_is_named_and_one_more_of_it_lets_the_request_in(
     assert settled == "settled"
     world.run({}, WINDOW_S)
     assert world.explain() == ()
+
+
+def test_what_is_typed_for_a_rate_and_then_for_concurrency_raises_both() -> None:
+    world = World([Tenant("a", Limits(concurrency=8, requests_per_second=11.0))], 1)
+    world.run({"a": 3})
+    world.run({}, 2.0)
+    world.run({"a": 9}, TICK_S)
+    obstacles = [obstacle for found in world.explain() for obstacle in found.obstacles]
+    assert [(each.dimension, each.missing) for each in obstacles] == [("rps", "1"), ("concurrency", "1")]
+    for each in obstacles:
+        world.type_it(each.command)
+    assert world.tenants["a"].nominal == Limits(concurrency=9, requests_per_second=12.0)
 
 
 @pytest.mark.parametrize("of_model", [False, True], ids=["of the tenant", "of the model"])
@@ -281,7 +298,7 @@ def test_a_lender_is_not_told_to_buy_what_it_had_lent(borrowed: float) -> None:
     log = RefusalLog()
     book.want("router-0", {"b": Want(in_hand=borrowed), "a": Want(in_hand=8.0)})
     log.note("router-0", "a", "m", {"concurrency": 3}, 0, book, 1.0)
-    around = Surroundings({each.name: each for each in cohort}, {}, 1000, 0)
+    around = Surroundings(Raises(ModelSpec("m", "a"), {each.name: each for each in cohort}), {}, 1000, 0)
     for _ in range(2):
         [found] = explain_refused(ModelSpec("m", "a"), log.refused("m", book, 1.0), around)
         [obstacle] = found.obstacles
@@ -291,7 +308,8 @@ def test_a_lender_is_not_told_to_buy_what_it_had_lent(borrowed: float) -> None:
 
 
 def test_nobody_is_told_to_buy_what_is_at_another_router() -> None:
-    spec, around = ModelSpec("m", "a"), Surroundings({"a": Tenant("a", Limits(concurrency=10))}, {}, 1000, 0)
+    spec = ModelSpec("m", "a")
+    around = Surroundings(Raises(spec, {"a": Tenant("a", Limits(concurrency=10))}), {}, 1000, 0)
     book, log = LeaseBook(2, LEASE_TTL_S, 0.0), RefusalLog()
     book.set_limits({"a": Limits(concurrency=10)})
     settle(book)
@@ -327,7 +345,7 @@ def test_of_a_thousand_refused_tenants_those_with_most_are_explained_and_the_oth
     log = RefusalLog()
     for number, each in enumerate(cohort):
         log.note("router-0", each.name, "m", {"concurrency": 1000 - number}, 0, book, 1.0)
-    around = Surroundings({each.name: each for each in cohort}, {}, 1000, 0)
+    around = Surroundings(Raises(ModelSpec("m", "a"), {each.name: each for each in cohort}), {}, 1000, 0)
     found = explain_refused(ModelSpec("m", "t000"), log.refused("m", book, 1.0), around)
     assert [each.tenant for each in found] == [*(f"t{number:03}" for number in range(MOST_EXPLAINED)), ""]
     assert {each.kind for refused in found[:-1] for each in refused.obstacles} == {"cohort"}

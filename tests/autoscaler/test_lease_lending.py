@@ -170,6 +170,24 @@ def test_who_moves_to_another_cohort_takes_its_own_along_and_leaves_what_it_borr
     assert settle(book, 101.0)["x"].concurrency == 60
 
 
+@pytest.mark.parametrize(("heard", "silent"), [("router-0", "router-1"), ("router-1", "router-0")])
+def test_what_one_router_gives_back_of_who_moved_is_not_taken_for_what_the_other_obeys(heard: str, silent: str) -> None:
+    mover, lender = tenant("t", 10), tenant("x", 20)
+    book = book_of([mover, lender], routers=2)
+    for router in book.routers:
+        book.want(router, {"t": Want(in_hand=12.0)})
+    assert settle(book, 100.0)["t"].concurrency == 20
+    moved = [replace(mover, cohort="d"), lender]
+    book.set_limits({each.name: each.nominal for each in moved}, [quota_of(each) for each in moved])
+    book.want(heard, {"t": Want(in_hand=40.0), "x": Want(in_hand=40.0)})
+    book.want(silent, {})
+    for _ in range(3):
+        parts = parts_of(book, heard, 101.0)
+    # The other obeys what it was sent before: 10 of t, 5 of x.
+    assert sum(part or 0 for part in parts.values()) <= 30 - 15
+    assert sum(part or 0 for part in parts_of(book, heard, 100.0 + TTL_S).values()) > 15, "once that has run out"
+
+
 def test_a_new_autoscaler_that_first_knew_a_smaller_limit_waits_for_leases_under_the_old_one() -> None:
     book = LeaseBook(2, TTL_S, TTL_S)
     book.set_limits({"a": Limits(concurrency=0)})
@@ -214,6 +232,18 @@ def members(draw: st.DrawFn) -> list[Member]:
         most = None if borrowing is None else nominal + borrowing
         found.append(Member(name, nominal, kept, most, wanted, draw(st.sampled_from([0.5, 1.0, 2.0, 3.0]))))
     return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(members(), st.data())
+def test_what_is_needed_is_lent_first_and_as_if_nobody_wanted_more(cohort: list[Member], data: st.DataObject) -> None:
+    eager = [replace(each, needed=data.draw(st.integers(0, each.wanted))) for each in cohort]
+    found = allot(eager)
+    assert sum(found.values()) == sum(each.nominal for each in cohort)
+    lent = {each.name: max(0, found[each.name] - each.nominal) for each in eager}
+    assert all(lent[each.name] <= each.borrows for each in eager)
+    if any(lent[each.name] < each.lacks for each in eager):
+        assert all(lent[each.name] <= each.lacks for each in eager), "nothing is left to have at hand"
 
 
 @settings(max_examples=500, deadline=None)
@@ -422,6 +452,14 @@ def test_steady_demand_comes_to_rest_and_nobody_starves(processes: int, drawn: D
             assert getattr(had[each.name], name) >= min(own, wanted) - 1e-6
             spare = sum(getattr(other.nominal, name) for other in cohort) - sum(getattr(o, name) for o in had.values())
             assert abs(spare) < 1e-6, "all that there is, is somebody's"
+
+
+def test_nobody_borrows_headroom_of_what_another_one_needs() -> None:
+    book = book_of([tenant("a", 14), tenant("b", 17, weight=2.0), tenant("c", 17, lending_limit=Limits(concurrency=3))])
+    book.want("router-0", {"a": Want(in_hand=17.0), "b": Want(in_hand=17.0)})
+    assert [each.concurrency for each in settle(book).values()] == [17, 17, 14]
+    book.want("router-0", {"a": Want(in_hand=16.0), "b": Want(in_hand=17.0)})
+    assert [each.concurrency for each in settle(book, 1.0).values()] == [16, 18, 14]
 
 
 def test_headroom_is_borrowed_too() -> None:

@@ -91,19 +91,40 @@ def test_the_first_request_at_zero_starts_one_at_once() -> None:
     assert run.at_once(concurrency=1.3, present=1).desired == 2
 
 
-def test_the_last_instance_goes_after_the_stable_window_and_the_grace_period() -> None:
+def test_the_last_instance_of_a_small_revision_goes_after_the_stable_window() -> None:
     run = Run()
     run.at_once(ready=1, present=1)
     run.on(4, 0.5, ready=1)
     assert run.on(58, 0.0, ready=1).desired == 1
+    # 1 x 1 - 211 is negative: the activator has had the route all the time, for longer than the grace period.
+    assert run.on(2, 0.0, ready=1).desired == 0
+
+
+def test_where_there_was_capacity_for_a_burst_the_grace_period_follows() -> None:
+    run = Run(Profile(concurrency=1000))
+    run.at_once(ready=1, present=1)
+    run.on(4, 0.5, ready=1)
+    assert run.on(58, 0.0, ready=1).desired == 1
+    # 1 x 1000 - 211 is positive: only now does the activator take the route over.
     window_over = run.on(2, 0.0, ready=1)
     assert (window_over.desired, window_over.reason) == (1, "kept for the grace period")
     assert run.on(28, 0.0, ready=1).desired == 1
     assert run.on(2, 0.0, ready=1).desired == 0
 
 
+def test_the_grace_period_counts_from_when_the_capacity_for_a_burst_was_gone() -> None:
+    run = Run(Profile(concurrency=150))
+    run.at_once(ready=2, present=1)
+    run.on(4, 0.5, ready=2)
+    # 2 x 150 - 211 is positive; 1 x 150 - 211 is not.
+    run.on(50, 0.0, ready=2)
+    run.on(10, 0.0, ready=1)
+    assert run.on(18, 0.0, ready=1).reason == "kept for the grace period"
+    assert run.on(4, 0.0, ready=1).desired == 0
+
+
 def test_without_grace_the_last_instance_goes_after_the_stable_window() -> None:
-    run = Run(policy=KpaPolicy(grace_s=0.0))
+    run = Run(Profile(concurrency=1000), policy=KpaPolicy(grace_s=0.0))
     run.at_once(ready=1, present=1)
     run.on(4, 0.5, ready=1)
     assert run.on(58, 0.0, ready=1).desired == 1

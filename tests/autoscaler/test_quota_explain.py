@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from headrace_autoscaler.core.explaining import Explanation, Standing, explain
 from headrace_autoscaler.core.plans import Holding, Want
+from headrace_autoscaler.core.raising import Raises
 from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.domain import Limits, ModelSpec, Resources, Tenant
 from tests.autoscaler.typed import type_it
@@ -42,7 +43,7 @@ def told(
     desired = settled.pop("desired", 1)
     held = replace(want, desired=desired, held_back=unpaid, unpaid=bool(unpaid))
     stands = Standing(held, **settled)  # type: ignore[arg-type]
-    return explain(spec, stands, room, {each.name: each for each in tenants})
+    return explain(spec, stands, room, Raises(spec, {each.name: each for each in tenants}))
 
 
 PAIR = (tenant("a", 1), tenant("b", 1))
@@ -115,17 +116,38 @@ def test_nothing_binds() -> None:
     assert told(PAIR, {}).sentence == "nothing binds: model 'm' has 0 instances, and 1 more are on their way"
 
 
-some_cpus = st.none() | st.integers(0, 3)
+def test_commands_that_follow_each_other_do_not_undo_each_other() -> None:
+    both = Limits(cpu_millicores=1000, memory_bytes=1 << 30)
+    alone = told((Tenant("a", both),), {"a": 1})
+    assert [each.command for each in alone.obstacles] == [
+        "headrace tenant set a --cpu 2 --memory 1Gi", "headrace tenant set a --cpu 2 --memory 2Gi",
+    ]  # fmt: skip
+    pair = (Tenant("a", both, cohort="c"), Tenant("b", both, lending_limit=Limits(0, 0), cohort="c"))
+    assert [each.command for each in told(pair, {"a": 1}).obstacles] == [
+        "headrace tenant set b --lend cpu=1 --lend memory=0", "headrace tenant set b --lend cpu=1 --lend memory=1Gi",
+    ]  # fmt: skip
+    spec = replace(PLAIN, limits=Limits(0, 0))
+    assert [each.command for each in told((Tenant("a"),), {}, spec=spec).obstacles] == [
+        "headrace deploy SOURCE --name m ... --limit cpu=1",
+        "headrace deploy SOURCE --name m ... --limit cpu=1 --limit memory=1Gi",
+    ]
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), some_cpus, some_cpus), min_size=1, max_size=3), st.data())
-def test_what_is_typed_admits_what_waits(drawn: list[tuple[int, int | None, int | None]], data: st.DataObject) -> None:
-    def cpus(count: int | None) -> Limits:
-        return Limits() if count is None else Limits(cpu_millicores=count * 1000)
+some = st.none() | st.integers(0, 3)
+drawn_tenants = st.lists(
+    st.tuples(*(st.tuples(of, of) for of in (st.integers(0, 3), some, some))), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(drawn_tenants, st.data())
+def test_what_is_typed_admits_what_waits(drawn: list[tuple[tuple[int | None, ...], ...]], data: st.DataObject) -> None:
+    def limits(counts: tuple[int | None, ...]) -> Limits:
+        cpus, gibs = counts
+        return Limits(None if cpus is None else cpus * 1000, None if gibs is None else gibs << 30)
 
     tenants = tuple(
-        tenant(name, nominal, borrowing_limit=cpus(borrow), lending_limit=cpus(lend))
+        Tenant(name, limits(nominal), limits(borrow), limits(lend), "c")
         for name, (nominal, borrow, lend) in zip("abc", drawn, strict=False)
     )
     used = {each.name: data.draw(st.integers(0, 4)) for each in tenants}

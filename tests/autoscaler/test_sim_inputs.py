@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headrace_autoscaler.core.policies.named import POLICIES
 from headrace_autoscaler.sim.cases import Changes, case_of_scenario, case_of_trace
-from headrace_autoscaler.sim.plot import check_plot
+from headrace_autoscaler.sim.engine import simulate
+from headrace_autoscaler.sim.plot import check_plot, draw
 from headrace_autoscaler.sim.scenarios import SCENARIOS, scenario
+from headrace_autoscaler.sim.score import score
 from headrace_autoscaler.sim.trace import Trace, read_trace
 from headrace_common.errors import FailedPrecondition, InvalidArgument
 
@@ -66,7 +69,10 @@ def test_unsorted_rows_are_sorted_with_their_columns_and_the_user_is_told(tmp_pa
         ("TIMESTAMP\nnan\n", "line 2: TIMESTAMP: expected a time like .*; got 'nan'"),
         ("TIMESTAMP,model\n1,a\n2\n", "line 3: expected 2 fields as in the header; got 1"),
         ("TIMESTAMP,model\n1,\n", "line 2: expected a name under model and tenant; got nothing"),
+        ("TIMESTAMP\n1\n2023-11-16 18:17:03\n", "line 3: TIMESTAMP: expected seconds as in the rows before; got '2023"),
+        ("TIMESTAMP\n2023-11-16 18:17:03\n1\n", "line 3: TIMESTAMP: expected a date and a time as in the rows before"),
         ("TIMESTAMP,GeneratedTokens\n1,-4\n", "line 2: GeneratedTokens: expected a count of tokens; got '-4'"),
+        (f"TIMESTAMP,GeneratedTokens\n1,{'9' * 400}\n", "line 2: GeneratedTokens: expected a count of tokens; got '9"),
     ],
 )
 def test_what_is_wrong_with_a_trace_is_said_with_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -134,6 +140,13 @@ def test_a_scenario_is_the_same_every_time_and_inside_its_horizon(name: str) -> 
 def test_a_scenario_that_is_not_known_is_said_with_those_that_are() -> None:
     with pytest.raises(InvalidArgument, match=r"scenario 'calm' is not known; there are steady, .*zipf-1000"):
         scenario("calm")
+
+
+def test_requests_of_one_moment_have_a_picture(tmp_path: Path) -> None:
+    given_case = case_of_trace("one", read(tmp_path, "TIMESTAMP\n5\n"), Changes())
+    outcome = simulate(given_case, "kpa", POLICIES["kpa"])
+    draw([outcome], [score(outcome)], tmp_path / "one.html")
+    assert "nan" not in (tmp_path / "one.html").read_text()
 
 
 def test_a_png_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

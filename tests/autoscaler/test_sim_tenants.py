@@ -25,8 +25,10 @@ from headrace_autoscaler.sim.scenarios import scenario
 from headrace_autoscaler.sim.score import score
 from headrace_autoscaler.sim.tenants import read_tenants
 from headrace_autoscaler.sim.trace import Trace, read_trace
+from headrace_autoscaler.sim.treasury import ANSWER_S
 from headrace_autoscaler.sim.violations import quota_violations
 from headrace_autoscaler.sim.workload import Case, Conditions, Workload
+from headrace_common.config import AutoscalerConfig
 from headrace_common.errors import InvalidArgument
 
 HOUR_S = 3600.0
@@ -281,6 +283,44 @@ def test_what_was_admitted_is_answered_before_a_spent_budget_drains() -> None:
     outcome = run(given_case, Scripted((0, 1)))
     assert outcome.answer_s.tolist() == [101.0, 104.0]
     assert outcome.lifetimes[0].gone == 104.0
+
+
+def test_where_requests_wait_for_money_what_was_not_sent_waits_too_and_what_runs_drains_at_once() -> None:
+    ann = Tenant("ann", Limits(budget_micros_per_hour=100_000), refuse_at_budget=False)
+    given_case = case(
+        [80.0] * 6 + [90.0], [ann], owners=("ann",), service=10.0, horizon=3700.0, price_micros_per_hour=3_600_000
+    )
+    outcome = run(given_case, Scripted((0, 1)))
+    # Spent at 99 s, when the second executes: it is answered, and the other five are not begun before the next hour.
+    assert outcome.lifetimes[0].stopped == 99.0
+    assert outcome.lifetimes[0].gone == 100.0
+    assert outcome.begin_s.tolist() == [80.0, 90.0, 3600.5, 3610.5, 3620.5, 3630.5, 3640.5], "in order"
+
+
+def test_what_was_admitted_has_thirty_seconds_to_be_answered() -> None:
+    ann = Tenant("ann", Limits(concurrency=10, budget_micros_per_hour=100_000))
+    given_case = case(
+        [80.0] * 10 + [3605.0] * 8,
+        [ann],
+        owners=("ann",),
+        service=10.0,
+        horizon=3700.0,
+        price_micros_per_hour=3_600_000,
+    )
+    outcome = run(given_case, Scripted((0, 1)))
+    # Spent at 99 s. At 129 s the fifth executes; it is answered at 130 s, and what waits is refused.
+    assert (outcome.lifetimes[0].stopped, outcome.lifetimes[0].gone) == (129.0, 130.0)
+    assert outcome.refused == dict.fromkeys(range(5, 10), "budget spent"), "and they are in hand no more"
+    assert AutoscalerConfig().drain_timeout_s == ANSWER_S
+
+
+def test_what_waits_for_money_when_the_run_is_over_is_never_answered() -> None:
+    ann = Tenant("ann", Limits(budget_micros_per_hour=100_000), refuse_at_budget=False)
+    given_case = case(
+        [95.0, 100.0, 101.0], [ann], owners=("ann",), service=10.0, horizon=103.0, price_micros_per_hour=3_600_000
+    )
+    outcome = run(given_case, Scripted((0, 1)))
+    assert outcome.refused == {1: "never answered", 2: "never answered"}
 
 
 @settings(max_examples=40, deadline=None)

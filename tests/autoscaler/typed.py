@@ -27,7 +27,6 @@ def type_it(tenants: dict[str, Tenant], command: str) -> None:
         key, text = (flag.removeprefix("--"), value) if group == "nominal" else value.split("=")
         field = _FIELDS.get(key, key.replace("-", "_"))
         number = _PARSERS.get(key, lambda text, _: int(text))(text, flag)
-        old = getattr(getattr(tenants[name], group), field)
-        groups[group][field] = max(number, old or 0)
+        groups[group][field] = number
     given = {group: Limits(**limits) for group, limits in groups.items() if limits}
     tenants[name] = replace(tenants[name], **given)  # type: ignore[arg-type]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from headrace_autoscaler.core.plans import Want
 from headrace_autoscaler.core.quota import Refusal
-from headrace_autoscaler.core.raising import raise_binding, source
+from headrace_autoscaler.core.raising import Raises, source
 from headrace_autoscaler.core.room import MACHINE, Room, why
-from headrace_autoscaler.domain import ModelSpec, Tenant
+from headrace_autoscaler.domain import ModelSpec
 
 SETTLED = "settled"
 """The kind of what was too small for requests lately and is not any more."""
@@ -84,31 +83,31 @@ def explain(
     spec: ModelSpec,
     standing: Standing | None,
     room: Room,
-    tenants: Mapping[str, Tenant],
+    raises: Raises,
 ) -> Explanation:
     """
     Args:
         standing: None: nothing of the model has loaded yet.
         room: with everything that is held now.
-        tenants: by name, for commands that keep their other limits.
+        raises: makes the commands.
     """
     if standing is None:
         return Explanation(
             spec.name, spec.tenant, 0, 0, f"model '{spec.name}' serves nobody yet: its first load is under way"
         )
-    found = _obstacles(spec, standing, room, tenants)
+    found = _obstacles(spec, standing, room, raises)
     sentence = found[0].sentence if found else _free(spec.name, standing)
     return Explanation(spec.name, spec.tenant, standing.current, standing.want.desired, sentence, tuple(found))
 
 
-def _obstacles(spec: ModelSpec, standing: Standing, room: Room, tenants: Mapping[str, Tenant]) -> list[Obstacle]:
+def _obstacles(spec: ModelSpec, standing: Standing, room: Room, raises: Raises) -> list[Obstacle]:
     money = [Obstacle("budget", spec.tenant, standing.want.held_back)] if standing.want.unpaid else []
     if standing.current >= standing.want.desired:
         return money + _maximum(spec, standing)
     if standing.failing:
         return [Obstacle("failures", spec.name, f"{standing.failing}; it is tried again")]
     of_room = [
-        _of_binding(refusal, place, spec, tenants)
+        _of_binding(refusal, place, raises)
         for refusal in room.refusals(standing.want)
         for place in range(len(refusal.bindings))
     ]
@@ -143,14 +142,14 @@ def _instances(count: int) -> str:
     return f"{count} instance{'' if count == 1 else 's'}"
 
 
-def _of_binding(refusal: Refusal, place: int, spec: ModelSpec, tenants: Mapping[str, Tenant]) -> Obstacle:
+def _of_binding(refusal: Refusal, place: int, raises: Raises) -> Obstacle:
     binding, asked = refusal.bindings[place], refusal.asked[place]
     machine = refusal.tenant == MACHINE
     return Obstacle(
         kind="machine" if machine else binding.kind.value,
         owner=MACHINE if machine else binding.owner,
         sentence=why(refusal, place),
-        command="" if machine else raise_binding(refusal, binding, spec, tenants),
+        command="" if machine else raises.binding(refusal, binding),
         dimension=asked.dimension.key,
         limit=binding.limit.typed,
         used=binding.used.typed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace_autoscaler.core.budgets import BudgetState, Period, Standing, Standings, began, ends
@@ -10,16 +9,10 @@ from headrace_autoscaler.core.explaining import OTHERS, SETTLED, Obstacle, Refus
 from headrace_autoscaler.core.quota import Amount, Binding, Dimension, Limit, Refusal
 from headrace_autoscaler.core.quota.amounts import exact_bytes, saturated
 from headrace_autoscaler.core.quota.sentences import with_unit
-from headrace_autoscaler.core.raising import (
-    raise_binding,
-    raise_budget,
-    raise_budget_of_model,
-    raise_queue,
-    raise_queue_of_model,
-)
+from headrace_autoscaler.core.raising import Raises
 from headrace_autoscaler.core.rationing import standing_over
 from headrace_autoscaler.core.refused import Refused
-from headrace_autoscaler.domain import ModelSpec, Tenant
+from headrace_autoscaler.domain import ModelSpec
 
 _CENT_MICROS = 10_000
 _DIMENSIONS = {"concurrency": Dimension.CONCURRENCY, "requests_per_second": Dimension.REQUEST_RATE}
@@ -31,13 +24,13 @@ class Surroundings:
     """What the limits of requests are.
 
     Attributes:
-        tenants: by name.
+        raises: makes the commands.
         standings: how budgets stand.
         most_queued: requests of one revision that wait at one router.
         now_s: seconds since the epoch.
     """
 
-    tenants: Mapping[str, Tenant]
+    raises: Raises
     standings: Standings
     most_queued: int
     now_s: int
@@ -60,21 +53,21 @@ def _obstacles(spec: ModelSpec, refused: Refused, around: Surroundings) -> tuple
     if refused.standing is None:
         return (_settled(refused, "nothing limits it any more"),)
     if refused.reason not in _DIMENSIONS:
-        return (_of_queue(spec, refused, around),) if refused.missing else (_settled(refused, _enough(refused)),)
+        return (_of_queue(refused, around),) if refused.missing else (_settled(refused, _enough(refused)),)
     if refused.refusal is None:
         return (_settled(refused, _enough(refused)),)
     places = range(len(refused.refusal.bindings))
-    return tuple(_of_binding(spec, refused, refused.refusal, place, around) for place in places)
+    return tuple(_of_binding(refused, refused.refusal, place, around) for place in places)
 
 
-def _of_binding(spec: ModelSpec, refused: Refused, refusal: Refusal, place: int, around: Surroundings) -> Obstacle:
+def _of_binding(refused: Refused, refusal: Refusal, place: int, around: Surroundings) -> Obstacle:
     binding, asked = refusal.bindings[place], refusal.asked[place]
     holds, help_ = _SAYINGS[binding.kind](refused, binding, asked)
     return Obstacle(
         kind=binding.kind.value,
         owner=binding.owner,
         sentence=_sentence(refused, holds, help_),
-        command=raise_binding(refusal, binding, spec, around.tenants),
+        command=around.raises.binding(refusal, binding),
         dimension=asked.dimension.key,
         limit=binding.limit.typed,
         used=binding.used.typed,
@@ -187,7 +180,7 @@ def _owner(refused: Refused) -> str:
     return f"tenant '{refused.tenant}'" if refused.key == refused.tenant else f"model '{refused.model}'"
 
 
-def _of_queue(spec: ModelSpec, refused: Refused, around: Surroundings) -> Obstacle:
+def _of_queue(refused: Refused, around: Surroundings) -> Obstacle:
     if refused.standing is None:
         raise ValueError(f"{refused.reason} of {refused.key!r} has no limit")
     of_tenant = refused.key == refused.tenant
@@ -198,10 +191,7 @@ def _of_queue(spec: ModelSpec, refused: Refused, around: Surroundings) -> Obstac
     needed = "that was too little" if is_bytes else f"{raised} were needed"
     key = refused.reason.replace("_", "-")
     change = {refused.reason: raised}
-    if of_tenant:
-        command = raise_queue(around.tenants[refused.tenant], **change)
-    else:
-        command = raise_queue_of_model(spec, **change)
+    command = around.raises.queue(refused.tenant, **change) if of_tenant else around.raises.queue_of_model(**change)
     return Obstacle(
         kind=Limit.NOMINAL.value if of_tenant else Limit.MODEL.value,
         owner=refused.tenant if of_tenant else refused.model,
@@ -238,19 +228,19 @@ def _of_budget(spec: ModelSpec, refused: Refused, around: Surroundings) -> Obsta
     for tenant in (refused.tenant, spec.tenant):
         standing = standing_over(around.standings, tenant, spec.name)
         if standing is not None and standing.state is BudgetState.SPENT:
-            return _of_standing(spec, refused, standing, around)
+            return _of_standing(refused, standing, around)
     return _settled(refused, "that budget is whole again")
 
 
-def _of_standing(spec: ModelSpec, refused: Refused, standing: Standing, around: Surroundings) -> Obstacle:
+def _of_standing(refused: Refused, standing: Standing, around: Surroundings) -> Obstacle:
     budget = standing.budget
     dimension = _PERIODS[budget.period]
     missing = saturated(dimension, _short_micros(standing, around.now_s))
     limit = saturated(dimension, budget.micros)
     if budget.model:
-        owner, command = f"model '{budget.model}'", raise_budget_of_model(spec, missing)
+        owner, command = f"model '{budget.model}'", around.raises.budget_of_model(missing)
     else:
-        owner, command = f"tenant '{budget.tenant}'", raise_budget(around.tenants[budget.tenant], missing)
+        owner, command = f"tenant '{budget.tenant}'", around.raises.budget(budget.tenant, missing)
     return Obstacle(
         kind="budget",
         owner=budget.model or budget.tenant,

@@ -7,7 +7,7 @@ leases have run out. Where the limit returns in the meantime, it goes on with wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -22,19 +22,20 @@ class Ghost:
         name: of the limit.
         dimension: None: it was never borrowed.
         cohort: that it was in; empty: none.
-        own: of the limit when it went.
+        own: by router, what of what it was sent was within the limit when that went; where one has given way, the
+            others obey the rest still.
     """
 
     key: str
     name: str
     dimension: Dimension | None
     cohort: str
-    own: int
+    own: Mapping[str, int]
     pool: Pool
 
     def borrowed(self, now: float) -> int:
         """What routers could be obeying that was its cohort's."""
-        return max(0, self.pool.held(now) - self.own)
+        return self.pool.beyond(self.own, now)
 
 
 class Ghosts:

@@ -99,13 +99,26 @@ class Pool:
         """Nobody is to have anything of it."""
         self.total = self.floor = 0
 
-    def clip(self, most: int) -> None:
-        """Forgets what routers could be obeying beyond so much in all."""
-        for router in self._routers:
-            kept = min(most, max(grant.amount for grant in self._grants[router]))
-            most -= kept
-            for grant in self._grants[router]:
-                grant.amount, grant.floor = min(grant.amount, kept), min(grant.floor, kept)
+    def parts_within(self, most: int) -> dict[str, int]:
+        """Of what routers could be obeying so much in all, by router; floors first."""
+        parts = dict.fromkeys(self._routers, 0)
+        for of in ("floor", "amount"):
+            for router in self._routers:
+                wanted = max(getattr(grant, of) for grant in self._grants[router])
+                given = min(most, max(0, wanted - parts[router]))
+                parts[router] += given
+                most -= given
+        return parts
+
+    def clip(self, parts: Mapping[str, int]) -> None:
+        """Forgets what routers could be obeying beyond this much each."""
+        for router, grants in self._grants.items():
+            for grant in grants:
+                grant.amount, grant.floor = min(grant.amount, parts[router]), min(grant.floor, parts[router])
+
+    def beyond(self, parts: Mapping[str, int], now: float) -> int:
+        """What routers could be obeying in all beyond this much each."""
+        return sum(max(0, self.bound(router, now) - parts[router]) for router in self._routers)
 
     def leased(self, now: float) -> bool:
         """A lease has not run out that gives something."""

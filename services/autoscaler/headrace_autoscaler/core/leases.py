@@ -139,7 +139,7 @@ class LeaseBook:
                 gone = key not in limits or getattr(limits[key], name) is None
                 if gone or (_BY_NAME[name].dimension is not None and cohorts.get(key, "") != cohort):
                     pool = pools.pop(name)
-                    own = pool.terms.limit
+                    own = pool.parts_within(pool.terms.limit)
                     self._ghosts.add(Ghost(key, name, _BY_NAME[name].dimension, cohort, own, pool))
         for key in [key for key in self._pools if key not in limits]:
             del self._pools[key]

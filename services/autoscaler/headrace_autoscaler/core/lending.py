@@ -165,13 +165,15 @@ class Lending:
     def _member(self, quota: TenantQuota, dimension: Dimension, needs: Needs) -> Member:
         pool = self._pools[quota.name, dimension]
         limit, borrowing = pool.terms.limit, quota.borrowing_limit.units[dimension]
+        needed = needs(quota.name, dimension)
         return Member(
             quota.name,
             limit,
             pool.terms.reserved(self._routers),
             None if borrowing is None else limit + borrowing,
-            pool.wanted({router: with_headroom(need) for router, need in needs(quota.name, dimension).items()}),
+            pool.wanted({router: with_headroom(need) for router, need in needed.items()}),
             quota.weight,
+            pool.wanted(needed),
         )
 
     def _use(self, name: str, dimension: Dimension, held: int) -> None:

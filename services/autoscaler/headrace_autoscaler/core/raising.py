@@ -2,75 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from headrace_autoscaler.core.quota import Amount, Binding, Bounds, Dimension, Limit, Refusal, bounds_of
+from headrace_autoscaler.core.quota import Amount, Binding, Dimension, Limit, Refusal, bounds_of
 from headrace_autoscaler.core.quota.amounts import exact_bytes
 from headrace_autoscaler.domain import Limits, ModelSpec, Tenant
 
 
-def raise_binding(refusal: Refusal, binding: Binding, spec: ModelSpec, tenants: Mapping[str, Tenant]) -> str:
-    """It repeats what it would otherwise lift: a set replaces all nominal quantities, or all of what is borrowed or
-    lent."""
-    dimension, kind = binding.limit.dimension, binding.kind
-    if kind is Limit.BORROWED:
-        return ""
-    if kind is Limit.MODEL:
-        return f"headrace deploy {source(spec)} ... {_limit_flag('--limit', binding.limit + binding.missing)}"
-    tenant = tenants[binding.owner if kind is Limit.LENDING else refusal.tenant]
-    if kind in (Limit.BORROWING, Limit.LENDING):
-        flag = "--borrow" if kind is Limit.BORROWING else "--lend"
-        old = tenant.borrowing_limit if kind is Limit.BORROWING else tenant.lending_limit
-        pairs = [_limit_flag(flag, amount) for amount in _raised(old, dimension, binding.missing)]
-        return f"headrace tenant set {tenant.name} {' '.join(pairs)}"
-    return _set_nominal(tenant, _raised(tenant.nominal, dimension, binding.missing), money=not dimension.lendable)
+class Raises:
+    """The commands of one explanation, in the order in which they are shown.
 
+    Each repeats what it would otherwise lift, as a set replaces all nominal quantities, or all of what is borrowed or
+    lent; and what the ones before it raise, as it would otherwise undo them.
 
-def raise_queue(tenant: Tenant, **limits: int) -> str:
-    """
     Args:
-        limits: queue_length or queue_bytes, as it is to be.
+        tenants: by name; as they are before anything is typed.
     """
-    nominal = replace(tenant.nominal, **limits)
-    return _set_nominal(replace(tenant, nominal=nominal), _present(nominal), money=False)
+
+    def __init__(self, spec: ModelSpec, tenants: Mapping[str, Tenant]) -> None:
+        self._spec = spec
+        self._before = tenants
+        self._tenants = dict(tenants)
+        self._of_model: dict[str, str] = {}
+
+    def binding(self, refusal: Refusal, binding: Binding) -> str:
+        """Empty where there is nothing to type."""
+        dimension, kind, missing = binding.limit.dimension, binding.kind, binding.missing
+        if kind is Limit.BORROWED:
+            return ""
+        if kind is Limit.MODEL:
+            return self._deploy({dimension.field: _limit_flag("--limit", binding.limit + missing)})
+        tenant = self._tenants[binding.owner if kind is Limit.LENDING else refusal.tenant]
+        if kind is Limit.BORROWING:
+            limits = _raised(tenant.borrowing_limit, dimension, missing)
+            self._tenants[tenant.name] = replace(tenant, borrowing_limit=limits)
+            return _set_each(tenant, "--borrow", limits)
+        if kind is Limit.LENDING:
+            limits = _raised(tenant.lending_limit, dimension, missing)
+            self._tenants[tenant.name] = replace(tenant, lending_limit=limits)
+            return _set_each(tenant, "--lend", limits)
+        return self._set_nominal(tenant.name, _raised(tenant.nominal, dimension, missing), money=not dimension.lendable)
+
+    def queue(self, tenant: str, **limits: int) -> str:
+        """
+        Args:
+            limits: queue_length or queue_bytes, as it is to be.
+        """
+        return self._set_nominal(tenant, replace(self._tenants[tenant].nominal, **limits), money=False)
+
+    def queue_of_model(self, **limits: int) -> str:
+        return self._deploy(dict.fromkeys(limits, " ".join(_queue_flags(Limits(**limits)))))
+
+    def budget(self, tenant: str, by: Amount) -> str:
+        """By this much of what it is, however many are refused for it."""
+        raised = bounds_of(_raised(self._before[tenant].nominal, by.dimension, by))[by.dimension]
+        limits = self._tenants[tenant].nominal
+        return self._set_nominal(tenant, limits if raised is None else _with(limits, raised), money=True)
+
+    def budget_of_model(self, by: Amount) -> str:
+        amounts = _present(_raised(self._spec.limits, by.dimension, by))
+        flags = {each.dimension.field: f"--budget {each.typed}" for each in amounts if not each.dimension.lendable}
+        return self._deploy(flags)
+
+    def _set_nominal(self, name: str, limits: Limits, *, money: bool) -> str:
+        """Budgets are a group of their own: they are repeated only where one is raised."""
+        tenant = self._tenants[name] = replace(self._tenants[name], nominal=limits)
+        amounts = _present(limits)
+        pairs = [f"--{amount.dimension.key} {amount.typed}" for amount in amounts if amount.dimension.lendable]
+        pairs += _queue_flags(limits)
+        if money:
+            pairs = [f"--budget {amount.typed}" for amount in amounts if not amount.dimension.lendable]
+        return f"headrace tenant set {tenant.name} {' '.join(pairs)}"
+
+    def _deploy(self, flags: Mapping[str, str]) -> str:
+        """Only what is raised, by the names of `Limits`: who deploys adds the rest."""
+        self._of_model.update(flags)
+        return f"headrace deploy {source(self._spec)} ... {' '.join(self._of_model.values())}"
 
 
-def raise_queue_of_model(spec: ModelSpec, **limits: int) -> str:
-    flags = _queue_flags(Limits(**limits))
-    return f"headrace deploy {source(spec)} ... {' '.join(flags)}"
+def _set_each(tenant: Tenant, flag: str, limits: Limits) -> str:
+    return f"headrace tenant set {tenant.name} {' '.join(_limit_flag(flag, amount) for amount in _present(limits))}"
 
 
-def raise_budget(tenant: Tenant, by: Amount) -> str:
-    return _set_nominal(tenant, _raised(tenant.nominal, by.dimension, by), money=True)
+def _raised(limits: Limits, dimension: Dimension, by: Amount) -> Limits:
+    old = bounds_of(limits)[dimension]
+    return limits if old is None else _with(limits, old + by)
 
 
-def raise_budget_of_model(spec: ModelSpec, by: Amount) -> str:
-    amounts = [each for each in _raised(spec.limits, by.dimension, by) if not each.dimension.lendable]
-    return f"headrace deploy {source(spec)} ... {' '.join(_budget_flags(amounts))}"
+def _with(limits: Limits, amount: Amount) -> Limits:
+    is_rate = amount.dimension is Dimension.REQUEST_RATE
+    return replace(limits, **{amount.dimension.field: amount.units / 1000 if is_rate else amount.units})  # type: ignore[arg-type]
 
 
-def _set_nominal(tenant: Tenant, amounts: Sequence[Amount], *, money: bool) -> str:
-    """Budgets are a group of their own: they are repeated only where one is raised."""
-    pairs = [f"--{amount.dimension.key} {amount.typed}" for amount in amounts if amount.dimension.lendable]
-    pairs += _queue_flags(tenant.nominal)
-    if money:
-        pairs = _budget_flags([amount for amount in amounts if not amount.dimension.lendable])
-    return f"headrace tenant set {tenant.name} {' '.join(pairs)}"
-
-
-def _budget_flags(amounts: Iterable[Amount]) -> list[str]:
-    return [f"--budget {amount.typed}" for amount in amounts]
-
-
-def _raised(limits: Limits, dimension: Dimension, by: Amount) -> list[Amount]:
+def _present(limits: Limits) -> list[Amount]:
     bounds = bounds_of(limits)
-    old = bounds[dimension]
-    return _present(bounds if old is None else bounds.with_limit(old + by))
-
-
-def _present(limits: Limits | Bounds) -> list[Amount]:
-    bounds = bounds_of(limits) if isinstance(limits, Limits) else limits
     return [amount for each in Dimension if (amount := bounds[each]) is not None]
 
 

@@ -12,6 +12,7 @@ from headrace_autoscaler.core.explaining import Explanation, explain
 from headrace_autoscaler.core.explaining_requests import Surroundings, explain_refused
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.core.raising import Raises
 from headrace_autoscaler.core.rates import FREE, Rates
 from headrace_autoscaler.core.replacement import Replacements
 from headrace_autoscaler.domain import (
@@ -230,11 +231,11 @@ class RunnerFleet:
 
     def explain(self, spec: ModelSpec) -> Explanation:
         parts = self._parts
-        tenants = {tenant.name: tenant for tenant in parts.catalogue.tenants()}
-        found = explain(spec, self._reconciler.standing(spec.name), self._reconciler.room(), tenants)
+        raises = Raises(spec, {tenant.name: tenant for tenant in parts.catalogue.tenants()})
+        found = explain(spec, self._reconciler.standing(spec.name), self._reconciler.room(), raises)
         refused = parts.announcements.refused(spec.name)
         around = Surroundings(
-            tenants, self.treasury.standings, parts.context.mesh.router.max_queue_length, int(parts.clock.wall())
+            raises, self.treasury.standings, parts.context.mesh.router.max_queue_length, int(parts.clock.wall())
         )
         return found.with_refused(explain_refused(spec, refused, around))
 

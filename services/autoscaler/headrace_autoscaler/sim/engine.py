@@ -100,7 +100,7 @@ def _loop(world: World, models: list[ModelRun], model_of: list[int], horizon_s: 
             continue
         now, kind, number, subject = pop(events)
         if kind == END:
-            over = True
+            over = world.over = True
             _end(models, now, everything=now >= give_up)
             if now < give_up:
                 heapq.heappush(events, (give_up, END, 0, models[0]))
@@ -108,7 +108,7 @@ def _loop(world: World, models: list[ModelRun], model_of: list[int], horizon_s: 
             model = models[subject.model]
             model.complete(now, number, subject)
             if over and not model.present and not model.ended:
-                model.end(now, "")
+                model.end(now)
         elif kind == READY:
             models[subject.model].become_ready(now, subject)
         else:
@@ -118,7 +118,7 @@ def _loop(world: World, models: list[ModelRun], model_of: list[int], horizon_s: 
 def _end(models: list[ModelRun], now: float, everything: bool) -> None:
     for model in models:
         if not model.ended and (everything or not model.present):
-            model.end(now, "never answered")
+            model.end(now)
 
 
 def _scheduled(policy: Policy, schedules: list[Schedule]) -> Policy:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from headrace_autoscaler.core.policies.base import Policy, Profile, Reading, Wish
-from headrace_autoscaler.sim.door import Door
+from headrace_autoscaler.sim.door import BUDGET_SPENT, Door
 from headrace_autoscaler.sim.gate import Gate
 from headrace_autoscaler.sim.outcome import END_OF_RUN, Lifetime
 from headrace_autoscaler.sim.starts import StartRate
@@ -17,6 +17,7 @@ from headrace_autoscaler.sim.starts import StartRate
 READY, DONE, ARRIVAL, END, TICK = range(5)
 """Kinds of events; of those at one moment, the lower kind comes first."""
 QUEUE_FULL = "queue full"
+NEVER_ANSWERED = "never answered"
 
 Event = tuple[float, int, int, Any]
 """When, what, a number that orders events of one moment and kind, and the instance or model that it is about."""
@@ -31,7 +32,11 @@ class Lenders(Protocol):
 
 
 class World:
-    """What the models of a run share. Plain data: the per-request path reads it."""
+    """What the models of a run share. Plain data: the per-request path reads it.
+
+    Attributes:
+        over: the horizon is past: a model without a request ends.
+    """
 
     def __init__(
         self, arrivals: list[float], services: list[float], gate: Gate, starts: StartRate, began: float | None = None
@@ -48,6 +53,7 @@ class World:
         self.refused: dict[int, str] = {}
         self.starts_refused = 0
         self.lenders: Lenders | None = None
+        self.over = False
 
 
 class ModelRun:
@@ -145,14 +151,12 @@ class ModelRun:
         if now == self._next_tick and not self.ended:
             self._ask(now)
 
-    def end(self, now: float, left: str) -> None:
-        """Stops every instance; what still waits is refused for the reason `left`."""
+    def end(self, now: float) -> None:
+        """Stops every instance; what still waits is never answered."""
         self._advance(now)
         self.ended = True
-        for request in (*self._queue, *self._unpaid):
-            self._world.refused[request] = left
-        self.present -= len(self._queue)
-        self._queue.clear()
+        for request in (*self._empty_queue(), *self._unpaid):
+            self._world.refused[request] = NEVER_ANSWERED
         self._unpaid.clear()
         if self._world.lenders is not None:
             self._world.lenders.withdraw(self)
@@ -160,6 +164,21 @@ class ModelRun:
 
     def stop_all(self, now: float, reason: str) -> None:
         self._stop(now, len(self._ready) + len(self._starting), reason)
+
+    def hold(self, now: float, reason: str) -> None:
+        """Its budget is spent: what is not sent waits for the next one, and what runs drains."""
+        self._advance(now)
+        self._unpaid.extendleft(reversed(self._empty_queue()))
+        self.stop_all(now, reason)
+
+    def cut_off(self, now: float, reason: str) -> None:
+        """What was admitted under a budget that is spent has had its time. What executes is answered."""
+        self._advance(now)
+        for request in self._empty_queue():
+            self._world.refused[request] = BUDGET_SPENT
+            if self._door is not None:
+                self._door.leave()
+        self.stop_all(now, reason)
 
     def givable(self) -> list[tuple[Lifetime, bool]]:
         """Ready instances, the oldest first, and whether nobody needs them."""
@@ -185,6 +204,12 @@ class ModelRun:
             self._unpaid.append(request)
             return False
         return True
+
+    def _empty_queue(self) -> list[int]:
+        waited = list(self._queue)
+        self._queue.clear()
+        self.present -= len(waited)
+        return waited
 
     def _is_full(self) -> bool:
         return len(self._queue) >= self._queue_length

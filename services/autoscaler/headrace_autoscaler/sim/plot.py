@@ -62,7 +62,9 @@ def draw(outcomes: Sequence[Outcome], scores: Sequence[Score], path: Path) -> No
 
 def _series(outcome: Outcome, score: Score) -> Series:
     workload = outcome.case.workload
-    edges = np.linspace(0.0, workload.horizon_s, min(_POINTS, max(1, int(workload.horizon_s))) + 1)
+    # Requests of one moment have a run without a length.
+    span_s = workload.horizon_s or 1.0
+    edges = np.linspace(0.0, span_s, min(_POINTS, max(1, int(span_s))) + 1)
     width = edges[1] - edges[0]
     begun = np.array([life.started for life in outcome.lifetimes])
     gone = np.array([life.gone for life in outcome.lifetimes])

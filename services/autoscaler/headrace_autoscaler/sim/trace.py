@@ -22,6 +22,7 @@ from headrace_common.errors import InvalidArgument
 _TOKENS = "generatedtokens"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]*)?")
+_COUNT = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +72,7 @@ def _read(path: str, lines: Iterable[str]) -> Trace:
     places = {name: header.index(name) for name in _CHECKS if name in header}
     columns: dict[str, list[str]] = {name: [] for name in places}
     moments: list[int] = []
-    dated = True
+    dated: bool | None = None
     for row in reader:
         if not row:
             continue
@@ -80,13 +81,18 @@ def _read(path: str, lines: Iterable[str]) -> Trace:
             raise InvalidArgument(f"{where}: expected {len(header)} fields as in the header; got {len(row)}")
         text = row[timestamp].strip()
         seconds = _NUMBER.fullmatch(text)
-        dated = dated and not seconds
         moments.append(round(float(text) * 1e6) if seconds else _micros(text, where))
+        if dated is (seconds is not None):
+            raise InvalidArgument(
+                f"{where}: TIMESTAMP: expected {'a date and a time' if dated else 'seconds'} as in the rows before; "
+                f"got {text!r}"
+            )
+        dated = seconds is None
         for name, place in places.items():
             columns[name].append(_CHECKS[name](row[place].strip(), where))
     if not moments:
         raise InvalidArgument(f"trace {path}: has a header and no requests")
-    return _in_order(np.array(moments, dtype=np.int64), columns, dated)
+    return _in_order(np.array(moments, dtype=np.int64), columns, bool(dated))
 
 
 def _in_order(moments: NDArray[np.int64], columns: dict[str, list[str]], dated: bool) -> Trace:
@@ -130,7 +136,7 @@ def _since_epoch(moment: datetime) -> timedelta:
 
 
 def _count(text: str, where: str) -> str:
-    if not (text.isascii() and text.isdigit()):
+    if not _COUNT.fullmatch(text):
         raise InvalidArgument(f"{where}: GeneratedTokens: expected a count of tokens; got {text!r}")
     return text
 

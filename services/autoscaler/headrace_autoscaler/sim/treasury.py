@@ -1,4 +1,5 @@
-"""What a spent budget does: nothing starts, what runs drains once it has answered, and requests are refused or wait."""
+"""What a spent budget does: nothing starts, and requests are refused or wait. Where they wait, what runs drains at
+once; where they are refused, once it has answered what was admitted before, or has had its time for that."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from headrace_autoscaler.sim.door import Door
 from headrace_autoscaler.sim.model_run import TICK, ModelRun, World
 from headrace_autoscaler.sim.purse import REVIEW_S, Purse
 
+ANSWER_S = 30.0
+"""What was admitted before a budget was spent has this long, as by the default of `autoscaler.drain_timeout_s`."""
 _FIRST = -1
 """Number among the ticks of one moment: before any model is asked."""
 
@@ -20,6 +23,7 @@ class Treasury:
         self._purse = purse
         self._doors = doors
         self._world = world
+        self._spent_at: dict[str, float] = {}
         self._models: dict[str, list[ModelRun]] = {}
         for model in models:
             if model.tenant in purse.tenants:
@@ -35,8 +39,21 @@ class Treasury:
     def _settle(self, tenant: str, models: list[ModelRun], now: float) -> None:
         door = self._doors[tenant]
         was, door.spent = door.spent, self._purse.spent(tenant)
+        if door.spent and not was:
+            self._spent_at[tenant] = now
         for model in models:
-            if door.spent and not model.present:
-                model.stop_all(now, self._purse.reason(tenant))
-            elif was and not door.spent:
+            if door.spent:
+                self._drain(model, door, now)
+            elif was:
                 model.resume(now)
+
+    def _drain(self, model: ModelRun, door: Door, now: float) -> None:
+        reason = self._purse.reason(model.tenant)
+        if door.holds:
+            model.hold(now, reason)
+        elif not model.present:
+            model.stop_all(now, reason)
+        elif now - self._spent_at[model.tenant] >= ANSWER_S:
+            model.cut_off(now, reason)
+        if self._world.over and not model.present and not model.ended:
+            model.end(now)

@@ -2,7 +2,8 @@
 
 What a tenant wants within its nominal quantity is its own. What is left of all nominal quantities, less what its owners
 never lend, is lent to those that want more and may borrow: to the lowest share first, which is what it borrows of what
-the cohort can lend, over its weight. What nobody borrows stays with its owners.
+the cohort can lend, over its weight. Nobody borrows to have more than it needs while another one lacks what it needs.
+What nobody borrows stays with its owners.
 
 That is dominant resource fairness (A. Ghodsi and others, NSDI 2011). Where dimensions are given apart from each other,
 as leases are, raising a tenant to the common share in one takes nothing from it in another: each is filled alone.
@@ -24,6 +25,7 @@ class Member:
         kept: of nominal, never lent.
         most: nominal and what it may borrow; None: as much as there is.
         wanted: by its demand, own and borrowed.
+        needed: the same without what it only has at hand; None: all that is wanted.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Member:
     most: int | None
     wanted: int
     weight: float = 1.0
+    needed: int | None = None
 
     @property
     def own(self) -> int:
@@ -41,17 +44,30 @@ class Member:
     @property
     def borrows(self) -> int:
         """What it would, were there enough."""
-        wanted = self.wanted if self.most is None else min(self.wanted, self.most)
-        return max(0, wanted - self.nominal)
+        return self._above(self.wanted)
+
+    @property
+    def lacks(self) -> int:
+        """Of that, what it needs."""
+        return self._above(self.wanted if self.needed is None else self.needed)
+
+    def _above(self, units: int) -> int:
+        return max(0, (units if self.most is None else min(units, self.most)) - self.nominal)
 
 
 def allot(members: Sequence[Member]) -> dict[str, int]:
     """By name. The sum is that of the nominal quantities."""
     idle = {each.name: each.nominal - each.own for each in members}
+    weights = {each.name: each.weight for each in members}
+    total = {each.name: each.own for each in members}
     spare = sum(idle.values())
-    lent = level(spare, {each.name: each.borrows for each in members}, {each.name: each.weight for each in members})
-    left = level(spare - sum(lent.values()), idle, idle)
-    return {each.name: each.own + lent.get(each.name, 0) + left.get(each.name, 0) for each in members}
+    lacks = {each.name: each.lacks for each in members}
+    at_hand = {each.name: each.borrows - each.lacks for each in members}
+    for wants, shares in ((lacks, weights), (at_hand, weights), (idle, idle)):
+        for name, part in level(spare, wants, shares).items():
+            total[name] += part
+            spare -= part
+    return total
 
 
 def level(spare: int, wants: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, int]:
