@@ -10,7 +10,7 @@ import pytest
 
 from headrace_runner.engines.fake import CRASH_STATUS
 from tests.conformance.engines import onnx_models
-from tests.conformance.engines.kits import CRASH, DATATYPES, HANG, HOG, Kit, Tensors
+from tests.conformance.engines.kits import CRASH, DATATYPES, ENGINES, HANG, HOG, Kit, Tensors
 
 
 def fake_identity(inputs: Tensors, outputs: Tensors, /, **changes: Any) -> bytes:
@@ -54,6 +54,11 @@ FAKE = Kit(
     crash_status=CRASH_STATUS,
 )
 KITS = [ONNXRUNTIME, FAKE]
+if "torch" in ENGINES:
+    # Its models are made by torch itself.
+    from tests.conformance.engines.torch_kit import TORCH
+
+    KITS.append(TORCH)
 
 
 def each(kits: list[Kit]) -> pytest.MarkDecorator:
