@@ -10,12 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace.v1.resources_pb2 import InstanceShape
+from tests.conformance.engines import onnx_models
 from tests.conformance.engines.kits import CRASH, HANG, HOG, Kit
-from tests.conformance.engines.registered import KITS, each
+from tests.conformance.engines.registered import FAKE, KITS, each
 from tests.runner.harness import PATIENCE_S, Router, RunnerProcess, bundle, granted, load_request, running
 
 with_troubles = each([kit for kit in KITS if kit.troubles])
@@ -73,6 +75,42 @@ async def asked_beside(runner: RunnerProcess) -> AsyncIterator[Neighbour]:
         yield neighbour
         await neighbour.more()
         neighbour.stop()
+
+
+@asynccontextmanager
+async def loading_beside(content: bytes) -> AsyncIterator[tuple[RunnerProcess, asyncio.Task[Any]]]:
+    """A runner that loads what ONNX Runtime cannot bear, beside one that is asked all the while."""
+    async with two_runners(FAKE, CRASH) as (_, well), asked_beside(well) as neighbour:
+        with tempfile.TemporaryDirectory(prefix="hr-") as name:
+            folder = Path(name)
+            async with running(folder) as ill:
+                (folder / "model.onnx").write_bytes(content)
+                load = asyncio.ensure_future(_load(ill, load_request(folder, "model.onnx")))
+                yield ill, load
+                await neighbour.more()
+                assert well.process.poll() is None
+
+
+async def _load(runner: RunnerProcess, request: pb.LoadRequest) -> grpc.StatusCode:
+    try:
+        await runner.stub.Load(request)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def test_a_crash_while_a_model_is_loaded_ends_its_own_runner_only() -> None:
+    async with loading_beside(onnx_models.crash_at_load()) as (ill, load):
+        assert await ill.exit_code() == -signal.SIGABRT
+        assert await load == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_runner_that_hangs_while_it_loads_listens_and_leaves_when_told() -> None:
+    async with loading_beside(onnx_models.hang_at_load()) as (ill, load):
+        await ill.reach(pb.RUNNER_STATE_LOADING)
+        await ill.stub.Unload(pb.UnloadRequest(epoch=1, grace=Duration(seconds=1), reason="it takes too long"))
+        assert await ill.exit_code() in (0, -signal.SIGKILL)
+        assert await load != grpc.StatusCode.OK
 
 
 @with_troubles

@@ -130,3 +130,18 @@ def _trouble(nodes: list[onnx.NodeProto], weights: dict[str, Any]) -> bytes:
     ]
     tensors = {name: np.asarray(value) for name, value in weights.items()}
     return model(around, [("x", "FP32", ["N", 2])], [("y", "FP32", ["N", 2])], tensors).SerializeToString()
+
+
+def crash_at_load() -> bytes:
+    """One-hot vectors without a depth: an assertion of its C++ library aborts ONNX Runtime (1.31), which folds them."""
+    one_hot = helper.make_node("OneHot", ["ids", "depth", "values"], ["y"])
+    weights = {"ids": np.zeros(3, np.int64), "depth": np.zeros(0, np.int64), "values": np.zeros(0, np.float32)}
+    return model([one_hot], [("x", "FP32", ["N", 2])], [("y", "FP32", [3, "D"])], weights).SerializeToString()
+
+
+def hang_at_load() -> bytes:
+    """A split into 2**31 parts, of which ONNX's inference of shapes looks at each."""
+    split = helper.make_node("Split", ["x"], ["y", "z"], num_outputs=1 << 31)
+    made = model([split], [("x", "FP32", [4])], [("y", "FP32", ["D"])])
+    made.opset_import[0].version = 21
+    return made.SerializeToString()

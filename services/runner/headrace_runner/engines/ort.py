@@ -96,14 +96,14 @@ class OnnxRuntimeEngine:
         except HeadraceError as error:
             raise ModelRefused(error.message) from error
         try:
-            session = open_session(source.path, settings)
+            return OnnxRuntimeModel(open_session(source.path, settings), source.name, settings)
         except ModelRefused:
             raise
         except Exception as error:
-            # The binding raises types of its own without a common base, and RuntimeError.
+            # The binding raises types of its own without a common base, RuntimeError, and what it meets in a model's
+            # names, which need not be text.
             kind = OutOfMemory if _lacks_memory(error) else ModelRefused
             raise kind(f"onnxruntime cannot load {source.name}: {reason_of(error)}") from error
-        return OnnxRuntimeModel(session, source.name, settings)
 
 
 class OnnxRuntimeModel:
