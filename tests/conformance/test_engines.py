@@ -17,7 +17,7 @@ from headrace_common.errors import InvalidArgument
 from headrace_runner.core.signature import EngineTensor
 from headrace_runner.engines.base import ExecutionFailed, InputRefused, LoadedModel, ModelRefused
 from headrace_runner.engines.fake import FakeEngine
-from headrace_runner.engines.registry import pick, prepare
+from headrace_runner.engines.registry import SERVED, pick, prepare
 from headrace_runner.probe import probe_rows
 from headrace_runner.process import resident_bytes
 from headrace_runner.tensors import DTYPES
@@ -270,6 +270,10 @@ def test_loading_again_and_again_holds_no_more_memory(kit: Kit, tmp_path: Path) 
         gc.collect()
         held = held if turn > 1 else resident_bytes()
     assert resident_bytes() - held < 2 * size
+
+
+def test_every_engine_that_needs_no_gpu_is_here_and_has_a_kit() -> None:
+    assert {kit.engine for kit in KITS} == SERVED - {"tensorrt", "tensorrt-rtx"}
 
 
 def test_an_unknown_engine_names_those_there_are() -> None:
