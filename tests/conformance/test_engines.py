@@ -1,100 +1,43 @@
-"""What every engine must do. New engines are added to KITS."""
+"""What every engine must do. New engines are added to `engines.registered`."""
 
 from __future__ import annotations
 
 import gc
-import json
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import magika
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from headrace_common.errors import InvalidArgument
 from headrace_runner.core.signature import EngineTensor
-from headrace_runner.engines.base import (
-    EngineError,
-    ExecutionFailed,
-    InputRefused,
-    LoadedModel,
-    ModelRefused,
-    ModelSource,
-)
+from headrace_runner.engines.base import ExecutionFailed, InputRefused, LoadedModel, ModelRefused
 from headrace_runner.engines.fake import FakeEngine
-from headrace_runner.engines.ort import SMALLEST
-from headrace_runner.engines.registry import import_engines, pick, prepare
+from headrace_runner.engines.registry import SERVED, pick, prepare
 from headrace_runner.probe import probe_rows
 from headrace_runner.process import resident_bytes
 from headrace_runner.tensors import DTYPES
+from tests.conformance.engines.kits import DATATYPES, ENGINES, Kit, Tensors, made_up
+from tests.conformance.engines.registered import KITS
 
-ENGINES = import_engines(allow_fake=True)
-
-_ONNX = {
-    "BOOL": TensorProto.BOOL,
-    "UINT8": TensorProto.UINT8,
-    "UINT16": TensorProto.UINT16,
-    "UINT32": TensorProto.UINT32,
-    "UINT64": TensorProto.UINT64,
-    "INT8": TensorProto.INT8,
-    "INT16": TensorProto.INT16,
-    "INT32": TensorProto.INT32,
-    "INT64": TensorProto.INT64,
-    "FP16": TensorProto.FLOAT16,
-    "FP32": TensorProto.FLOAT,
-    "FP64": TensorProto.DOUBLE,
-    "BF16": TensorProto.BFLOAT16,
-    "BYTES": TensorProto.STRING,
-}
-
-Tensors = list[tuple[str, str, list[Any]]]
+COMPUTE = [kit for kit in KITS if kit.doubled is not None]
+# Two NaNs, the infinities, minus zero and the smallest denormal.
+_BF16_ODDITIES = np.array([0x7FC0, 0x7FC1, 0x7F80, 0xFF80, 0x8000, 0x0001], np.uint16)
 
 
-@dataclass(frozen=True)
-class Kit:
-    """How to make models for one engine.
-
-    `identity` writes a model whose output i is a copy of input i; `refuse` the bytes it must refuse.
-    """
-
-    engine: str
-    suffix: str
-    identity: Callable[[Tensors, Tensors], bytes]
-    corrupt: bytes
-    reason: str
-
-
-def onnx_identity(inputs: Tensors, outputs: Tensors) -> bytes:
-    def values(tensors: Tensors) -> list[onnx.ValueInfoProto]:
-        return [helper.make_tensor_value_info(name, _ONNX[datatype], shape) for name, datatype, shape in tensors]
-
-    nodes = [helper.make_node("Identity", [into[0]], [out[0]]) for into, out in zip(inputs, outputs, strict=False)]
-    graph = helper.make_graph(nodes, "g", values(inputs), values(outputs))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return model.SerializeToString()
-
-
-def fake_identity(inputs: Tensors, outputs: Tensors) -> bytes:
-    def specs(tensors: Tensors) -> list[dict[str, Any]]:
-        return [
-            {"name": name, "datatype": kind, "shape": [dim if isinstance(dim, int) else -1 for dim in shape]}
-            for name, kind, shape in tensors
-        ]
-
-    return json.dumps({"inputs": specs(inputs), "outputs": specs(outputs)}).encode()
-
-
-KITS = [
-    Kit("onnxruntime", "model.onnx", onnx_identity, b"garbage", "onnxruntime cannot load model.onnx: "),
-    Kit("fake", "model.fake.json", fake_identity, b"{", "fake cannot load model.fake.json: "),
-]
+def with_datatypes(
+    datatypes: Iterable[str],
+    kits: Iterable[Kit] = KITS,
+    which: Callable[[Kit], frozenset[str]] = lambda kit: kit.datatypes,
+) -> pytest.MarkDecorator:
+    """Runs a test for each of these datatypes with each engine that has it."""
+    pairs = [(kit, datatype) for kit in kits for datatype in sorted(which(kit).intersection(datatypes))]
+    names = [f"{kit.engine}-{datatype}" for kit, datatype in pairs]
+    return pytest.mark.parametrize(("kit", "datatype"), pairs, indirect=["kit"], ids=names)
 
 
 @pytest.fixture(params=KITS, ids=lambda kit: kit.engine)
@@ -110,38 +53,41 @@ def loader(kit: Kit, tmp_path: Path) -> Callable[..., LoadedModel]:
         if not isinstance(content, bytes):
             made = outputs or [(f"{name}_out", datatype, shape) for name, datatype, shape in content]
             content = kit.identity(content, made)
-        path = tmp_path / kit.suffix
-        path.write_bytes(content)
-        source = ModelSource(path, kit.suffix, options)
-        assert ENGINES[kit.engine].external_files(source) == frozenset()
-        return ENGINES[kit.engine].load(source)
+        return kit.load(tmp_path, content, **options)
 
     return load
 
 
-def values(datatype: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    count = int(np.prod(shape))
-    if datatype == "BYTES":
-        return np.array([f"text {index} \u00e9".encode() for index in range(count)] + [None], dtype=object)[
-            :-1
-        ].reshape(shape)
-    return (np.arange(count) % 2 if datatype == "BOOL" else np.arange(count)).astype(DTYPES[datatype]).reshape(shape)
-
-
-@pytest.mark.parametrize("datatype", sorted(_ONNX))
+@with_datatypes(DATATYPES)
 def test_every_datatype_passes_as_it_is(loader: Callable[..., LoadedModel], datatype: str) -> None:
     model = loader([("x", datatype, ["N", 3])])
-    given = values(datatype, (4, 3))
+    given = made_up(datatype, (4, 3))
     result = model.run({"x": given})["x_out"]
     assert (result.dtype, result.shape) == (given.dtype, given.shape)
     assert result.tolist() == given.tolist()
     assert model.inputs[0].datatype == model.outputs[0].datatype == datatype
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3), (5, 7, 3), (0, 2, 3), (2, 0, 3)], ids=str)
+@with_datatypes(DATATYPES)
+def test_a_batch_of_no_rows_has_no_rows(loader: Callable[..., LoadedModel], datatype: str) -> None:
+    result = loader([("x", datatype, ["N", 3])]).run({"x": made_up(datatype, (0, 3))})["x_out"]
+    assert (result.shape, result.dtype) == ((0, 3), DTYPES[datatype])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (5, 7, 3), (0, 2, 3), (2, 0, 3), (1, 300_000, 3)], ids=str)
 def test_dimensions_of_any_size_have_any_size(loader: Callable[..., LoadedModel], shape: tuple[int, ...]) -> None:
     model = loader([("x", "FP32", ["N", "T", 3])])
-    assert model.run({"x": values("FP32", shape)})["x_out"].shape == shape
+    given = made_up("FP32", shape)
+    result = model.run({"x": given})["x_out"]
+    assert result.shape == shape
+    assert (result == given).all()
+
+
+def test_one_model_takes_one_shape_after_another(loader: Callable[..., LoadedModel]) -> None:
+    model = loader([("x", "FP32", ["N", "T"])])
+    for shape in [(1, 5), (64, 5), (2, 1), (0, 1), (1, 5), (3, 200)] * 3:
+        given = made_up("FP32", shape)
+        assert model.run({"x": given})["x_out"].tolist() == given.tolist()
 
 
 def test_symbolic_and_fixed_dimensions_are_told_apart(loader: Callable[..., LoadedModel]) -> None:
@@ -156,22 +102,47 @@ def test_a_scalar_is_a_scalar(loader: Callable[..., LoadedModel]) -> None:
     assert model.run({"x": np.array(2.5, np.float32)})["x_out"].tolist() == 2.5
 
 
-@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+@with_datatypes(["FP16", "FP32", "FP64", "BF16"])
 def test_what_is_not_a_number_passes(loader: Callable[..., LoadedModel], datatype: str) -> None:
     model = loader([("x", datatype, ["N"])])
-    given = np.array([np.nan, np.inf, -np.inf, -0.0], DTYPES[datatype])
+    if datatype == "BF16":
+        given = _BF16_ODDITIES
+    else:
+        given = np.array([np.nan, np.inf, -np.inf, -0.0, np.finfo(DTYPES[datatype]).smallest_subnormal])
+        given = given.astype(DTYPES[datatype])
     assert model.run({"x": given})["x_out"].tobytes() == given.tobytes()
 
 
-def test_read_only_input_is_taken(loader: Callable[..., LoadedModel]) -> None:
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(lambda array: np.frombuffer(array.tobytes(), np.float32).reshape(array.shape), id="read-only"),
+        pytest.param(lambda array: np.repeat(array, 2, axis=0)[::2], id="every other row"),
+        pytest.param(lambda array: np.ascontiguousarray(array.T).T, id="by columns"),
+        pytest.param(
+            lambda array: np.frombuffer(b"\0" + array.tobytes(), np.uint8)[1:].view(np.float32).reshape(array.shape),
+            id="at an odd address",
+        ),
+    ],
+)
+def test_input_may_lie_in_memory_in_any_way(loader: Callable[..., LoadedModel], view: Callable[[Any], Any]) -> None:
+    model = loader([("x", "FP32", ["N", "T"])])
+    given = made_up("FP32", (3, 5))
+    assert model.run({"x": view(given)})["x_out"].tolist() == given.tolist()
+
+
+def test_what_was_answered_stays_when_the_next_batch_runs(loader: Callable[..., LoadedModel], kit: Kit) -> None:
     model = loader([("x", "FP32", ["N"])])
-    given = np.frombuffer(np.ones(3, np.float32).tobytes(), np.float32)
-    assert model.run({"x": given})["x_out"].tolist() == [1, 1, 1]
+    first = model.run({"x": np.full(8, 1, np.float32)})["x_out"]
+    model.run({"x": np.full(8, 2, np.float32)})
+    assert first.tolist() == [1] * 8
+    model.close()
+    assert first.tolist() == [1] * 8
 
 
 def test_only_wanted_outputs_are_given(loader: Callable[..., LoadedModel]) -> None:
     model = loader([("a", "FP32", ["N"]), ("b", "INT64", ["N"])])
-    given = {"a": values("FP32", (2,)), "b": values("INT64", (2,))}
+    given = {"a": made_up("FP32", (2,)), "b": made_up("INT64", (2,))}
     assert list(model.run(given)) == ["a_out", "b_out"]
     assert list(model.run(given, ("b_out",))) == ["b_out"]
     with pytest.raises(InputRefused, match="none"):
@@ -198,13 +169,15 @@ def test_input_that_does_not_fit_is_refused_and_the_next_runs(
     assert model.run({"x": np.ones((1, 3), np.float32)})["x_out"].tolist() == [[1, 1, 1]]
 
 
-def test_a_corrupt_file_is_refused_with_the_engines_reason(
-    loader: Callable[..., LoadedModel], kit: Kit, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\0" * 64, b"PK\3\4"], ids=["corrupt", "empty", "zeros", "a zip's head"]
+)
+def test_what_is_no_model_is_refused_with_the_engines_reason(kit: Kit, tmp_path: Path, content: bytes | None) -> None:
     with pytest.raises(ModelRefused) as caught:
-        loader(kit.corrupt)
+        kit.load(tmp_path, kit.corrupt if content is None else content)
     reason = str(caught.value)
-    assert reason.startswith(kit.reason)
+    assert kit.file in reason
+    assert content is not None or reason.startswith(kit.reason)
     assert str(tmp_path) not in reason
     assert "\n" not in reason
 
@@ -214,21 +187,22 @@ def test_an_unknown_option_is_refused_by_name(loader: Callable[..., LoadedModel]
         loader([("x", "FP32", ["N"])], warp_speed="9")
 
 
-def test_models_load_and_run_beside_each_other(loader: Callable[..., LoadedModel], kit: Kit, tmp_path: Path) -> None:
+def test_models_load_and_run_beside_each_other(kit: Kit, tmp_path: Path) -> None:
     width = 4
     barrier = threading.Barrier(width)
+    content = kit.identity([("x", "FP32", ["N"])], [("y", "FP32", ["N"])])
 
-    def one(number: int) -> list[float]:
+    def one(number: int) -> list[list[float]]:
         folder = tmp_path / str(number)
         folder.mkdir()
-        tensors: Tensors = [("x", "FP32", ["N"])]
-        (folder / kit.suffix).write_bytes(kit.identity(tensors, [("y", "FP32", ["N"])]))
         barrier.wait(20)
-        model = ENGINES[kit.engine].load(ModelSource(folder / kit.suffix, kit.suffix))
-        return model.run({"x": np.full(2, number, np.float32)})["y"].tolist()  # type: ignore[no-any-return]
+        model = kit.load(folder, content)
+        runs = [model.run({"x": np.full(2, 10 * number + turn, np.float32)})["y"].tolist() for turn in range(5)]
+        model.close()
+        return runs
 
     with ThreadPoolExecutor(width) as pool:
-        assert list(pool.map(one, range(width))) == [[n, n] for n in range(width)]
+        assert list(pool.map(one, range(width))) == [[[10 * n + t] * 2 for t in range(5)] for n in range(width)]
 
 
 def test_a_closed_model_does_not_run(loader: Callable[..., LoadedModel]) -> None:
@@ -239,119 +213,72 @@ def test_a_closed_model_does_not_run(loader: Callable[..., LoadedModel]) -> None
         model.run({"x": np.zeros(1, np.float32)})
 
 
-def test_independent_rows_are_found_so(loader: Callable[..., LoadedModel]) -> None:
-    assert probe_rows(loader([("x", "FP32", ["N", "T"]), ("s", "BYTES", ["N", 1])])).difference is None
+def test_independent_rows_are_found_so(loader: Callable[..., LoadedModel], kit: Kit) -> None:
+    second = ("s", "BYTES", ["N", 1]) if "BYTES" in kit.datatypes else ("s", "INT32", ["N", 1])
+    assert probe_rows(loader([("x", "FP32", ["N", "T"]), second])).difference is None
 
 
-class TestOnnxRuntime:
-    def load(self, model: onnx.ModelProto, folder: Path, **options: str) -> LoadedModel:
-        (folder / "model.onnx").write_bytes(model.SerializeToString())
-        return ENGINES["onnxruntime"].load(ModelSource(folder / "model.onnx", "model.onnx", options))
+@with_datatypes(DATATYPES, COMPUTE, lambda kit: kit.doubles)
+def test_sums_are_numpys(loader: Callable[..., LoadedModel], kit: Kit, datatype: str) -> None:
+    """Integers wrap around, as numpy's do."""
+    assert kit.doubled is not None
+    dtype = DTYPES[datatype]
+    if dtype.kind == "f":
+        given = np.array([0, 0.1, -7, np.finfo(dtype).max, np.inf, np.nan], dtype)
+    else:
+        given = np.array([0, 1, 3, np.iinfo(dtype).min, np.iinfo(dtype).max], dtype)
+    with np.errstate(over="ignore"):
+        expected = given + given
+    np.testing.assert_array_equal(loader(kit.doubled(datatype)).run({"x": given})["y"], expected)
 
-    def test_magika_is_batchable_though_its_dimensions_have_different_names(self) -> None:
-        path = Path(magika.__file__).parent / "models" / "standard_v3_3" / "model.onnx"
-        model = ENGINES["onnxruntime"].load(ModelSource(path, "model.onnx"))
-        (into,), (out,) = model.inputs, model.outputs
-        assert (into.name, into.datatype, into.dims[1:]) == ("bytes", "INT32", (2048,))
-        assert (out.name, out.datatype, out.dims[1:]) == ("target_label", "FP32", (214,))
-        assert isinstance(into.dims[0], str)
-        assert into.dims[0] != out.dims[0]
-        assert probe_rows(model).difference is None
 
-    def test_an_unknown_operator_is_named(self, tmp_path: Path) -> None:
-        x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in "xy")
-        graph = helper.make_graph([helper.make_node("Frobnicate", ["x"], ["y"])], "g", [x], [y])
-        with pytest.raises(ModelRefused, match="Frobnicate"):
-            self.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path)
+@pytest.mark.parametrize("kit", COMPUTE, indirect=True)
+@pytest.mark.parametrize("rows", [0, 1, 2, 33])
+def test_answers_are_numpys_within_the_tolerance_of_floats(
+    loader: Callable[..., LoadedModel], kit: Kit, rows: int
+) -> None:
+    assert kit.dense is not None
+    random = np.random.default_rng(5)
+    w, b = random.normal(size=(70, 30)).astype(np.float32), random.normal(size=30).astype(np.float32)
+    x = random.normal(size=(rows, 70)).astype(np.float32)
+    reference = np.maximum(x.astype(np.float64) @ w + b, 0)
+    np.testing.assert_allclose(loader(kit.dense(w, b)).run({"x": x})["y"], reference, rtol=1e-4, atol=1e-4)
 
-    def test_an_opset_of_the_future_is_refused_without_source_lines(self, tmp_path: Path) -> None:
-        content = onnx_identity([("x", "FP32", ["N"])], [("y", "FP32", ["N"])])
-        model = onnx.load_from_string(content)
-        model.opset_import[0].version = 9999
-        with pytest.raises(ModelRefused) as caught:
-            self.load(model, tmp_path)
-        assert str(caught.value).startswith("onnxruntime cannot load model.onnx: ")
-        assert "9999" in str(caught.value)
-        assert "onnxruntime_src" not in str(caught.value)
 
-    @pytest.mark.parametrize("threads", ["0", "257", "many", "-1"])
-    def test_threads_have_bounds(self, tmp_path: Path, threads: str) -> None:
-        model = onnx.load_from_string(onnx_identity([("x", "FP32", ["N"])], [("y", "FP32", ["N"])]))
-        with pytest.raises(ModelRefused, match=r"intra_op_threads: expected 1 to 256"):
-            self.load(model, tmp_path, intra_op_threads=threads)
-        assert self.load(model, tmp_path, intra_op_threads="2").outputs[0].name == "y"
+@pytest.mark.parametrize("kit", COMPUTE, indirect=True)
+def test_closing_frees_the_weights(kit: Kit, tmp_path: Path) -> None:
+    assert kit.weights is not None
+    size = 64 << 20
+    model = kit.load(tmp_path, kit.weights(size))
+    assert model.run({"x": np.ones((2, 1), np.float32)})["y"].ravel().tolist() == [size // 4 - 1] * 2
+    gc.collect()
+    held = resident_bytes()
+    model.close()
+    gc.collect()
+    assert held - resident_bytes() > size // 2
 
-    def test_a_string_that_is_not_utf8_is_the_inputs_fault(self, tmp_path: Path) -> None:
-        model = self.load(
-            onnx.load_from_string(onnx_identity([("x", "BYTES", ["N"])], [("y", "BYTES", ["N"])])), tmp_path
-        )
-        with pytest.raises(InputRefused, match="element 1 is not UTF-8"):
-            model.run({"x": np.array([b"fine", b"\xff"], dtype=object)})
 
-    def test_an_index_out_of_bounds_is_the_inputs_fault(self, tmp_path: Path) -> None:
-        ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"])
-        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])
-        table = onnx.numpy_helper.from_array(np.ones((3, 2), np.float32), "table")
-        graph = helper.make_graph([helper.make_node("Gather", ["table", "ids"], ["y"])], "g", [ids], [y], [table])
-        opset = [helper.make_opsetid("", 17)]
-        model = self.load(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path)
-        with pytest.raises(EngineError, match="out of data bounds"):
-            model.run({"ids": np.array([9])})
-
-    def test_closing_frees_the_weights(self, tmp_path: Path) -> None:
-        size = 64 << 20
-        table = onnx.numpy_helper.from_array(np.ones(size // 4, np.float32), "table")
-        x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
-        graph = helper.make_graph([helper.make_node("Add", ["x", "table"], ["y"])], "g", [x], [y], [table])
-        model_proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-        model_proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = size // 4
-        path = tmp_path / "model.onnx"
-        path.write_bytes(model_proto.SerializeToString())
-        del graph, model_proto, table
-        gc.collect()
-        model = ENGINES["onnxruntime"].load(ModelSource(path, "model.onnx"))
-        held = resident_bytes()
+@pytest.mark.parametrize("kit", COMPUTE, indirect=True)
+def test_loading_again_and_again_holds_no_more_memory(kit: Kit, tmp_path: Path) -> None:
+    assert kit.weights is not None
+    size, held = 16 << 20, 0
+    content = kit.weights(size)
+    for turn in range(8):
+        model = kit.load(tmp_path, content)
+        model.run({"x": np.ones((2, 1), np.float32)})
         model.close()
         gc.collect()
-        assert held - resident_bytes() > size // 2
+        held = held if turn > 1 else resident_bytes()
+    assert resident_bytes() - held < 2 * size
 
 
-class TestFake:
-    def load(self, folder: Path, **spec: Any) -> LoadedModel:
-        tensors = [{"name": "x", "datatype": "FP32", "shape": [-1]}]
-        path = folder / "model.fake.json"
-        path.write_text(json.dumps({"inputs": tensors, "outputs": [{**tensors[0], "name": "y"}], **spec}))
-        return ENGINES["fake"].load(ModelSource(path, "model.fake.json"))
-
-    @pytest.mark.parametrize("spec", [{"behaviour": "fail"}, {"fail_on": 7}], ids=["always", "on a value"])
-    def test_fails_when_told_to(self, tmp_path: Path, spec: dict[str, Any]) -> None:
-        model = self.load(tmp_path, **spec)
-        with pytest.raises(ExecutionFailed, match="told to fail"):
-            model.run({"x": np.array([1, 7], np.float32)})
-
-    def test_passes_other_values(self, tmp_path: Path) -> None:
-        model = self.load(tmp_path, fail_on=7, crash_on=8, hang_on=9)
-        assert model.run({"x": np.array([1, 6], np.float32)})["y"].tolist() == [1, 6]
-
-    @pytest.mark.parametrize(
-        ("spec", "reason"),
-        [
-            pytest.param({"latency_ms": -1}, "latency_ms", id="a negative latency"),
-            pytest.param({"speed": 1}, "speed", id="an unknown key"),
-            pytest.param(
-                {"outputs": [{"name": "y", "datatype": "INT8", "shape": [-1]}]}, "must be FP32", id="another datatype"
-            ),
-            pytest.param({"inputs": [{"name": "x", "datatype": "FP8", "shape": []}]}, "'FP8'", id="no such datatype"),
-        ],
-    )
-    def test_a_bad_file_is_refused_by_key(self, tmp_path: Path, spec: dict[str, Any], reason: str) -> None:
-        with pytest.raises(ModelRefused, match=reason):
-            self.load(tmp_path, **spec)
+def test_every_engine_that_needs_no_gpu_is_here_and_has_a_kit() -> None:
+    assert {kit.engine for kit in KITS} == SERVED - {"tensorrt", "tensorrt-rtx"}
 
 
 def test_an_unknown_engine_names_those_there_are() -> None:
-    with pytest.raises(InvalidArgument, match="engine 'tensorrt' is not available on this runner; it has: fake, onnx"):
-        pick(ENGINES, "tensorrt")
+    with pytest.raises(InvalidArgument, match="engine 'nonesuch' is not available on this runner; it has: fake, onnx"):
+        pick(ENGINES, "nonesuch")
 
 
 def test_a_prepared_engine_holds_heap_for_the_load_that_comes() -> None:
@@ -369,7 +296,3 @@ def test_an_engine_that_cannot_be_prepared_does_not_keep_the_runner_from_startin
             raise RuntimeError("no device")
 
     prepare({"broken": Broken()})
-
-
-def test_onnxruntime_is_prepared_with_a_model_that_is_one() -> None:
-    onnx.checker.check_model(onnx.load_from_string(SMALLEST))

@@ -1,21 +1,24 @@
-"""ONNX Runtime on CPUs."""
+"""ONNX Runtime: its models, and its errors in our words. Options are `core.ort_options`."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from headrace_common.errors import HeadraceError
 from headrace_runner.core import onnx_files
+from headrace_runner.core.ort_options import OrtSettings, read_options
 from headrace_runner.core.signature import EngineTensor
 from headrace_runner.engines.base import (
+    EngineError,
     ExecutionFailed,
     InputRefused,
     LoadedModel,
@@ -23,6 +26,8 @@ from headrace_runner.engines.base import (
     ModelSource,
     OutOfMemory,
 )
+from headrace_runner.engines.ort_binding import BoundSession
+from headrace_runner.engines.ort_session import FATAL, open_session, run_options
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -42,9 +47,8 @@ _DATATYPES = {
 }
 _ONNX_BFLOAT16 = 16
 """TensorProto.DataType.BFLOAT16 of onnx.proto."""
-_THREADS = "intra_op_threads"
-_MAX_THREADS = 256
-_FATAL = 4
+_NOT_BOUND = {"BYTES", "BF16"}
+"""Strings have no place on a device, and numpy no bfloat16."""
 _MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
 # Tensor content that ONNX Runtime takes from an address in memory: never from a file.
 _IN_MEMORY = "_ORT_MEM_ADDR_"
@@ -54,7 +58,6 @@ _CODE_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_PREFIX = re.compile(r"/\S+\.(?:h|hpp|cc|cpp):\d+ [^()]*\([^()]*\)(?: const)?\s*")
 _ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^\s:'\"/]+/)+([^\s:'\"/]*)")
 
-_PROVIDERS = ["CPUExecutionProvider"]
 SMALLEST = (
     b'\x08\x08\x12\x00:@\n\x11\n\x01x\n\x01x\x12\x01y"\x06MatMul\x12\x01gZ\x13\n\x01x\x12\x0e\n\x0c\x08\x01'
     b"\x12\x08\n\x02\x08\x02\n\x02\x08\x02b\x13\n\x01y\x12\x0e\n\x0c\x08\x01\x12\x08\n\x02\x08\x02\n\x02\x08\x02"
@@ -62,23 +65,24 @@ SMALLEST = (
 )
 """An ONNX model: y = x x for 2 x 2 floats, opset 13."""
 
-T = TypeVar("T")
+_Options = Any
+"""ort.RunOptions, which has no types, or None."""
+_Execute = Callable[[list[str], Mapping[str, NDArray[Any]], _Options], Sequence[NDArray[Any]]]
+"""The outputs named, in this order."""
 
 
 class OnnxRuntimeEngine:
-    """Options: intra_op_threads, 1 to 256; by default the whole CPUs of the instance."""
+    """Options: docs/engines.md."""
 
     name = "onnxruntime"
     platform = "onnxruntime_onnx"
 
     def __init__(self) -> None:
         # What goes wrong comes as an exception; its own log lines would break ours, which are JSON.
-        ort.set_default_logger_severity(_FATAL)
+        ort.set_default_logger_severity(FATAL)
 
     def prepare(self) -> None:
-        ort.InferenceSession(SMALLEST, _options(threads=1), providers=_PROVIDERS).run(
-            None, {"x": np.ones((2, 2), np.float32)}
-        )
+        open_session(SMALLEST, OrtSettings()).run(None, {"x": np.ones((2, 2), np.float32)})
 
     def external_files(self, source: ModelSource) -> frozenset[str]:
         locations = _external_locations(source)
@@ -87,28 +91,31 @@ class OnnxRuntimeEngine:
         return locations
 
     def load(self, source: ModelSource) -> LoadedModel:
-        options = _session_options(source)
         try:
-            session = ort.InferenceSession(str(source.path), options, providers=_PROVIDERS)
+            settings = read_options(source.options, source.threads)
+        except HeadraceError as error:
+            raise ModelRefused(error.message) from error
+        try:
+            return OnnxRuntimeModel(open_session(source.path, settings), source.name, settings)
+        except ModelRefused:
+            raise
         except Exception as error:
-            # The binding raises types of its own without a common base, and RuntimeError.
+            # The binding raises types of its own without a common base, RuntimeError, and what it meets in a model's
+            # names, which need not be text.
             kind = OutOfMemory if _lacks_memory(error) else ModelRefused
             raise kind(f"onnxruntime cannot load {source.name}: {reason_of(error)}") from error
-        return OnnxRuntimeModel(session, source.name)
 
 
 class OnnxRuntimeModel:
     """A session. Strings must be UTF-8: ONNX Runtime's Python interface takes no other bytes."""
 
-    def __init__(self, session: ort.InferenceSession, name: str) -> None:
-        self._session: ort.InferenceSession | None = session
+    def __init__(self, session: ort.InferenceSession, name: str, settings: OrtSettings) -> None:
         self._inputs = tuple(_describe(name, "input", tensor) for tensor in session.get_inputs())
         self._outputs = tuple(_describe(name, "output", tensor) for tensor in session.get_outputs())
-        self._datatypes = {tensor.name: tensor.datatype for tensor in self._inputs}
-        self._strings = [tensor.name for tensor in self._inputs if tensor.datatype == "BYTES"]
-        self._string_outputs = {tensor.name for tensor in self._outputs if tensor.datatype == "BYTES"}
-        self._names = tuple(tensor.name for tensor in self._outputs)
-        self._bf16 = any(tensor.datatype == "BF16" for tensor in (*self._inputs, *self._outputs))
+        self._names = [tensor.name for tensor in self._outputs]
+        self._options = run_options(settings)
+        # A batch of a small model takes microseconds: what there is to do is decided here, once.
+        self._execute: _Execute | None = self._executing(session, settings)
 
     @property
     def inputs(self) -> tuple[EngineTensor, ...]:
@@ -119,35 +126,30 @@ class OnnxRuntimeModel:
         return self._outputs
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
-        session = self._session
-        if session is None:
+        execute = self._execute
+        if execute is None:
             raise ExecutionFailed("the model has been closed")
-        names = outputs or self._names
-        feed = dict(inputs)
-        for name in self._strings:
-            if name in feed:
-                feed[name] = _as_text(name, feed[name])
-        execute = self._run_values if self._bf16 else _run_arrays
-        results = _translated(lambda: execute(session, feed, names))
-        return {
-            name: _as_bytes(array) if name in self._string_outputs else array
-            for name, array in zip(names, results, strict=True)
-        }
+        names = list(outputs) if outputs else self._names
+        try:
+            results = execute(names, inputs, self._options)
+        except Exception as error:
+            raise _translated(error) from error
+        # A third of what dict(zip()) takes.
+        return {name: results[index] for index, name in enumerate(names)}
 
     def close(self) -> None:
-        self._session = None
+        self._execute = None
 
-    def _run_values(
-        self, session: ort.InferenceSession, feed: dict[str, NDArray[Any]], names: tuple[str, ...]
-    ) -> list[NDArray[Any]]:
-        """Execution by OrtValue, which alone can carry bfloat16."""
-        values = {
-            name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _ONNX_BFLOAT16)
-            if self._datatypes.get(name) == "BF16"
-            else ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
-            for name, array in feed.items()
-        }
-        return [_array_of(value) for value in session.run_with_ort_values(list(names), values)]
+    def _executing(self, session: ort.InferenceSession, settings: OrtSettings) -> _Execute:
+        kinds = {tensor.datatype for tensor in (*self._inputs, *self._outputs)}
+        if settings.device is not None and kinds.isdisjoint(_NOT_BOUND):
+            return BoundSession(session, self._inputs, settings.device).run
+        execute: _Execute = session.run
+        if "BF16" in kinds:
+            execute = _by_values(session, frozenset(_named(self._inputs, "BF16")))
+        if "BYTES" in kinds:
+            execute = _with_strings(execute, _named(self._inputs, "BYTES"), frozenset(_named(self._outputs, "BYTES")))
+        return execute
 
 
 def reason_of(error: BaseException) -> str:
@@ -158,23 +160,47 @@ def reason_of(error: BaseException) -> str:
     return text[:_MAX_REASON]
 
 
-def _run_arrays(
-    session: ort.InferenceSession, feed: dict[str, NDArray[Any]], names: tuple[str, ...]
-) -> list[NDArray[Any]]:
-    results: list[NDArray[Any]] = session.run(list(names), feed)
-    return results
+def _named(tensors: Sequence[EngineTensor], datatype: str) -> list[str]:
+    return [tensor.name for tensor in tensors if tensor.datatype == datatype]
 
 
-def _translated(execute: Callable[[], T]) -> T:
-    try:
-        return execute()
-    except MemoryError as error:
-        raise OutOfMemory(reason_of(error)) from error
-    except (ort_errors.InvalidArgument, ValueError) as error:
-        raise InputRefused(reason_of(error)) from error
-    except Exception as error:
-        kind = OutOfMemory if _lacks_memory(error) else ExecutionFailed
-        raise kind(reason_of(error)) from error
+def _by_values(session: ort.InferenceSession, bf16: frozenset[str]) -> _Execute:
+    """Execution by OrtValue, which alone can carry bfloat16."""
+
+    def value_of(name: str, array: NDArray[Any]) -> ort.OrtValue:
+        whole = np.ascontiguousarray(array)
+        if name in bf16:
+            return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(whole, _ONNX_BFLOAT16)
+        return ort.OrtValue.ortvalue_from_numpy(whole)
+
+    def execute(names: list[str], feed: Mapping[str, NDArray[Any]], options: _Options) -> list[NDArray[Any]]:
+        values = {name: value_of(name, array) for name, array in feed.items()}
+        return [_array_of(value) for value in session.run_with_ort_values(names, values, options)]
+
+    return execute
+
+
+def _with_strings(plain: _Execute, strings: Sequence[str], string_outputs: frozenset[str]) -> _Execute:
+    """Execution with bytes where ONNX Runtime's interface has text."""
+
+    def execute(names: list[str], feed: Mapping[str, NDArray[Any]], options: _Options) -> list[NDArray[Any]]:
+        texts = {name: _as_text(name, feed[name]) for name in strings if name in feed}
+        results = plain(names, {**feed, **texts}, options)
+        return [
+            _as_bytes(array) if name in string_outputs else array for name, array in zip(names, results, strict=True)
+        ]
+
+    return execute
+
+
+def _translated(error: Exception) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    if _lacks_memory(error):
+        return OutOfMemory(reason_of(error))
+    if isinstance(error, (ort_errors.InvalidArgument, ValueError)):
+        return InputRefused(reason_of(error))
+    return ExecutionFailed(reason_of(error))
 
 
 def _lacks_memory(error: Exception) -> bool:
@@ -194,26 +220,6 @@ def _external_locations(source: ModelSource) -> frozenset[str]:
                 return onnx_files.external_locations(view)
             except onnx_files.Malformed as error:
                 raise ModelRefused(f"{source.name} is not an ONNX model: {error}") from None
-
-
-def _session_options(source: ModelSource) -> ort.SessionOptions:
-    unknown = sorted(set(source.options) - {_THREADS})
-    if unknown:
-        raise ModelRefused(f"engine option {unknown[0]!r} is not known to onnxruntime; it knows: {_THREADS}")
-    threads = source.options.get(_THREADS, str(source.threads))
-    if not threads.isascii() or not threads.isdigit() or not 1 <= int(threads) <= _MAX_THREADS:
-        raise ModelRefused(f"engine option {_THREADS}: expected 1 to {_MAX_THREADS}; got {threads!r}")
-    return _options(int(threads))
-
-
-def _options(threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL
-    # Spinning threads burn the CPUs that the other instances of the machine were promised.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
 
 
 def _describe(model: str, kind: str, tensor: Any) -> EngineTensor:
