@@ -366,18 +366,18 @@ def test_tensorrt_is_given_its_timing_cache_back_and_builds_for_every_gpu_of_the
 
 
 def test_gpus_are_read_from_nvidia_smi() -> None:
-    found = read_nvidia_smi("NVIDIA L4, 8.9, 23034, 570.86.15\nTesla T4, 7.5, 15360, 570.86.15\n")
+    found = read_nvidia_smi("NVIDIA L4, 8.9, 23034, 570.86.15, GPU-aa\nTesla T4, 7.5, 15360, 570.86.15, GPU-bb\n")
 
     assert found.driver == "570.86.15"
-    assert [(gpu.name, gpu.capability, gpu.memory_bytes) for gpu in found.gpus] == [
-        ("NVIDIA L4", 89, 23034 << 20),
-        ("Tesla T4", 75, 15360 << 20),
+    assert [(gpu.name, gpu.capability, gpu.memory_bytes, gpu.uuid) for gpu in found.gpus] == [
+        ("NVIDIA L4", 89, 23034 << 20, "GPU-aa"),
+        ("Tesla T4", 75, 15360 << 20, "GPU-bb"),
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("", "the driver sees no GPU"), ("NVIDIA L4, [N/A], 1, 570\n", "nvidia-smi answers what cannot be")],
+    [("", "the driver sees no GPU"), ("NVIDIA L4, [N/A], 1, 570, GPU-aa\n", "nvidia-smi answers what cannot be")],
 )
 def test_what_nvidia_smi_does_not_tell_is_no_gpu(text: str, says: str) -> None:
     assert says in read_nvidia_smi(text).missing
@@ -385,7 +385,7 @@ def test_what_nvidia_smi_does_not_tell_is_no_gpu(text: str, says: str) -> None:
 
 def test_without_nvml_nvidia_smi_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA L4, 8.9, 23034, 570.86.15'\n")
+    program.write_text("#!/bin/sh\necho 'NVIDIA L4, 8.9, 23034, 570.86.15, GPU-aa'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr("headrace_runner.gpus.find_spec", lambda name: None)

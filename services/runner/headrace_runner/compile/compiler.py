@@ -81,10 +81,10 @@ class Compiler:
     def _check_targets(self, targets: tuple[int, ...]) -> None:
         if targets and self._build.engine == trt_library.TENSORRT:
             from headrace_runner.compile.builder import check_builds_here
-            from headrace_runner.gpus import find_gpus
+            from headrace_runner.gpus import find_gpus, own_gpu
 
-            gpus = find_gpus().gpus
-            check_builds_here(self._build.engine, targets, gpus[0].capability if gpus else None)
+            gpu = own_gpu(find_gpus())
+            check_builds_here(self._build.engine, targets, gpu.capability if gpu is not None else None)
 
     def _build_one(self, request: PlanRequest, out: Path) -> Compiled:
         start = time.monotonic()

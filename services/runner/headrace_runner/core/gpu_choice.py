@@ -1,0 +1,33 @@
+"""Which GPU a process uses, of those that the driver sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace_runner.core.plan_fitness import Gpu
+
+
+def visible_gpus(gpus: Sequence[Gpu], visible: str | None) -> tuple[Gpu, ...]:
+    """Those that CUDA shows to this process, in its order; it uses the first.
+
+    Args:
+        gpus: all, in the order of the PCI bus.
+        visible: CUDA_VISIBLE_DEVICES: indices or UUIDs, which may be cut short, separated by commas; None: not set.
+            What follows the first that is none is not seen (CUDA C++ Programming Guide, "CUDA Environment Variables").
+    """
+    if visible is None:
+        return tuple(gpus)
+    chosen: list[Gpu] = []
+    for word in visible.split(","):
+        gpu = _named(gpus, word.strip())
+        if gpu is None or gpu in chosen:
+            break
+        chosen.append(gpu)
+    return tuple(chosen)
+
+
+def _named(gpus: Sequence[Gpu], word: str) -> Gpu | None:
+    if word.isascii() and word.isdigit():
+        return gpus[int(word)] if int(word) < len(gpus) else None
+    found = [gpu for gpu in gpus if word and gpu.uuid.startswith(word)]
+    return found[0] if len(found) == 1 else None
