@@ -16,13 +16,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from headrace_common.errors import FailedPrecondition, InvalidArgument
+from headrace_common.gpus import Gpus, find_gpus, read_nvidia_smi
 from headrace_runner.compile.__main__ import main
 from headrace_runner.compile.builder import PlanBuilder, check_builds_here
 from headrace_runner.compile.plan_files import manifest_path, read_plan
 from headrace_runner.core.plan_manifest import EngineBuild
 from headrace_runner.core.shape_ranges import ShapeRange
 from headrace_runner.engines import trt_library
-from headrace_runner.gpus import Gpus, find_gpus, read_nvidia_smi
 
 MAGIKA = Path(magika.__file__).parent / "models" / "standard_v3_3" / "model.onnx"
 needs_tensorrt_rtx = pytest.mark.skipif(
@@ -388,7 +388,7 @@ def test_without_nvml_nvidia_smi_is_asked(tmp_path: Path, monkeypatch: pytest.Mo
     program.write_text("#!/bin/sh\necho 'NVIDIA L4, 8.9, 23034, 570.86.15, GPU-aa'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("headrace_runner.gpus.find_spec", lambda name: None)
+    monkeypatch.setattr("headrace_common.gpus.find_spec", lambda name: None)
     assert [gpu.name for gpu in find_gpus().gpus] == ["NVIDIA L4"]
 
     program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed' >&2; exit 9\n")

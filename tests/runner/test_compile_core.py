@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from headrace_common.errors import InvalidArgument
-from headrace_runner.core.gpu_targets import parse_targets, target_name
+from headrace_common.gpu_facts import Gpu, target_name
+from headrace_runner.core.gpu_targets import parse_targets
 from headrace_runner.core.onnx_graph import read_graph
-from headrace_runner.core.plan_fitness import Gpu, MachineFacts, check_fits, refusal
+from headrace_runner.core.plan_fitness import MachineFacts, check_fits, refusal
 from headrace_runner.core.plan_manifest import EngineBuild, Manifest, PlanRequest, PlanTensor, read_manifest
 from headrace_runner.core.protobuf import Malformed
 from headrace_runner.core.shape_ranges import ShapeRange, make_profile, parse_batch, parse_shape

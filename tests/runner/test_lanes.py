@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace_common.clock import SystemClock
 from headrace_common.config import TelemetryConfig
+from headrace_common.gpu_facts import Gpu, visible_gpus
 from headrace_common.telemetry import Telemetry
-from headrace_runner.core.gpu_choice import visible_gpus
 from headrace_runner.core.graph_policy import GraphPolicy, planned_shapes, shapes_of
 from headrace_runner.core.lanes import MOST, Roster, lane_count
-from headrace_runner.core.plan_fitness import Gpu
 from headrace_runner.core.shape_ranges import ShapeRange
 from headrace_runner.core.signature import EngineTensor, make_signature
 from headrace_runner.domain import Loaded

@@ -24,11 +24,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headrace_common.clock import SystemClock
 from headrace_common.errors import InvalidArgument
+from headrace_common.gpu_facts import target_name
 from headrace_runner.compile.__main__ import main
 from headrace_runner.compile.builder import rtx_targets
 from headrace_runner.compile.plan_files import manifest_path
 from headrace_runner.core.buffer_plan import ALIGNMENT, ITEM_BYTES, input_refusal, plan_buffers
-from headrace_runner.core.gpu_targets import target_name
 from headrace_runner.core.plan_manifest import EngineBuild, Manifest, PlanRequest, PlanTensor
 from headrace_runner.core.shape_ranges import ShapeRange
 from headrace_runner.domain import LoadPlan, ModelFile

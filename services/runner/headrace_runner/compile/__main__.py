@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from headrace_common.errors import FailedPrecondition, InvalidArgument
+from headrace_common.gpu_facts import target_name
 from headrace_common.quantities import parse_bytes
 from headrace_runner.cache_directory import MOST_BYTES, cache_root
 from headrace_runner.compile.compiler import Compiled, Compiler
 from headrace_runner.compile.errors import ParseFailed
 from headrace_runner.compile.plan_files import PlanCache, manifest_path
 from headrace_runner.compile.source import read_source
-from headrace_runner.core.gpu_targets import parse_targets, target_name
+from headrace_runner.core.gpu_targets import parse_targets
 from headrace_runner.core.shape_ranges import DEFAULT_BATCH, make_profile, parse_batch, parse_shape
 from headrace_runner.engines import trt_library
 

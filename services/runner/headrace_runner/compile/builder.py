@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from headrace_common.errors import FailedPrecondition, InvalidArgument
+from headrace_common.gpu_facts import target_name
 from headrace_runner.compile.atomic import write_atomically
 from headrace_runner.compile.errors import BuildFailed, ParseFailed
-from headrace_runner.core.gpu_targets import target_name
 from headrace_runner.core.plan_manifest import PlanTensor
 from headrace_runner.core.shape_ranges import Profile
 from headrace_runner.engines import trt_library

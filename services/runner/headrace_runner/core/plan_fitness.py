@@ -7,23 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace_common.errors import InvalidArgument
-from headrace_runner.core.gpu_targets import target_name
+from headrace_common.gpu_facts import Gpu, target_name
 from headrace_runner.core.plan_manifest import Manifest
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """
-    Attributes:
-        capability: 86 for compute capability 8.6.
-        memory_bytes: in all.
-        uuid: as the driver has it, "GPU-..."; "": not told.
-    """
-
-    name: str
-    capability: int
-    memory_bytes: int = 0
-    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

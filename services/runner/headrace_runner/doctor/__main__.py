@@ -19,15 +19,14 @@ from typing import Any
 from headrace_common.config import MeshConfig, load_mesh_config
 from headrace_common.control_groups import own_directory, why_not_divisible
 from headrace_common.errors import InvalidArgument
+from headrace_common.gpu_facts import Gpu, target_name
+from headrace_common.gpus import Gpus, find_gpus
 from headrace_common.machine import cpu_millicores, memory_bytes
 from headrace_runner.core.diagnosis import EXTRAS, engine_problems, engine_reports, pip
-from headrace_runner.core.gpu_targets import target_name
-from headrace_runner.core.plan_fitness import Gpu
 from headrace_runner.doctor.configured import PACKAGES, mesh_problems
 from headrace_runner.doctor.library import examine
 from headrace_runner.engines.registry import SERVED
 from headrace_runner.engines.trt_library import this_platform
-from headrace_runner.gpus import Gpus, find_gpus
 
 _CPUINFO = Path("/proc/cpuinfo")
 

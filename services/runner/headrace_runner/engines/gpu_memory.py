@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from headrace_runner.core.plan_fitness import Gpu
+from headrace_common.gpu_facts import Gpu
 from headrace_runner.engines.base import GpuMemory
 
 PERIOD_S = 1.0

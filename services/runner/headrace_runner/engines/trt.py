@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace_common.errors import HeadraceError
+from headrace_common.gpus import find_gpus, own_gpu
 from headrace_runner.cache_directory import cache_root
 from headrace_runner.compile.plan_files import Plan, manifest_path, plans_beside, read_plan
 from headrace_runner.core.plan_fitness import MachineFacts, check_fits, choose_plan
@@ -24,7 +25,6 @@ from headrace_runner.engines.gpu_memory import watch_gpu
 from headrace_runner.engines.rtx_runtime import RtxRuntime
 from headrace_runner.engines.trt_model import Parts, TensorRTModel
 from headrace_runner.engines.trt_words import Words
-from headrace_runner.gpus import find_gpus, own_gpu
 
 
 class TensorRTEngine:

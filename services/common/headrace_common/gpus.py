@@ -10,9 +10,7 @@ from importlib.util import find_spec
 from shutil import which
 from typing import Any
 
-from headrace_runner.core.gpu_choice import visible_gpus
-from headrace_runner.core.gpu_targets import capability_of
-from headrace_runner.core.plan_fitness import Gpu
+from headrace_common.gpu_facts import Gpu, capability_of, visible_gpus
 
 _TIMEOUT_S = 20.0
 _QUERY = ("name", "compute_cap", "memory.total", "driver_version", "uuid")

@@ -1,10 +1,39 @@
-"""Which GPU a process uses, of those that the driver sees."""
+"""What is known of a GPU, and which of a machine's a process uses. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from headrace_runner.core.plan_fitness import Gpu
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """
+    Attributes:
+        capability: 86 for compute capability 8.6.
+        memory_bytes: in all.
+        uuid: as the driver has it, "GPU-..."; "": not told.
+    """
+
+    name: str
+    capability: int
+    memory_bytes: int = 0
+    uuid: str = ""
+
+    @property
+    def target(self) -> str:
+        """As plans and instance shapes name it: "sm_86"."""
+        return target_name(self.capability)
+
+
+def target_name(capability: int) -> str:
+    """75 to "sm_75"."""
+    return f"sm_{capability}"
+
+
+def capability_of(major: int, minor: int) -> int:
+    """As CUDA tells it, to the number in the name."""
+    return major * 10 + minor
 
 
 def visible_gpus(gpus: Sequence[Gpu], visible: str | None) -> tuple[Gpu, ...]:
