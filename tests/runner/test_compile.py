@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +18,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from headrace_common.errors import FailedPrecondition, InvalidArgument
+from headrace_common.gpu_facts import Gpu
 from headrace_common.gpus import Gpus, find_gpus, read_nvidia_smi
 from headrace_runner.compile.__main__ import main
 from headrace_runner.compile.builder import PlanBuilder, check_builds_here
-from headrace_runner.compile.plan_files import manifest_path, read_plan
-from headrace_runner.core.plan_manifest import EngineBuild
+from headrace_runner.compile.plan_files import Plan, PlanCache, manifest_path, plans_beside, read_plan, write_plan
+from headrace_runner.core.plan_fitness import MachineFacts, choose_plan
+from headrace_runner.core.plan_manifest import EngineBuild, Manifest, PlanRequest
 from headrace_runner.core.shape_ranges import ShapeRange
 from headrace_runner.engines import trt_library
 
@@ -171,6 +175,59 @@ def test_without_a_cache_everything_is_built_and_nothing_kept(compile_it: Any, t
 
 
 @needs_tensorrt_rtx
+def test_a_cache_that_is_full_lets_go_of_what_was_used_longest_ago(compile_it: Any, tmp_path: Path) -> None:
+    batches = ("1:4", "1:5", "1:6")
+    sizes = []
+    for age, batch in enumerate(batches):
+        sizes.append(compile_it(cnn(), "--target", "sm_86", "--batch", batch).plans[0]["manifest"]["plan"]["bytes"])
+        for entry in (tmp_path / "cache").glob("??/*"):
+            os.utime(entry, (entry.stat().st_atime, min(entry.stat().st_mtime, 1000 + age)))
+    # The first is used again, so that the second is the one to go. Manifests take some room as well.
+    assert compile_it(cnn(), "--target", "sm_86", "--batch", "1:4").plans[0]["cached"]
+    room = str(3 * max(sizes) + 8000)
+    compile_it(cnn(), "--target", "sm_86", "--batch", "1:7", "--cache-size", room)
+
+    again = [compile_it(cnn(), "--target", "sm_86", "--batch", batch).plans[0]["cached"] for batch in ("1:4", "1:7")]
+    assert again == [True, True]
+    assert not compile_it(cnn(), "--target", "sm_86", "--batch", "1:5").plans[0]["cached"]
+
+
+@needs_tensorrt_rtx
+def test_a_cache_too_small_for_one_plan_keeps_the_last(compile_it: Any, tmp_path: Path) -> None:
+    for batch in ("1:4", "1:5"):
+        assert compile_it(cnn(), "--target", "sm_86", "--batch", batch, "--cache-size", "1").code == 0
+    assert len(list((tmp_path / "cache").rglob("plan"))) == 1
+    assert compile_it(cnn(), "--target", "sm_86", "--batch", "1:5").plans[0]["cached"]
+    read_plan(tmp_path / "out" / "cnn.sm_86.plan")
+
+
+def test_processes_may_fill_one_cache_at_once(tmp_path: Path) -> None:
+    request = PlanRequest("m", "ab" * 32, EngineBuild("tensorrt-rtx", "1", 12, "linux-x86_64"), 86, "fp32", {})
+
+    def fill(number: int) -> list[Path]:
+        cache, written = PlanCache(tmp_path / "cache", most_bytes=3000), []
+        for size in range(500, 560):
+            content = bytes([number]) * size
+            other = replace(request, model_sha256=f"{number}{size}")
+            digest = hashlib.sha256(content).hexdigest()
+            plan = cache.store(Plan(Manifest(other, (), (), digest, size, 0.1), content))
+            written.append(write_plan(plan, tmp_path / f"out{number}"))
+            cache.find(replace(request, model_sha256=f"{1 - number}{size}"))
+        return written
+
+    with ThreadPoolExecutor(2) as pool:
+        for written in pool.map(fill, (0, 1)):
+            assert written
+            read_plan(written[-1])
+
+
+def test_what_is_no_size_of_a_cache_is_refused(compile_it: Any) -> None:
+    done = compile_it(cnn(), "--target", "sm_86", "--cache-size", "much")
+    assert done.code == 2
+    assert "--cache-size" in done.err
+
+
+@needs_tensorrt_rtx
 def test_tensorrt_rtx_keeps_no_timing_cache(compile_it: Any, tmp_path: Path) -> None:
     compile_it(cnn(), "--target", "sm_86")
     assert not (tmp_path / "cache" / "timing").exists()
@@ -275,6 +332,24 @@ def test_a_plan_without_its_manifest_is_refused(tmp_path: Path, files: dict[str,
     with pytest.raises(InvalidArgument) as refused:
         read_plan(tmp_path / "x.plan")
     assert says in refused.value.message
+
+
+@needs_tensorrt_rtx
+def test_of_a_folder_of_plans_the_one_for_the_gpu_is_picked(compile_it: Any, tmp_path: Path) -> None:
+    compile_it(cnn(), "--target", "sm_86,sm_89,sm_120")
+    compile_it(cnn(), "--target", "sm_80", "--name", "other")
+    plans = plans_beside(tmp_path / "out" / "cnn.sm_120.plan")
+    assert sorted(path.name for path in plans) == ["cnn.sm_120.plan", "cnn.sm_86.plan", "cnn.sm_89.plan"]
+
+    build = trt_library.require("tensorrt-rtx")
+    facts = MachineFacts({build.engine: build.version}, Gpu("NVIDIA L4", 89), "570.86.15", build.platform)
+    assert choose_plan(plans, facts).name == "cnn.sm_89.plan"
+    with pytest.raises(InvalidArgument) as refused:
+        choose_plan(plans, replace(facts, gpu=Gpu("NVIDIA A100", 80)))
+    assert refused.value.message == (
+        "cnn was built for sm_120, sm_86, sm_89, and this runner's GPU, NVIDIA A100, is sm_80: headrace compile "
+        "--target sm_80 builds a plan for it"
+    )
 
 
 @needs_tensorrt_rtx

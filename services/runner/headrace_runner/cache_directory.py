@@ -38,19 +38,23 @@ def keep_within(directory: Path, pattern: str, most_bytes: int) -> None:
 def _entries(directory: Path, pattern: str) -> Iterator[Entry]:
     for path in directory.glob(pattern):
         try:
-            size = sum(each.stat().st_size for each in path.iterdir()) if path.is_dir() else path.stat().st_size
-            yield Entry(path, size, path.stat().st_mtime)
+            if sizes := [each.stat().st_size for each in _files(path)]:
+                yield Entry(path, sum(sizes), path.stat().st_mtime)
         except FileNotFoundError:
             continue  # Another process was faster.
 
 
+def _files(path: Path) -> list[Path]:
+    """Of an entry, without what is being written (`write_atomically`)."""
+    files = list(path.iterdir()) if path.is_dir() else [path]
+    return [each for each in files if not each.name.startswith(".")]
+
+
 def _remove(path: Path) -> None:
     try:
+        for each in _files(path):
+            each.unlink(missing_ok=True)
         if path.is_dir():
-            for each in path.iterdir():
-                each.unlink(missing_ok=True)
             path.rmdir()
-        else:
-            path.unlink(missing_ok=True)
     except OSError:
         return  # Somebody writes there anew, or has removed it.

@@ -108,7 +108,11 @@ class PlanCache:
     def store(self, plan: Plan) -> Plan:
         """Raises OSError."""
         path = self._path(plan.manifest.request)
-        _write(plan, path)
+        try:
+            _write(plan, path)
+        except FileNotFoundError:
+            # Its directory was there from before, and was just then let go of by another process.
+            _write(plan, path)
         touch(path.parent)
         keep_within(self.directory, "??/*", self._most_bytes)
         return replace(plan, kept=path)
