@@ -347,7 +347,7 @@ def test_of_a_folder_of_plans_the_one_for_the_gpu_is_picked(compile_it: Any, tmp
     with pytest.raises(InvalidArgument) as refused:
         choose_plan(plans, replace(facts, gpu=Gpu("NVIDIA A100", 80)))
     assert refused.value.message == (
-        "cnn was built for sm_120, sm_86, sm_89, and this runner's GPU, NVIDIA A100, is sm_80: headrace compile "
+        "cnn was built for sm_86, sm_89, sm_120, and this runner's GPU, NVIDIA A100, is sm_80: headrace compile "
         "--target sm_80 builds a plan for it"
     )
 

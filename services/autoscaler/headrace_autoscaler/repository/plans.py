@@ -95,7 +95,7 @@ def built_for(candidates: Sequence[Candidate], plans: Mapping[str, PlanFacts]) -
     if of_plans_only and not common:
         told = "; ".join(f"version {version}: {', '.join(sorted(has))}" for version, has in targets.items())
         raise InvalidArgument(f"the versions were built for different GPUs, so that none could serve them all: {told}")
-    return tuple(sorted(common))
+    return tuple(sorted(common, key=lambda target: int(target.removeprefix("sm_"))))
 
 
 def spec_for_plans(spec: ModelSpec, targets: tuple[str, ...], gpu: str) -> ModelSpec:

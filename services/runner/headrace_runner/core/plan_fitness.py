@@ -60,7 +60,7 @@ def choose_plan(plans: Mapping[Path, Manifest], facts: MachineFacts) -> Path:
     reasons = list(dict.fromkeys(refusals.values()))
     if len(reasons) == 1 or facts.gpu is None:
         raise InvalidArgument(reasons[0])
-    built_for = ", ".join(sorted({target_name(manifest.request.target) for manifest in plans.values()}))
+    built_for = ", ".join(map(target_name, sorted({manifest.request.target for manifest in plans.values()})))
     # Those for the GPU that is here have the better reason: only the library or the driver is wrong.
     near = [refusals[path] for path, each in sorted(plans.items()) if each.request.target == facts.gpu.capability]
     if near:
