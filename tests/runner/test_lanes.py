@@ -5,6 +5,7 @@ bundle while it waits for the GPU.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace_common.clock import SystemClock
 from headrace_common.config import TelemetryConfig
+from headrace_common.enforcement import ENGINE_LOST_STATUS
 from headrace_common.gpu_facts import Gpu, visible_gpus
 from headrace_common.telemetry import Telemetry
 from headrace_runner.core.graph_policy import GraphPolicy, planned_shapes, shapes_of
@@ -25,6 +27,7 @@ from headrace_runner.core.lanes import MOST, Roster, lane_count
 from headrace_runner.core.shape_ranges import ShapeRange
 from headrace_runner.core.signature import EngineTensor, make_signature
 from headrace_runner.domain import Loaded
+from headrace_runner.engines.base import EngineLost
 from headrace_runner.execution import Executor, Job
 from headrace_runner.measures import Measures
 from headrace_runner.transport import Answer
@@ -160,6 +163,29 @@ class GatePending:
         with self._gate.changed:
             self._gate.inside -= 1
         return {"y": 2 * self._batch}
+
+
+class Faulty(Gate):
+    """Its GPU is lost with the first batch."""
+
+    def begin(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()) -> Any:
+        raise EngineLost("cudaStreamSynchronize: cudaErrorIllegalAddress")
+
+
+def test_a_runner_whose_gpu_is_lost_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(status: int) -> None:
+        raise SystemExit(status)
+
+    # In place of the end of the tests.
+    monkeypatch.setattr(os, "_exit", end)
+    clock, gate = SystemClock(), Faulty(2)
+    telemetry = Telemetry.start("runner-0", TelemetryConfig())
+    loaded = Loaded(gate, make_signature(gate.inputs, gate.outputs, True), 64, "", "test", {}, {})
+    executor = Executor(loaded, clock, Measures(telemetry, clock), lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        executor.execute(Job(0, bundle(1).bundle, clock.monotonic(), lambda job, answer: None))
+    assert ended.value.code == ENGINE_LOST_STATUS
+    telemetry.shutdown()
 
 
 async def answers(gate: Gate, fills: list[float], in_hand: int) -> dict[int, pb.BundleResult]:

@@ -37,6 +37,7 @@ from headrace_runner.engines.base import (
     BatchLimited,
     Coarse,
     Engine,
+    EngineLost,
     ExecutionFailed,
     GpuMemory,
     InputRefused,
@@ -181,7 +182,9 @@ class HostCuda:
 
     def synchronize(self, stream: int) -> None:
         if self.fails == "kernel":
-            raise CudaFailed("cudaStreamSynchronize: cudaErrorIllegalAddress", out_of_memory=False)
+            raise CudaFailed("cudaStreamSynchronize: cudaErrorUnknown")
+        if self.fails == "fault":
+            raise CudaFailed("cudaStreamSynchronize: cudaErrorIllegalAddress", lasting=True)
 
 
 class Doubling:
@@ -367,11 +370,12 @@ def test_what_the_plan_was_not_built_for_reaches_no_gpu() -> None:
     ("cuda", "context", "error", "says"),
     [
         (HostCuda("memory"), {}, OutOfMemory, "cudaMalloc: cudaErrorMemoryAllocation"),
-        (HostCuda("kernel"), {}, ExecutionFailed, "cudaErrorIllegalAddress"),
+        (HostCuda("kernel"), {}, ExecutionFailed, "cudaErrorUnknown"),
+        (HostCuda("fault"), {}, EngineLost, "cudaErrorIllegalAddress"),
         (HostCuda(), {"executes": False}, ExecutionFailed, "TensorRT refuses to execute"),
         (HostCuda(), {"knows_sizes": False}, ModelRefused, "output 'y' depends on what is in the inputs"),
     ],
-    ids=["no memory", "a kernel fails", "not enqueued", "sizes that depend on data"],
+    ids=["no memory", "a kernel fails", "a kernel ends CUDA", "not enqueued", "sizes that depend on data"],
 )
 def test_what_fails_is_told_as_what_it_is(cuda: Any, context: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):

@@ -32,6 +32,10 @@ class ExecutionFailed(EngineError):
     """The engine failed while it executed."""
 
 
+class EngineLost(ExecutionFailed):
+    """It failed in such a way that nothing more can be executed in this process."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """What to load.

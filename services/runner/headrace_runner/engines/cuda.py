@@ -9,17 +9,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_LASTING = frozenset(
+    {
+        "cudaErrorAssert",
+        "cudaErrorECCUncorrectable",
+        "cudaErrorHardwareStackError",
+        "cudaErrorIllegalAddress",
+        "cudaErrorIllegalInstruction",
+        "cudaErrorInvalidAddressSpace",
+        "cudaErrorInvalidPc",
+        "cudaErrorLaunchFailure",
+        "cudaErrorLaunchTimeout",
+        "cudaErrorMisalignedAddress",
+        "cudaErrorNvlinkUncorrectable",
+    }
+)
+"""Errors that leave "the process in an inconsistent state and any further CUDA work will return the same error. To
+continue using CUDA, the process must be terminated and relaunched" (cudaError)."""
+
 
 class CudaFailed(Exception):
     """A call failed; the text names it and CUDA's error.
 
     Attributes:
         out_of_memory: it was for want of memory.
+        lasting: every further call of this process fails too.
     """
 
-    def __init__(self, text: str, *, out_of_memory: bool) -> None:
+    def __init__(self, text: str, *, out_of_memory: bool = False, lasting: bool = False) -> None:
         super().__init__(text)
-        self.out_of_memory = out_of_memory
+        self.out_of_memory, self.lasting = out_of_memory, lasting
 
 
 class Cuda:
@@ -102,7 +121,11 @@ class Cuda:
     def _check(self, name: str, error: Any) -> None:
         errors = self._runtime.cudaError_t
         if error != errors.cudaSuccess:
-            raise CudaFailed(f"{name}: {error.name}", out_of_memory=error == errors.cudaErrorMemoryAllocation)
+            raise CudaFailed(
+                f"{name}: {error.name}",
+                out_of_memory=error == errors.cudaErrorMemoryAllocation,
+                lasting=error.name in _LASTING,
+            )
 
 
 def view(address: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

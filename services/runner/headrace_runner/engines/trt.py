@@ -20,9 +20,10 @@ from headrace_runner.core.plan_fitness import MachineFacts, check_fits, choose_p
 from headrace_runner.core.runtime_cache import runtime_cache_name
 from headrace_runner.engines import trt_library
 from headrace_runner.engines.base import LoadedModel, ModelRefused, ModelSource
-from headrace_runner.engines.cuda import Cuda
+from headrace_runner.engines.cuda import Cuda, CudaFailed
 from headrace_runner.engines.gpu_memory import watch_gpu
 from headrace_runner.engines.rtx_runtime import RtxRuntime
+from headrace_runner.engines.trt_lane import translated
 from headrace_runner.engines.trt_model import Parts, TensorRTModel
 from headrace_runner.engines.trt_words import Words
 
@@ -66,7 +67,16 @@ class TensorRTEngine:
         with _timed(phases, "read"):
             facts = machine_facts()
             plan = _fitting_plan(source.path, facts)
-        before = self._cuda.free_memory()
+        try:
+            before = self._cuda.free_memory()
+            model = self._make(plan, facts, source.slots, phases)
+            taken = before - self._cuda.free_memory()
+        except CudaFailed as error:
+            raise translated(error) from error
+        model.watch(watch_gpu(facts.gpu, lambda: taken))
+        return model
+
+    def _make(self, plan: Plan, facts: MachineFacts, slots: int, phases: dict[str, float]) -> TensorRTModel:
         self._words.clear()
         with _timed(phases, "deserialize"):
             # Also the weights go to the GPU now (IRuntime::deserializeCudaEngine).
@@ -74,12 +84,9 @@ class TensorRTEngine:
         if engine is None:
             raise self._words.after(f"{self.name} cannot read {plan.manifest.request.file_name}", ModelRefused)
         parts = self._parts(engine, plan, facts)
-        parts.slots, parts.phases_s = source.slots, phases
+        parts.slots, parts.phases_s = slots, phases
         with _timed(phases, self._making):
-            model = TensorRTModel(plan.manifest, parts)
-        taken = before - self._cuda.free_memory()
-        parts.watch = watch_gpu(facts.gpu, lambda: taken)
-        return model
+            return TensorRTModel(plan.manifest, parts)
 
     def _parts(self, engine: Any, plan: Plan, facts: MachineFacts) -> Parts:
         del plan, facts
@@ -120,5 +127,7 @@ def _fitting_plan(path: Path, facts: MachineFacts) -> Plan:
 @contextmanager
 def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
     start = time.monotonic()
-    yield
-    phases[name] = time.monotonic() - start
+    try:
+        yield
+    finally:
+        phases[name] = time.monotonic() - start

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from headrace_common.logs import get_logger
 from headrace_runner.core.buffer_plan import BufferPlan
 from headrace_runner.core.graph_policy import GraphPolicy, Shapes, shapes_of
-from headrace_runner.engines.base import ExecutionFailed, InputRefused, OutOfMemory
+from headrace_runner.engines.base import EngineLost, ExecutionFailed, InputRefused, OutOfMemory
 from headrace_runner.engines.cuda import Cuda, CudaFailed, view
 from headrace_runner.engines.trt_words import Words
 
@@ -101,12 +101,15 @@ class Lane:
 
     def close(self) -> None:
         """Frees all: graphs and the context go before the memory that they refer to."""
+        # What cannot be freed, because an earlier kernel failed, goes with the process.
         while self._graphs:
-            self._cuda.destroy_graph(self._graphs.popitem()[1].handle)
+            with contextlib.suppress(CudaFailed):
+                self._cuda.destroy_graph(self._graphs.popitem()[1].handle)
         self._context = None
         while self._closers:
             release, handle = self._closers.pop()
-            release(handle)
+            with contextlib.suppress(CudaFailed):
+                release(handle)
 
     def _take(self, handle: int, release: Callable[[Any], None]) -> int:
         self._closers.append((release, handle))
@@ -175,4 +178,6 @@ class Lane:
 
 
 def translated(error: CudaFailed) -> OutOfMemory | ExecutionFailed:
-    return OutOfMemory(str(error)) if error.out_of_memory else ExecutionFailed(str(error))
+    if error.out_of_memory:
+        return OutOfMemory(str(error))
+    return EngineLost(str(error)) if error.lasting else ExecutionFailed(str(error))

@@ -17,7 +17,6 @@ from headrace_runner.core.lanes import Roster, lane_count
 from headrace_runner.core.plan_manifest import Manifest, PlanTensor
 from headrace_runner.core.signature import EngineTensor
 from headrace_runner.engines.base import (
-    EngineError,
     ExecutionFailed,
     GpuMemory,
     InputRefused,
@@ -39,7 +38,6 @@ class Parts:
         make_context: makes an IExecutionContext; None where TensorRT cannot.
         slots: bundles that may be in hand at once.
         records: CUDA graphs are ours to make; False: the library makes its own.
-        watch: of GPU memory; closed with the model.
         warmed: called once the warm-up is over, and when the model is closed.
         phases_s: of its load so far.
     """
@@ -49,7 +47,6 @@ class Parts:
     slots: int = 1
     records: bool = True
     words: Words = field(default_factory=Words)
-    watch: GpuWatch | None = None
     warmed: Callable[[], None] = lambda: None
     phases_s: Mapping[str, float] = field(default_factory=dict)
 
@@ -75,6 +72,7 @@ class TensorRTModel:
         self._kinds = {tensor.name: DTYPES[tensor.datatype] for tensor in (*manifest.inputs, *manifest.outputs)}
         self._planned: tuple[Shapes, ...] = planned_shapes(manifest.request.profile)
         self._lanes: list[Lane] = []
+        self._watch: GpuWatch | None = None
         self._given_back = threading.Condition()
         try:
             self._make_lanes()
@@ -134,8 +132,12 @@ class TensorRTModel:
                 lane.finish()
         self._parts.warmed()
 
+    def watch(self, watch: GpuWatch | None) -> None:
+        """What tells of GPU memory; it is closed with the model."""
+        self._watch = watch
+
     def gpu_memory(self) -> GpuMemory | None:
-        return self._parts.watch.latest if self._parts.watch is not None else None
+        return self._watch.latest if self._watch is not None else None
 
     def close(self) -> None:
         if self._lanes:
@@ -143,9 +145,9 @@ class TensorRTModel:
         while self._lanes:
             self._lanes.pop().close()
         # The engine is freed with the last that refers to it.
-        self._parts.make_context = _closed
-        if self._parts.watch is not None:
-            self._parts.watch.close()
+        self._parts.make_context = self._parts.warmed = _nothing
+        if self._watch is not None:
+            self._watch.close()
 
     def _make_lanes(self) -> None:
         """One, and as many more as the slots ask for and the memory allows."""
@@ -212,8 +214,8 @@ class _Pending:
             self._give_back()
 
 
-def _closed() -> Any:
-    raise EngineError("the model has been closed")
+def _nothing() -> None:
+    """Of a model that has been closed."""
 
 
 def _engine_tensor(tensor: PlanTensor) -> EngineTensor:
