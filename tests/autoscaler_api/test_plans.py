@@ -12,6 +12,7 @@ import pytest
 
 from headrace_autoscaler.deploy_plan import Offer
 from headrace_autoscaler.domain import Limits, ModelFile, ModelSpec, Resources
+from headrace_autoscaler.providers.machine import capacity
 from headrace_autoscaler.repository import candidates
 from headrace_autoscaler.repository.layout import VersionPolicy
 from headrace_autoscaler.repository.plans import (
@@ -25,6 +26,7 @@ from headrace_autoscaler.repository.plans import (
 )
 from headrace_common.config import AutoscalerConfig
 from headrace_common.errors import FailedPrecondition, InvalidArgument
+from headrace_common.gpu_facts import Gpu
 
 RTX_86, RTX_89 = PlanFacts("tensorrt-rtx", "sm_86"), PlanFacts("tensorrt-rtx", "sm_89")
 TRT_90 = PlanFacts("tensorrt", "sm_90")
@@ -123,6 +125,12 @@ def test_a_machine_that_cannot_run_a_plan_says_what_it_has_and_what_to_do(
     with pytest.raises(error) as refused:
         spec_for_plans(ModelSpec("m", gpu_architectures=asked), ("sm_86",), gpu)
     assert says in refused.value.message
+
+
+def test_a_mesh_has_the_first_gpu_that_it_is_shown_and_no_other() -> None:
+    found = capacity(AutoscalerConfig(), Gpu("NVIDIA A10", 86, 24 << 30))
+    assert (found.gpu_millis, found.gpu_memory_bytes) == (1000, 24 << 30)
+    assert capacity(AutoscalerConfig()).gpu_millis == 0
 
 
 # Through the API.

@@ -45,8 +45,8 @@ class TensorRTEngine:
             self._trt = trt_library.load(self.name)
         except HeadraceError as error:
             raise ImportError(error.message) from error
-        # Before CUDA starts: its indices are those of the driver then, and not by speed.
-        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        # Before CUDA starts: CUDA_VISIBLE_DEVICES counts as the driver does then (`visible_gpus`), and not by speed.
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         self._cuda = Cuda()
         self._words = Words()
         # Kept, because the library's objects refer to it.
