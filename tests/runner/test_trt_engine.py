@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import magika
 import numpy as np
 import onnx
 import onnxruntime
@@ -58,6 +59,7 @@ from headrace_runner.engines.trt_words import Words
 from headrace_runner.loading import load
 from headrace_runner.tensors import DTYPES
 
+MAGIKA = Path(magika.__file__).parent / "models" / "standard_v3_3" / "model.onnx"
 GPU = machine_facts().gpu
 needs_gpu = pytest.mark.skipif(GPU is None, reason="needs an NVIDIA GPU and its driver")
 without_gpu = pytest.mark.skipif(GPU is not None, reason="is for machines without a GPU")
@@ -559,6 +561,59 @@ def test_without_a_driver_cuda_says_so_by_name() -> None:
 
 
 @without_gpu
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda cuda, runtime: cuda.free_memory(),
+        lambda cuda, runtime: cuda.allocate_pinned(8),
+        lambda cuda, runtime: cuda.create_stream(),
+        lambda cuda, runtime: cuda.to_gpu(0, 0, 1, 0),
+        lambda cuda, runtime: cuda.to_host(0, 0, 1, 0),
+        lambda cuda, runtime: cuda.synchronize(0),
+        lambda cuda, runtime: cuda.begin_capture(0),
+        lambda cuda, runtime: cuda.end_capture(0),
+        lambda cuda, runtime: cuda.launch(runtime.cudaGraphExec_t(), 0),
+        lambda cuda, runtime: cuda.destroy_graph(runtime.cudaGraphExec_t()),
+    ],
+)
+def test_each_call_of_cuda_is_one_that_the_bindings_take(call: Callable[[Any, Any], Any]) -> None:
+    """They refuse wrong arguments before they look for a driver."""
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings")
+    with pytest.raises(CudaFailed, match=r"^cuda\w+: cudaError\w+$"):
+        call(Cuda(), runtime)
+
+
+@pytest.mark.skipif(trt_library.installed("tensorrt-rtx") is None, reason="needs TensorRT-RTX")
+def test_what_execution_asks_of_tensorrt_rtx_is_there() -> None:
+    """Where nothing can be executed, that no name has changed is what can be known."""
+    trt = trt_library.load("tensorrt-rtx")
+    asked = {
+        "Runtime": ("deserialize_cuda_engine",),
+        "ICudaEngine": ("create_runtime_config", "create_execution_context"),
+        "IRuntimeConfig": (
+            "create_runtime_cache",
+            "set_runtime_cache",
+            "dynamic_shapes_kernel_specialization_strategy",
+            "cuda_graph_strategy",
+        ),
+        "IRuntimeCache": ("serialize", "deserialize"),
+        "IExecutionContext": (
+            "set_input_shape",
+            "get_tensor_shape",
+            "get_max_output_size",
+            "set_tensor_address",
+            "execute_async_v3",
+        ),
+        "DynamicShapesKernelSpecializationStrategy": ("LAZY",),
+        "CudaGraphStrategy": ("WHOLE_GRAPH_CAPTURE",),
+    }
+    assert [
+        f"{kind}.{name}" for kind, names in asked.items() for name in names if not hasattr(getattr(trt, kind), name)
+    ] == []
+    assert "runtime_config" in trt.ICudaEngine.create_execution_context.__doc__
+
+
+@without_gpu
 def test_a_runner_without_a_gpu_has_no_tensorrt_and_says_where_to_look() -> None:
     engines = import_engines(allow_fake=False)
     assert "onnxruntime" in engines
@@ -640,6 +695,26 @@ def test_a_plan_answers_as_onnx_runtime_does(on_gpu: OnGpu, warm: bool) -> None:
 
 @pytest.mark.gpu
 @needs_gpu
+def test_magika_answers_as_on_onnx_runtime(on_gpu: OnGpu, tmp_path: Path) -> None:
+    assert GPU is not None
+    target = target_name(GPU.capability)
+    arguments = ["--target", target, "--engine", on_gpu.engine.name, "--out", str(tmp_path), "--no-cache"]
+    code = main([str(MAGIKA), "--name", "magika", *arguments])
+    if target == "sm_75":
+        pytest.skip("TensorRT has no FP32 products for Turing")
+    assert code == 0
+    model = on_gpu.engine.load(ModelSource(tmp_path / f"magika.{target}.plan", "magika", slots=2))
+    reference = onnxruntime.InferenceSession(str(MAGIKA))
+    for rows in (1, 3, 64):
+        texts = np.random.default_rng(rows).integers(0, 256, (rows, 2048)).astype(np.int32)
+        np.testing.assert_allclose(
+            model.run({"bytes": texts})["target_label"], reference.run(None, {"bytes": texts})[0], atol=2e-2
+        )
+    model.close()
+
+
+@pytest.mark.gpu
+@needs_gpu
 def test_batches_in_hand_at_once_have_their_own_answers(on_gpu: OnGpu) -> None:
     model = on_gpu.engine.load(on_gpu.source)
     assert isinstance(model, Pipelined)
@@ -658,18 +733,22 @@ def test_batches_in_hand_at_once_have_their_own_answers(on_gpu: OnGpu) -> None:
 @pytest.mark.gpu
 @needs_gpu
 def test_unloading_gives_the_gpus_memory_back(on_gpu: OnGpu) -> None:
-    on_gpu.engine.load(on_gpu.source).close()
-    gc.collect()
-    before = Cuda().free_memory()
-    for _ in range(5):
-        model = on_gpu.engine.load(on_gpu.source)
+    large = compiled(on_gpu.source.path.parent, on_gpu.engine.name, "1:4096")
+
+    def load_and_close() -> None:
+        model = on_gpu.engine.load(large)
         assert isinstance(model, WarmsUp)
         model.warm_up()
         model.close()
-        del model
+
+    load_and_close()
+    gc.collect()
+    before = Cuda().free_memory()
+    for _ in range(5):
+        load_and_close()
         gc.collect()
-    # CUDA keeps what it may need again; a model that stayed would show five times.
-    assert before - Cuda().free_memory() < 8 << 20
+    # CUDA keeps what it may need again; a lane that stayed is 48 MiB of input alone, five times.
+    assert before - Cuda().free_memory() < 32 << 20
 
 
 @pytest.mark.gpu
@@ -690,7 +769,7 @@ def test_a_load_tells_its_phases_and_its_memory(on_gpu: OnGpu) -> None:
     assert isinstance(loaded.model, HasGpuMemory)
     memory = loaded.model.gpu_memory()
     assert memory is not None
-    assert 0 < memory.used_bytes < memory.total_bytes
+    assert 0 <= memory.used_bytes < memory.total_bytes
     loaded.model.close()
 
 
