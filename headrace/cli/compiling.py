@@ -36,6 +36,9 @@ def compile_model(
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Of plans built before. Default: ~/.cache/headrace/plans.")
     ] = None,
+    cache_size: Annotated[
+        str, typer.Option(metavar="BYTES", help="Of the cache, at most; plans used longest ago go first. Default: 4Gi.")
+    ] = "",
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Build, and keep nothing but what is asked for.")
     ] = False,
@@ -46,7 +49,10 @@ def compile_model(
     arguments = [str(source), "--target", target, "--out", str(out), "--engine", engine, "--batch", batch]
     arguments += [text for each in shape or [] for text in ("--shape", each)]
     arguments += [
-        text for flag, value in (("--name", name), ("--cache", cache)) if value for text in (flag, str(value))
+        text
+        for flag, value in (("--name", name), ("--cache", cache), ("--cache-size", cache_size))
+        if value
+        for text in (flag, str(value))
     ]
     arguments += [flag for flag, given in (("--no-cache", no_cache), ("--verbose", verbose)) if given]
     # The compiler is the runner's code, which this package does not import; it says itself what is wrong.

@@ -68,4 +68,5 @@ def _rows(parts: list[dict[str, Any]], *keys: str) -> list[list[str]]:
 
 
 def _gpu(gpu: dict[str, Any]) -> str:
-    return f"{gpu['name']} ({gpu['target']}, {gpu['memory_bytes'] / _GIB:.0f} GiB)"
+    used = "" if gpu["used"] else "; not used: a mesh uses the first that CUDA_VISIBLE_DEVICES shows"
+    return f"{gpu['name']} ({gpu['target']}, {gpu['memory_bytes'] / _GIB:.0f} GiB{used})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,12 @@ _SINGLE_FILES = {
     ".onnx": "model.onnx",
     ".fake.json": "model.fake.json",
 }
-_KINDS = "an .onnx file, a directory in Triton's repository layout, or an s3://, gs:// or https:// URL"
+_PLAN = ".plan"
+_TARGET = re.compile(r"\.sm_[0-9]+$")
+_KINDS = (
+    "an .onnx or .plan file, a directory of one model's plans or in Triton's repository layout, or an s3://, gs:// or "
+    "https:// URL"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ def artifact_files(source: Path, name: str) -> tuple[ArtifactFile, ...]:
     """
     if source.is_file():
         return _single(source)
+    if source.is_dir() and any(source.glob(f"*{_PLAN}")) and not _is_model(source):
+        return _plans(source, name)
     if source.is_dir():
         return _directory(_model_directory(source, name))
     raise InvalidArgument(f"{source}: no such file or directory; expected {_KINDS}")
@@ -98,7 +106,34 @@ def _single(source: Path) -> tuple[ArtifactFile, ...]:
     for suffix, path in _SINGLE_FILES.items():
         if source.name.endswith(suffix):
             return (ArtifactFile(path, source), *(_external(source) if suffix == ".onnx" else ()))
+    if source.name.endswith(_PLAN):
+        # Under its own name, which the manifest has too.
+        return (ArtifactFile(source.name, source), _manifest(source))
     raise InvalidArgument(f"{source}: not a kind of model file that headrace knows; expected {_KINDS}")
+
+
+def _manifest(plan: Path) -> ArtifactFile:
+    local = plan.with_name(f"{plan.name}.json")
+    if not local.is_file():
+        raise InvalidArgument(
+            f"{plan}: its manifest, {local.name}, is not beside it; `headrace compile` writes both, and a plan says "
+            "nothing of itself"
+        )
+    return ArtifactFile(local.name, local)
+
+
+def _plans(directory: Path, name: str) -> tuple[ArtifactFile, ...]:
+    """The plans of one model, each for another kind of GPU, as `headrace compile --out` leaves them."""
+    by_model: dict[str, list[Path]] = {}
+    for plan in sorted(directory.glob(f"*{_PLAN}")):
+        by_model.setdefault(_TARGET.sub("", plan.name.removesuffix(_PLAN)), []).append(plan)
+    if len(by_model) > 1 and name not in by_model:
+        raise InvalidArgument(
+            f"{directory}: holds plans of several models ({', '.join(by_model)}) and none named {name!r}; name the "
+            "model as its plans are named, or give one plan"
+        )
+    plans = by_model[name] if name in by_model else next(iter(by_model.values()))
+    return tuple(file for plan in plans for file in (ArtifactFile(plan.name, plan), _manifest(plan)))
 
 
 def _external(model: Path) -> Iterator[ArtifactFile]:

@@ -36,6 +36,10 @@ ALL = VersionPolicy(latest=None)
         (["m.onnx", "config.pbtxt"], None, "", [(None, "m.onnx", "onnxruntime", 1)]),
         (["a.onnx", "b.onnx", "config.pbtxt"], None, "b.onnx", [(None, "b.onnx", "onnxruntime", 2)]),
         (["echo.fake.json"], None, "", [(None, "echo.fake.json", "fake", 1)]),
+        (["m.sm_86.plan", "m.sm_86.plan.json"], None, "", [(None, "m.sm_86.plan", "tensorrt", 2)]),
+        (["m.sm_89.plan", "m.sm_86.plan", "config.pbtxt"], None, "", [(None, "m.sm_86.plan", "tensorrt", 2)]),
+        (["1/model.plan", "1/model.plan.json"], None, "", [("1", "1/model.plan", "tensorrt", 2)]),
+        (["1/m.sm_89.plan", "1/m.sm_86.plan"], None, "", [("1", "1/m.sm_86.plan", "tensorrt", 2)]),
         (["1/model.onnx"], None, "", [("1", "1/model.onnx", "onnxruntime", 1)]),
         (["1/model.onnx", "1/model.onnx.data"], None, "", [("1", "1/model.onnx", "onnxruntime", 2)]),
         (["1/model.fake.json"], None, "", [("1", "1/model.fake.json", "fake", 1)]),
@@ -73,6 +77,10 @@ ALL = VersionPolicy(latest=None)
         "the configuration is no part of the model",
         "a configured name among several",
         "the fake engine's file",
+        "a plan with its manifest",
+        "plans of one model for several GPUs",
+        "Triton's layout with a plan",
+        "plans by the compiler's names in a version",
         "Triton's layout without configuration",
         "external data in a version",
         "a fake version",
@@ -95,15 +103,23 @@ def test_versions_of_an_artifact(
 @pytest.mark.parametrize(
     ("paths", "policy", "name", "message"),
     [
-        (["readme.md"], None, "", "found no model: expected an .onnx file.*; got readme.md"),
+        (["readme.md"], None, "", "found no model: expected an .onnx or .plan file.*; got readme.md"),
         (["a.onnx", "b.onnx"], None, "", "expected one model file, got a.onnx, b.onnx"),
         (["ocr/1/model.onnx"], None, "", "this is a repository of models; deploy the model's own directory, 'ocr'"),
-        (["1/m.onnx"], None, "", "version 1: expected 1/model.onnx; has 1/m.onnx"),
+        (["1/m.onnx"], None, "", "version 1: expected 1/model.onnx or 1/model.plan; has 1/m.onnx"),
         (["1/model.onnx"], None, "m.onnx", "version 1: expected 1/m.onnx; has 1/model.onnx"),
         (["1/model.onnx"], VersionPolicy(specific=(1, 7)), "", "names version 7; the repository has 1"),
-        (["model.plan"], None, "", "found no model"),
+        (["model.engine"], None, "", "found no model"),
     ],
-    ids=["no model", "two models", "one level too high", "wrong name", "not as configured", "missing version", "plan"],
+    ids=[
+        "no model",
+        "two models",
+        "one level too high",
+        "wrong name",
+        "not as configured",
+        "missing version",
+        "unknown kind",
+    ],
 )
 def test_artifacts_without_a_clear_model_are_refused(
     paths: list[str], policy: VersionPolicy | None, name: str, message: str
@@ -207,9 +223,19 @@ def _fields(value: Settings) -> dict[str, object]:
     [
         ('name: "other"', "name: expected 'ocr', which it is deployed as, or none; got 'other'"),
         ("max_batch_size: -1", "max_batch_size: expected at least 0, got -1"),
-        ('platform: "tensorrt_plan"', "not supported: platform 'tensorrt_plan'"),
+        (
+            'platform: "tensorflow_graphdef"',
+            r"not supported: platform 'tensorflow_graphdef' \(expected onn",
+        ),
         ('backend: "python"', "not supported: backend 'python'"),
-        ("instance_group { kind: KIND_GPU }", r"instance_group\[0\].kind KIND_GPU \(no engine here runs on a GPU"),
+        (
+            "instance_group { kind: KIND_GPU }",
+            r"instance_group\[0\].kind KIND_GPU \(only TensorRT plans run",
+        ),
+        (
+            'platform: "tensorrt_plan" instance_group { kind: KIND_CPU }',
+            r"KIND_CPU \(TensorRT plans run on a GPU; expected KIND_GPU",
+        ),
         ("instance_group { count: 1 gpus: [0] }", r"not supported: instance_group\[0\].gpus$"),
         ("instance_group { count: 65 }", "instance_group: expected counts of 1 to 64"),
         ("instance_group { passive: true }", r"instance_group\[0\].passive"),
@@ -264,7 +290,7 @@ def _fields(value: Settings) -> dict[str, object]:
         ("version_policy { specific { versions: [0] } }", "version_policy.specific: expected versions of at least 1"),
         ("version_policy { specific { } }", "version_policy.specific: expected at least one"),
         ('parameters { key: "x" value { string_value: "1" } }', r"not supported: parameters\['x'\] \(known: intra_op"),
-        ('default_model_filename: "model.plan"', "default_model_filename: expected a name that ends in .onnx"),
+        ('default_model_filename: "model.engine"', "default_model_filename: expected a name that ends in .onnx"),
         ('metric_tags { key: "a" value: "b" }', "not supported: metric_tags"),
         (
             'model_warmup { inputs { key: "x" value { data_type: TYPE_FP32 dims: 1 input_data_file: "f" } } }',

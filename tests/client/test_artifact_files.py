@@ -79,6 +79,26 @@ def test_a_fake_model_keeps_its_kind(tmp_path: Path) -> None:
     assert paths(artifact_files(write(tmp_path / "slow.fake.json", b"{}"), "m")) == ["model.fake.json"]
 
 
+def test_a_plan_goes_under_its_own_name_with_its_manifest(tmp_path: Path) -> None:
+    write(tmp_path / "ocr.sm_86.plan.json")
+    assert paths(artifact_files(write(tmp_path / "ocr.sm_86.plan"), "m")) == ["ocr.sm_86.plan", "ocr.sm_86.plan.json"]
+    with pytest.raises(InvalidArgument, match=r"its manifest, ocr.sm_89.plan.json, is not beside it"):
+        artifact_files(write(tmp_path / "ocr.sm_89.plan"), "m")
+
+
+def test_a_directory_of_plans_is_one_model_for_several_gpus(tmp_path: Path) -> None:
+    for name in ("ocr.sm_86.plan", "ocr.sm_86.plan.json", "ocr.sm_89.plan", "ocr.sm_89.plan.json", "notes.txt"):
+        write(tmp_path / name)
+    ocr = ["ocr.sm_86.plan", "ocr.sm_86.plan.json", "ocr.sm_89.plan", "ocr.sm_89.plan.json"]
+    assert paths(artifact_files(tmp_path, "reader")) == ocr
+
+    for name in ("files.sm_86.plan", "files.sm_86.plan.json"):
+        write(tmp_path / name)
+    assert paths(artifact_files(tmp_path, "ocr")) == ocr
+    with pytest.raises(InvalidArgument, match=r"plans of several models \(files, ocr\) and none named 'reader'"):
+        artifact_files(tmp_path, "reader")
+
+
 def test_a_triton_directory_goes_as_it_is(tmp_path: Path) -> None:
     for name in ("config.pbtxt", "1/model.onnx", "2/model.onnx", ".git/config"):
         write(tmp_path / "iris" / name)

@@ -28,8 +28,8 @@ def test_variants_are_made_measured_and_kept(
     ran = optimize(trained.path, "--samples", samples(x=trained.x), "--floor=0.9", "--prune=0.5", "--out", out)
     assert ran.code == 0, ran.err
     names = [each["name"] for each in ran.found["variants"]]
-    assert names == ["original", "fp32", "fp16", "int8-static", "int8-percentile", "int8-edges", "int8-dynamic", "int4",
-                     "pruned-50"]  # fmt: skip
+    assert names == ["original", "fp32", "fp16", "int8-static", "int8-percentile", "int8-edges", "int8-symmetric",
+                     "int8-dynamic", "int4", "pruned-50"]  # fmt: skip
     assert [each["verdict"] for each in ran.found["variants"]].count("disqualified") == 0
     assert ran.variant("original")["quality"]["share"] == 1.0
     assert ran.variant("int8-static")["size_bytes"] < 0.6 * ran.variant("original")["size_bytes"]

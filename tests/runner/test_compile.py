@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +18,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from headrace_common.errors import FailedPrecondition, InvalidArgument
+from headrace_common.gpu_facts import Gpu
+from headrace_common.gpus import Gpus, find_gpus, read_nvidia_smi
 from headrace_runner.compile.__main__ import main
 from headrace_runner.compile.builder import PlanBuilder, check_builds_here
-from headrace_runner.compile.plan_files import manifest_path, read_plan
-from headrace_runner.core.plan_manifest import EngineBuild
+from headrace_runner.compile.plan_files import Plan, PlanCache, manifest_path, plans_beside, read_plan, write_plan
+from headrace_runner.core.plan_fitness import MachineFacts, choose_plan
+from headrace_runner.core.plan_manifest import EngineBuild, Manifest, PlanRequest
 from headrace_runner.core.shape_ranges import ShapeRange
 from headrace_runner.engines import trt_library
-from headrace_runner.gpus import Gpus, find_gpus, read_nvidia_smi
 
 MAGIKA = Path(magika.__file__).parent / "models" / "standard_v3_3" / "model.onnx"
 needs_tensorrt_rtx = pytest.mark.skipif(
@@ -171,6 +175,59 @@ def test_without_a_cache_everything_is_built_and_nothing_kept(compile_it: Any, t
 
 
 @needs_tensorrt_rtx
+def test_a_cache_that_is_full_lets_go_of_what_was_used_longest_ago(compile_it: Any, tmp_path: Path) -> None:
+    batches = ("1:4", "1:5", "1:6")
+    sizes = []
+    for age, batch in enumerate(batches):
+        sizes.append(compile_it(cnn(), "--target", "sm_86", "--batch", batch).plans[0]["manifest"]["plan"]["bytes"])
+        for entry in (tmp_path / "cache").glob("??/*"):
+            os.utime(entry, (entry.stat().st_atime, min(entry.stat().st_mtime, 1000 + age)))
+    # The first is used again, so that the second is the one to go. Manifests take some room as well.
+    assert compile_it(cnn(), "--target", "sm_86", "--batch", "1:4").plans[0]["cached"]
+    room = str(3 * max(sizes) + 8000)
+    compile_it(cnn(), "--target", "sm_86", "--batch", "1:7", "--cache-size", room)
+
+    again = [compile_it(cnn(), "--target", "sm_86", "--batch", batch).plans[0]["cached"] for batch in ("1:4", "1:7")]
+    assert again == [True, True]
+    assert not compile_it(cnn(), "--target", "sm_86", "--batch", "1:5").plans[0]["cached"]
+
+
+@needs_tensorrt_rtx
+def test_a_cache_too_small_for_one_plan_keeps_the_last(compile_it: Any, tmp_path: Path) -> None:
+    for batch in ("1:4", "1:5"):
+        assert compile_it(cnn(), "--target", "sm_86", "--batch", batch, "--cache-size", "1").code == 0
+    assert len(list((tmp_path / "cache").rglob("plan"))) == 1
+    assert compile_it(cnn(), "--target", "sm_86", "--batch", "1:5").plans[0]["cached"]
+    read_plan(tmp_path / "out" / "cnn.sm_86.plan")
+
+
+def test_processes_may_fill_one_cache_at_once(tmp_path: Path) -> None:
+    request = PlanRequest("m", "ab" * 32, EngineBuild("tensorrt-rtx", "1", 12, "linux-x86_64"), 86, "fp32", {})
+
+    def fill(number: int) -> list[Path]:
+        cache, written = PlanCache(tmp_path / "cache", most_bytes=3000), []
+        for size in range(500, 560):
+            content = bytes([number]) * size
+            other = replace(request, model_sha256=f"{number}{size}")
+            digest = hashlib.sha256(content).hexdigest()
+            plan = cache.store(Plan(Manifest(other, (), (), digest, size, 0.1), content))
+            written.append(write_plan(plan, tmp_path / f"out{number}"))
+            cache.find(replace(request, model_sha256=f"{1 - number}{size}"))
+        return written
+
+    with ThreadPoolExecutor(2) as pool:
+        for written in pool.map(fill, (0, 1)):
+            assert written
+            read_plan(written[-1])
+
+
+def test_what_is_no_size_of_a_cache_is_refused(compile_it: Any) -> None:
+    done = compile_it(cnn(), "--target", "sm_86", "--cache-size", "much")
+    assert done.code == 2
+    assert "--cache-size" in done.err
+
+
+@needs_tensorrt_rtx
 def test_tensorrt_rtx_keeps_no_timing_cache(compile_it: Any, tmp_path: Path) -> None:
     compile_it(cnn(), "--target", "sm_86")
     assert not (tmp_path / "cache" / "timing").exists()
@@ -278,6 +335,24 @@ def test_a_plan_without_its_manifest_is_refused(tmp_path: Path, files: dict[str,
 
 
 @needs_tensorrt_rtx
+def test_of_a_folder_of_plans_the_one_for_the_gpu_is_picked(compile_it: Any, tmp_path: Path) -> None:
+    compile_it(cnn(), "--target", "sm_86,sm_89,sm_120")
+    compile_it(cnn(), "--target", "sm_80", "--name", "other")
+    plans = plans_beside(tmp_path / "out" / "cnn.sm_120.plan")
+    assert sorted(path.name for path in plans) == ["cnn.sm_120.plan", "cnn.sm_86.plan", "cnn.sm_89.plan"]
+
+    build = trt_library.require("tensorrt-rtx")
+    facts = MachineFacts({build.engine: build.version}, Gpu("NVIDIA L4", 89), "570.86.15", build.platform)
+    assert choose_plan(plans, facts).name == "cnn.sm_89.plan"
+    with pytest.raises(InvalidArgument) as refused:
+        choose_plan(plans, replace(facts, gpu=Gpu("NVIDIA A100", 80)))
+    assert refused.value.message == (
+        "cnn was built for sm_86, sm_89, sm_120, and this runner's GPU, NVIDIA A100, is sm_80: headrace compile "
+        "--target sm_80 builds a plan for it"
+    )
+
+
+@needs_tensorrt_rtx
 def test_a_plan_that_is_not_its_manifests_is_refused(compile_it: Any, tmp_path: Path) -> None:
     compile_it(cnn(), "--target", "sm_75,sm_86")
     (tmp_path / "out" / "cnn.sm_75.plan").replace(tmp_path / "out" / "cnn.sm_86.plan")
@@ -366,18 +441,18 @@ def test_tensorrt_is_given_its_timing_cache_back_and_builds_for_every_gpu_of_the
 
 
 def test_gpus_are_read_from_nvidia_smi() -> None:
-    found = read_nvidia_smi("NVIDIA L4, 8.9, 23034, 570.86.15\nTesla T4, 7.5, 15360, 570.86.15\n")
+    found = read_nvidia_smi("NVIDIA L4, 8.9, 23034, 570.86.15, GPU-aa\nTesla T4, 7.5, 15360, 570.86.15, GPU-bb\n")
 
     assert found.driver == "570.86.15"
-    assert [(gpu.name, gpu.capability, gpu.memory_bytes) for gpu in found.gpus] == [
-        ("NVIDIA L4", 89, 23034 << 20),
-        ("Tesla T4", 75, 15360 << 20),
+    assert [(gpu.name, gpu.capability, gpu.memory_bytes, gpu.uuid) for gpu in found.gpus] == [
+        ("NVIDIA L4", 89, 23034 << 20, "GPU-aa"),
+        ("Tesla T4", 75, 15360 << 20, "GPU-bb"),
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("", "the driver sees no GPU"), ("NVIDIA L4, [N/A], 1, 570\n", "nvidia-smi answers what cannot be")],
+    [("", "the driver sees no GPU"), ("NVIDIA L4, [N/A], 1, 570, GPU-aa\n", "nvidia-smi answers what cannot be")],
 )
 def test_what_nvidia_smi_does_not_tell_is_no_gpu(text: str, says: str) -> None:
     assert says in read_nvidia_smi(text).missing
@@ -385,10 +460,10 @@ def test_what_nvidia_smi_does_not_tell_is_no_gpu(text: str, says: str) -> None:
 
 def test_without_nvml_nvidia_smi_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA L4, 8.9, 23034, 570.86.15'\n")
+    program.write_text("#!/bin/sh\necho 'NVIDIA L4, 8.9, 23034, 570.86.15, GPU-aa'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("headrace_runner.gpus.find_spec", lambda name: None)
+    monkeypatch.setattr("headrace_common.gpus.find_spec", lambda name: None)
     assert [gpu.name for gpu in find_gpus().gpus] == ["NVIDIA L4"]
 
     program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed' >&2; exit 9\n")

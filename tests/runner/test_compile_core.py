@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from headrace_common.errors import InvalidArgument
-from headrace_runner.core.gpu_targets import parse_targets, target_name
+from headrace_common.gpu_facts import Gpu, target_name
+from headrace_runner.core.cache_bounds import Entry, evicted
+from headrace_runner.core.gpu_targets import parse_targets
 from headrace_runner.core.onnx_graph import read_graph
-from headrace_runner.core.plan_fitness import Gpu, MachineFacts, check_fits, refusal
+from headrace_runner.core.plan_fitness import MachineFacts, check_fits, choose_plan, refusal
 from headrace_runner.core.plan_manifest import EngineBuild, Manifest, PlanRequest, PlanTensor, read_manifest
 from headrace_runner.core.protobuf import Malformed
+from headrace_runner.core.runtime_cache import runtime_cache_name
 from headrace_runner.core.shape_ranges import ShapeRange, make_profile, parse_batch, parse_shape
 from headrace_runner.core.signature import EngineTensor
 
@@ -281,3 +285,68 @@ def test_a_newer_cuda_needs_a_newer_driver() -> None:
     thirteen = replace(MANIFEST, request=replace(REQUEST, build=replace(BUILD, cuda=13)))
     assert "which needs NVIDIA driver 580 or newer" in refusal(thirteen, A10)
     assert refusal(thirteen, replace(A10, driver="580.65.06")) == ""
+
+
+@pytest.mark.parametrize(
+    ("targets", "facts", "chosen", "says"),
+    [
+        ((80, 86, 89), A10, "86", ""),
+        ((86,), A10, "86", ""),
+        ((80,), A10, "", "ocr.sm_80.plan was built for sm_80, and this runner's GPU, NVIDIA A10, is sm_86"),
+        ((80, 89), A10, "", "ocr was built for sm_80, sm_89, and this runner's GPU, NVIDIA A10, is sm_86"),
+        ((80, 86), replace(A10, gpu=None), "", "ocr.sm_80.plan needs a GPU of sm_80, and this runner sees none"),
+        ((80, 86), replace(A10, engines={}), "", "this runner has none; pip install"),
+        (
+            (80, 86),
+            replace(A10, driver="525.60"),
+            "",
+            "ocr.sm_86.plan was built for CUDA 12, which needs NVIDIA driver 535",
+        ),
+    ],
+    ids=[
+        "one of three",
+        "the only one",
+        "the only one is another's",
+        "none of two",
+        "no GPU",
+        "no library",
+        "old driver",
+    ],
+)
+def test_a_runner_picks_the_plan_for_its_gpu_or_says_what_stands_against_it(
+    targets: tuple[int, ...], facts: MachineFacts, chosen: str, says: str
+) -> None:
+    plans = {
+        Path(f"ocr.sm_{target}.plan"): replace(MANIFEST, request=replace(REQUEST, target=target)) for target in targets
+    }
+    if chosen:
+        assert choose_plan(plans, facts) == Path(f"ocr.sm_{chosen}.plan")
+    else:
+        with pytest.raises(InvalidArgument) as refused:
+            choose_plan(plans, facts)
+        assert says in refused.value.message
+
+
+def test_what_was_compiled_on_a_gpu_is_kept_for_that_gpu_driver_and_plan_only() -> None:
+    others = [
+        (MANIFEST, replace(A10, driver="580.1")),
+        (MANIFEST, replace(A10, gpu=Gpu("NVIDIA A40", 86))),
+        (replace(MANIFEST, plan_sha256="ee" * 32), A10),
+        (replace(MANIFEST, request=replace(REQUEST, build=replace(BUILD, version="9"))), A10),
+    ]
+    names = {runtime_cache_name(MANIFEST, A10), *(runtime_cache_name(*each) for each in others)}
+    assert len(names) == 5
+    assert runtime_cache_name(MANIFEST, replace(A10, gpu=replace(A10.gpu, uuid="GPU-2"))) in names  # type: ignore[type-var]
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 5)), max_size=12), st.integers(0, 500))
+def test_a_cache_within_its_bound_keeps_the_newest(entries: list[tuple[int, int]], most: int) -> None:
+    known = [Entry(Path(f"{number:02}"), size, float(used)) for number, (size, used) in enumerate(entries)]
+    gone = evicted(known, most)
+    left = [entry for entry in known if entry not in gone]
+
+    assert sum(entry.size_bytes for entry in left) <= most or len(left) == 1
+    if gone:
+        # Nothing went that need not have gone, and nothing older stays.
+        assert sum(entry.size_bytes for entry in (*left, gone[-1])) > most
+        assert max(entry.used_at for entry in gone) <= min(entry.used_at for entry in left)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from headrace_common.config import parse_mesh_config
+from headrace_common.gpu_facts import Gpu
 from headrace_runner.core.diagnosis import EngineReport, Finding, Problem, engine_problems, engine_reports
-from headrace_runner.core.plan_fitness import Gpu
 from headrace_runner.doctor.__main__ import main
 from headrace_runner.doctor.configured import mesh_problems
 from headrace_runner.doctor.library import examine

@@ -1,35 +1,47 @@
-"""TensorRT's execution: what can be known without a GPU, and, marked gpu, the rest."""
+"""TensorRT's execution: what can be known without a GPU. The rest is in `test_trt_gpu`."""
 
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from numpy.typing import NDArray
 
 from headrace_common.errors import InvalidArgument
-from headrace_runner.compile.__main__ import main
 from headrace_runner.core.buffer_plan import ALIGNMENT, ITEM_BYTES, input_refusal, plan_buffers
-from headrace_runner.core.gpu_targets import target_name
 from headrace_runner.core.plan_manifest import EngineBuild, Manifest, PlanRequest, PlanTensor
 from headrace_runner.core.shape_ranges import ShapeRange
-from headrace_runner.engines.base import ExecutionFailed, InputRefused, ModelRefused, ModelSource, OutOfMemory
+from headrace_runner.engines import trt_library
+from headrace_runner.engines.base import (
+    BatchLimited,
+    Coarse,
+    EngineLost,
+    ExecutionFailed,
+    GpuMemory,
+    InputRefused,
+    ModelRefused,
+    OutOfMemory,
+    Pipelined,
+)
 from headrace_runner.engines.cuda import Cuda, CudaFailed
+from headrace_runner.engines.gpu_memory import GpuWatch, read_memory
 from headrace_runner.engines.registry import import_engines, pick
-from headrace_runner.engines.trt import TensorRTModel, machine_facts
+from headrace_runner.engines.rtx_runtime import RtxRuntime
+from headrace_runner.engines.trt import machine_facts
+from headrace_runner.engines.trt_model import Parts, TensorRTModel
+from headrace_runner.engines.trt_words import Words
 from headrace_runner.tensors import DTYPES
 
 GPU = machine_facts().gpu
-needs_gpu = pytest.mark.skipif(GPU is None, reason="needs an NVIDIA GPU and its driver")
 without_gpu = pytest.mark.skipif(GPU is not None, reason="is for machines without a GPU")
 
 
@@ -89,52 +101,82 @@ def test_shapes_that_the_plan_was_not_built_for_are_refused(shapes: dict[str, tu
 
 
 class HostCuda:
-    """`Cuda` with the host's memory on both sides, which remembers what it gave out."""
+    """`Cuda` with the host's memory on both sides, which remembers what it gave out, and records as a stream does."""
 
-    def __init__(self, fails: str = "") -> None:
-        self.held: dict[int, Any] = {}
+    def __init__(self, fails: str = "", memory: int = 1 << 30) -> None:
+        self.held: dict[Any, Any] = {}
         self.fails = fails
+        self.memory = memory
+        self.streams = 0
+        self.recording: dict[int, list[Callable[[], None]]] = {}
+        self.launched = 0
 
     def allocate(self, size: int) -> int:
-        if self.fails == "memory":
+        if self.fails == "memory" or size > self.memory:
             raise CudaFailed("cudaMalloc: cudaErrorMemoryAllocation", out_of_memory=True)
+        self.memory -= size
         # TensorRT may write anything where nothing was computed.
         block = (ctypes.c_byte * size)(*([85] * size))
         self.held[ctypes.addressof(block)] = block
         return ctypes.addressof(block)
 
     def free(self, address: int) -> None:
-        del self.held[address]
+        self.memory += ctypes.sizeof(self.held.pop(address))
 
     allocate_pinned, free_pinned = allocate, free
 
-    def create_stream(self) -> int:
-        self.held[7] = "stream"
-        return 7
+    def free_memory(self) -> int:
+        return self.memory
 
-    destroy_stream = free
+    def create_stream(self) -> int:
+        self.streams += 1
+        self.held[-self.streams] = "stream"
+        return -self.streams
+
+    def destroy_stream(self, stream: int) -> None:
+        del self.held[stream]
 
     def to_gpu(self, target: int, source: int, size: int, stream: int) -> None:
-        assert stream == 7
+        assert stream in self.held
         ctypes.memmove(target, source, size)
 
     to_host = to_gpu
 
+    def begin_capture(self, stream: int) -> None:
+        self.recording[stream] = []
+
+    def end_capture(self, stream: int) -> Any:
+        recorded = self.recording.pop(stream)
+        if self.fails == "capture":
+            raise CudaFailed("cudaStreamEndCapture: cudaErrorStreamCaptureInvalidated", out_of_memory=False)
+        self.held[id(recorded)] = recorded
+        self.memory -= 1000
+        return recorded
+
+    def launch(self, graph: Any, stream: int) -> None:
+        self.launched += 1
+        for work in graph:
+            work()
+
+    def destroy_graph(self, graph: Any) -> None:
+        del self.held[id(graph)]
+        self.memory += 1000
+
     def synchronize(self, stream: int) -> None:
         if self.fails == "kernel":
-            raise CudaFailed("cudaStreamSynchronize: cudaErrorIllegalAddress", out_of_memory=False)
+            raise CudaFailed("cudaStreamSynchronize: cudaErrorUnknown")
+        if self.fails == "fault":
+            raise CudaFailed("cudaStreamSynchronize: cudaErrorIllegalAddress", lasting=True)
 
 
 class Doubling:
-    """An engine and its context: y = 2 x, for x of rows of 4."""
+    """A context: y = 2 x, for x of rows of 4."""
 
-    def __init__(self, *, knows_sizes: bool = True, executes: bool = True) -> None:
-        self.knows_sizes, self.executes = knows_sizes, executes
+    def __init__(self, cuda: HostCuda, *, knows_sizes: bool = True, executes: bool = True) -> None:
+        self.cuda, self.knows_sizes, self.executes = cuda, knows_sizes, executes
         self.shape: tuple[int, ...] = ()
         self.addresses: dict[str, int] = {}
-
-    def create_execution_context(self) -> Doubling:
-        return self
+        self.enqueued = 0
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = tuple(shape)
@@ -153,61 +195,341 @@ class Doubling:
     def execute_async_v3(self, stream: int) -> bool:
         count = int(np.prod(self.shape))
         x, y = ((ctypes.c_float * count).from_address(self.addresses[name]) for name in ("x", "y"))
-        for index in range(count):
-            y[index] = 2 * x[index]
+
+        def work() -> None:
+            for index in range(count):
+                y[index] = 2 * x[index]
+
+        if stream in self.cuda.recording:
+            self.cuda.recording[stream].append(work)
+        else:
+            self.enqueued += 1
+            work()
         return self.executes
 
 
+class Plan:
+    """A model of `DOUBLER`, with the stand-ins that it was made of."""
+
+    def __init__(self, cuda: HostCuda | None = None, *, slots: int = 1, records: bool = True, **context: Any) -> None:
+        self.cuda = cuda or HostCuda()
+        self.contexts: list[Doubling] = []
+        self.words = Words()
+
+        def make_context() -> Doubling:
+            self.contexts.append(Doubling(self.cuda, **context))
+            return self.contexts[-1]
+
+        parts = Parts(self.cuda, make_context, slots=slots, records=records, words=self.words)  # type: ignore[arg-type]
+        self.model = TensorRTModel(DOUBLER, parts)
+
+    @property
+    def enqueued(self) -> int:
+        return sum(context.enqueued for context in self.contexts)
+
+
+def batch_of(rows: int) -> NDArray[Any]:
+    return np.random.default_rng(rows).normal(size=(rows, 4)).astype(np.float32)
+
+
 def test_a_batch_goes_to_the_gpu_and_back_in_memory_that_is_taken_once() -> None:
-    cuda = HostCuda()
-    model = TensorRTModel(cuda, Doubling(), DOUBLER)  # type: ignore[arg-type] # host memory in place of CUDA's
-    held = dict(cuda.held)
-    batches = [np.random.default_rng(rows).normal(size=(rows, 4)).astype(np.float32) for rows in (8, 1, 3)]
+    plan = Plan(records=False)
+    held = dict(plan.cuda.held)
 
-    answers = [model.run({"x": batch})["y"] for batch in batches]
+    for rows in (8, 1, 3):
+        np.testing.assert_array_equal(plan.model.run({"x": batch_of(rows)})["y"], 2 * batch_of(rows))
 
-    for batch, answer in zip(batches, answers, strict=True):
-        np.testing.assert_array_equal(answer, 2 * batch)
-    assert cuda.held == held
-    model.close()
-    assert cuda.held == {}
+    assert plan.cuda.held == held
+    plan.model.close()
+    assert plan.cuda.held == {}
     with pytest.raises(ExecutionFailed, match="has been closed"):
-        model.run({"x": batches[0]})
+        plan.model.run({"x": batch_of(8)})
+
+
+def test_batches_in_hand_at_once_share_neither_memory_nor_stream() -> None:
+    plan = Plan(slots=2)
+    assert plan.model.lanes == 2
+
+    first = plan.model.begin({"x": batch_of(8)})
+    second = plan.model.begin({"x": batch_of(3)})
+
+    np.testing.assert_array_equal(second.finish()["y"], 2 * batch_of(3))
+    np.testing.assert_array_equal(first.finish()["y"], 2 * batch_of(8))
+    addresses = [address for context in plan.contexts for address in context.addresses.values()]
+    assert len(set(addresses)) == 4
+    assert plan.cuda.streams == 2
+
+
+def test_a_batch_without_a_free_lane_waits_for_one() -> None:
+    plan = Plan()
+    first = plan.model.begin({"x": batch_of(8)})
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(plan.model.run, {"x": batch_of(2)})
+        np.testing.assert_array_equal(first.finish()["y"], 2 * batch_of(8))
+        np.testing.assert_array_equal(second.result(20)["y"], 2 * batch_of(2))
+
+
+def test_a_batch_that_is_refused_leaves_its_lane_to_the_next() -> None:
+    plan = Plan()
+    for _ in range(3):
+        with pytest.raises(InputRefused):
+            plan.model.run({"x": np.zeros((9, 4), np.float32)})
+    plan.cuda.fails = "kernel"
+    for _ in range(3):
+        with pytest.raises(ExecutionFailed):
+            plan.model.run({"x": batch_of(2)})
+    plan.cuda.fails = ""
+    np.testing.assert_array_equal(plan.model.run({"x": batch_of(2)})["y"], 2 * batch_of(2))
+
+
+def test_where_memory_is_short_there_are_fewer_lanes() -> None:
+    lane_bytes = 2 * 2 * ALIGNMENT
+    assert Plan(HostCuda(memory=lane_bytes), slots=3).model.lanes == 1
+    assert Plan(HostCuda(memory=4 * lane_bytes), slots=3).model.lanes == 2
+
+
+def test_a_further_lane_that_the_gpu_has_no_room_for_is_done_without() -> None:
+    class Taken(HostCuda):
+        """Somebody else takes the rest in between."""
+
+        def create_stream(self) -> int:
+            stream = super().create_stream()
+            self.fails = "memory"
+            return stream
+
+    plan = Plan(Taken(), slots=2)
+    assert plan.model.lanes == 1
+    np.testing.assert_array_equal(plan.model.run({"x": batch_of(2)})["y"], 2 * batch_of(2))
+    plan.model.close()
+    assert plan.cuda.held == {}
+
+
+def test_batches_of_planned_sizes_are_recorded_once_and_replayed_with_what_is_new_in_them() -> None:
+    plan = Plan()
+    for _ in range(3):
+        np.testing.assert_array_equal(plan.model.run({"x": batch_of(8)})["y"], 2 * batch_of(8))
+    assert (plan.enqueued, plan.cuda.launched) == (1, 2)
+
+    np.testing.assert_array_equal(plan.model.run({"x": -batch_of(8)})["y"], -2 * batch_of(8))
+    for _ in range(2):
+        np.testing.assert_array_equal(plan.model.run({"x": batch_of(3)})["y"], 2 * batch_of(3))
+    # Three rows are no size that the policy plans for.
+    assert (plan.enqueued, plan.cuda.launched) == (3, 3)
+    plan.model.close()
+    assert plan.cuda.held == {}
+
+
+def test_warming_up_records_every_planned_size_on_every_lane() -> None:
+    plan = Plan(slots=2)
+    plan.model.warm_up()
+    assert [context.enqueued for context in plan.contexts] == [4, 4]
+
+    for rows in (1, 2, 4, 8):
+        np.testing.assert_array_equal(plan.model.run({"x": batch_of(rows)})["y"], 2 * batch_of(rows))
+    assert (plan.enqueued, plan.cuda.launched) == (8, 4)
+
+
+def test_what_cannot_be_recorded_is_executed_as_before_and_not_tried_again() -> None:
+    plan = Plan(HostCuda("capture"))
+    for rows in (8, 8, 1, 1):
+        np.testing.assert_array_equal(plan.model.run({"x": batch_of(rows)})["y"], 2 * batch_of(rows))
+    assert (plan.enqueued, plan.cuda.launched, plan.cuda.recording) == (4, 0, {})
 
 
 def test_a_batch_of_another_layout_or_type_in_memory_is_sent_as_the_plan_wants_it() -> None:
-    model = TensorRTModel(HostCuda(), Doubling(), DOUBLER)  # type: ignore[arg-type] # as above
     columns = np.arange(8, dtype=np.float32).reshape(4, 2).T
-    np.testing.assert_array_equal(model.run({"x": columns})["y"], 2 * columns)
+    np.testing.assert_array_equal(Plan().model.run({"x": columns})["y"], 2 * columns)
 
 
 def test_what_the_plan_was_not_built_for_reaches_no_gpu() -> None:
-    model = TensorRTModel(HostCuda("kernel"), Doubling(), DOUBLER)  # type: ignore[arg-type] # as above
+    plan = Plan(HostCuda("kernel"))
     with pytest.raises(InputRefused, match="dimension 0 is 9; the plan was built for 1 to 8"):
-        model.run({"x": np.zeros((9, 4), np.float32)})
+        plan.model.run({"x": np.zeros((9, 4), np.float32)})
+    assert plan.enqueued == 0
 
 
 @pytest.mark.parametrize(
-    ("cuda", "engine", "error", "says"),
+    ("cuda", "context", "error", "says"),
     [
-        (HostCuda("memory"), Doubling(), OutOfMemory, "cudaMalloc: cudaErrorMemoryAllocation"),
-        (HostCuda("kernel"), Doubling(), ExecutionFailed, "cudaErrorIllegalAddress"),
-        (HostCuda(), Doubling(executes=False), ExecutionFailed, "TensorRT refuses to execute"),
-        (HostCuda(), Doubling(knows_sizes=False), ModelRefused, "output 'y' depends on what is in the inputs"),
+        (HostCuda("memory"), {}, OutOfMemory, "cudaMalloc: cudaErrorMemoryAllocation"),
+        (HostCuda("kernel"), {}, ExecutionFailed, "cudaErrorUnknown"),
+        (HostCuda("fault"), {}, EngineLost, "cudaErrorIllegalAddress"),
+        (HostCuda(), {"executes": False}, ExecutionFailed, "TensorRT refuses to execute"),
+        (HostCuda(), {"knows_sizes": False}, ModelRefused, "output 'y' depends on what is in the inputs"),
     ],
-    ids=["no memory", "a kernel fails", "not enqueued", "sizes that depend on data"],
+    ids=["no memory", "a kernel fails", "a kernel ends CUDA", "not enqueued", "sizes that depend on data"],
 )
-def test_what_fails_is_told_as_what_it_is(cuda: Any, engine: Any, error: type[Exception], says: str) -> None:
+def test_what_fails_is_told_as_what_it_is(cuda: Any, context: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        TensorRTModel(cuda, engine, DOUBLER).run({"x": np.zeros((1, 4), np.float32)})
+        Plan(cuda, **context).model.run({"x": np.zeros((1, 4), np.float32)})
+
+
+def test_without_an_execution_context_there_was_no_memory_for_it_in_tensorrts_words() -> None:
+    words = Words()
+
+    def make_context() -> None:
+        words.hear("ERROR", "Error Code 2: Requested size was 12 bytes.")
+
+    with pytest.raises(
+        OutOfMemory, match=r"cannot make an execution context for m.sm_86.plan: .* Requested size was 12"
+    ):
+        TensorRTModel(DOUBLER, Parts(HostCuda(), make_context, words=words))  # type: ignore[arg-type] # as in Plan
+
+
+def test_a_batch_for_which_tensorrt_has_no_memory_is_refused_as_that() -> None:
+    plan = Plan()
+
+    def refuse(stream: int) -> bool:
+        plan.words.hear("ERROR", "Cuda Runtime (out of memory)")
+        return False
+
+    plan.contexts[0].execute_async_v3 = refuse  # type: ignore[method-assign] # as the library answers then
+    with pytest.raises(OutOfMemory, match="refuses to execute: Cuda Runtime"):
+        plan.model.run({"x": batch_of(1)})
 
 
 def test_an_output_larger_than_it_could_be_is_not_copied() -> None:
-    engine = Doubling()
-    model = TensorRTModel(HostCuda(), engine, DOUBLER)  # type: ignore[arg-type] # as above
-    engine.get_tensor_shape = lambda name: (400, 4)  # type: ignore[method-assign] # an engine that breaks its word
+    plan = Plan()
+    plan.contexts[0].get_tensor_shape = lambda name: (400, 4)  # type: ignore[method-assign] # it breaks its word
     with pytest.raises(ExecutionFailed, match="larger than TensorRT said it could be"):
-        model.run({"x": np.zeros((1, 4), np.float32)})
+        plan.model.run({"x": np.zeros((1, 4), np.float32)})
+
+
+def test_a_load_takes_the_largest_batch_and_the_tolerance_of_a_plan() -> None:
+    model = Plan().model
+    assert isinstance(model, Pipelined)
+    assert isinstance(model, Coarse)
+    assert isinstance(model, BatchLimited)
+    assert model.largest_batch == 8
+
+
+class Cache:
+    """An IRuntimeCache: takes back what it gave, unless it is of another environment."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def serialize(self) -> bytes:
+        return self.content
+
+    def deserialize(self, content: bytes) -> bool:
+        if not content.startswith(b"kernels"):
+            return False
+        self.content = content
+        return True
+
+
+class RtxEngine:
+    def __init__(self) -> None:
+        self.cache = Cache()
+        self.config = SimpleNamespace(create_runtime_cache=lambda: self.cache, set_runtime_cache=self._use)
+        self.used: list[Cache] = []
+
+    def _use(self, cache: Cache) -> bool:
+        self.used.append(cache)
+        return True
+
+    def create_runtime_config(self) -> Any:
+        return self.config
+
+    def create_execution_context(self, runtime_config: Any) -> Any:
+        assert runtime_config is self.config
+        assert self.used
+        self.cache.content = self.cache.content or b"kernels of 1 row"
+        return "context"
+
+
+RTX = SimpleNamespace(
+    DynamicShapesKernelSpecializationStrategy=SimpleNamespace(LAZY="lazy"),
+    CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole"),
+)
+
+
+def test_what_was_compiled_on_the_device_is_kept_for_the_next_process(tmp_path: Path) -> None:
+    kept = tmp_path / "jit" / "key"
+    first = RtxRuntime(RTX, RtxEngine(), kept)
+    assert first.make_context() == "context"
+    first.keep()
+    assert kept.read_bytes() == b"kernels of 1 row"
+    stamp = kept.stat().st_ino
+    first.keep()
+    assert kept.stat().st_ino == stamp, "nothing new is not written again"
+
+    engine = RtxEngine()
+    RtxRuntime(RTX, engine, kept)
+    assert engine.cache.content == b"kernels of 1 row"
+
+
+def test_what_was_compiled_elsewhere_or_is_damaged_is_compiled_again(tmp_path: Path) -> None:
+    kept = tmp_path / "key"
+    kept.write_bytes(b"damaged")
+    runtime = RtxRuntime(RTX, RtxEngine(), kept)
+    runtime.make_context()
+    runtime.keep()
+    assert kept.read_bytes() == b"kernels of 1 row"
+
+
+def test_a_cache_that_cannot_be_written_keeps_no_model_from_running(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    runtime = RtxRuntime(RTX, RtxEngine(), tmp_path / "file" / "key")
+    assert runtime.make_context() == "context"
+    runtime.keep()
+
+
+class Nvml:
+    NVMLError = RuntimeError
+
+    def __init__(self, processes: list[tuple[int, int | None]], *, fails: bool = False) -> None:
+        self.processes, self.fails = processes, fails
+        self.open = 0
+
+    def nvmlInit(self) -> None:
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        if self.fails:
+            raise RuntimeError("GPU is lost")
+        return uuid
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
+        return SimpleNamespace(total=1000)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> Any:
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.processes]
+
+
+@pytest.mark.parametrize(
+    ("nvml", "says"),
+    [
+        (Nvml([(3, 1), (7, 400)]), GpuMemory(400, 1000)),
+        (Nvml([(3, 1)]), GpuMemory(50, 1000)),
+        (Nvml([(7, None)]), GpuMemory(50, 1000)),
+        (Nvml([], fails=True), None),
+    ],
+    ids=["told by process", "numbers of another namespace", "sizes unknown", "the driver does not answer"],
+)
+def test_gpu_memory_is_what_the_driver_tells_of_this_process(nvml: Nvml, says: GpuMemory | None) -> None:
+    assert read_memory(nvml, "GPU-1", 7, taken=50) == says
+    assert nvml.open == 0
+
+
+def test_gpu_memory_is_read_by_a_thread_until_it_is_closed() -> None:
+    readings = iter(range(1, 1000))
+    seen = threading.Event()
+
+    def read() -> GpuMemory:
+        used = next(readings)
+        if used == 3:
+            seen.set()
+        return GpuMemory(used, 1000)
+
+    watch = GpuWatch(read, period_s=0.001)
+    assert watch.latest is not None
+    assert seen.wait(20)
+    watch.close()
 
 
 @without_gpu
@@ -219,70 +541,62 @@ def test_without_a_driver_cuda_says_so_by_name() -> None:
 
 
 @without_gpu
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda cuda, runtime: cuda.free_memory(),
+        lambda cuda, runtime: cuda.allocate_pinned(8),
+        lambda cuda, runtime: cuda.create_stream(),
+        lambda cuda, runtime: cuda.to_gpu(0, 0, 1, 0),
+        lambda cuda, runtime: cuda.to_host(0, 0, 1, 0),
+        lambda cuda, runtime: cuda.synchronize(0),
+        lambda cuda, runtime: cuda.begin_capture(0),
+        lambda cuda, runtime: cuda.end_capture(0),
+        lambda cuda, runtime: cuda.launch(runtime.cudaGraphExec_t(), 0),
+        lambda cuda, runtime: cuda.destroy_graph(runtime.cudaGraphExec_t()),
+    ],
+)
+def test_each_call_of_cuda_is_one_that_the_bindings_take(call: Callable[[Any, Any], Any]) -> None:
+    """They refuse wrong arguments before they look for a driver."""
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings")
+    with pytest.raises(CudaFailed, match=r"^cuda\w+: cudaError\w+$"):
+        call(Cuda(), runtime)
+
+
+@pytest.mark.skipif(trt_library.installed("tensorrt-rtx") is None, reason="needs TensorRT-RTX")
+def test_what_execution_asks_of_tensorrt_rtx_is_there() -> None:
+    """Where nothing can be executed, that no name has changed is what can be known."""
+    trt = trt_library.load("tensorrt-rtx")
+    asked = {
+        "Runtime": ("deserialize_cuda_engine",),
+        "ICudaEngine": ("create_runtime_config", "create_execution_context"),
+        "IRuntimeConfig": (
+            "create_runtime_cache",
+            "set_runtime_cache",
+            "dynamic_shapes_kernel_specialization_strategy",
+            "cuda_graph_strategy",
+        ),
+        "IRuntimeCache": ("serialize", "deserialize"),
+        "IExecutionContext": (
+            "set_input_shape",
+            "get_tensor_shape",
+            "get_max_output_size",
+            "set_tensor_address",
+            "execute_async_v3",
+        ),
+        "DynamicShapesKernelSpecializationStrategy": ("LAZY",),
+        "CudaGraphStrategy": ("WHOLE_GRAPH_CAPTURE",),
+    }
+    assert [
+        f"{kind}.{name}" for kind, names in asked.items() for name in names if not hasattr(getattr(trt, kind), name)
+    ] == []
+    assert "runtime_config" in trt.ICudaEngine.create_execution_context.__doc__
+
+
+@without_gpu
 def test_a_runner_without_a_gpu_has_no_tensorrt_and_says_where_to_look() -> None:
     engines = import_engines(allow_fake=False)
     assert "onnxruntime" in engines
     for name in ("tensorrt", "tensorrt-rtx"):
         with pytest.raises(InvalidArgument, match=r"it has: \w+; `headrace doctor` says what is missing"):
             pick(engines, name)
-
-
-def cnn() -> onnx.ModelProto:
-    weights = numpy_helper.from_array(np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype("f4"), "w")
-    nodes = [
-        helper.make_node("Conv", ["image", "w"], ["a"], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("ReduceMean", ["b"], ["scores"], axes=[2, 3], keepdims=0),
-    ]
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 32, 32])
-    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 8])
-    graph = helper.make_graph(nodes, "cnn", [image], [scores], [weights])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Callable[[], ModelSource]:
-    """Compiles the network for the GPU that is here."""
-
-    def compiled() -> ModelSource:
-        assert GPU is not None
-        (tmp_path / "cnn.onnx").write_bytes(cnn().SerializeToString())
-        target = target_name(GPU.capability)
-        name = "tensorrt-rtx" if "tensorrt-rtx" in import_engines(allow_fake=False) else "tensorrt"
-        arguments = ["--target", target, "--engine", name, "--out", str(tmp_path), "--batch", "1:16", "--no-cache"]
-        assert main([str(tmp_path / "cnn.onnx"), *arguments]) == 0
-        return ModelSource(tmp_path / f"cnn.{target}.plan", f"cnn.{target}.plan")
-
-    return compiled
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_a_plan_answers_as_onnx_runtime_does(plan: Callable[[], ModelSource]) -> None:
-    source = plan()
-    engines = import_engines(allow_fake=False)
-    engine = engines.get("tensorrt-rtx") or engines["tensorrt"]
-    model = engine.load(source)
-    reference = onnxruntime.InferenceSession(cnn().SerializeToString())
-    for rows in (1, 16, 5, 16):
-        batch = np.random.default_rng(rows).normal(size=(rows, 3, 32, 32)).astype(np.float32)
-        # TF32 keeps ten bits of the mantissa.
-        np.testing.assert_allclose(
-            model.run({"image": batch})["scores"], reference.run(None, {"image": batch})[0], rtol=1e-2, atol=1e-2
-        )
-    with pytest.raises(InputRefused, match="the plan was built for 1 to 16"):
-        model.run({"image": np.zeros((17, 3, 32, 32), np.float32)})
-    model.close()
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_a_plan_that_is_damaged_or_alone_is_refused(plan: Callable[[], ModelSource]) -> None:
-    source = plan()
-    engines = import_engines(allow_fake=False)
-    engine = engines.get("tensorrt-rtx") or engines["tensorrt"]
-    source.path.write_bytes(source.path.read_bytes()[:-1])
-    with pytest.raises(ModelRefused, match="its manifest is for sha256"):
-        engine.load(source)
-    with pytest.raises(ModelRefused, match="knows none"):
-        engine.load(replace(source, options={"streams": "2"}))

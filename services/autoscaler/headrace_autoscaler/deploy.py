@@ -37,12 +37,13 @@ from headrace_autoscaler.deploy_plan import (
     plan_revisions,
     settled_spec,
 )
-from headrace_autoscaler.deploy_source import read_settings, resolve
+from headrace_autoscaler.deploy_source import read_plans, read_settings, resolve
 from headrace_autoscaler.domain import Model, ModelSpec, Revision, RevisionState, ShapeProfile, Tenant
 from headrace_autoscaler.fleet.tasks import to_its_end
 from headrace_autoscaler.padding import padding_mistakes
 from headrace_autoscaler.ports import Fleet
 from headrace_autoscaler.repository import CONFIG_PATH, candidates, tensor_mismatches
+from headrace_autoscaler.repository.plans import built_for, of_plans, spec_for_plans
 from headrace_autoscaler.sequences import sequence_mistakes
 from headrace_common.clock import Clock
 from headrace_common.config import AutoscalerConfig
@@ -207,6 +208,11 @@ class DeployService:
         spec = settled_spec(request, settings)
         spec = replace(spec, source=without_secrets(spec.source))
         found = candidates(artifact.files, settings.version_policy, settings.default_filename)
+        plans = await read_plans(artifact, found, self._artifacts)
+        found = of_plans(found, plans)
+        if targets := built_for(found, plans):
+            spec = spec_for_plans(spec, targets, self._offer.gpu_architecture)
+            check_fits(spec, self._catalogue.tenants(), self._offer)
         planned = plan_revisions(self._catalogue.model(name), spec, artifact.name, found, settings, now)
         if self._catalogue.tenant(spec.tenant) is None:
             await self._catalogue.put_tenant(Tenant(spec.tenant, created_at=now))

@@ -11,13 +11,15 @@ from headrace_autoscaler.core.policies.targets import parse_target
 from headrace_autoscaler.core.room import never_fits
 from headrace_autoscaler.domain import Limits, Model, ModelFile, ModelSpec, Revision, RevisionState, Tenant
 from headrace_autoscaler.repository import Candidate, Settings
+from headrace_autoscaler.repository.plans import loads
 from headrace_autoscaler.sequences import settled_sequences
 from headrace_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from headrace_common.identity import OPERATOR
 from headrace_common.quantities import format_millis
 
 NO_LIMITS = Limits()
-_ENGINES = frozenset({"onnxruntime", "fake"})
+_TENSORRT = frozenset({"tensorrt", "tensorrt_rtx"})
+_ENGINES = frozenset({"onnxruntime", "fake", *_TENSORRT})
 _THREADS = "intra_op_threads"
 
 
@@ -28,14 +30,18 @@ class Offer:
     Attributes:
         capacity: what the machine may promise.
         fake_engine: the fake engine may be asked for.
+        gpu_architecture: of the GPU that runners use, such as "sm_86"; "": there is none.
     """
 
     capacity: Limits = NO_LIMITS
     fake_engine: bool = False
+    gpu_architecture: str = ""
 
     @property
     def engines(self) -> str:
-        return ", ".join(sorted(_ENGINES if self.fake_engine else _ENGINES - {"fake"}))
+        lacking = {"fake"} if not self.fake_engine else set()
+        lacking |= _TENSORRT if not self.gpu_architecture else frozenset()
+        return ", ".join(sorted(_ENGINES - lacking))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +214,11 @@ def _revision(
 
 def _engine(spec: ModelSpec, candidate: Candidate, settings: Settings) -> str:
     asked = spec.engine or settings.engine or candidate.engine
-    if asked != candidate.engine:
+    if not loads(asked, candidate.engine):
         raise InvalidArgument(
             f"engine: {asked!r} cannot load {candidate.entry_point!r}, which is for {candidate.engine!r}"
         )
-    return asked
+    return candidate.engine
 
 
 def _by_path(files: Sequence[ModelFile]) -> tuple[ModelFile, ...]:

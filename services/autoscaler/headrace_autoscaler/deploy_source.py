@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from headrace_autoscaler.artifacts import Artifact, ArtifactStore
 from headrace_autoscaler.deploy_plan import DeployRequest
 from headrace_autoscaler.domain import Model, Sequences, StateTensor
-from headrace_autoscaler.repository import CONFIG_PATH, MAX_TEXT_BYTES, Settings, parse_config, settings_of
+from headrace_autoscaler.repository import (
+    CONFIG_PATH,
+    MAX_TEXT_BYTES,
+    Candidate,
+    Settings,
+    parse_config,
+    settings_of,
+)
+from headrace_autoscaler.repository.plans import PlanFacts, manifest_paths, plan_facts
 from headrace_autoscaler.repository.sequence_batching import INITIAL_DIRECTORY
 from headrace_autoscaler.sequences import MAX_INITIAL_BYTES
 from headrace_common.errors import InvalidArgument
@@ -34,6 +42,14 @@ async def resolve(
             "upload the files again"
         )
     return artifact
+
+
+async def read_plans(
+    artifact: Artifact, candidates: Sequence[Candidate], artifacts: ArtifactStore
+) -> Mapping[str, PlanFacts]:
+    """What the manifests of these versions' TensorRT plans say, by plan. Raises InvalidArgument."""
+    manifests = manifest_paths([file for each in candidates for file in each.files])
+    return {plan: plan_facts(path, await artifacts.read(artifact.name, path)) for plan, path in manifests.items()}
 
 
 async def read_settings(artifact: Artifact, model: str, artifacts: ArtifactStore) -> Settings:

@@ -32,6 +32,7 @@ from headrace_autoscaler.stopping import Stopping
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import SystemClock
 from headrace_common.config import MIB, ProcessContext
+from headrace_common.gpus import find_gpus, own_gpu
 from headrace_common.grpc_server import add_health, add_process_service, new_server
 from headrace_common.logs import get_logger
 from headrace_common.telemetry import Telemetry
@@ -98,7 +99,8 @@ class Autoscaler:
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
         board = Board(prices, context.mesh.router.processes, self._clock)
         provider = LocalProvider(context, cgroups=await asyncio.to_thread(open_cgroups, context))
-        room = capacity(config)
+        gpu = own_gpu(await asyncio.to_thread(find_gpus))
+        room = capacity(config, gpu)
         opening = await asyncio.to_thread(Opening.read, store, self._clock.wall())
         parts = FleetParts(
             context,
@@ -113,9 +115,8 @@ class Autoscaler:
             opening,
         )
         fleet = RunnerFleet(parts)
-        deploys = DeployService(
-            catalogue, artifacts, fleet, self._clock, config, Offer(room, context.mesh.runner.allow_fake_engine)
-        )
+        offer = Offer(room, context.mesh.runner.allow_fake_engine, gpu.target if gpu is not None else "")
+        deploys = DeployService(catalogue, artifacts, fleet, self._clock, config, offer)
         files = JobFiles(artifacts, context.state_dir / "jobs", config.max_samples_bytes)
         jobs = JobService(catalogue, deploys, fleet, files, ProcessOptimizer(), self._clock, config)
         control = ControlServicer(epoch, board, fleet, self._replaced)

@@ -43,6 +43,7 @@ class LoadPlan:
     Attributes:
         expected: signature known from an earlier load; the probe is skipped if the file agrees.
         requests_wait: nobody else can answer them; nothing is tried that an earlier load has shown.
+        slots: bundles that a router may give it at once.
         max_batch_size: asked for; 0: `default_max_batch_size` for a batchable model.
     """
 
@@ -57,6 +58,7 @@ class LoadPlan:
     default_max_batch_size: int = 64
     warmup: tuple[WarmupSample, ...] = ()
     requests_wait: bool = False
+    slots: int = 1
 
     @property
     def urgent(self) -> bool:
@@ -69,7 +71,7 @@ class Loaded:
 
     Attributes:
         batching: why the maximum batch is what it is.
-        phases_s: seconds by phase: "verify", "session", "probe", "warm".
+        phases_s: seconds by phase: "verify", "session", "probe", "warm"; "session" without what the engine tells apart.
         profile_us: warm-up times, batch size -> microseconds.
     """
 

@@ -1,16 +1,21 @@
-"""One bundle on the engine: bytes to arrays, one engine call, arrays to bytes. One at a time: see `worker`."""
+"""One bundle on the engine: bytes to arrays, one engine call, arrays to bytes. One at a time: see `worker`; where the
+model is `Pipelined`, others are taken up while it waits for the GPU.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace_common.chunks import MOST_BUNDLE_BYTES
 from headrace_common.clock import Clock
+from headrace_common.enforcement import ENGINE_LOST_STATUS
 from headrace_common.logs import get_logger
 from headrace_runner.domain import Loaded
-from headrace_runner.engines.base import EngineError, ExecutionFailed, InputRefused, OutOfMemory
+from headrace_runner.engines.base import EngineError, EngineLost, ExecutionFailed, InputRefused, OutOfMemory, Pipelined
 from headrace_runner.measures import Measures
 from headrace_runner.tensors import Array, decode, encode
 from headrace_runner.transport import Answer, AnswerWriter, Contents
@@ -71,9 +76,21 @@ class Executor:
         self._inputs = {spec.name: spec for spec in loaded.signature.inputs}
         self._required = [spec.name for spec in loaded.signature.inputs if not spec.optional]
         self._outputs = {spec.name: spec for spec in loaded.signature.outputs}
+        self._pipelined = loaded.model if isinstance(loaded.model, Pipelined) and loaded.model.lanes > 1 else None
+        # Held for all but the wait for a GPU: counters and shared memory take one thread at a time.
+        self._turn = threading.Lock()
+
+    @property
+    def lanes(self) -> int:
+        """Threads that may be in `execute` at once."""
+        return self._pipelined.lanes if self._pipelined is not None else 1
 
     def execute(self, job: Job) -> Answer:
         """Answers a bundle, whatever happens: errors are part of the answer."""
+        with self._turn:
+            return self._execute(job)
+
+    def _execute(self, job: Job) -> Answer:
         begun = self._clock.monotonic()
         expired_at = job.expired_at
         if expired_at is not None and begun >= expired_at:
@@ -95,7 +112,7 @@ class Executor:
             wanted = self._wanted(bundle.outputs)
             start = self._clock.monotonic()
             try:
-                outputs = self._loaded.model.run(inputs, wanted)
+                outputs = self._compute(inputs, wanted)
             finally:
                 end = self._clock.monotonic()
             writer = AnswerWriter(pb.BundleResult(bundle_id=bundle.bundle_id), contents.memory)
@@ -110,11 +127,25 @@ class Executor:
         except EngineError as error:
             if isinstance(error, OutOfMemory):
                 self._out_of_memory()
+            if isinstance(error, EngineLost):
+                # As if the engine had ended the process itself: what is in hand is executed elsewhere.
+                get_logger().error("engine_lost", reason=str(error))
+                os._exit(ENGINE_LOST_STATUS)
             answer = refusal(bundle.bundle_id, _code(error), str(error))
         except Exception as error:  # noqa: BLE001 - whatever an engine raises, only this bundle fails
             get_logger().error("bundle_failed", error=repr(error), exc_info=error)
             answer = refusal(bundle.bundle_id, ENGINE_FAILED, type(error).__name__)
         return answer, end - start
+
+    def _compute(self, inputs: Mapping[str, Array], wanted: tuple[str, ...]) -> Mapping[str, Array]:
+        if self._pipelined is None:
+            return self._loaded.model.run(inputs, wanted)
+        pending = self._pipelined.begin(inputs, wanted)
+        self._turn.release()
+        try:
+            return pending.finish()
+        finally:
+            self._turn.acquire()
 
     def _rows(self, job: Job) -> int | None:
         """Rows of the batch; None for a model that is not batchable."""

@@ -12,7 +12,16 @@ from headrace_common.errors import InvalidArgument
 from headrace_runner import files, samples
 from headrace_runner.core.signature import Signature, fixed_batch_reason, make_signature, mismatch
 from headrace_runner.domain import Loaded, LoadPlan, WarmupSample
-from headrace_runner.engines.base import Engine, EngineError, LoadedModel, ModelSource, OutOfMemory
+from headrace_runner.engines.base import (
+    BatchLimited,
+    Engine,
+    EngineError,
+    LoadedModel,
+    ModelSource,
+    OutOfMemory,
+    Phased,
+    WarmsUp,
+)
 from headrace_runner.engines.registry import pick
 from headrace_runner.probe import probe_rows, workable_size
 from headrace_runner.tensors import decode
@@ -51,6 +60,9 @@ def load(plan: LoadPlan, engines: Mapping[str, Engine], clock: Clock) -> Loaded:
         raise InvalidArgument(f"{error}; it does not fit its memory: deploy it with more") from error
     except EngineError as error:
         raise InvalidArgument(str(error)) from error
+    if isinstance(model, Phased):
+        parts = dict(model.phases_s)
+        phases |= parts | {"session": max(0.0, phases["session"] - sum(parts.values()))}
     try:
         with phase("probe"):
             batching = _decide(plan, model)
@@ -77,7 +89,7 @@ def _verify(plan: LoadPlan, engine: Engine) -> ModelSource:
     if plan.entry_point not in {file.path for file in plan.files}:
         raise InvalidArgument(f"entry_point {plan.entry_point!r} is not among the model's files")
     path = files.locate(plan.directory, plan.entry_point)
-    source = ModelSource(path, plan.entry_point, plan.options, plan.threads)
+    source = ModelSource(path, plan.entry_point, plan.options, plan.threads, plan.slots)
     if plan.urgent:
         # The first load has found that these bytes read nothing but these files.
         return source
@@ -99,7 +111,7 @@ def _decide(plan: LoadPlan, model: LoadedModel) -> _Batching:
     if why_not is not None:
         size, reason = None, f"not batchable: {why_not}"
     signature = make_signature(model.inputs, model.outputs, batchable=why_not is None)
-    return _Batching(signature, _max_batch(plan, signature, reason), reason, size)
+    return _Batching(signature, _max_batch(plan, model, signature, reason), reason, size)
 
 
 def _from_known(plan: LoadPlan, expected: Signature, model: LoadedModel) -> _Batching:
@@ -112,12 +124,18 @@ def _from_known(plan: LoadPlan, expected: Signature, model: LoadedModel) -> _Bat
         raise InvalidArgument(f"{plan.entry_point} does not have the signature that is known of it: {difference}")
     why_not = fixed or "the first load found that its rows depend on each other"
     reason = "batchable: known from the first load" if expected.batchable else f"not batchable: {why_not}"
-    return _Batching(expected, _max_batch(plan, expected, reason), reason)
+    return _Batching(expected, _max_batch(plan, model, expected, reason), reason)
 
 
-def _max_batch(plan: LoadPlan, signature: Signature, reason: str) -> int:
+def _max_batch(plan: LoadPlan, model: LoadedModel, signature: Signature, reason: str) -> int:
     if signature.batchable:
-        return plan.max_batch_size or plan.default_max_batch_size
+        largest = model.largest_batch if isinstance(model, BatchLimited) else None
+        if largest is not None and plan.max_batch_size > largest:
+            raise InvalidArgument(
+                f"max_batch_size {plan.max_batch_size} is impossible: it was compiled for batches up to {largest}; "
+                "deploy it with a maximum batch of that, or compile it with --batch"
+            )
+        return plan.max_batch_size or min(plan.default_max_batch_size, largest or plan.default_max_batch_size)
     if plan.max_batch_size > 1:
         raise InvalidArgument(
             f"max_batch_size {plan.max_batch_size} is impossible: {reason}; deploy it with a maximum batch of 1"
@@ -135,9 +153,18 @@ def _warm(plan: LoadPlan, model: LoadedModel, batching: _Batching, clock: Clock)
     signature = batching.signature
     if not plan.urgent:
         signature, profile = _run_zeros(plan, model, batching, clock)
+        _warm_up(model)
     for sample in plan.warmup:
         _run_sample(model, sample)
     return signature, profile
+
+
+def _warm_up(model: LoadedModel) -> None:
+    if isinstance(model, WarmsUp):
+        try:
+            model.warm_up()
+        except EngineError as error:
+            raise InvalidArgument(f"it fails at a shape that it was compiled for: {error}") from error
 
 
 def _run_zeros(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace_runner import samples
 from headrace_runner.core.signature import EngineTensor
-from headrace_runner.engines.base import EngineError, LoadedModel
+from headrace_runner.engines.base import Coarse, EngineError, LoadedModel
 
 # (relative, absolute): kernels differ by batch size in the last bits; coupled rows differ by far more.
 _TOLERANCE = {"FP16": (1e-2, 1e-3), "BF16": (3e-2, 1e-2), "FP32": (1e-4, 1e-5), "FP64": (1e-7, 1e-9)}
@@ -63,29 +63,35 @@ def workable_size(model: LoadedModel, rows: int | None) -> int | None:
 def _compare(model: LoadedModel, batch: samples.Inputs) -> str | None:
     together = model.run(batch)
     alone = [model.run(samples.row(batch, index)) for index in (0, 1)]
+    tolerances = _TOLERANCE | ({"FP32": model.tolerance} if isinstance(model, Coarse) else {})
     for tensor in model.outputs:
-        difference = _difference(tensor, together[tensor.name], [one[tensor.name] for one in alone])
+        singles = [one[tensor.name] for one in alone]
+        difference = _difference(tensor, together[tensor.name], singles, tolerances)
         if difference:
             return difference
     return None
 
 
-def _difference(tensor: EngineTensor, both: NDArray[Any], singles: list[NDArray[Any]]) -> str | None:
+def _difference(
+    tensor: EngineTensor, both: NDArray[Any], singles: list[NDArray[Any]], tolerances: Mapping[str, tuple[float, float]]
+) -> str | None:
     what = f"output {tensor.name!r}"
     if both.ndim == 0 or both.shape[0] != 2 or any(one.ndim == 0 or one.shape[0] != 1 for one in singles):
         shapes = f"{list(both.shape)} for two rows and {list(singles[0].shape)} for one"
         return f"{what} does not have a row for each row of the input: {shapes}"
     if any(one.shape[1:] != both.shape[1:] for one in singles):
         return f"{what} has another shape in a batch of two rows than alone"
-    if not _equal(tensor.datatype, both, np.concatenate(singles)):
+    if not _equal(tensor.datatype, both, np.concatenate(singles), tolerances):
         return f"{what} of two rows together differs from the rows alone"
     return None
 
 
-def _equal(datatype: str, left: NDArray[Any], right: NDArray[Any]) -> bool:
-    if datatype not in _TOLERANCE:
+def _equal(
+    datatype: str, left: NDArray[Any], right: NDArray[Any], tolerances: Mapping[str, tuple[float, float]]
+) -> bool:
+    if datatype not in tolerances:
         return bool((left == right).all())
-    relative, absolute = _TOLERANCE[datatype]
+    relative, absolute = tolerances[datatype]
     as_float: Callable[[NDArray[Any]], NDArray[Any]] = _from_bf16 if datatype == "BF16" else _as_is
     return bool(np.allclose(as_float(left), as_float(right), rtol=relative, atol=absolute, equal_nan=True))
 

@@ -90,7 +90,7 @@ class Runner:
             self._slots = request.slots or self._default_slots
             self._shape = request.shape if request.HasField("shape") else None
             self._advance_to(self.standing.begin_load(wanted))
-            plan = plan_of(request, self._default_max_batch_size)
+            plan = plan_of(request, self._default_max_batch_size, self._slots)
             self._loading = asyncio.create_task(self._run_load(plan, request))
         if self._loading is None:
             raise FailedPrecondition("this runner is not loading")

@@ -37,7 +37,7 @@ def holding_of(request: pb.LoadRequest) -> Holding:
     return Holding(request.instance_id, request.tenant, request.model, request.revision, request.version)
 
 
-def plan_of(request: pb.LoadRequest, default_max_batch_size: int) -> LoadPlan:
+def plan_of(request: pb.LoadRequest, default_max_batch_size: int, slots: int = 1) -> LoadPlan:
     return LoadPlan(
         directory=Path(request.directory),
         files=tuple(ModelFile(file.path, file.sha256, file.size_bytes) for file in request.files),
@@ -50,6 +50,7 @@ def plan_of(request: pb.LoadRequest, default_max_batch_size: int) -> LoadPlan:
         default_max_batch_size=default_max_batch_size,
         warmup=tuple(_sample_of(sample) for sample in request.warmup),
         requests_wait=request.requests_wait,
+        slots=slots,
     )
 
 

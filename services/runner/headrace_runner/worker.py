@@ -5,6 +5,9 @@ Loads come first, then bundles, the routers' in turn. Handing a bundle to the th
 time is executed where it arrives, as long as the thread is idle and nothing waits. A model that hangs then
 stops the event loop as well: such a runner answers nobody any more and is killed by its process id, after
 the grace of its unload.
+
+A model with several lanes (`Pipelined`) gets a thread for each, and nothing on the event loop: while one waits for the
+GPU, the next bundle is taken up (docs/adr/0013-lanes-on-the-gpu.md).
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ _Call = tuple[Callable[[], Any], asyncio.Future[Any]]
 class EngineWorker:
     """Made, called and stopped on the event loop.
 
-    The thread is a daemon: an engine that hangs must not keep the process from ending.
+    Its threads are daemons: an engine that hangs must not keep the process from ending.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -39,10 +42,10 @@ class EngineWorker:
         self._jobs: Rotation[int, Job] = Rotation()
         self._executor: Executor | None = None
         self._brevity = Brevity()
-        self._busy = True
+        self._busy = 0
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
+        self._threads: list[threading.Thread] = []
+        self._start_thread()
 
     def call(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Runs `work` on the thread, ahead of bundles."""
@@ -57,13 +60,15 @@ class EngineWorker:
         with self._ready:
             self._executor = executor
             self._ready.notify()
+        while len(self._threads) < executor.lanes:
+            self._start_thread()
 
     def submit(self, job: Job) -> None:
         """Executes a bundle, now or in its turn."""
         with self._ready:
             executor = self._executor
             idle = not self._busy and not self._calls and not len(self._jobs)
-            if executor is None or not idle or not self._brevity.short(job.rows):
+            if executor is None or not idle or executor.lanes > 1 or not self._brevity.short(job.rows):
                 self._jobs.add(job.stream, job)
                 self._ready.notify()
                 return
@@ -81,12 +86,21 @@ class EngineWorker:
             return self._jobs.drop(stream)
 
     def stop(self, wait_s: float) -> bool:
-        """Ends the thread once it is idle. Returns whether it has ended within the time."""
+        """Ends the threads once they are idle. Returns whether they have ended within the time."""
         with self._ready:
             self._stopping = True
-            self._ready.notify()
-        self._thread.join(wait_s)
-        return not self._thread.is_alive()
+            self._ready.notify_all()
+        give_up = self._clock.monotonic() + wait_s
+        for thread in self._threads:
+            thread.join(max(0.0, give_up - self._clock.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _start_thread(self) -> None:
+        with self._ready:
+            self._busy += 1  # Until it waits.
+        thread = threading.Thread(target=self._work, name=f"engine-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _work(self) -> None:
         while (task := self._next()) is not None:
@@ -101,13 +115,13 @@ class EngineWorker:
         """What to do; None: end. Waits for it."""
         with self._ready:
             while not self._stopping:
-                self._busy = True
                 if self._calls:
                     return self._calls.popleft()
                 if self._executor is not None and (job := self._jobs.take()) is not None:
                     return job
-                self._busy = False
+                self._busy -= 1
                 self._ready.wait()
+                self._busy += 1
             return None
 
     def _answer(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
@@ -125,7 +139,8 @@ class EngineWorker:
     def _timed(self, executor: Executor, job: Job) -> Answer:
         begun = self._clock.monotonic()
         answer = executor.execute(job)
-        self._brevity.observe(job.rows, self._clock.monotonic() - begun)
+        if executor.lanes == 1:
+            self._brevity.observe(job.rows, self._clock.monotonic() - begun)
         return answer
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:

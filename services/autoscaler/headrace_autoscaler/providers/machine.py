@@ -8,6 +8,7 @@ from pathlib import Path
 
 from headrace_autoscaler.domain import Limits
 from headrace_common.config import AutoscalerConfig
+from headrace_common.gpu_facts import Gpu
 from headrace_common.machine import cpu_millicores, memory_bytes
 
 _START_FIELD = 22 - 3
@@ -16,13 +17,18 @@ _ENDED = ("Z", "X")
 """States of a process that waits for its parent to take note."""
 
 
-def capacity(config: AutoscalerConfig) -> Limits:
-    """What may be promised to instances. GPUs are not offered by this provider."""
+def capacity(config: AutoscalerConfig, gpu: Gpu | None = None) -> Limits:
+    """What may be promised to instances.
+
+    Args:
+        gpu: the one that runners use: the first that CUDA shows to this process, and so to theirs. A machine's others
+            are for other meshes, each with its CUDA_VISIBLE_DEVICES.
+    """
     return Limits(
         cpu_millicores=int(cpu_millicores() * config.cpu_overcommit),
         memory_bytes=int(memory_bytes() * config.memory_share),
-        gpu_millis=0,
-        gpu_memory_bytes=0,
+        gpu_millis=1000 if gpu is not None else 0,
+        gpu_memory_bytes=gpu.memory_bytes if gpu is not None else 0,
     )
 
 

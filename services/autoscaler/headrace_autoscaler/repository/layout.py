@@ -14,8 +14,11 @@ from headrace_autoscaler.domain import ModelFile
 from headrace_common.errors import InvalidArgument
 
 CONFIG_PATH = "config.pbtxt"
-ENGINES = {".onnx": "onnxruntime", ".fake.json": "fake"}
-"""Engine by the end of the model file's name."""
+ENGINES = {".onnx": "onnxruntime", ".plan": "tensorrt", ".fake.json": "fake"}
+"""Engine by the end of the model file's name. Which TensorRT a plan is for is in its manifest (`plans`)."""
+
+PLAN = ".plan"
+"""There may be several of one model, each for a kind of GPU: the runner picks the one for its own."""
 
 OFFERED = tuple(suffix for suffix, engine in ENGINES.items() if engine != "fake")
 """Those that a refusal names: nobody who looks for a way out wants the fake engine."""
@@ -108,6 +111,9 @@ def _versioned(version: int, files: list[ModelFile], default_filename: str) -> C
     # Triton also takes a directory of that name, with the model under the same name inside.
     wanted = [path for name in names for path in (f"{version}/{name}", f"{version}/{name}/{name}")]
     found = [path for path in wanted if path in paths]
+    if not found and not default_filename:
+        # As `headrace compile` names them: one for each kind of GPU.
+        found = sorted(path for path in paths if path.endswith(PLAN) and path.count("/") == 1)
     if not found:
         expected = " or ".join(f"{version}/{name}" for name in offered)
         raise InvalidArgument(f"version {version}: expected {expected}; has {', '.join(sorted(paths)[:8])}")
@@ -118,12 +124,13 @@ def _single(files: Sequence[ModelFile], tree: _Tree, default_filename: str) -> C
     entries = [file.path for file in tree.root if file.path.endswith(tuple(ENGINES))]
     if default_filename:
         entries = [path for path in entries if path == default_filename]
-    if len(entries) > 1:
+    if len(entries) > 1 and not all(path.endswith(PLAN) for path in entries):
         raise InvalidArgument(f"expected one model file, got {', '.join(sorted(entries))}; deploy them one by one")
     if not entries:
         raise InvalidArgument(_nothing(files))
     needed = tuple(file for file in files if file.path != CONFIG_PATH)
-    return Candidate(None, needed, entries[0], _engine(entries[0]))
+    entry = min(entries)
+    return Candidate(None, needed, entry, _engine(entry))
 
 
 def _nothing(files: Sequence[ModelFile]) -> str:
@@ -132,7 +139,7 @@ def _nothing(files: Sequence[ModelFile]) -> str:
         directory = nested[0].partition("/")[0]
         return f"found {nested[0]!r}: this is a repository of models; deploy the model's own directory, {directory!r}"
     shown = ", ".join(sorted(file.path for file in files)[:8])
-    return f"found no model: expected an .onnx file, or VERSION/model.onnx in Triton's layout; got {shown}"
+    return f"found no model: expected an .onnx or .plan file, or VERSION/model.onnx in Triton's layout; got {shown}"
 
 
 def _engine(path: str) -> str:

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 
 from headrace.oip import model_config_pb2 as pb
 from headrace_autoscaler.domain import Batching, Sequences, Warmup
-from headrace_autoscaler.repository.layout import CONFIG_PATH, ENGINES, NEWEST, OFFERED, VersionPolicy
+from headrace_autoscaler.repository.layout import CONFIG_PATH, ENGINES, NEWEST, OFFERED, PLAN, VersionPolicy
 from headrace_autoscaler.repository.sequence_batching import sequence_refusals, sequences_of
 from headrace_autoscaler.repository.unsupported import unsupported
 from headrace_autoscaler.repository.warmup import warmup_refusals, warmups
@@ -23,8 +23,8 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_SLOTS = 64
 NO_BATCHING = Batching()
 
-_PLATFORMS = {"": "", "onnxruntime_onnx": "onnxruntime", "fake": "fake"}
-_BACKENDS = {"": "", "onnxruntime": "onnxruntime", "fake": "fake"}
+_PLATFORMS = {"": "", "onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "fake": "fake"}
+_BACKENDS = {"": "", "onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "fake": "fake"}
 _KINDS = dict(zip(pb.ModelInstanceGroup.Kind.values(), pb.ModelInstanceGroup.Kind.keys(), strict=True))
 _PARAMETERS = {"intra_op_thread_count": "intra_op_threads"}
 """Parameters of Triton's ONNX Runtime backend that are options of our engine under another name."""
@@ -143,18 +143,25 @@ def _version_policy(policy: pb.ModelVersionPolicy) -> VersionPolicy:
 
 def _refused_values(config: pb.ModelConfig) -> Iterator[str]:
     if config.platform not in _PLATFORMS:
-        yield f"platform {config.platform!r} (expected onnxruntime_onnx)"
+        yield f"platform {config.platform!r} (expected onnxruntime_onnx or tensorrt_plan)"
     if config.backend not in _BACKENDS:
-        yield f"backend {config.backend!r} (expected onnxruntime)"
+        yield f"backend {config.backend!r} (expected onnxruntime or tensorrt)"
+    own = "KIND_GPU" if _is_plan(config) else "KIND_CPU"
     for index, group in enumerate(config.instance_group):
-        if group.kind not in (pb.ModelInstanceGroup.KIND_AUTO, pb.ModelInstanceGroup.KIND_CPU):
-            kind = _KINDS.get(group.kind, str(group.kind))
-            yield f"instance_group[{index}].kind {kind} (no engine here runs on a GPU; expected KIND_CPU or KIND_AUTO)"
+        kind = _KINDS.get(group.kind, str(group.kind))
+        if kind not in (own, "KIND_AUTO"):
+            where = "TensorRT plans run on a GPU" if _is_plan(config) else "only TensorRT plans run on a GPU here"
+            yield f"instance_group[{index}].kind {kind} ({where}; expected {own} or KIND_AUTO)"
     if config.dynamic_batching.default_queue_policy.timeout_action != pb.ModelQueuePolicy.REJECT:
         yield "dynamic_batching.default_queue_policy.timeout_action DELAY (only REJECT)"
     for name in sorted(config.parameters):
         if name not in _PARAMETERS:
             yield f"parameters[{name!r}] (known: {', '.join(sorted(_PARAMETERS))})"
+
+
+def _is_plan(config: pb.ModelConfig) -> bool:
+    named = (_PLATFORMS.get(config.platform), _BACKENDS.get(config.backend))
+    return "tensorrt" in named or config.default_model_filename.endswith(PLAN)
 
 
 def _wrong(config: pb.ModelConfig, model: str) -> Iterator[str]:

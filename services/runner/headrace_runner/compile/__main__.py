@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -15,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from headrace_common.errors import FailedPrecondition, InvalidArgument
+from headrace_common.gpu_facts import target_name
+from headrace_common.quantities import parse_bytes
+from headrace_runner.cache_directory import MOST_BYTES, cache_root
 from headrace_runner.compile.compiler import Compiled, Compiler
 from headrace_runner.compile.errors import ParseFailed
 from headrace_runner.compile.plan_files import PlanCache, manifest_path
 from headrace_runner.compile.source import read_source
-from headrace_runner.core.gpu_targets import parse_targets, target_name
+from headrace_runner.core.gpu_targets import parse_targets
 from headrace_runner.core.shape_ranges import DEFAULT_BATCH, make_profile, parse_batch, parse_shape
 from headrace_runner.engines import trt_library
 
@@ -56,18 +58,14 @@ def _compile(options: argparse.Namespace) -> Sequence[Compiled]:
         raise InvalidArgument(f"--name: expected letters, digits, '.', '_' and '-'; got {name!r}")
     source = read_source(options.source)
     profile = make_profile(source.graph.inputs, batch, shapes)
-    cache = None if options.no_cache else PlanCache(options.cache or default_cache())
+    most_bytes = parse_bytes(options.cache_size, "--cache-size")
+    cache = None if options.no_cache else PlanCache(options.cache or cache_root() / "plans", most_bytes)
     done = []
     compiler = Compiler(build, source, name, cache, _log if options.verbose else _drop)
     for each in compiler.compile(targets, profile, options.out):
         _say(_line(each))
         done.append(each)
     return done
-
-
-def default_cache() -> Path:
-    """By the XDG Base Directory Specification."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "plans"
 
 
 def _line(done: Compiled) -> str:
@@ -112,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", default=DEFAULT_BATCH, metavar="MIN[:OPT]:MAX")
     parser.add_argument("--shape", action="append", default=[], metavar="INPUT=MIN[:OPT]:MAX")
     parser.add_argument("--cache", type=Path, metavar="DIR")
+    parser.add_argument("--cache-size", default=str(MOST_BYTES), metavar="BYTES")
     parser.add_argument("--no-cache", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     return parser

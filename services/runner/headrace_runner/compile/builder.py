@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from headrace_common.errors import FailedPrecondition, InvalidArgument
+from headrace_common.gpu_facts import target_name
 from headrace_runner.compile.atomic import write_atomically
 from headrace_runner.compile.errors import BuildFailed, ParseFailed
-from headrace_runner.core.gpu_targets import target_name
 from headrace_runner.core.plan_manifest import PlanTensor
 from headrace_runner.core.shape_ranges import Profile
 from headrace_runner.engines import trt_library
@@ -29,7 +29,6 @@ _DATATYPES = {
     "BOOL": "BOOL",
 }
 """tensorrt.DataType to Open Inference names; the others (FP8, INT4, FP4) have none."""
-_ERRORS = ("INTERNAL_ERROR", "ERROR")
 Log = Callable[[str, str], None]
 
 
@@ -57,7 +56,8 @@ class PlanBuilder:
         self._engine = engine
         self._trt = trt
         self._said: list[str] = []
-        self._logger = _make_logger(trt, self._said, log)
+        self._log = log
+        self._logger = trt_library.make_logger(trt, self._hear)
         self._builder = trt.Builder(self._logger)
         # Strongly typed: the plan keeps the types of the model (INetworkDefinition, "Strongly Typed Networks").
         flags = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -96,6 +96,11 @@ class PlanBuilder:
             tuple(self._describe(network.get_input(index)) for index in range(network.num_inputs)),
             tuple(self._describe(network.get_output(index)) for index in range(network.num_outputs)),
         )
+
+    def _hear(self, severity: str, text: str) -> None:
+        self._log(severity, text)
+        if severity in trt_library.ERRORS:
+            self._said.append(text)
 
     def _set_target(self, config: Any, target: int) -> None:
         if self._engine == trt_library.TENSORRT:
@@ -171,16 +176,3 @@ def check_builds_here(engine: str, targets: tuple[int, ...], capability: int | N
         f"tensorrt builds only for the GPU of the machine that it runs on, and {here}: run this for "
         f"{', '.join(others)} where there is one, or use --engine tensorrt-rtx, which builds without a GPU"
     )
-
-
-def _make_logger(trt: Any, said: list[str], log: Log) -> Any:
-    class Logger(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, text: str) -> None:
-            log(severity.name, text)
-            if severity.name in _ERRORS:
-                said.append(text)
-
-    return Logger()

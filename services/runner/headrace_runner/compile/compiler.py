@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace_common.gpu_facts import target_name
 from headrace_runner.compile.errors import BuildFailed
 from headrace_runner.compile.plan_files import Plan, PlanCache, write_plan
 from headrace_runner.compile.source import Source
-from headrace_runner.core.gpu_targets import target_name
 from headrace_runner.core.plan_manifest import EngineBuild, Manifest, PlanRequest
 from headrace_runner.core.shape_ranges import Profile
 from headrace_runner.engines import trt_library
@@ -80,11 +80,11 @@ class Compiler:
 
     def _check_targets(self, targets: tuple[int, ...]) -> None:
         if targets and self._build.engine == trt_library.TENSORRT:
+            from headrace_common.gpus import find_gpus, own_gpu
             from headrace_runner.compile.builder import check_builds_here
-            from headrace_runner.gpus import find_gpus
 
-            gpus = find_gpus().gpus
-            check_builds_here(self._build.engine, targets, gpus[0].capability if gpus else None)
+            gpu = own_gpu(find_gpus())
+            check_builds_here(self._build.engine, targets, gpu.capability if gpu is not None else None)
 
     def _build_one(self, request: PlanRequest, out: Path) -> Compiled:
         start = time.monotonic()

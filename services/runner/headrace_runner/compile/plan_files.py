@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headrace_common.errors import InvalidArgument
+from headrace_runner.cache_directory import MOST_BYTES, keep_within, touch
 from headrace_runner.compile.atomic import write_atomically
 from headrace_runner.core.plan_manifest import Manifest, PlanRequest, read_manifest
 
@@ -42,15 +43,11 @@ def read_plan(path: Path) -> Plan:
     Raises:
         InvalidArgument: one of them is missing or damaged, or they do not belong together.
     """
-    beside = manifest_path(path)
+    manifest = _manifest_of(path)
     try:
-        manifest = read_manifest(beside.read_bytes(), beside.name)
         content = path.read_bytes()
     except OSError as error:
-        raise InvalidArgument(
-            f"{path.name}: {Path(error.filename or path).name} cannot be read ({error.strerror}); a plan is kept with "
-            f"its manifest, {beside.name}"
-        ) from None
+        raise InvalidArgument(f"{path.name}: cannot be read ({error.strerror})") from None
     if (digest := hashlib.sha256(content).hexdigest()) != manifest.plan_sha256:
         raise InvalidArgument(
             f"{path.name}: its manifest is for sha256 {manifest.plan_sha256}, and the file has {digest}; compile it "
@@ -59,15 +56,43 @@ def read_plan(path: Path) -> Plan:
     return Plan(manifest, content, path)
 
 
+def plans_beside(path: Path) -> dict[Path, Manifest]:
+    """A plan and the others of its model in its folder, each with its manifest.
+
+    Raises:
+        InvalidArgument: a manifest is missing or damaged.
+    """
+    found = {plan: _manifest_of(plan) for plan in sorted({path, *path.parent.glob("*.plan")})}
+    model = found[path].request.model
+    return {plan: manifest for plan, manifest in found.items() if manifest.request.model == model}
+
+
+def _manifest_of(path: Path) -> Manifest:
+    beside = manifest_path(path)
+    try:
+        return read_manifest(beside.read_bytes(), beside.name)
+    except OSError as error:
+        raise InvalidArgument(
+            f"{path.name}: {beside.name} cannot be read ({error.strerror}); a plan is kept with its manifest, "
+            f"{beside.name}"
+        ) from None
+
+
 def manifest_path(plan: Path) -> Path:
     return plan.with_name(plan.name + ".json")
 
 
 class PlanCache:
-    """Plans by the key of their request, below one directory. It may be removed at any time."""
+    """Plans by the key of their request, below one directory. It may be removed at any time, and several processes may
+    use it at once.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        most_bytes: of all plans together; those used longest ago go first.
+    """
+
+    def __init__(self, directory: Path, most_bytes: int = MOST_BYTES) -> None:
         self.directory = directory
+        self._most_bytes = most_bytes
 
     def find(self, request: PlanRequest) -> Plan | None:
         """The plan of an equal request, whatever the model was called then; None also where it is damaged."""
@@ -77,12 +102,19 @@ class PlanCache:
             return None
         if plan.manifest.request.key != request.key:
             return None
+        touch(self._path(request).parent)
         return replace(plan, manifest=replace(plan.manifest, request=request))
 
     def store(self, plan: Plan) -> Plan:
         """Raises OSError."""
         path = self._path(plan.manifest.request)
-        _write(plan, path)
+        try:
+            _write(plan, path)
+        except FileNotFoundError:
+            # Its directory was there from before, and was just then let go of by another process.
+            _write(plan, path)
+        touch(path.parent)
+        keep_within(self.directory, "??/*", self._most_bytes)
         return replace(plan, kept=path)
 
     def timing_path(self, name: str) -> Path:

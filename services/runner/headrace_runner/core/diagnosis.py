@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace_runner.core.gpu_targets import target_name
-from headrace_runner.core.plan_fitness import Gpu
+from headrace_common.gpu_facts import Gpu, target_name
 
 RUNS, COMPILES, IDLE, MISSING, BROKEN = "runs", "compiles", "idle", "missing", "broken"
 EXTRAS = {"onnxruntime": "", "torch": "torch", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}

@@ -22,13 +22,3 @@ def parse_targets(text: str) -> tuple[int, ...]:
             raise InvalidArgument(f"--target: expected compute capabilities such as sm_75,sm_86; got {word.strip()!r}")
         targets[int(match[1])] = None
     return tuple(targets)
-
-
-def target_name(capability: int) -> str:
-    """75 to "sm_75"."""
-    return f"sm_{capability}"
-
-
-def capability_of(major: int, minor: int) -> int:
-    """As CUDA tells it, to the number in the name."""
-    return major * 10 + minor

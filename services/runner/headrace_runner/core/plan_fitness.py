@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from headrace_common.errors import InvalidArgument
-from headrace_runner.core.gpu_targets import target_name
+from headrace_common.gpu_facts import Gpu, target_name
 from headrace_runner.core.plan_manifest import Manifest
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """
-    Attributes:
-        capability: 86 for compute capability 8.6.
-        memory_bytes: in all.
-    """
-
-    name: str
-    capability: int
-    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +42,35 @@ def check_fits(manifest: Manifest, facts: MachineFacts) -> None:
     """Raises InvalidArgument with the `refusal`."""
     if reason := refusal(manifest, facts):
         raise InvalidArgument(reason)
+
+
+def choose_plan(plans: Mapping[Path, Manifest], facts: MachineFacts) -> Path:
+    """The plan that this machine can run; the first by name where there are several.
+
+    Args:
+        plans: of one model, by file.
+
+    Raises:
+        InvalidArgument: none fits; says why for the only one, or names what they were built for.
+    """
+    refusals = {path: refusal(manifest, facts) for path, manifest in sorted(plans.items())}
+    for path, reason in refusals.items():
+        if not reason:
+            return path
+    reasons = list(dict.fromkeys(refusals.values()))
+    if len(reasons) == 1 or facts.gpu is None:
+        raise InvalidArgument(reasons[0])
+    built_for = ", ".join(map(target_name, sorted({manifest.request.target for manifest in plans.values()})))
+    # Those for the GPU that is here have the better reason: only the library or the driver is wrong.
+    near = [refusals[path] for path, each in sorted(plans.items()) if each.request.target == facts.gpu.capability]
+    if near:
+        raise InvalidArgument(near[0])
+    name = next(iter(plans.values())).request.model
+    has = target_name(facts.gpu.capability)
+    raise InvalidArgument(
+        f"{name} was built for {built_for}, and this runner's GPU, {facts.gpu.name}, is {has}: "
+        f"headrace compile --target {has} builds a plan for it"
+    )
 
 
 def _wrong_library(manifest: Manifest, facts: MachineFacts) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace_common.errors import InvalidArgument
-from headrace_runner.core.gpu_targets import target_name
+from headrace_common.gpu_facts import target_name
 from headrace_runner.core.shape_ranges import Profile, ShapeRange
 
 SCHEMA = 1

@@ -19,15 +19,14 @@ from typing import Any
 from headrace_common.config import MeshConfig, load_mesh_config
 from headrace_common.control_groups import own_directory, why_not_divisible
 from headrace_common.errors import InvalidArgument
+from headrace_common.gpu_facts import Gpu
+from headrace_common.gpus import Gpus, find_gpus, own_gpu
 from headrace_common.machine import cpu_millicores, memory_bytes
 from headrace_runner.core.diagnosis import EXTRAS, engine_problems, engine_reports, pip
-from headrace_runner.core.gpu_targets import target_name
-from headrace_runner.core.plan_fitness import Gpu
 from headrace_runner.doctor.configured import PACKAGES, mesh_problems
 from headrace_runner.doctor.library import examine
 from headrace_runner.engines.registry import SERVED
 from headrace_runner.engines.trt_library import this_platform
-from headrace_runner.gpus import Gpus, find_gpus
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -96,11 +95,15 @@ def _control_groups() -> dict[str, str]:
 
 
 def _gpus(found: Gpus) -> dict[str, Any]:
-    return {"driver": found.driver, "gpus": [_gpu(gpu) for gpu in found.gpus], "missing": found.missing}
+    own = own_gpu(found)
+    gpus = [_gpu(gpu, used=gpu == own) for gpu in found.gpus]
+    missing = found.missing or ("" if own else "CUDA_VISIBLE_DEVICES shows none of this machine's GPUs")
+    return {"driver": found.driver, "gpus": gpus, "missing": missing}
 
 
-def _gpu(gpu: Gpu) -> dict[str, Any]:
-    return {"name": gpu.name, "target": target_name(gpu.capability), "memory_bytes": gpu.memory_bytes}
+def _gpu(gpu: Gpu, *, used: bool) -> dict[str, Any]:
+    """`used`: runners started from here have it."""
+    return {"name": gpu.name, "target": gpu.target, "memory_bytes": gpu.memory_bytes, "uuid": gpu.uuid, "used": used}
 
 
 def _package(name: str) -> dict[str, str]:

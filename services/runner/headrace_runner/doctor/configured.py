@@ -19,6 +19,11 @@ PACKAGES = {
     "s3fs": ("remote", "models from s3:// (autoscaler.source_schemes)"),
     "gcsfs": ("remote", "models from gs://"),
     "aiohttp": ("remote", "models from https://"),
+    "cuda-bindings": ("tensorrt-rtx", "executing TensorRT plans"),
+    "nvidia-ml-py": (
+        "tensorrt-rtx",
+        "GPUs and the memory that runners hold of them (else nvidia-smi, without the latter)",
+    ),
 }
 """Optional packages: headrace's extra, and what each is for."""
 _SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "https": "aiohttp"}

@@ -32,6 +32,10 @@ class ExecutionFailed(EngineError):
     """The engine failed while it executed."""
 
 
+class EngineLost(ExecutionFailed):
+    """It failed in such a way that nothing more can be executed in this process."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """What to load.
@@ -41,12 +45,14 @@ class ModelSource:
         name: the entry point as the user named it, for messages.
         options: by the engine's own names.
         threads: CPUs that this instance holds, at least 1.
+        slots: bundles that a router may give this instance at once, at least 1.
     """
 
     path: Path
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
     threads: int = 1
+    slots: int = 1
 
 
 class LoadedModel(Protocol):
@@ -77,6 +83,72 @@ class LoadedModel(Protocol):
 
     def close(self) -> None:
         """Frees the engine's memory. The model cannot run afterwards."""
+        ...
+
+
+class Pending(Protocol):
+    """A batch that a `Pipelined` model has begun."""
+
+    def finish(self) -> dict[str, NDArray[Any]]:
+        """Waits for it; called once, from any thread. Returns and raises as `LoadedModel.run`."""
+        ...
+
+
+@runtime_checkable
+class Pipelined(Protocol):
+    """A LoadedModel that can have several batches in hand, such as one on a GPU, where copies overlap kernels.
+
+    Optional: without it, or with one lane, batches are run one after the other.
+    """
+
+    @property
+    def lanes(self) -> int:
+        """Batches that may have begun and not finished."""
+        ...
+
+    def begin(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()) -> Pending:
+        """As `LoadedModel.run`, but returns before the batch is done. From one thread at a time, also while others wait
+        in `finish`. The inputs may change once this has returned.
+        """
+        ...
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """A LoadedModel that has more to make ready than a few batches of zeros do."""
+
+    def warm_up(self) -> None:
+        """Called once, after the load's own first batches, and not where requests wait. Raises as `LoadedModel.run`."""
+        ...
+
+
+@runtime_checkable
+class Coarse(Protocol):
+    """A LoadedModel that computes FP32 with fewer bits than that."""
+
+    @property
+    def tolerance(self) -> tuple[float, float]:
+        """Relative and absolute, by which equal FP32 answers may differ."""
+        ...
+
+
+@runtime_checkable
+class BatchLimited(Protocol):
+    """A LoadedModel that was made for batches up to a size."""
+
+    @property
+    def largest_batch(self) -> int | None:
+        """Rows; None: any number."""
+        ...
+
+
+@runtime_checkable
+class Phased(Protocol):
+    """A LoadedModel that tells what its load was made of."""
+
+    @property
+    def phases_s(self) -> Mapping[str, float]:
+        """Seconds by phase, parts of what `Engine.load` took."""
         ...
 
 

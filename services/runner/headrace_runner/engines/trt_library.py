@@ -9,6 +9,7 @@ import importlib
 import platform
 import re
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from headrace_runner.core.plan_manifest import MINIMUM_DRIVER, EngineBuild
 
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 ENGINES = (TENSORRT_RTX, TENSORRT)
+ERRORS = ("INTERNAL_ERROR", "ERROR")
+"""Severities of what TensorRT says that is a reason (ILogger::Severity)."""
 _MODULES = {
     # The bindings import by themselves; the metapackages, which need NVIDIA's own index, only rename them.
     TENSORRT: ("tensorrt_bindings", "tensorrt"),
@@ -61,6 +64,23 @@ def load(engine: str) -> Any:
         except (ImportError, OSError) as error:
             raise FailedPrecondition(f"{engine} is installed and cannot be loaded: {error}") from error
     raise FailedPrecondition(f"{engine} is not installed; pip install 'headrace[{engine}]'")
+
+
+def make_logger(trt: Any, hear: Callable[[str, str], None]) -> Any:
+    """An ILogger. Must be kept as long as what it is given to.
+
+    Args:
+        hear: takes severity and text; called from whichever thread the library is in.
+    """
+
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, text: str) -> None:
+            hear(severity.name, text)
+
+    return Logger()
 
 
 def versions() -> dict[str, str]:

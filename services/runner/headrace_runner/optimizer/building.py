@@ -77,6 +77,12 @@ def _quantize_static(recipe: Recipe, model: onnx.ModelProto, batches: Batches, t
         Calibration.MIN_MAX: quantization.CalibrationMethod.MinMax,
         Calibration.PERCENTILE: quantization.CalibrationMethod.Percentile,
     }
+    # Scores in 256 steps would tie; and these have kernels that take int8 and give floats.
+    options: dict[str, Any] = {"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]}
+    if recipe.symmetric:
+        # TensorRT: zero points are 0 and activations signed, and a quantised bias is no bias that it fuses (TensorRT
+        # Developer Guide, "Working with Quantized Types", "Explicit Quantization").
+        options |= {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
     _name_nodes(model)
     quantization.quantize_static(
         model,
@@ -86,11 +92,10 @@ def _quantize_static(recipe: Recipe, model: onnx.ModelProto, batches: Batches, t
         op_types_to_quantize=list(_WEIGHTED),
         nodes_to_exclude=_edges(model) if recipe.keeps_edges else [],
         per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
+        activation_type=quantization.QuantType.QInt8 if recipe.symmetric else quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         calibrate_method=methods[recipe.calibration or Calibration.MIN_MAX],
-        # Scores in 256 steps would tie; and these have kernels that take int8 and give floats.
-        extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+        extra_options=options,
     )
 
 

@@ -52,7 +52,7 @@ def built(demand: Demand, way: Way) -> tuple[str, tuple[str, ...]]:
 def _gpu_refusal(engine: str, architectures: tuple[str, ...], needs: Resources, kind: Kind) -> str:
     if not kind.gpus:
         return "it has no GPU"
-    supported = SUPPORTED.get(engine)
+    supported = SUPPORTED.get(engine.replace("-", "_"))
     if supported is not None and kind.architecture not in supported:
         return f"{engine} does not support {kind.architecture}"
     if architectures and kind.architecture not in architectures:

@@ -37,6 +37,7 @@ class Recipe:
         what: in words, for the report.
         calibration: of static quantisation.
         keeps_edges: the first and the last layer with weights stay in floating point.
+        symmetric: activations are signed, with zero at 0, and biases stay in floating point.
         pruned: share of each layer's weights that becomes zero.
     """
 
@@ -46,14 +47,15 @@ class Recipe:
     what: str
     calibration: Calibration | None = None
     keeps_edges: bool = False
+    symmetric: bool = False
     pruned: float = 0.0
 
     @property
     def engines(self) -> tuple[str, ...]:
         """Those that can run it. TensorRT parses neither dynamic quantisation nor int4 blocks, and wants int8
-        activations symmetric, which these are not.
+        activations symmetric.
         """
-        portable = self.method in (Method.CLEAN, Method.CAST, Method.PRUNE)
+        portable = self.symmetric or self.method in (Method.CLEAN, Method.CAST, Method.PRUNE)
         return ("onnxruntime", "tensorrt") if portable else ("onnxruntime",)
 
 
@@ -69,6 +71,14 @@ _KNOWN = (
         "as int8-percentile, first and last layer in fp32",
         Calibration.PERCENTILE,
         keeps_edges=True,
+    ),
+    Recipe(
+        "int8-symmetric",
+        "int8",
+        Method.STATIC,
+        "as int8-percentile, symmetric activations and float biases, as TensorRT wants them",
+        Calibration.PERCENTILE,
+        symmetric=True,
     ),
     Recipe("int8-dynamic", "int8", Method.DYNAMIC, "activations quantised as they come"),
     Recipe("int4", "int4", Method.BLOCKS, "weights of MatMul in blocks of 32, computed in fp32"),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
 from shutil import which
 from typing import Any
 
-from headrace_runner.core.gpu_targets import capability_of
-from headrace_runner.core.plan_fitness import Gpu
+from headrace_common.gpu_facts import Gpu, capability_of, visible_gpus
 
 _TIMEOUT_S = 20.0
-_QUERY = ("name", "compute_cap", "memory.total", "driver_version")
+_QUERY = ("name", "compute_cap", "memory.total", "driver_version", "uuid")
 _MIB = 1 << 20
 
 
@@ -40,6 +40,12 @@ def find_gpus() -> Gpus:
     return found
 
 
+def own_gpu(found: Gpus) -> Gpu | None:
+    """The GPU that this process uses: the first that CUDA shows it. None: there is none."""
+    gpus = visible_gpus(found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return gpus[0] if gpus else None
+
+
 def _by_nvml(nvml: Any) -> Gpus:
     try:
         nvml.nvmlInit()
@@ -53,6 +59,7 @@ def _by_nvml(nvml: Any) -> Gpus:
                 _text(nvml.nvmlDeviceGetName(handle)),
                 capability_of(*nvml.nvmlDeviceGetCudaComputeCapability(handle)),
                 int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+                _text(nvml.nvmlDeviceGetUUID(handle)),
             )
             for handle in handles
         )
@@ -77,14 +84,14 @@ def _by_nvidia_smi() -> Gpus:
 
 
 def read_nvidia_smi(text: str) -> Gpus:
-    """A line for each GPU: name, compute capability, MiB, driver."""
+    """A line for each GPU: name, compute capability, MiB, driver, UUID."""
     gpus, driver = [], ""
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
         major, _, minor = cells[1].partition(".") if len(cells) == len(_QUERY) else ("", "", "")
         if not (major.isdigit() and minor.isdigit() and cells[2].isdigit()):
             return Gpus(missing=f"nvidia-smi answers what cannot be read: {line!r}")
-        gpus.append(Gpu(cells[0], capability_of(int(major), int(minor)), int(cells[2]) * _MIB))
+        gpus.append(Gpu(cells[0], capability_of(int(major), int(minor)), int(cells[2]) * _MIB, cells[4]))
         driver = cells[3]
     return Gpus(driver, tuple(gpus), "" if gpus else "the driver sees no GPU")
 
