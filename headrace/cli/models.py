@@ -31,8 +31,8 @@ def deploy(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="An .onnx file or a directory in Triton's repository layout, which is uploaded; or an s3://, gs:// or "
-            "https:// URL, which the mesh fetches if it is configured to. With --optimize and without --name: a "
+            help="An .onnx or .pt2 file or a directory in Triton's repository layout, which is uploaded; or an s3://, "
+            "gs:// or https:// URL, which the mesh fetches if it is configured to. With --optimize and without --name: a "
             "model that is deployed already, by its name.",
             show_default=False,
         ),

@@ -10,14 +10,16 @@ from pathlib import Path
 from headrace.client.onnx_files import external_files
 from headrace.errors import InvalidArgument
 from headrace.v1 import models_pb2
+from headrace_common.model_files import PICKLED, PICKLED_REASON
 
 CHUNK_BYTES = 1 << 20
 URL_SCHEMES = ("s3://", "gs://", "https://")
 _SINGLE_FILES = {
     ".onnx": "model.onnx",
+    ".pt2": "model.pt2",
     ".fake.json": "model.fake.json",
 }
-_KINDS = "an .onnx file, a directory in Triton's repository layout, or an s3://, gs:// or https:// URL"
+_KINDS = "an .onnx or .pt2 file, a directory in Triton's repository layout, or an s3://, gs:// or https:// URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ def _single(source: Path) -> tuple[ArtifactFile, ...]:
     for suffix, path in _SINGLE_FILES.items():
         if source.name.endswith(suffix):
             return (ArtifactFile(path, source), *(_external(source) if suffix == ".onnx" else ()))
+    if source.name.endswith(PICKLED):
+        raise InvalidArgument(f"{source}: {PICKLED_REASON}")
     raise InvalidArgument(f"{source}: not a kind of model file that headrace knows; expected {_KINDS}")
 
 

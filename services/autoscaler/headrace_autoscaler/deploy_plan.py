@@ -17,7 +17,7 @@ from headrace_common.identity import OPERATOR
 from headrace_common.quantities import format_millis
 
 NO_LIMITS = Limits()
-_ENGINES = frozenset({"onnxruntime", "fake"})
+_ENGINES = frozenset({"onnxruntime", "torch", "fake"})
 _THREADS = "intra_op_threads"
 
 

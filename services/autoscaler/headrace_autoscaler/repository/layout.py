@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from headrace_autoscaler.domain import ModelFile
 from headrace_common.errors import InvalidArgument
+from headrace_common.model_files import PICKLED, PICKLED_REASON
 
 CONFIG_PATH = "config.pbtxt"
-ENGINES = {".onnx": "onnxruntime", ".fake.json": "fake"}
+ENGINES = {".onnx": "onnxruntime", ".pt2": "torch", ".fake.json": "fake"}
 """Engine by the end of the model file's name."""
 
 OFFERED = tuple(suffix for suffix, engine in ENGINES.items() if engine != "fake")
@@ -66,7 +67,7 @@ def candidates(
     Args:
         files: of the artifact.
         policy: config.pbtxt's version_policy.
-        default_filename: config.pbtxt's default_model_filename; empty: model.onnx or model.fake.json.
+        default_filename: config.pbtxt's default_model_filename; empty: "model" with an ending of `ENGINES`.
 
     Raises:
         InvalidArgument: no model file, more than one, or a version that the policy names is missing.
@@ -108,6 +109,8 @@ def _versioned(version: int, files: list[ModelFile], default_filename: str) -> C
     # Triton also takes a directory of that name, with the model under the same name inside.
     wanted = [path for name in names for path in (f"{version}/{name}", f"{version}/{name}/{name}")]
     found = [path for path in wanted if path in paths]
+    if not found and (reason := _pickled(files)):
+        raise InvalidArgument(reason)
     if not found:
         expected = " or ".join(f"{version}/{name}" for name in offered)
         raise InvalidArgument(f"version {version}: expected {expected}; has {', '.join(sorted(paths)[:8])}")
@@ -131,8 +134,16 @@ def _nothing(files: Sequence[ModelFile]) -> str:
     if nested:
         directory = nested[0].partition("/")[0]
         return f"found {nested[0]!r}: this is a repository of models; deploy the model's own directory, {directory!r}"
+    if reason := _pickled(files):
+        return reason
     shown = ", ".join(sorted(file.path for file in files)[:8])
-    return f"found no model: expected an .onnx file, or VERSION/model.onnx in Triton's layout; got {shown}"
+    kinds = " or ".join(OFFERED)
+    return f"found no model: expected an {kinds} file, or VERSION/model.onnx in Triton's layout; got {shown}"
+
+
+def _pickled(files: Sequence[ModelFile]) -> str:
+    """Why a file that its owner takes for the model is none; "": there is no such file."""
+    return next((f"{file.path}: {PICKLED_REASON}" for file in files if file.path.endswith(PICKLED)), "")
 
 
 def _engine(path: str) -> str:

@@ -23,8 +23,8 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_SLOTS = 64
 NO_BATCHING = Batching()
 
-_PLATFORMS = {"": "", "onnxruntime_onnx": "onnxruntime", "fake": "fake"}
-_BACKENDS = {"": "", "onnxruntime": "onnxruntime", "fake": "fake"}
+_PLATFORMS = {"": "", "onnxruntime_onnx": "onnxruntime", "torch_export": "torch", "fake": "fake"}
+_BACKENDS = {"": "", "onnxruntime": "onnxruntime", "pytorch": "torch", "fake": "fake"}
 _KINDS = dict(zip(pb.ModelInstanceGroup.Kind.values(), pb.ModelInstanceGroup.Kind.keys(), strict=True))
 _PARAMETERS = {"intra_op_thread_count": "intra_op_threads"}
 """Parameters of Triton's ONNX Runtime backend that are options of our engine under another name."""
@@ -143,9 +143,9 @@ def _version_policy(policy: pb.ModelVersionPolicy) -> VersionPolicy:
 
 def _refused_values(config: pb.ModelConfig) -> Iterator[str]:
     if config.platform not in _PLATFORMS:
-        yield f"platform {config.platform!r} (expected onnxruntime_onnx)"
+        yield f"platform {config.platform!r} (expected onnxruntime_onnx or torch_export)"
     if config.backend not in _BACKENDS:
-        yield f"backend {config.backend!r} (expected onnxruntime)"
+        yield f"backend {config.backend!r} (expected onnxruntime or pytorch)"
     for index, group in enumerate(config.instance_group):
         if group.kind not in (pb.ModelInstanceGroup.KIND_AUTO, pb.ModelInstanceGroup.KIND_CPU):
             kind = _KINDS.get(group.kind, str(group.kind))
