@@ -218,8 +218,8 @@ def _leaf_labels(tree: Json, prefix: str) -> Iterator[str]:
 def _given_names(content: bytes) -> Mapping[str, Sequence[str]]:
     try:
         given = json.loads(content) if content else {}
-        names = {key: list(given[key]) for key in ("inputs", "outputs") if key in given}
-        if all(isinstance(name, str) and name for each in names.values() for name in each):
+        names = {key: given[key] for key in given if key in ("inputs", "outputs")}
+        if isinstance(given, dict) and all(isinstance(name, str) and name for each in names.values() for name in each):
             return names
     except (ValueError, TypeError, RecursionError):
         pass
