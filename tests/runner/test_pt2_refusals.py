@@ -237,7 +237,7 @@ MALICIOUS: dict[str, tuple[Change, str]] = {
         ),
         "it needs a custom object",
     ),
-    "source in the name of a value": (rename_value("y = CODE; z"), "it names a value 'y = open.*as Python source"),
+    "source in the name of a value": (rename_value("y = CODE; z"), "it names a value .y = open.*as Python source"),
     "an attribute as the name of a value": (rename_value("torch.load"), "it names a value 'torch.load'"),
     "source in a size": (set_size("CODE"), r"it has the size .*open.* which torch would run as Python source"),
     "source in a text in a size": (set_size('Max("CODE", 2)'), "it has the size 'Max"),

@@ -59,14 +59,12 @@ class ProgramSignature:
     Attributes:
         bounds: by symbol; a symbol without any takes every size.
         constants: arguments that are no tensors, by their position; they are as they were at the export.
-        changes_inputs: it writes into its inputs, which then must be copies.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     bounds: Mapping[str, Bounds]
     constants: Mapping[int, object]
-    changes_inputs: bool
 
     def refusal(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         """Why inputs of these shapes are not taken; None: they are. By the names of what is wrong, with its bounds."""
@@ -142,13 +140,11 @@ def _read(program: Mapping[str, Json], names: Mapping[str, Sequence[str]]) -> Pr
         [kind] = spec
         if kind in _TRAINING:
             raise Refused(f"it writes to {_TRAINING[kind]} while it runs; call module.eval() first, and {EXPORT}")
-    changes = any("user_input_mutation" in spec for spec in module["signature"]["output_specs"])
     return ProgramSignature(
         _renamed(inputs, names.get("inputs"), "input"),
         _renamed(outputs, names.get("outputs"), "output"),
         bounds,
         constants,
-        changes,
     )
 
 

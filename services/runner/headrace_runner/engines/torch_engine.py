@@ -86,6 +86,7 @@ class TorchModel:
         self._outputs = tuple(tensor.described() for tensor in program.signature.outputs)
         self._datatypes = {tensor.name: tensor.datatype for tensor in program.signature.inputs}
         self._positions = {tensor.name: tensor.position for tensor in program.signature.outputs}
+        self._changes_inputs = program.changes_inputs
         self._device = device
         self._module: Any = _flat_module(program.exported)
         if compiled:
@@ -154,7 +155,7 @@ class TorchModel:
     def _sent(self, array: NDArray[Any], datatype: str) -> Any:
         import torch
 
-        if self._signature.changes_inputs or not array.flags.c_contiguous:
+        if self._changes_inputs or not array.flags.c_contiguous:
             array = array.copy()
         tensor = torch.from_numpy(array)
         if datatype == "BF16":

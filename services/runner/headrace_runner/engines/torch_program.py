@@ -31,10 +31,12 @@ _PREFIXES = {pt2_archive.WEIGHTS: pt2_archive.WEIGHTS_CONFIG, pt2_archive.CONSTA
 class Program:
     """Attributes:
     exported: a torch.export.ExportedProgram, on its device.
+    changes_inputs: it writes into its inputs, which then must be copies.
     """
 
     exported: Any
     signature: ProgramSignature
+    changes_inputs: bool
 
 
 def open_program(path: Path, device: str = "cpu") -> Program:
@@ -53,7 +55,9 @@ def open_program(path: Path, device: str = "cpu") -> Program:
         program = pt2_program.checked(document, {"type": kind, "index": int(index) if index else None})
         signature = read_signature(program, archive.read(pt2_archive.NAMES))
         weights, constants = (_tensors(archive, prefix, device) for prefix in _PREFIXES)
-    return Program(_deserialized(program, weights, constants), signature)
+    exported = _deserialized(program, weights, constants)
+    _check_targets(exported)
+    return Program(exported, signature, _writes_to_inputs(exported))
 
 
 class _Archive:
@@ -182,7 +186,6 @@ def _deserialized(program: Mapping[str, Any], weights: dict[str, Any], constants
             raise Refused(
                 f"it cannot be read by torch: {reason[-1][:300]}; {EXPORT} with this version of torch"
             ) from error
-    _check_targets(exported)
     return exported
 
 
@@ -199,6 +202,38 @@ def _check_targets(exported: Any) -> None:
                     pt2_program.check_operator(name)
             elif node.op not in ("placeholder", "get_attr", "output"):
                 raise Refused(f"it has a step {node.op!r}, which no exported program has; {EXPORT}")
+
+
+def _writes_to_inputs(exported: Any) -> bool:
+    """Raises Refused where it writes to its own weights and buffers: it then answers by what it was asked before."""
+    import torch
+
+    own = {spec.arg.name for spec in exported.graph_signature.input_specs if spec.target is not None}
+    wrote = False
+    for node in exported.graph_module.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+            training = argument.name in ("train", "training") and value is True
+            base = _base(value) if argument.alias_info is not None and argument.alias_info.is_write else None
+            if training or (base is not None and base.name in own):
+                raise Refused(
+                    f"it is in training mode, or writes to what it keeps ({node.target}); call module.eval() first, "
+                    f"and {EXPORT}"
+                )
+            wrote = wrote or (base is not None and base.op == "placeholder")
+    return wrote
+
+
+def _base(node: Any) -> Any:
+    """The tensor that this one is a view of, and itself where it is none; None: it is no tensor of the graph."""
+    import torch
+
+    while isinstance(node, torch.fx.Node) and isinstance(node.target, torch._ops.OpOverload):
+        if not any(each.alias_info is not None for each in node.target._schema.returns) or not node.args:
+            break
+        node = node.args[0]
+    return node if isinstance(node, torch.fx.Node) else None
 
 
 _ONE_AT_A_TIME = threading.Lock()
