@@ -49,9 +49,7 @@ def test_a_module_is_exported_deployed_and_answers_as_it_does_itself(mesh: Any, 
     np.testing.assert_allclose(alone["scores"], got["scores"][:1], rtol=1e-4, atol=1e-5)
     [version] = mesh.describe("digits")["versions"]
     assert (version["engine"], version["max_batch_size"] > 1) == ("torch", True)
-    assert version["signature"]["inputs"] == [
-        {"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8], "optional": False}
-    ]
+    assert version["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8], "optional": False}]
     assert mesh.get("/v2/models/digits")[1]["platform"] == "torch_export"
 
 

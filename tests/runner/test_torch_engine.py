@@ -23,7 +23,6 @@ from headrace_runner.engines.base import (
     OnGpu,
     OutOfMemory,
 )
-from headrace_runner.engines.registry import import_engines
 from headrace_runner.engines.torch_engine import TorchEngine
 from headrace_runner.probe import probe_rows
 from headrace_runner.process import resident_bytes
@@ -282,6 +281,22 @@ def test_threads_are_those_of_the_instance(served: Callable[..., LoadedModel]) -
     assert torch.get_num_threads() == 1
 
 
+def test_a_compiled_program_answers_the_same(served: Callable[..., LoadedModel]) -> None:
+    model = served(Function(lambda x: torch.relu(x) * 2 + 1), torch.ones(2, 3), {"compile": "inductor"})
+    for rows in (1, 3):
+        given = np.full((rows, 3), -1, np.float32)
+        given[0] = 5
+        assert model.run({"x": given})["output"].tolist() == [[11, 11, 11]] + [[1, 1, 1]] * (rows - 1)
+
+
+def test_without_a_compiler_compilation_is_refused_with_what_to_install(
+    served: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ModelRefused, match=r"compile: inductor needs a C\+\+ compiler .*; install one, or leave"):
+        served(Same(), torch.ones(2), {"compile": "inductor"})
+
+
 def test_a_closed_model_does_not_run_and_gives_its_weights_back(served: Callable[..., LoadedModel]) -> None:
     size = 64 << 20
     module = torch.nn.Linear(4096, size // 4 // 4096, bias=False)
@@ -309,12 +324,13 @@ def test_a_file_of_another_kind_is_refused_with_what_to_export(tmp_path: Path) -
 
 def test_a_runner_that_holds_no_program_never_imports_torch() -> None:
     code = (
-        "import sys; from headrace_runner.engines.registry import import_engines, prepare;"
-        "engines = import_engines(allow_fake=True); prepare(engines); print('torch' in engines, 'torch' in sys.modules)"
+        "import sys; from headrace_runner.engines.registry import import_engines, prepare\n"
+        "engines = import_engines(allow_fake=True)\n"
+        "for preload_torch in (False, True):\n"
+        "    prepare(engines, preload_torch); print('torch' in engines, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "False"]
-    assert "torch" in import_engines(allow_fake=False)
+    assert done.stdout.split() == ["True", "False", "True", "True"]
 
 
 @pytest.mark.gpu

@@ -46,10 +46,16 @@ def import_engines(allow_fake: bool) -> Mapping[str, Engine]:
     return engines
 
 
-def prepare(engines: Mapping[str, Engine]) -> None:
-    """On the thread that will load: the heap is its own. An engine that fails here says why when it loads."""
+def prepare(engines: Mapping[str, Engine], preload_torch: bool = False) -> None:
+    """On the thread that will load: the heap is its own. An engine that fails here says why when it loads.
+
+    Args:
+        preload_torch: torch is large, and prepared only for who asks for it.
+    """
     fill_heap()
     for name, engine in engines.items():
+        if name == "torch" and not preload_torch:
+            continue
         try:
             engine.prepare()
         except Exception as error:  # noqa: BLE001 - a runner that starts cold is better than none

@@ -1,7 +1,7 @@
 """torch: executes programs that `torch.export` made, on CPUs and CUDA GPUs.
 
-torch is imported when the first program is loaded. It takes seconds and some 150 MB, which runners that hold other
-models, and those in waiting, do not pay (docs/engines.md has the numbers).
+torch is imported when the first program is loaded, or by `prepare`. It takes seconds and 200 MiB, which runners that
+hold other models, and those in waiting, need not pay (docs/engines.md has the numbers).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from headrace_runner.core.pt2_archive import EXPORT, Refused
 from headrace_runner.core.signature import EngineTensor
+from headrace_runner.engines import torch_compile
 from headrace_runner.engines.base import (
     ExecutionFailed,
     GpuMemory,
@@ -57,7 +57,8 @@ class TorchEngine:
             raise ImportError("torch is not installed; pip install 'headrace[torch]'")
 
     def prepare(self) -> None:
-        """Nothing: who never loads a program never imports torch."""
+        """Imports all that a load would."""
+        _import_torch(1)
 
     def external_files(self, source: ModelSource) -> frozenset[str]:
         return frozenset()
@@ -90,7 +91,7 @@ class TorchModel:
         self._device = device
         self._module: Any = _flat_module(program.exported)
         if compiled:
-            self._module = _compiled(self._module)
+            self._module = torch_compile.compiled(self._module)
 
     @property
     def inputs(self) -> tuple[EngineTensor, ...]:
@@ -170,7 +171,8 @@ def reason_of(error: BaseException) -> str:
 
 
 def _import_torch(threads: int) -> None:
-    # Read by OpenMP when torch loads it: threads that spin between two operators burn the CPUs of others.
+    # Read by OpenMP when torch loads it: threads that spin between two operators burn the CPUs of others. What the
+    # machine's owner has set stays.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
@@ -191,15 +193,6 @@ def _flat_module(exported: Any) -> Any:
     module.graph.set_codegen(torch.fx.graph.CodeGen())
     module.recompile()
     return module
-
-
-def _compiled(module: Any) -> Any:
-    """Compiled by TorchInductor at its first run. Nothing is kept on disk, where its caches are pickles."""
-    import torch
-
-    torch._inductor.config.force_disable_caches = True
-    torch._inductor.config.compile_threads = 1
-    return torch.compile(module, dynamic=True, fullgraph=True)
 
 
 def _fetched(tensor: Any, arguments: Any) -> NDArray[Any]:
@@ -232,13 +225,10 @@ def _settings(source: ModelSource) -> tuple[str, int, bool]:
     compiled = source.options.get(_COMPILE, "off")
     if compiled not in ("off", "inductor"):
         raise ModelRefused(f"engine option {_COMPILE}: expected off or inductor; got {compiled!r}")
-    if (
-        compiled == "inductor"
-        and device == "cpu"
-        and not (shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"))
-    ):
+    if compiled == "inductor" and device == "cpu" and torch_compile.compiler() is None:
         raise ModelRefused(
-            f"engine option {_COMPILE}: inductor needs a C++ compiler on the runner's machine; there is none"
+            f"engine option {_COMPILE}: inductor needs a C++ compiler on the runner's machine (g++, or what CXX says) "
+            "and finds none; install one, or leave the option out"
         )
     return device, int(threads), compiled == "inductor"
 
