@@ -225,6 +225,10 @@ MALICIOUS: dict[str, tuple[Change, str]] = {
         node_calls("torch.ops.aten.__init__.__globals__", "x"),
         "it calls 'torch.ops.aten.__init__.__globals__'",
     ),
+    "a method of an operator": (
+        node_calls("torch.ops.aten.add.overloads"),
+        "it calls 'torch._ops.overloads'|it cannot be read by torch",
+    ),
     "an operator of Python that calls": (
         node_calls("_operator.methodcaller", "x"),
         "it calls '_operator.methodcaller'",

@@ -248,6 +248,13 @@ def test_nested_arguments_and_results_are_taken_apart(tmp_path: Path) -> None:
     }
 
 
+def test_sizes_that_are_computed_from_sizes_are_served(served: Callable[..., LoadedModel]) -> None:
+    module = Function(lambda x: x[:, : x.shape[1] // 2] + x.shape[1])
+    model = served(module, torch.ones(2, 8), dynamic={"x": {1: "length"}}, bounds={"length": (4, 100)})
+    assert model.run({"x": np.arange(7, dtype=np.float32).reshape(1, 7)})["output"].tolist() == [[7, 8, 9]]
+    assert isinstance(model.outputs[0].dims[1], str)
+
+
 def test_control_flow_of_torch_is_served(served: Callable[..., LoadedModel]) -> None:
     def choose(x: torch.Tensor) -> torch.Tensor:
         return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,))  # type: ignore[no-any-return]

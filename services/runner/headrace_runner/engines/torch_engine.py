@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace_runner import samples
 from headrace_runner.core.pt2_archive import EXPORT, Refused
 from headrace_runner.core.signature import EngineTensor
 from headrace_runner.engines import torch_compile
@@ -69,13 +70,18 @@ class TorchEngine:
         device, threads, compiled = _settings(source)
         _import_torch(threads)
         try:
-            program = open_program(source.path, _present(device))
-            return TorchModel(program, device, compiled=compiled)
+            model = TorchModel(open_program(source.path, _present(device)), device, compiled=compiled)
+            if compiled:
+                _compile_now(model)
+        except ModelRefused:
+            raise
         except Refused as error:
             raise ModelRefused(f"torch cannot load {source.name}: {error}") from error
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:
+            # Of a file that is made up, torch may say anything.
             kind = OutOfMemory if _lacks_memory(error) else ModelRefused
             raise kind(f"torch cannot load {source.name}: {reason_of(error)}") from error
+        return model
 
 
 class TorchModel:
@@ -193,6 +199,17 @@ def _flat_module(exported: Any) -> Any:
     module.graph.set_codegen(torch.fx.graph.CodeGen())
     module.recompile()
     return module
+
+
+def _compile_now(model: TorchModel) -> None:
+    """By a batch of zeros, so that what cannot be compiled fails the load, and not each request."""
+    try:
+        model.run(samples.zeros(model.inputs, 2, samples.SIZES[0]))
+    except InputRefused:
+        return
+    except ExecutionFailed as error:
+        if type(error.__cause__).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise ModelRefused(f"engine option {_COMPILE}: inductor cannot compile it: {error}") from error
 
 
 def _fetched(tensor: Any, arguments: Any) -> NDArray[Any]:

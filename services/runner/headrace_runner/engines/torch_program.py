@@ -196,10 +196,9 @@ def _check_targets(exported: Any) -> None:
     for module in exported.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             if node.op == "call_function":
-                known = isinstance(node.target, torch._ops.OpOverload | torch._ops.HigherOrderOperator)
-                name = f"{node.target.__module__}.{node.target.__name__}" if not known else ""
-                if not known:
-                    pt2_program.check_operator(name)
+                if not isinstance(node.target, torch._ops.OpOverload | torch._ops.HigherOrderOperator):
+                    named = (getattr(node.target, key, "?") for key in ("__module__", "__name__"))
+                    pt2_program.check_operator(".".join(map(str, named)))
             elif node.op not in ("placeholder", "get_attr", "output"):
                 raise Refused(f"it has a step {node.op!r}, which no exported program has; {EXPORT}")
 
