@@ -249,10 +249,10 @@ def test_nested_arguments_and_results_are_taken_apart(tmp_path: Path) -> None:
 
 
 def test_sizes_that_are_computed_from_sizes_are_served(served: Callable[..., LoadedModel]) -> None:
-    module = Function(lambda x: x[:, : x.shape[1] // 2] + x.shape[1])
-    model = served(module, torch.ones(2, 8), dynamic={"x": {1: "length"}}, bounds={"length": (4, 100)})
-    assert model.run({"x": np.arange(7, dtype=np.float32).reshape(1, 7)})["output"].tolist() == [[7, 8, 9]]
-    assert isinstance(model.outputs[0].dims[1], str)
+    module = Function(lambda x: x.reshape(x.shape[0] * x.shape[1]) + x.shape[1])
+    model = served(module, torch.ones(2, 8), dynamic={"x": {1: "length"}})
+    assert model.run({"x": np.arange(3, dtype=np.float32).reshape(1, 3)})["output"].tolist() == [3, 4, 5]
+    assert "*" in str(model.outputs[0].dims[0])
 
 
 def test_control_flow_of_torch_is_served(served: Callable[..., LoadedModel]) -> None:

@@ -37,6 +37,7 @@ SUFFIX = ".pt2"
 _THREADS, _DEVICE, _COMPILE = "intra_op_threads", "device", "compile"
 _OPTIONS = (_COMPILE, _DEVICE, _THREADS)
 _MAX_THREADS = 256
+_COMPILED_ROWS = (2, 1, 64)
 _MAX_REASON = 500
 _ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^\s:'\"/]+/)+([^\s:'\"/]*)")
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
@@ -202,9 +203,13 @@ def _flat_module(exported: Any) -> Any:
 
 
 def _compile_now(model: TorchModel) -> None:
-    """By a batch of zeros, so that what cannot be compiled fails the load, and not each request."""
+    """By batches of zeros, so that what cannot be compiled fails the load, and not each request.
+
+    Of several sizes: TorchInductor compiles anew for one row, and for sizes that it had assumed away.
+    """
     try:
-        model.run(samples.zeros(model.inputs, 2, samples.SIZES[0]))
+        for rows in _COMPILED_ROWS:
+            model.run(samples.zeros(model.inputs, rows, samples.SIZES[0]))
     except InputRefused:
         return
     except ExecutionFailed as error:
