@@ -288,6 +288,7 @@ def test_threads_are_those_of_the_instance(served: Callable[..., LoadedModel]) -
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.timeout(400)
 def test_a_compiled_program_answers_the_same(served: Callable[..., LoadedModel]) -> None:
     model = served(Function(lambda x: torch.relu(x) * 2 + 1), torch.ones(2, 3), {"compile": "inductor"})
     for rows in (1, 3):
