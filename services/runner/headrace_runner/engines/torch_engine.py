@@ -7,6 +7,7 @@ hold other models, and those in waiting, need not pay (docs/engines.md has the n
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import re
 import warnings
@@ -30,7 +31,7 @@ from headrace_runner.engines.base import (
     ModelSource,
     OutOfMemory,
 )
-from headrace_runner.engines.torch_program import Program, open_program
+from headrace_runner.engines.torch_program import READER, Program, open_program
 from headrace_runner.tensors import DTYPES
 
 SUFFIX = ".pt2"
@@ -61,6 +62,7 @@ class TorchEngine:
     def prepare(self) -> None:
         """Imports all that a load would."""
         _import_torch(1)
+        importlib.import_module(READER)
 
     def external_files(self, source: ModelSource) -> frozenset[str]:
         return frozenset()

@@ -22,6 +22,8 @@ from headrace_runner.core import pt2_archive, pt2_program
 from headrace_runner.core.pt2_archive import EXPORT, Member, Refused
 from headrace_runner.core.pt2_signature import ProgramSignature, read_signature
 
+READER = "torch._export.serde.serialize"
+"""torch's own of graphs, half of what importing takes."""
 _LITTLE = b"little"
 _PIECE_BYTES = 1 << 20
 _PREFIXES = {pt2_archive.WEIGHTS: pt2_archive.WEIGHTS_CONFIG, pt2_archive.CONSTANTS: pt2_archive.CONSTANTS_CONFIG}
