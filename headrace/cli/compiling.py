@@ -16,7 +16,7 @@ _MIB = 1 << 20
 
 
 def compile_model(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An .onnx file.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An .onnx or .pt2 file.")],
     target: Annotated[
         str, typer.Option(metavar="SM[,SM...]", help="Compute capabilities of GPUs: sm_75,sm_86. One plan for each.")
     ],
@@ -24,7 +24,9 @@ def compile_model(
     engine: Annotated[
         str, typer.Option(metavar="E", help="tensorrt-rtx, or tensorrt, which needs the GPU that it builds for.")
     ] = "tensorrt-rtx",
-    name: Annotated[str, typer.Option(metavar="NAME", help="Of the plans. Default: the file's, without .onnx.")] = "",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the plans. Default: the file's, without its ending.")
+    ] = "",
     batch: Annotated[
         str,
         typer.Option(metavar="MIN[:OPT]:MAX", help="Rows that a batch may have. OPT, where it is fastest, is MAX."),

@@ -16,7 +16,9 @@ _NOTHING_FITS = 1
 
 
 def optimize(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An .onnx file, or a Triton model directory.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="An .onnx or .pt2 file, or a Triton model directory.")
+    ],
     samples: Annotated[
         Path, typer.Option(metavar="FILE.npz", help="Arrays by the names of the model's inputs, a row per sample.")
     ],

@@ -11,18 +11,20 @@ from pathlib import Path
 from headrace.client.onnx_files import external_files
 from headrace.errors import InvalidArgument
 from headrace.v1 import models_pb2
+from headrace_common.model_files import PICKLED, PICKLED_REASON
 
 CHUNK_BYTES = 1 << 20
 URL_SCHEMES = ("s3://", "gs://", "https://")
 _SINGLE_FILES = {
     ".onnx": "model.onnx",
+    ".pt2": "model.pt2",
     ".fake.json": "model.fake.json",
 }
 _PLAN = ".plan"
 _TARGET = re.compile(r"\.sm_[0-9]+$")
 _KINDS = (
-    "an .onnx or .plan file, a directory of one model's plans or in Triton's repository layout, or an s3://, gs:// or "
-    "https:// URL"
+    "an .onnx, .pt2 or .plan file, a directory of one model's plans or in Triton's repository layout, or an s3://, "
+    "gs:// or https:// URL"
 )
 
 
@@ -109,6 +111,8 @@ def _single(source: Path) -> tuple[ArtifactFile, ...]:
     if source.name.endswith(_PLAN):
         # Under its own name, which the manifest has too.
         return (ArtifactFile(source.name, source), _manifest(source))
+    if source.name.endswith(PICKLED):
+        raise InvalidArgument(f"{source}: {PICKLED_REASON}")
     raise InvalidArgument(f"{source}: not a kind of model file that headrace knows; expected {_KINDS}")
 
 

@@ -185,7 +185,7 @@ class Client:
         """Uploads a model's files; the mesh keeps them for an hour unless a deploy uses them.
 
         Args:
-            source: an .onnx file, or a directory in Triton's repository layout.
+            source: an .onnx or .pt2 file, or a directory in Triton's repository layout.
             name: the model they are for.
             timeout_s: for the whole upload.
 
@@ -216,7 +216,7 @@ class Client:
         """Deploys a model, or a new revision of it.
 
         Args:
-            source: an .onnx file or a directory in Triton's repository layout, which is uploaded;
+            source: an .onnx or .pt2 file or a directory in Triton's repository layout, which is uploaded;
                 or an s3://, gs:// or https:// URL, which the mesh fetches if it is configured to.
             name: unique in the mesh.
             wait: return once a real load has succeeded; its failure is the error.

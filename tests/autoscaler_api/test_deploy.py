@@ -698,14 +698,14 @@ async def test_a_deploy_whose_minimum_cannot_run_now_answers_with_the_reason(api
 
 
 async def test_the_fake_engine_is_offered_only_where_it_is_allowed(state: Path, clock: FakeClock, api: Any) -> None:
-    told = (await refused(api.deploy("m", {"m.onnx": b""}, engine="torch")))[1]
-    assert told == "engine: 'torch' is not available in this mesh; expected onnxruntime or none"
+    told = (await refused(api.deploy("m", {"m.onnx": b""}, engine="tensorrt")))[1]
+    assert told == "engine: 'tensorrt' is not available in this mesh; expected onnxruntime, torch or none"
     allowing = type(api)(state / "allowing", clock, AutoscalerConfig(), Offer(fake_engine=True))
     allowing.state.mkdir()
     await allowing.start()
     try:
-        told = (await refused(allowing.deploy("m", {"m.onnx": b""}, engine="torch")))[1]
-        assert told.endswith("expected fake, onnxruntime or none")
+        told = (await refused(allowing.deploy("m", {"m.onnx": b""}, engine="tensorrt")))[1]
+        assert told.endswith("expected fake, onnxruntime, torch or none")
     finally:
         await allowing.stop()
 

@@ -49,6 +49,20 @@ def test_an_onnx_file_is_the_model_whatever_its_name(tmp_path: Path) -> None:
     assert paths(files) == ["model.onnx"]
 
 
+def test_an_exported_program_is_the_model_whatever_its_name(tmp_path: Path) -> None:
+    write(tmp_path / "digits-v2.pt2")
+    assert paths(artifact_files(tmp_path / "digits-v2.pt2", "digits")) == ["model.pt2"]
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.pth", "m.pkl"])
+def test_a_pickle_is_refused_before_it_is_sent_and_says_what_to_export(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name)
+    with pytest.raises(
+        InvalidArgument, match=f"{name}: a pickle, or TorchScript.*export the module with headrace.models"
+    ):
+        artifact_files(tmp_path / name, "m")
+
+
 def test_weights_beside_the_model_go_with_it(tmp_path: Path) -> None:
     write(tmp_path / "big.weights")
     write(tmp_path / "parts" / "w.bin")

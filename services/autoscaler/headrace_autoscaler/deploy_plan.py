@@ -19,7 +19,7 @@ from headrace_common.quantities import format_millis
 
 NO_LIMITS = Limits()
 _TENSORRT = frozenset({"tensorrt", "tensorrt_rtx"})
-_ENGINES = frozenset({"onnxruntime", "fake", *_TENSORRT})
+_ENGINES = frozenset({"onnxruntime", "torch", "fake", *_TENSORRT})
 _THREADS = "intra_op_threads"
 
 

@@ -132,6 +132,9 @@ class RunnerConfig(_Section):
     slots: int = Field(2, ge=1, le=64, description="Bundles a router may have at one runner.")
     max_batch_size: int = Field(64, ge=1, le=65536, description="For a batchable model that names no maximum.")
     allow_fake_engine: bool = Field(False, description="Serve models of the fake engine (tests, benchmarks).")
+    preload_torch: bool = Field(
+        False, description="Runners in waiting have imported torch: 200 MiB each, for faster cold starts."
+    )
 
 
 class TelemetryConfig(_Section):

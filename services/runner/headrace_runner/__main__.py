@@ -75,7 +75,7 @@ async def _serve(context: ProcessContext) -> bool:
     measures = Measures(telemetry, clock)
     runner = Runner(context.process, engines, worker, measures, clock, config.slots, config.max_batch_size)
     _stop_on_signals(runner, context.mesh.autoscaler.drain_timeout_s)
-    await worker.call(lambda: prepare(engines))
+    await worker.call(lambda: prepare(engines, config.preload_torch))
     try:
         await _serve_grpc(runner, telemetry, context.socket, pulse)
     finally:

@@ -7,7 +7,7 @@ stops the event loop as well: such a runner answers nobody any more and is kille
 the grace of its unload.
 
 A model with several lanes (`Pipelined`) gets a thread for each, and nothing on the event loop: while one waits for the
-GPU, the next bundle is taken up (docs/adr/0013-lanes-on-the-gpu.md).
+GPU, the next bundle is taken up (docs/adr/0015-lanes-on-the-gpu.md).
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from headrace_autoscaler.domain import ModelFile
 from headrace_common.errors import InvalidArgument
+from headrace_common.model_files import PICKLED, PICKLED_REASON
 
 CONFIG_PATH = "config.pbtxt"
-ENGINES = {".onnx": "onnxruntime", ".plan": "tensorrt", ".fake.json": "fake"}
+ENGINES = {".onnx": "onnxruntime", ".pt2": "torch", ".plan": "tensorrt", ".fake.json": "fake"}
 """Engine by the end of the model file's name. Which TensorRT a plan is for is in its manifest (`plans`)."""
 
 PLAN = ".plan"
@@ -69,7 +70,7 @@ def candidates(
     Args:
         files: of the artifact.
         policy: config.pbtxt's version_policy.
-        default_filename: config.pbtxt's default_model_filename; empty: model.onnx or model.fake.json.
+        default_filename: config.pbtxt's default_model_filename; empty: "model" with an ending of `ENGINES`.
 
     Raises:
         InvalidArgument: no model file, more than one, or a version that the policy names is missing.
@@ -114,6 +115,8 @@ def _versioned(version: int, files: list[ModelFile], default_filename: str) -> C
     if not found and not default_filename:
         # As `headrace compile` names them: one for each kind of GPU.
         found = sorted(path for path in paths if path.endswith(PLAN) and path.count("/") == 1)
+    if not found and (reason := _pickled(files)):
+        raise InvalidArgument(reason)
     if not found:
         expected = " or ".join(f"{version}/{name}" for name in offered)
         raise InvalidArgument(f"version {version}: expected {expected}; has {', '.join(sorted(paths)[:8])}")
@@ -138,8 +141,16 @@ def _nothing(files: Sequence[ModelFile]) -> str:
     if nested:
         directory = nested[0].partition("/")[0]
         return f"found {nested[0]!r}: this is a repository of models; deploy the model's own directory, {directory!r}"
+    if reason := _pickled(files):
+        return reason
     shown = ", ".join(sorted(file.path for file in files)[:8])
-    return f"found no model: expected an .onnx or .plan file, or VERSION/model.onnx in Triton's layout; got {shown}"
+    kinds = f"{', '.join(OFFERED[:-1])} or {OFFERED[-1]}"
+    return f"found no model: expected an {kinds} file, or VERSION/model.onnx in Triton's layout; got {shown}"
+
+
+def _pickled(files: Sequence[ModelFile]) -> str:
+    """Why a file that its owner takes for the model is none; "": there is no such file."""
+    return next((f"{file.path}: {PICKLED_REASON}" for file in files if file.path.endswith(PICKLED)), "")
 
 
 def _engine(path: str) -> str:

@@ -23,8 +23,14 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_SLOTS = 64
 NO_BATCHING = Batching()
 
-_PLATFORMS = {"": "", "onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "fake": "fake"}
-_BACKENDS = {"": "", "onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "fake": "fake"}
+_PLATFORMS = {
+    "": "",
+    "onnxruntime_onnx": "onnxruntime",
+    "torch_export": "torch",
+    "tensorrt_plan": "tensorrt",
+    "fake": "fake",
+}
+_BACKENDS = {"": "", "onnxruntime": "onnxruntime", "pytorch": "torch", "tensorrt": "tensorrt", "fake": "fake"}
 _KINDS = dict(zip(pb.ModelInstanceGroup.Kind.values(), pb.ModelInstanceGroup.Kind.keys(), strict=True))
 _PARAMETERS = {"intra_op_thread_count": "intra_op_threads"}
 """Parameters of Triton's ONNX Runtime backend that are options of our engine under another name."""
@@ -143,9 +149,9 @@ def _version_policy(policy: pb.ModelVersionPolicy) -> VersionPolicy:
 
 def _refused_values(config: pb.ModelConfig) -> Iterator[str]:
     if config.platform not in _PLATFORMS:
-        yield f"platform {config.platform!r} (expected onnxruntime_onnx or tensorrt_plan)"
+        yield f"platform {config.platform!r} (expected onnxruntime_onnx, torch_export or tensorrt_plan)"
     if config.backend not in _BACKENDS:
-        yield f"backend {config.backend!r} (expected onnxruntime or tensorrt)"
+        yield f"backend {config.backend!r} (expected onnxruntime, pytorch or tensorrt)"
     own = "KIND_GPU" if _is_plan(config) else "KIND_CPU"
     for index, group in enumerate(config.instance_group):
         kind = _KINDS.get(group.kind, str(group.kind))

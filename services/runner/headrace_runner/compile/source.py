@@ -10,6 +10,7 @@ from headrace_common.errors import InvalidArgument
 from headrace_runner.core.onnx_files import external_locations, is_inside
 from headrace_runner.core.onnx_graph import OnnxGraph, read_graph
 from headrace_runner.core.protobuf import Malformed
+from headrace_runner.importing.programs import onnx_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,13 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Reads an .onnx file.
+    """Reads an .onnx file, or a .pt2 that is made into one.
 
     Raises:
         InvalidArgument: it is none, or refers to files that are not beside it.
+        FailedPrecondition: it cannot be made into ONNX.
     """
+    path = onnx_of(path)
     try:
         if path.is_dir():
             raise InvalidArgument(f"{path}: expected an .onnx file; it is a directory")

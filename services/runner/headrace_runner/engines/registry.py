@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from headrace_common.errors import InvalidArgument
@@ -16,7 +17,12 @@ _ENGINES = {
     "onnxruntime": ("headrace_runner.engines.ort", "OnnxRuntimeEngine"),
     "tensorrt": ("headrace_runner.engines.trt", "TensorRTEngine"),
     "tensorrt-rtx": ("headrace_runner.engines.trt", "TensorRTRtxEngine"),
+    "torch": ("headrace_runner.engines.torch_engine", "TorchEngine"),
     "fake": ("headrace_runner.engines.fake", "FakeEngine"),
+}
+_HINTS = {
+    "fake": "; runner.allow_fake_engine allows it",
+    "torch": "; pip install 'headrace[torch]' where runners run",
 }
 _FOR_GPUS = frozenset({"tensorrt", "tensorrt-rtx"})
 _DEVICES = ("/dev/nvidiactl", "/dev/dxg")
@@ -29,7 +35,7 @@ def import_engines(allow_fake: bool) -> Mapping[str, Engine]:
     """Imports every engine whose libraries are installed, so that a load pays no import."""
     engines: dict[str, Engine] = {}
     for name, (module, kind) in _ENGINES.items():
-        if (name == "fake" and not allow_fake) or (name in _FOR_GPUS and not _can_have(name)):
+        if (name == "fake" and not allow_fake) or not _can_have(name):
             continue
         try:
             engine: Engine = getattr(importlib.import_module(module), kind)()
@@ -40,10 +46,16 @@ def import_engines(allow_fake: bool) -> Mapping[str, Engine]:
     return engines
 
 
-def prepare(engines: Mapping[str, Engine]) -> None:
-    """On the thread that will load: the heap is its own. An engine that fails here says why when it loads."""
+def prepare(engines: Mapping[str, Engine], preload_torch: bool = False) -> None:
+    """On the thread that will load: the heap is its own. An engine that fails here says why when it loads.
+
+    Args:
+        preload_torch: torch is large, and prepared only for who asks for it.
+    """
     fill_heap()
     for name, engine in engines.items():
+        if name == "torch" and not preload_torch:
+            continue
         try:
             engine.prepare()
         except Exception as error:  # noqa: BLE001 - a runner that starts cold is better than none
@@ -55,11 +67,15 @@ def pick(engines: Mapping[str, Engine], name: str) -> Engine:
     if name in engines:
         return engines[name]
     have = ", ".join(sorted(engines)) or "none"
-    hint = "; runner.allow_fake_engine allows it" if name == "fake" else ""
+    hint = _HINTS.get(name, "")
     doctor = "; `headrace doctor` says what is missing" if name in _FOR_GPUS else ""
     raise InvalidArgument(f"engine {name!r} is not available on this runner{hint}; it has: {have}{doctor}")
 
 
 def _can_have(name: str) -> bool:
-    """Cheaply: that a machine has no GPU, or nobody installed a library for it, is no news."""
+    """Cheaply: that a machine has no GPU, or nobody installed a library, is no news."""
+    if name == "torch":
+        return find_spec(name) is not None
+    if name not in _FOR_GPUS:
+        return True
     return any(Path(device).exists() for device in _DEVICES) and trt_library.installed(name) is not None

@@ -14,7 +14,9 @@ from headrace_common.errors import FailedPrecondition, InvalidArgument
 from headrace_runner.core.signature import Signature, make_signature, mismatch
 from headrace_runner.engines.base import EngineError, LoadedModel, ModelSource
 from headrace_runner.engines.ort import OnnxRuntimeEngine
+from headrace_runner.importing.programs import onnx_of
 
+_NAMES = ("model.onnx", "model.pt2")
 _PROTOBUF_LIMIT = 2**31 - 1
 # In the names of operators that work on integers in place of floats, ONNX's and ONNX Runtime's own.
 _QUANTIZED = ("Quantize", "QLinear", "Integer", "NBits")
@@ -53,13 +55,13 @@ class Variant:
 
 
 def read_source(given: Path) -> Source:
-    """Reads an ONNX file, or the newest version in a Triton model directory.
+    """Reads an ONNX file or an exported program, or the newest version in a Triton model directory.
 
     Raises:
         InvalidArgument: there is no such model, or it isn't one.
-        FailedPrecondition: it is too large for what transforms it.
+        FailedPrecondition: it is too large for what transforms it, or cannot be made into ONNX.
     """
-    path = _newest_version(given) if given.is_dir() else given
+    path = onnx_of(_newest_version(given) if given.is_dir() else given)
     try:
         content = path.read_bytes()
         model = onnx.load(str(path))
@@ -103,7 +105,7 @@ def signature_of(model: LoadedModel) -> Signature:
 
 
 def _newest_version(directory: Path) -> Path:
-    versions = [each for each in directory.iterdir() if each.name.isdigit() and (each / "model.onnx").is_file()]
-    if not versions:
+    found = [each for name in _NAMES for each in directory.glob(f"*/{name}") if each.parent.name.isdigit()]
+    if not found:
         raise InvalidArgument(f"{directory}: expected an ONNX file, or a directory with VERSION/model.onnx in it")
-    return max(versions, key=lambda each: int(each.name)) / "model.onnx"
+    return max(found, key=lambda each: int(each.parent.name))
