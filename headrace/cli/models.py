@@ -32,8 +32,8 @@ def deploy(
         typer.Argument(
             metavar="SOURCE",
             help="An .onnx, .pt2 or .plan file, a directory of one model's plans or in Triton's repository layout, "
-            "which is uploaded; or an s3://, gs:// or https:// URL, which the mesh fetches if it is configured to. With "
-            "--optimize and without --name: a model that is deployed already, by its name.",
+            "which is uploaded; or an s3://, gs:// or https:// URL, which the mesh fetches if it is configured to. "
+            "With --optimize and without --name: a model that is deployed already, by its name.",
             show_default=False,
         ),
     ],

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headrace_common.gpu_facts import target_name
 from headrace_common.gpus import find_gpus
 from headrace_runner.compile.__main__ import main
 from headrace_runner.compile.plan_files import manifest_path
-from headrace_runner.core.gpu_targets import target_name
 from headrace_runner.engines.base import ExecutionFailed, InputRefused, LoadedModel, ModelSource
 from headrace_runner.tensors import DTYPES
 from tests.conformance.engines import onnx_models
