@@ -99,7 +99,7 @@ async def test_standby_says_what_can_run_here(runner: RunnerProcess) -> None:
     status = await runner.status()
     assert status.state == pb.RUNNER_STATE_STANDBY
     assert (status.runner_id, status.pid) == ("runner-1", runner.process.pid)
-    assert list(status.engines) == ["fake", "onnxruntime"]
+    assert list(status.engines) == ["fake", "onnxruntime", "torch"]
     assert status.resident_bytes > 1 << 20
 
 

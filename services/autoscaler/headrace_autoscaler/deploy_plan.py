@@ -19,7 +19,7 @@ from headrace_common.quantities import format_millis
 
 NO_LIMITS = Limits()
 _TENSORRT = frozenset({"tensorrt", "tensorrt_rtx"})
-_ENGINES = frozenset({"onnxruntime", "torch", "fake", *_TENSORRT})
+_ENGINES = frozenset({"onnxruntime", "torch"})
 _THREADS = "intra_op_threads"
 
 
@@ -39,9 +39,9 @@ class Offer:
 
     @property
     def engines(self) -> str:
-        lacking = {"fake"} if not self.fake_engine else set()
-        lacking |= _TENSORRT if not self.gpu_architecture else frozenset()
-        return ", ".join(sorted(_ENGINES - lacking))
+        """Those that a refusal offers in place of the fake one."""
+        gpu = _TENSORRT if self.gpu_architecture else frozenset()
+        return ", ".join(sorted(_ENGINES | gpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def check_request(request: DeployRequest, offer: Offer) -> None:
         parse_schedule(schedule, "schedules")
     for metric, value in spec.targets:
         parse_target(metric, value, "targets")
-    if spec.engine and spec.engine not in _ENGINES:
+    if spec.engine == "fake" and not offer.fake_engine:
         raise InvalidArgument(
             f"engine: {spec.engine!r} is not available in this mesh; expected {offer.engines} or none"
         )
