@@ -74,6 +74,7 @@ async def test_a_cheaper_shape_takes_over_once_it_has_been_cheaper_for_a_while(o
     world.machine.profiles = {1000: {1: 5_000}, 2000: {1: 4_000}}
     deployed(world, RANGED, one={1: 120_000}, two={1: 70_000})
     await world.until(lambda: cpus(world) == [2000])
+    await world.until(lambda: [each.profile_us for each in world.fleet.view("m").instances] == [((1, 4_000),)])
     assert len(world.machine.loads) == 1, "from zero, the shape that meets the objective"
     # A load on a machine that is less busy finds that one CPU is enough.
     deployed(world, RANGED, one={1: 5_000}, two={1: 4_000})
