@@ -8,42 +8,49 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
-from headrace.cli import compiling, doctor, explain, inference, mesh, models, optimize, simulate, tenants, variants
-from headrace.cli import plan as planning
 from headrace.cli.commands import Command, Group
 from headrace.cli.problems import UsageProblem
 from headrace.errors import HeadraceError
 
-app = typer.Typer(
-    name="headrace",
-    cls=Group,
-    help="Serve machine-learning models for many tenants. HEADRACE_URL names the mesh (default http://127.0.0.1:8080).",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command("up", cls=Command)(mesh.up)
-app.command("deploy", cls=Command)(models.deploy)
-app.command("list", cls=Command)(models.list_models)
-app.command("status", cls=Command)(mesh.status)
-app.command("describe", cls=Command)(models.describe)
-app.command("variants", cls=Command)(variants.variants)
-app.command("explain", cls=Command)(explain.explain)
-app.command("delete", cls=Command)(models.delete)
-app.command("logs", cls=Command)(mesh.logs)
-app.command("infer", cls=Command)(inference.infer)
-app.add_typer(tenants.app, name="tenant")
-app.command("usage", cls=Command)(mesh.usage)
-app.command("apply", cls=Command)(models.apply)
-app.command("simulate", cls=Command)(simulate.simulate)
-app.command("plan", cls=Command)(planning.plan)
-app.command("compile", cls=Command)(compiling.compile_model)
-app.command("doctor", cls=Command)(doctor.doctor)
-app.command("optimize", cls=Command)(optimize.optimize)
+_COMMANDS = {
+    "up": "mesh:up",
+    "deploy": "models:deploy",
+    "list": "models:list_models",
+    "status": "mesh:status",
+    "describe": "models:describe",
+    "variants": "variants:variants",
+    "explain": "explain:explain",
+    "delete": "models:delete",
+    "logs": "mesh:logs",
+    "infer": "inference:infer",
+    "usage": "mesh:usage",
+    "apply": "models:apply",
+    "simulate": "simulate:simulate",
+    "plan": "plan:plan",
+    "compile": "compiling:compile_model",
+    "doctor": "doctor:doctor",
+    "optimize": "optimize:optimize",
+}
+"""Where each is, in the order of the help."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"headrace {import_module('headrace').__version__}")
+        raise typer.Exit
+
+
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version.")
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,13 +87,35 @@ def _drop_output() -> None:
 
 
 def _asked(arguments: list[str]) -> tuple[typer.Typer, list[str], str]:
-    """The command that is named, by itself: preparing all of them takes longer than most take to run."""
-    named = [each for each in app.registered_commands if each.name == (arguments or [""])[0]]
-    if not named:
-        return app, arguments, "headrace"
+    """The command that is named, by itself: importing and preparing all of them takes longer than most take to run."""
+    if not arguments or arguments[0] not in _COMMANDS:
+        return _everything(), arguments, "headrace"
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.registered_commands = named
+    alone.command(arguments[0], cls=Command)(_command(arguments[0]))
     return alone, arguments[1:], f"headrace {arguments[0]}"
+
+
+def _everything() -> typer.Typer:
+    app = typer.Typer(
+        name="headrace",
+        cls=Group,
+        help="Serve machine-learning models for many tenants. HEADRACE_URL names the mesh (default "
+        "http://127.0.0.1:8080).",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for name in _COMMANDS:
+        app.command(name, cls=Command)(_command(name))
+    app.add_typer(import_module("headrace.cli.tenants").app, name="tenant")
+    return app
+
+
+def _command(name: str) -> Callable[..., Any]:
+    module, _, function = _COMMANDS[name].partition(":")
+    found: Callable[..., Any] = getattr(import_module(f"headrace.cli.{module}"), function)
+    return found
 
 
 def _report(error: Exception) -> int:

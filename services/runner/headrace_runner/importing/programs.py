@@ -8,10 +8,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from headrace.models.exporting import write_onnx
 from headrace_common.errors import FailedPrecondition, InvalidArgument
-from headrace_runner.core.pt2_archive import Refused
-from headrace_runner.engines.torch_program import open_program
 
 SUFFIX = ".pt2"
 
@@ -29,6 +26,15 @@ def onnx_of(path: Path) -> Path:
         return path
     if find_spec("torch") is None:
         raise FailedPrecondition(f"{path}: needs torch, which is not installed here; pip install 'headrace[torch]'")
+    return _converted(path)
+
+
+def _converted(path: Path) -> Path:
+    # Imported here: a model that is ONNX already is compiled from the cache in less time than these take.
+    from headrace.models.exporting import write_onnx
+    from headrace_runner.core.pt2_archive import Refused
+    from headrace_runner.engines.torch_program import open_program
+
     try:
         program = open_program(path)
     except Refused as error:
