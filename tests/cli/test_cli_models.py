@@ -181,7 +181,7 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(
 def test_a_source_that_is_not_there_is_exit_code_2(mesh: Any, run: Run) -> None:
     done = run("deploy", "gone.onnx", "--name", "iris")
     assert done.code == 2
-    assert done.err.startswith("headrace: gone.onnx: no such file or directory; expected an .onnx or .pt2 file")
+    assert done.err.startswith("headrace: gone.onnx: no such file or directory; expected an .onnx, .pt2 or .plan file")
     assert not mesh.seen
 
 
