@@ -162,6 +162,11 @@ class SequenceTable:
         sequence.give_turn(item)
         return True
 
+    def is_busy(self, item: Waiting, step: SequenceStep) -> bool:
+        """A step that came now would wait."""
+        sequence = self._sequences.get((item.tenant, step.id))
+        return sequence is not None and sequence.running is not None
+
     def state_for(self, item: Waiting, step: SequenceStep) -> tuple[bytes, ...]:
         """What the step whose turn it is begins with, in the order of the rules."""
         state = self._sequences[item.tenant, step.id].state
