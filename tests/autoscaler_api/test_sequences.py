@@ -61,6 +61,10 @@ def state(into: str = "s", out: str = "s_out", **more: Any) -> Sequences:
         (state(datatype="FP16"), "expected FP16, as declared; the model has FP32"),
         (state(dims=(4,)), "expected shape [1, 4], as declared; the model has [1, 3]"),
         (state(dims=(-1,)), "its declaration has shape [1, -1]; expected fixed sizes"),
+        (state(dims=(1, 3), dims_hold_batch=True), ""),
+        (state(dims=(-1, 3), dims_hold_batch=True), ""),
+        (state(dims=(3,), dims_hold_batch=True), "expected shape [3], as declared; the model has [1, 3]"),
+        (state(dims=(2, 3), dims_hold_batch=True), "expected shape [2, 3], as declared; the model has [1, 3]"),
         (state(initial=bytes(8), initial_file="f"), "initial state takes 12 bytes, FP32 of shape [1, 3]; 'f' has 8"),
         (state("huge", "huge_out"), f"the state of one sequence takes {1 << 25} bytes; {MOST}"),
         (Sequences((StateTensor("s", "s_out"), StateTensor("s", "y"))), "input 's' is named twice"),
@@ -73,7 +77,8 @@ def state(into: str = "s", out: str = "s_out", **more: Any) -> Sequences:
     ids=[
         "not stateful", "right", "right, and all declared", "no such input", "no such output", "other datatypes",
         "other shapes", "a free dimension", "texts", "another datatype declared", "another shape declared",
-        "a free shape declared", "an initial state of another size", "too large", "an input twice", "an output twice",
+        "a free shape declared", "one row declared", "any rows declared", "rows left out", "two rows declared",
+        "an initial state of another size", "too large", "an input twice", "an output twice",
         "a control input", "no such control input", "a control input of another datatype", "a control input of two",
     ],
 )  # fmt: skip
@@ -159,6 +164,13 @@ CONFIG = b"""
             initial_state { data_type: TYPE_FP32 dims: 3 data_file: "begin" name: "begin" } }
   }
 """
+
+
+async def test_a_repository_without_batches_says_the_state_with_its_rows(api: Any) -> None:
+    config = CONFIG.replace(b"max_batch_size: 4", b"max_batch_size: 0").replace(b"dims: 3", b"dims: [1, 3]")
+    await api.deploy("m", {"1/model.onnx": counter(), "config.pbtxt": config, "initial_state/begin": bytes(12)})
+    [revision] = model_entry(api.catalogue.model("m"), {}, 1).revisions
+    assert list(revision.sequences.states[0].shape) == [1, 3]
 
 
 async def test_a_repository_becomes_stateful_by_its_configuration_and_begins_as_its_file_says(api: Any) -> None:

@@ -62,23 +62,25 @@ def _control_refusals(control: _Control, path: str) -> Iterator[str]:
         yield f"{path} (expected one of int32_false_true, fp32_false_true, bool_false_true, with two values)"
 
 
-def sequences_of(batching: pb.ModelSequenceBatching) -> Sequences:
+def sequences_of(config: pb.ModelConfig) -> Sequences:
     """For what `sequence_refusals` lets pass. Initial states from files are to be filled in."""
+    batching, dims_hold_batch = config.sequence_batching, config.max_batch_size < 1
     idle_us = batching.max_sequence_idle_microseconds
     return Sequences(
-        states=tuple(_state(state) for state in batching.state),
+        states=tuple(_state(state, dims_hold_batch) for state in batching.state),
         signals=tuple(_signal(tensor.name, tensor.control[0]) for tensor in batching.control_input),
         max_idle_s=idle_us / 1e6 if idle_us else SEQUENCE_IDLE_S,
     )
 
 
-def _state(state: pb.ModelSequenceBatching.State) -> StateTensor:
+def _state(state: pb.ModelSequenceBatching.State, dims_hold_batch: bool) -> StateTensor:
     return StateTensor(
         input=state.input_name,
         output=state.output_name,
         datatype=datatype_of(state.data_type),
         dims=tuple(state.dims) if state.dims else None,
         initial_file=state.initial_state[0].data_file if state.initial_state else "",
+        dims_hold_batch=dims_hold_batch,
     )
 
 
