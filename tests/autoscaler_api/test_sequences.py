@@ -10,12 +10,14 @@ import grpc
 import pytest
 from onnx import TensorProto, helper
 
+from headrace.v1 import models_pb2
 from headrace_autoscaler.control.messages import model_entry
 from headrace_autoscaler.control.sequence_rules import sequence_rules
 from headrace_autoscaler.domain import Sequences, SequenceSignal, Signature, StateTensor, TensorSpec
 from headrace_autoscaler.repository import parse_config, settings_of
 from headrace_autoscaler.sequences import MAX_STATE_BYTES, public_signature, sequence_mistakes
 from headrace_autoscaler.store.documents import REVISION
+from tests.autoscaler_api.test_optimize import ROWS, Optimized, finds, npz
 
 SIGNATURE = Signature(
     inputs=(
@@ -126,12 +128,12 @@ def test_config_pbtxt_says_the_same_in_tritons_words() -> None:
 # --- deploys ---
 
 
-def counter(free: bool = False) -> bytes:
+def counter(free: bool = False, name: str = "counter") -> bytes:
     """y and s_out are x and s together."""
     shape: list[Any] = ["batch", "width" if free else 3]
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "s", "y", "s_out")]
     nodes = [helper.make_node("Add", ["x", "s"], ["y"]), helper.make_node("Identity", ["y"], ["s_out"])]
-    graph = helper.make_graph(nodes, "counter", tensors[:2], tensors[2:])
+    graph = helper.make_graph(nodes, name, tensors[:2], tensors[2:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8)
     return bytes(model.SerializeToString())
 
@@ -182,6 +184,20 @@ async def test_a_repository_becomes_stateful_by_its_configuration_and_begins_as_
     assert revision.sequences.max_idle_us == 60_000_000
     kept = api.catalogue.model("m").revisions[0]
     assert REVISION.load(REVISION.dump(kept)) == kept, "it outlives a restart"
+
+
+@pytest.mark.parametrize("folder", ["1/", ""], ids=["a repository", "one file"])
+async def test_a_variant_of_a_stateful_model_begins_as_its_original_does(api: Any, folder: str) -> None:
+    begin = struct.pack("<3f", 1, 2, 3)
+    await api.deploy("m", {f"{folder}model.onnx": counter(), "config.pbtxt": CONFIG, "initial_state/begin": begin})
+    api.optimizer.answers = [finds(counter(name="int8"))]
+    api.optimizer.gate.set()
+    optimized = Optimized(api)
+    await optimized.start(samples=npz(x=ROWS, s=ROWS))
+    listed = await optimized.until(models_pb2.JOB_STATE_DONE)
+    assert [each.name for each in listed.variants if each.serves] == ["int8"]
+    serving = next(each for each in model_entry(api.catalogue.model("m"), {}, 1).revisions if each.current)
+    assert serving.sequences.states[0].initial == begin
 
 
 @pytest.mark.parametrize(
