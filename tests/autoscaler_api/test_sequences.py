@@ -168,6 +168,13 @@ CONFIG = b"""
 """
 
 
+async def test_a_sequence_may_be_idle_for_as_long_as_the_format_can_say(api: Any) -> None:
+    config = CONFIG.replace(b"{\n", b"{ max_sequence_idle_microseconds: 18446744073709551615\n", 1)
+    await api.deploy("m", {"1/model.onnx": counter(), "config.pbtxt": config, "initial_state/begin": bytes(12)})
+    [revision] = model_entry(api.catalogue.model("m"), {}, 1).revisions
+    assert revision.sequences.max_idle_us == 2**63
+
+
 async def test_a_repository_without_batches_says_the_state_with_its_rows(api: Any) -> None:
     config = CONFIG.replace(b"max_batch_size: 4", b"max_batch_size: 0").replace(b"dims: 3", b"dims: [1, 3]")
     await api.deploy("m", {"1/model.onnx": counter(), "config.pbtxt": config, "initial_state/begin": bytes(12)})

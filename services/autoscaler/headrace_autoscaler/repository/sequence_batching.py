@@ -16,6 +16,9 @@ from headrace_autoscaler.repository.datatypes import datatype_of
 INITIAL_DIRECTORY = "initial_state"
 """Where a model's folder has the files that initial_state.data_file names."""
 
+LONGEST_IDLE_US = 1 << 63
+"""For ever. The format's own most is not, in seconds and back, what it was, and does not fit where it is sent."""
+
 _Control = pb.ModelSequenceBatching.Control
 _KINDS = {
     _Control.CONTROL_SEQUENCE_START: "start",
@@ -65,7 +68,7 @@ def _control_refusals(control: _Control, path: str) -> Iterator[str]:
 def sequences_of(config: pb.ModelConfig) -> Sequences:
     """For what `sequence_refusals` lets pass. Initial states from files are to be filled in."""
     batching, dims_hold_batch = config.sequence_batching, config.max_batch_size < 1
-    idle_us = batching.max_sequence_idle_microseconds
+    idle_us = min(batching.max_sequence_idle_microseconds, LONGEST_IDLE_US)
     return Sequences(
         states=tuple(_state(state, dims_hold_batch) for state in batching.state),
         signals=tuple(_signal(tensor.name, tensor.control[0]) for tensor in batching.control_input),
