@@ -116,7 +116,8 @@ class Client:
             priority: the model's priority level, 1 the highest; None: its default.
             request_id: comes back in logs.
             sequence_id, sequence_start, sequence_end: of a stateful model: which sequence this is a step of, and
-                whether it is its first and its last. A step past the first is not retried: it might happen twice.
+                whether it is its first and its last. A step past the first is not retried: it might happen twice. Calls
+                may overtake each other, so wait for a step's answer before the next.
 
         Returns:
             Arrays by output name, read-only; BYTES are object arrays of `bytes`.

@@ -10,12 +10,14 @@ import grpc
 import pytest
 from onnx import TensorProto, helper
 
+from headrace.v1 import models_pb2
 from headrace_autoscaler.control.messages import model_entry
 from headrace_autoscaler.control.sequence_rules import sequence_rules
 from headrace_autoscaler.domain import Sequences, SequenceSignal, Signature, StateTensor, TensorSpec
 from headrace_autoscaler.repository import parse_config, settings_of
 from headrace_autoscaler.sequences import MAX_STATE_BYTES, public_signature, sequence_mistakes
 from headrace_autoscaler.store.documents import REVISION
+from tests.autoscaler_api.test_optimize import ROWS, Optimized, finds, npz
 
 SIGNATURE = Signature(
     inputs=(
@@ -61,6 +63,10 @@ def state(into: str = "s", out: str = "s_out", **more: Any) -> Sequences:
         (state(datatype="FP16"), "expected FP16, as declared; the model has FP32"),
         (state(dims=(4,)), "expected shape [1, 4], as declared; the model has [1, 3]"),
         (state(dims=(-1,)), "its declaration has shape [1, -1]; expected fixed sizes"),
+        (state(dims=(1, 3), dims_hold_batch=True), ""),
+        (state(dims=(-1, 3), dims_hold_batch=True), ""),
+        (state(dims=(3,), dims_hold_batch=True), "expected shape [3], as declared; the model has [1, 3]"),
+        (state(dims=(2, 3), dims_hold_batch=True), "expected shape [2, 3], as declared; the model has [1, 3]"),
         (state(initial=bytes(8), initial_file="f"), "initial state takes 12 bytes, FP32 of shape [1, 3]; 'f' has 8"),
         (state("huge", "huge_out"), f"the state of one sequence takes {1 << 25} bytes; {MOST}"),
         (Sequences((StateTensor("s", "s_out"), StateTensor("s", "y"))), "input 's' is named twice"),
@@ -73,7 +79,8 @@ def state(into: str = "s", out: str = "s_out", **more: Any) -> Sequences:
     ids=[
         "not stateful", "right", "right, and all declared", "no such input", "no such output", "other datatypes",
         "other shapes", "a free dimension", "texts", "another datatype declared", "another shape declared",
-        "a free shape declared", "an initial state of another size", "too large", "an input twice", "an output twice",
+        "a free shape declared", "one row declared", "any rows declared", "rows left out", "two rows declared",
+        "an initial state of another size", "too large", "an input twice", "an output twice",
         "a control input", "no such control input", "a control input of another datatype", "a control input of two",
     ],
 )  # fmt: skip
@@ -121,12 +128,12 @@ def test_config_pbtxt_says_the_same_in_tritons_words() -> None:
 # --- deploys ---
 
 
-def counter(free: bool = False) -> bytes:
+def counter(free: bool = False, name: str = "counter") -> bytes:
     """y and s_out are x and s together."""
     shape: list[Any] = ["batch", "width" if free else 3]
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "s", "y", "s_out")]
     nodes = [helper.make_node("Add", ["x", "s"], ["y"]), helper.make_node("Identity", ["y"], ["s_out"])]
-    graph = helper.make_graph(nodes, "counter", tensors[:2], tensors[2:])
+    graph = helper.make_graph(nodes, name, tensors[:2], tensors[2:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8)
     return bytes(model.SerializeToString())
 
@@ -161,6 +168,20 @@ CONFIG = b"""
 """
 
 
+async def test_a_sequence_may_be_idle_for_as_long_as_the_format_can_say(api: Any) -> None:
+    config = CONFIG.replace(b"{\n", b"{ max_sequence_idle_microseconds: 18446744073709551615\n", 1)
+    await api.deploy("m", {"1/model.onnx": counter(), "config.pbtxt": config, "initial_state/begin": bytes(12)})
+    [revision] = model_entry(api.catalogue.model("m"), {}, 1).revisions
+    assert revision.sequences.max_idle_us == 2**63
+
+
+async def test_a_repository_without_batches_says_the_state_with_its_rows(api: Any) -> None:
+    config = CONFIG.replace(b"max_batch_size: 4", b"max_batch_size: 0").replace(b"dims: 3", b"dims: [1, 3]")
+    await api.deploy("m", {"1/model.onnx": counter(), "config.pbtxt": config, "initial_state/begin": bytes(12)})
+    [revision] = model_entry(api.catalogue.model("m"), {}, 1).revisions
+    assert list(revision.sequences.states[0].shape) == [1, 3]
+
+
 async def test_a_repository_becomes_stateful_by_its_configuration_and_begins_as_its_file_says(api: Any) -> None:
     begin = struct.pack("<3f", 1, 2, 3)
     files = {"1/model.onnx": counter(), "config.pbtxt": CONFIG, "initial_state/begin": begin}
@@ -170,6 +191,20 @@ async def test_a_repository_becomes_stateful_by_its_configuration_and_begins_as_
     assert revision.sequences.max_idle_us == 60_000_000
     kept = api.catalogue.model("m").revisions[0]
     assert REVISION.load(REVISION.dump(kept)) == kept, "it outlives a restart"
+
+
+@pytest.mark.parametrize("folder", ["1/", ""], ids=["a repository", "one file"])
+async def test_a_variant_of_a_stateful_model_begins_as_its_original_does(api: Any, folder: str) -> None:
+    begin = struct.pack("<3f", 1, 2, 3)
+    await api.deploy("m", {f"{folder}model.onnx": counter(), "config.pbtxt": CONFIG, "initial_state/begin": begin})
+    api.optimizer.answers = [finds(counter(name="int8"))]
+    api.optimizer.gate.set()
+    optimized = Optimized(api)
+    await optimized.start(samples=npz(x=ROWS, s=ROWS))
+    listed = await optimized.until(models_pb2.JOB_STATE_DONE)
+    assert [each.name for each in listed.variants if each.serves] == ["int8"]
+    serving = next(each for each in model_entry(api.catalogue.model("m"), {}, 1).revisions if each.current)
+    assert serving.sequences.states[0].initial == begin
 
 
 @pytest.mark.parametrize(

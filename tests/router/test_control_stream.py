@@ -219,3 +219,10 @@ async def test_a_lease_runs_from_when_the_router_sent_what_it_answers(
     await eventually(lambda: bench.control.version in bench.control.applied)
     with pytest.raises(errors.QuotaExceeded, match="concurrency: 0 requests"):
         await bench.infer()
+
+
+async def test_a_catalogue_may_be_larger_than_any_tensor_message(
+    start_bench: StartBench, eventually: Eventually
+) -> None:
+    bench = await start_bench(model={"model_config": bytes(5 << 20)})
+    assert len(bench.plane.catalogue.resolve("t", "m", "").model_config) == 5 << 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace_common.errors import FailedPrecondition, QuotaExceeded
-from headrace_router.core.sequences import OVERHEAD_BYTES, SequenceBook, SequenceTable
+from headrace_router.core.sequences import OVERHEAD_BYTES, Sequence, SequenceBook, SequenceTable
 from headrace_router.core.waiting import Waiting
 from headrace_router.domain import SequenceRules, SequenceStep, StateSpec
 
@@ -74,9 +75,8 @@ def test_what_waits_behind_a_beginning_that_fails_cannot_go(table: SequenceTable
     for each in (first, second, again):
         table.arrive(*each, 0.0)
     assert table.over(*first, 0.0) == ([second[0]], again[0])
-    assert "its first request failed" not in table.stranded(*second).message
-    assert table.over(*again, 0.0) == ([], None)
     assert "its first request failed" in table.stranded(*second).message
+    assert table.over(*again, 0.0) == ([], None)
     assert len(table) == 0
 
 
@@ -86,6 +86,54 @@ def test_to_start_again_begins_anew(table: SequenceTable, make_step: Any) -> Non
     succeed(table, *first, b"left")
     table.arrive(*again, 0.0)
     assert table.state_for(*again) == (INITIAL,)
+
+
+def test_what_follows_a_new_beginning_that_failed_does_not_go_on_from_what_was_before(
+    table: SequenceTable, make_step: Any
+) -> None:
+    first, again, second = make_step(start=True), make_step(start=True), make_step()
+    table.arrive(*first, 0.0)
+    succeed(table, *first, b"left")
+    table.arrive(*again, 0.0)
+    table.arrive(*second, 0.0)
+    assert table.over(*again, 0.0) == ([second[0]], None)
+    with pytest.raises(FailedPrecondition, match="its first request failed"):
+        table.arrive(*make_step(), 0.0)
+
+
+def test_what_follows_a_new_beginning_that_was_withdrawn_does_not_go_on_from_what_was_before(
+    table: SequenceTable, book: SequenceBook, make_step: Any
+) -> None:
+    first, before, again, second = make_step(start=True), make_step(), make_step(start=True), make_step()
+    for each in (first, before, again, second):
+        table.arrive(*each, 0.0)
+    assert table.over(*again, 0.0) == ([], None)
+    assert succeed(table, *first, b"left") == ([], before[0])
+    assert succeed(table, *before, b"left") == ([second[0]], None)
+    assert book.bytes_of == {}
+    with pytest.raises(FailedPrecondition, match="its first request failed"):
+        table.arrive(*make_step(), 0.0)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
+def test_beginnings_that_were_withdrawn_do_not_pile_up(make_step: Any, order: tuple[int, ...]) -> None:
+    sequence = Sequence()
+    for _ in range(3):
+        items = [make_step(start=True)[0], make_step()[0], make_step(start=True)[0]]
+        sequence.waiting.extend(items)
+        for index in order:
+            sequence.withdraw(items[index])
+    assert list(sequence.waiting) == [None]
+
+
+def test_what_comes_after_the_end_is_told_so_though_another_beginning_waits(
+    table: SequenceTable, make_step: Any
+) -> None:
+    only, late, again = make_step(start=True, end=True), make_step(), make_step(start=True)
+    for each in (only, late, again):
+        table.arrive(*each, 0.0)
+    assert succeed(table, *only, b"left") == ([late[0]], again[0])
+    assert "it has ended, by a request with sequence_end" in table.stranded(*late).message
 
 
 def test_after_its_end_a_sequence_is_not_open(table: SequenceTable, book: SequenceBook, make_step: Any) -> None:
@@ -175,10 +223,13 @@ def test_a_revision_that_retires_ends_its_sequences_once_their_steps_are_answere
 
 @dataclass
 class SlowTable:
-    """Each sequence is its history: the state of every step that happened, None for its end."""
+    """Each sequence is its history: the state of every step that happened, None for its end and for each beginning.
+
+    A step that is withdrawn while it waits stays in its queue, with None for the item.
+    """
 
     history: dict[int, list[bytes | None]] = field(default_factory=dict)
-    queues: dict[int, list[tuple[Waiting, SequenceStep]]] = field(default_factory=dict)
+    queues: dict[int, list[tuple[Waiting | None, SequenceStep]]] = field(default_factory=dict)
     used_at: dict[int, float] = field(default_factory=dict)
 
     def state(self, of: int) -> bytes | None:
@@ -193,23 +244,26 @@ class SlowTable:
         """Takes out what cannot go, up to what can."""
         while queue := self.queues.get(of):
             item, step = queue[0]
-            if step.start or self.state(of) is not None:
+            if step.start:
+                self.history.setdefault(of, []).append(None)
+            if item is not None and (step.start or self.state(of) is not None):
                 return
             queue.pop(0)
-            yield item
+            if item is not None:
+                yield item
 
 
 ACTIONS = st.lists(
     st.tuples(
         st.sampled_from(["start", "step", "end", "start and end", "succeed", "fail", "withdraw", "expire"]),
-        st.integers(1, 3),
+        st.integers(1, 2),
         st.floats(0.0, 8.0),
     ),
     max_size=60,
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=500)
 @given(actions=ACTIONS)
 def test_the_table_does_as_the_slow_one(make_waiting: Make, actions: list[tuple[str, int, float]]) -> None:
     book = SequenceBook(most=100, most_bytes=1 << 20)
@@ -219,9 +273,16 @@ def test_the_table_does_as_the_slow_one(make_waiting: Make, actions: list[tuple[
         now += passes
         queue = slow.queues.setdefault(of, [])
         if action in ("succeed", "fail", "withdraw"):
-            if not queue or (action == "withdraw" and len(queue) < 2):
+            behind = [index for index, (item, _) in enumerate(queue) if index and item is not None]
+            if not queue or (action == "withdraw" and not behind):
                 continue
-            item, step = queue.pop(-1 if action == "withdraw" else 0)
+            if action == "withdraw":
+                at = behind[int(passes) % len(behind)]
+                item, step = queue[at]
+                queue[at] = None, step
+            else:
+                item, step = queue.pop(0)
+            assert item is not None
             assert table.is_behind(item, step) == (action == "withdraw")
             if action == "succeed":
                 count += 1
@@ -247,10 +308,13 @@ def test_the_table_does_as_the_slow_one(make_waiting: Make, actions: list[tuple[
                     table.arrive(item, step, now)
                 continue
             queue.append((item, step))
+            if step.start and len(queue) == 1:
+                slow.history.setdefault(of, []).append(None)
             assert table.arrive(item, step, now) == (len(queue) == 1)
         for number, waiting in slow.queues.items():
             if waiting:
                 item, step = waiting[0]
+                assert item is not None
                 expected = INITIAL if step.start else slow.state(number)
                 assert table.state_for(item, step) == (expected,)
     table.expire(now)

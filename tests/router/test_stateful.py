@@ -183,6 +183,41 @@ async def test_a_step_whose_client_went_away_while_it_was_executed_did_not_happe
     assert await behind == 5.0
 
 
+async def test_a_result_that_comes_after_the_deadline_leaves_the_state(
+    stateful: StartBench, eventually: Eventually
+) -> None:
+    # Nothing looks for deadlines that have passed before the result comes.
+    bench = await stateful(sweep_period_s=10)
+    runner = await bench.add_runner("r1", add_up)
+    assert await say(bench, 1.0, start=True) == 1.0
+    runner.gate.clear()
+    deadline = time.monotonic() + 0.3
+    late, behind = asyncio.create_task(say(bench, 2.0, deadline=deadline)), asyncio.create_task(say(bench, 4.0))
+    await eventually(lambda: len(runner.bundles) == 2)
+    await eventually(lambda: time.monotonic() > deadline)
+    runner.gate.set()
+    with pytest.raises(errors.DeadlineExceeded):
+        await late
+    assert await behind == 5.0
+
+
+async def test_a_result_for_a_client_that_has_gone_leaves_the_state(
+    stateful: StartBench, eventually: Eventually
+) -> None:
+    bench = await stateful(sweep_period_s=10)
+    runner = await bench.add_runner("r1", add_up)
+    assert await say(bench, 1.0, start=True) == 1.0
+    runner.gate.clear()
+    gone: list[bool] = []
+    step = asyncio.create_task(say(bench, 2.0, is_gone=lambda: bool(gone)))
+    await eventually(lambda: len(runner.bundles) == 2)
+    gone.append(True)
+    runner.gate.set()
+    with pytest.raises(errors.Cancelled):
+        await step
+    assert await say(bench, 4.0) == 5.0
+
+
 async def test_a_step_can_be_withdrawn_while_it_waits_for_the_one_before_it(
     stateful: StartBench, eventually: Eventually
 ) -> None:
@@ -247,8 +282,12 @@ async def test_no_more_wait_behind_a_step_than_may_wait_at_all(stateful: StartBe
     await eventually(tasks[-1].done)
     with pytest.raises(errors.QueueFull, match="wait for the one before them"):
         await tasks[-1]
+    # Whose turn it is waits for nobody.
+    other = asyncio.create_task(say(bench, 7.0, of=2, start=True, tenant="other"))
+    await eventually(lambda: other.done() or len(runner.bundles) == 2)
     runner.gate.set()
     assert [await task for task in tasks[:-1]] == [1.0, 2.0, 3.0, 4.0]
+    assert await other == 7.0
 
 
 async def test_a_new_version_ends_the_sequences_of_the_old_one_and_says_so(

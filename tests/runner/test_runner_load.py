@@ -286,6 +286,13 @@ class TestWarmupSamples:
         sample = WarmupSample("ones", 1, (RawTensor("x", "FP32", (1, 2), np.ones(2, np.float32).tobytes()),))
         assert loaded(plan(models, "echo.fake.json", warmup=(sample,))).max_batch_size == 64
 
+    @pytest.mark.parametrize("batch", ["N", 3], ids=["batchable", "not batchable"])
+    def test_need_not_name_the_state_of_a_stateful_model(self, models: Path, batch: Any) -> None:
+        rows = (FLOAT, [batch, 2])
+        entry = save(models, helper.make_node("Add", ["x", "s"], ["y"]), {"x": rows, "s": rows}, {"y": rows})
+        sample = WarmupSample("rows", 3, (RawTensor("x", "FP32", (3, 2), bytes(24)),))
+        assert loaded(plan(models, entry, warmup=(sample,))).signature.batchable is (batch == "N")
+
     @pytest.mark.parametrize(
         ("data", "reason"),
         [

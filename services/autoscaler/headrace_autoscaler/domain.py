@@ -149,7 +149,8 @@ class StateTensor:
     """What a model gives by one output for the next request of the sequence, which gets it by one input.
 
     Attributes:
-        datatype, dims: as declared, without the batch; "", None: as the model has them.
+        datatype, dims: as declared; "", None: as the model has them.
+        dims_hold_batch: as those of all tensors in a config.pbtxt with a max_batch_size of 0.
         initial_file: whose content is `initial`; "": a sequence begins with zeros.
     """
 
@@ -159,6 +160,7 @@ class StateTensor:
     dims: tuple[int, ...] | None = None
     initial_file: str = ""
     initial: bytes = b""
+    dims_hold_batch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

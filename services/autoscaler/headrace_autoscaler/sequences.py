@@ -114,7 +114,7 @@ def _unlike(state: StateTensor, given: TensorSpec, left: TensorSpec, signature: 
     if state.datatype and state.datatype != given.datatype:
         return f"{name}: expected {state.datatype}, as declared; the model has {given.datatype}"
     ours, theirs = shape_of_one(given, signature), shape_of_one(left, signature)
-    declared = (1, *state.dims) if signature.batchable and state.dims is not None else state.dims
+    declared = _declared(state, signature)
     for kind, shape in (("input", ours), ("output", theirs), ("declaration", declared or ())):
         if any(size < 1 for size in shape):
             where = "besides the batch " if signature.batchable else ""
@@ -127,6 +127,16 @@ def _unlike(state: StateTensor, given: TensorSpec, left: TensorSpec, signature: 
     if declared is not None and declared != ours:
         return f"{name}: expected shape {list(declared)}, as declared; the model has {list(ours)}"
     return ""
+
+
+def _declared(state: StateTensor, signature: Signature) -> tuple[int, ...] | None:
+    """The shape that it says one sequence's has; None: it says none."""
+    dims = state.dims
+    if dims is None or not signature.batchable:
+        return dims
+    if not state.dims_hold_batch:
+        return (1, *dims)
+    return (1, *dims[1:]) if dims[:1] == (-1,) else dims
 
 
 def _signal_mistakes(each: SequenceSignal, inputs: dict[str, TensorSpec], signature: Signature) -> Iterator[str]:

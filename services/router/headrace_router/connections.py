@@ -17,14 +17,19 @@ from headrace_common.outbox import FrameOutbox, Outbox, Sending
 _log = get_logger()
 MOST_FRAME_BYTES = chunks.MOST_BUNDLE_BYTES + chunks.MESSAGE_BYTES
 EXECUTE = "/headrace.runner.v1.RunnerService/Execute"
-CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", chunks.MOST_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", chunks.MOST_MESSAGE_BYTES),
+LOCAL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 10),
     ("grpc.min_reconnect_backoff_ms", 10),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),
 )
+"""Of a channel to one process of the mesh."""
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", chunks.MOST_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", chunks.MOST_MESSAGE_BYTES),
+    *LOCAL_OPTIONS,
+)
+"""To a runner: what is larger comes in chunks."""
 
 
 class Stream:

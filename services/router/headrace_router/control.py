@@ -14,13 +14,15 @@ import grpc
 
 from headrace.control.v1 import control_pb2, control_pb2_grpc
 from headrace_common.logs import get_logger
-from headrace_router.connections import CHANNEL_OPTIONS
+from headrace_router.connections import LOCAL_OPTIONS
 
 _log = get_logger()
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 2.0
 REMEMBERED = 256
 """Versions of which we know when we said that they were applied."""
+_OPTIONS = (*LOCAL_OPTIONS, ("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
+"""The whole catalogue is one message, with each model's config.pbtxt and initial states."""
 LONGEST_LEASE_S = 3600.0
 """Older than this is what answers something that we do not remember."""
 
@@ -70,7 +72,7 @@ class ControlClient:
     async def run(self) -> None:
         """Until cancelled."""
         backoff_s = FIRST_BACKOFF_S
-        async with grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS) as channel:
+        async with grpc.aio.insecure_channel(self._target, options=_OPTIONS) as channel:
             stub = control_pb2_grpc.ControlServiceStub(channel)
             while True:
                 had_state = await self._attempt(stub)

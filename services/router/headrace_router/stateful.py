@@ -30,6 +30,7 @@ from headrace_router.domain import (
 from headrace_router.lanes import Lane, LaneUser
 from headrace_router.measures import Measures
 from headrace_router.runners import Runner, Sent
+from headrace_router.sweep import is_over
 
 BEHIND_RETRY_S = 0.1
 _OUTCOMES: dict[type[errors.HeadraceError], str] = {errors.QuotaExceeded: "sequences", errors.QueueFull: "queue_full"}
@@ -93,10 +94,8 @@ class StatefulLane(Lane):
                 raise errors.InvalidArgument(
                     f"model {self.entry.model!r} is stateful, and the request has no sequence_id"
                 )
-            behind = self.behind
-            if behind.count >= self.most_queued or behind.size_bytes + item.size_bytes > self._most_behind_bytes:
-                text = f"too many requests of model {self.entry.model!r} wait for the one before them; retry later"
-                raise errors.QueueFull(text, retry_after_s=BEHIND_RETRY_S)
+            if self.table.is_busy(item, step):
+                self._check_room(item)
             if self.table.arrive(item, step, now):
                 self._take_turn(item, step, now)
             else:
@@ -105,6 +104,12 @@ class StatefulLane(Lane):
             self._unqueue(item)
             self._fail(item, error, _OUTCOMES.get(type(error), "invalid_input"))
         return item
+
+    def _check_room(self, item: Waiting) -> None:
+        behind = self.behind
+        if behind.count >= self.most_queued or behind.size_bytes + item.size_bytes > self._most_behind_bytes:
+            text = f"too many requests of model {self.entry.model!r} wait for the one before them; retry later"
+            raise errors.QueueFull(text, retry_after_s=BEHIND_RETRY_S)
 
     def _take_turn(self, item: Waiting, step: SequenceStep, now: float) -> None:
         """Gives a step what the one before it left, and queues it."""
@@ -129,16 +134,18 @@ class StatefulLane(Lane):
 
     def _answer(self, runner: Runner, sent: Sent, outputs: list[list[TensorData]], compute_s: float) -> None:
         items = sent.bundle.items
+        now = self._now()
         for index, item in enumerate(items):
-            outputs[index] = self._take_state(item, outputs[index])
+            outputs[index] = self._take_state(item, outputs[index], now)
         super()._answer(runner, sent, outputs, compute_s)
         for item in items:
             self._turn_over(item)
 
-    def _take_state(self, item: Waiting, tensors: list[TensorData]) -> list[TensorData]:
+    def _take_state(self, item: Waiting, tensors: list[TensorData], now: float) -> list[TensorData]:
         """Keeps what the step leaves, if its client is answered with the rest, which is returned."""
         step = item.request.sequence
-        if step is None or item.answer.done():
+        # Who was told that the deadline has passed, or has gone, takes it that the step did not happen.
+        if step is None or item.answer.done() or is_over(self, item, now, 0.0):
             return tensors
         # From here on it counts for what its client sent.
         item.size_bytes -= self._state_bytes

@@ -32,7 +32,7 @@ def _sweep_waiting(lane: Lane, now: float, period_s: float, start_timeout_s: flo
         account.oldest_wait_s = 0.0
     given_up_before = -1.0 if lane.without_since is None else now - start_timeout_s
     for item in list(lane.waiting()):
-        if _is_over(lane, item, now, period_s):
+        if is_over(lane, item, now, period_s):
             continue
         if item.stage is not Stage.QUEUED:
             continue
@@ -50,15 +50,19 @@ def _sweep_waiting(lane: Lane, now: float, period_s: float, start_timeout_s: flo
 
 def _sweep_sent(lane: Lane, now: float, period_s: float) -> None:
     for item in list(lane.sent()):
-        _is_over(lane, item, now, period_s)
+        is_over(lane, item, now, period_s)
     for runner in lane.runners.values():
         for bundle_id, sent in runner.outstanding.items():
             if all(item.answer.done() for item in sent.bundle.items):
                 runner.cancel(bundle_id)
 
 
-def _is_over(lane: Lane, item: Waiting, now: float, period_s: float) -> bool:
-    """Answers a request whose deadline has passed or whose caller has gone."""
+def is_over(lane: Lane, item: Waiting, now: float, period_s: float) -> bool:
+    """Answers a request whose deadline has passed or whose caller has gone. Whether it has.
+
+    Args:
+        period_s: the caller of one that is younger than this is not asked after.
+    """
     if item.deadline <= now:
         lane.fail(item, expired(item), "deadline")
         return True

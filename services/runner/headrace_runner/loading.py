@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from headrace_common.clock import Clock
 from headrace_common.errors import InvalidArgument
 from headrace_runner import files, samples
-from headrace_runner.core.signature import Signature, fixed_batch_reason, make_signature, mismatch
+from headrace_runner.core.signature import EngineTensor, Signature, fixed_batch_reason, make_signature, mismatch
 from headrace_runner.domain import Loaded, LoadPlan, WarmupSample
 from headrace_runner.engines.base import (
     BatchLimited,
@@ -155,7 +155,7 @@ def _warm(plan: LoadPlan, model: LoadedModel, batching: _Batching, clock: Clock)
         signature, profile = _run_zeros(plan, model, batching, clock)
         _warm_up(model)
     for sample in plan.warmup:
-        _run_sample(model, sample)
+        _run_sample(model, signature, sample)
     return signature, profile
 
 
@@ -212,8 +212,22 @@ def _with_ranks(signature: Signature, ranks: Mapping[str, int]) -> Signature:
     return replace(signature, outputs=outputs)
 
 
-def _run_sample(model: LoadedModel, sample: WarmupSample) -> None:
+def _run_sample(model: LoadedModel, signature: Signature, sample: WarmupSample) -> None:
+    """What it does not name and has one size is zeros: a stateful model's state is given by no client and no sample."""
     try:
-        model.run({t.name: decode(t.name, t.datatype, t.shape, t.data) for t in sample.inputs})
+        given = {t.name: decode(t.name, t.datatype, t.shape, t.data) for t in sample.inputs}
+        model.run(samples.zeros(_unnamed(model, signature, given), _rows(signature, given), size=1) | given)
     except EngineError as error:
         raise InvalidArgument(f"warm-up sample {sample.name!r} failed: {error}") from error
+
+
+def _unnamed(model: LoadedModel, signature: Signature, given: samples.Inputs) -> list[EngineTensor]:
+    free_from = 1 if signature.batchable else 0
+    fixed = {spec.name for spec in signature.inputs if not spec.optional and -1 not in spec.shape[free_from:]}
+    return [tensor for tensor in model.inputs if tensor.name in fixed and tensor.name not in given]
+
+
+def _rows(signature: Signature, given: samples.Inputs) -> int | None:
+    if not signature.batchable:
+        return None
+    return next((len(array) for array in given.values() if array.ndim), 1)

@@ -113,7 +113,7 @@ def settings_of(config: pb.ModelConfig, model: str) -> Settings:
         version_policy=_version_policy(config.version_policy),
         default_filename=config.default_model_filename,
         model_config=config.SerializeToString(deterministic=True),
-        sequences=sequences_of(config.sequence_batching) if config.HasField("sequence_batching") else None,
+        sequences=sequences_of(config) if config.HasField("sequence_batching") else None,
     )
 
 

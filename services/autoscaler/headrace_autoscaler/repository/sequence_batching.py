@@ -16,6 +16,9 @@ from headrace_autoscaler.repository.datatypes import datatype_of
 INITIAL_DIRECTORY = "initial_state"
 """Where a model's folder has the files that initial_state.data_file names."""
 
+LONGEST_IDLE_US = 1 << 63
+"""For ever. The format's own most is not, in seconds and back, what it was, and does not fit where it is sent."""
+
 _Control = pb.ModelSequenceBatching.Control
 _KINDS = {
     _Control.CONTROL_SEQUENCE_START: "start",
@@ -62,23 +65,25 @@ def _control_refusals(control: _Control, path: str) -> Iterator[str]:
         yield f"{path} (expected one of int32_false_true, fp32_false_true, bool_false_true, with two values)"
 
 
-def sequences_of(batching: pb.ModelSequenceBatching) -> Sequences:
+def sequences_of(config: pb.ModelConfig) -> Sequences:
     """For what `sequence_refusals` lets pass. Initial states from files are to be filled in."""
-    idle_us = batching.max_sequence_idle_microseconds
+    batching, dims_hold_batch = config.sequence_batching, config.max_batch_size < 1
+    idle_us = min(batching.max_sequence_idle_microseconds, LONGEST_IDLE_US)
     return Sequences(
-        states=tuple(_state(state) for state in batching.state),
+        states=tuple(_state(state, dims_hold_batch) for state in batching.state),
         signals=tuple(_signal(tensor.name, tensor.control[0]) for tensor in batching.control_input),
         max_idle_s=idle_us / 1e6 if idle_us else SEQUENCE_IDLE_S,
     )
 
 
-def _state(state: pb.ModelSequenceBatching.State) -> StateTensor:
+def _state(state: pb.ModelSequenceBatching.State, dims_hold_batch: bool) -> StateTensor:
     return StateTensor(
         input=state.input_name,
         output=state.output_name,
         datatype=datatype_of(state.data_type),
         dims=tuple(state.dims) if state.dims else None,
         initial_file=state.initial_state[0].data_file if state.initial_state else "",
+        dims_hold_batch=dims_hold_batch,
     )
 
 

@@ -3,7 +3,7 @@
 A step of a sequence needs the state that the step before it left, so at most one step of a sequence is on its way, and
 the others wait behind it in the order in which they came. A step happens or it does not: only one that is answered with
 its result moves the state on. Whatever else becomes of it, the state is as it was, and the next step goes on from
-there.
+there; except where it was to begin the sequence anew: what comes after it must not go on from what was before.
 
 State is memory that a client takes by beginning sequences, so it is counted: by tenant over all models, and by number
 per model. Why a sequence was dropped is remembered for a while, because its client will ask.
@@ -23,6 +23,7 @@ REMEMBERED = 4096
 """So many sequences that are over are known with the reason."""
 SHOWN = 64
 """Characters of an id that an error shows."""
+NOT_BEGUN = "it has not begun: its first request failed"
 
 Key = tuple[str, int | str]
 """Tenant and id: nobody reaches the sequences of another tenant."""
@@ -77,7 +78,7 @@ class Sequence:
     Attributes:
         state: what the last step left; None: no step has happened yet, or the last one was the end.
         running: the step whose turn it is; None: it waits for its client.
-        waiting: steps behind that one.
+        waiting: steps behind that one; None: one was there that would have begun anew, and is answered already.
         used_at: when it last had a step in hand.
     """
 
@@ -86,9 +87,37 @@ class Sequence:
     def __init__(self) -> None:
         self.state: tuple[bytes, ...] | None = None
         self.running: Waiting | None = None
-        self.waiting: deque[Waiting] = deque()
+        self.waiting: deque[Waiting | None] = deque()
         self.used_at = 0.0
-        self.ended = "it has not begun: its first request failed"
+        self.ended = NOT_BEGUN
+
+    def is_behind(self, item: Waiting) -> bool:
+        """It waits for the turn of others."""
+        return self.running is not item and item in self.waiting
+
+    def can_go(self, item: Waiting) -> bool:
+        """There is a state for it to go on from, or it needs none."""
+        return self.state is not None or _begins(item)
+
+    def give_turn(self, item: Waiting) -> None:
+        self.running = item
+        if _begins(item):
+            self.not_begun()
+
+    def not_begun(self) -> None:
+        """What was before is over, whatever becomes of what begins."""
+        self.state, self.ended = None, NOT_BEGUN
+
+    def withdraw(self, item: Waiting) -> None:
+        """A step that waits goes; one that would have begun anew leaves its place to tell those behind it."""
+        waiting = self.waiting
+        at = waiting.index(item)
+        del waiting[at]
+        told_before, told_after = at > 0 and waiting[at - 1] is None, at < len(waiting) and waiting[at] is None
+        if told_before and told_after:
+            del waiting[at]
+        elif _begins(item) and not (told_before or told_after):
+            waiting.insert(at, None)
 
 
 class SequenceTable:
@@ -130,18 +159,23 @@ class SequenceTable:
         if sequence.running is not None:
             sequence.waiting.append(item)
             return False
-        sequence.running = item
+        sequence.give_turn(item)
         return True
+
+    def is_busy(self, item: Waiting, step: SequenceStep) -> bool:
+        """A step that came now would wait."""
+        sequence = self._sequences.get((item.tenant, step.id))
+        return sequence is not None and sequence.running is not None
 
     def state_for(self, item: Waiting, step: SequenceStep) -> tuple[bytes, ...]:
         """What the step whose turn it is begins with, in the order of the rules."""
         state = self._sequences[item.tenant, step.id].state
-        return self._rules.initial if step.start or state is None else state
+        return self._rules.initial if state is None else state
 
     def is_behind(self, item: Waiting, step: SequenceStep) -> bool:
         """It waits for the turn of others."""
         sequence = self._sequences.get((item.tenant, step.id))
-        return sequence is not None and sequence.running is not item and item in sequence.waiting
+        return sequence is not None and sequence.is_behind(item)
 
     def happened(self, item: Waiting, step: SequenceStep, state: tuple[bytes, ...]) -> None:
         """The step whose turn it is has its result; `over` comes next."""
@@ -164,7 +198,7 @@ class SequenceTable:
             return [], None
         if sequence.running is not item:
             if item in sequence.waiting:
-                sequence.waiting.remove(item)
+                sequence.withdraw(item)
             return [], None
         sequence.running, sequence.used_at = None, now
         self._sequences.move_to_end(key)
@@ -173,11 +207,14 @@ class SequenceTable:
         stranded: list[Waiting] = []
         while sequence.waiting:
             following = sequence.waiting.popleft()
-            request_step = following.request.sequence
-            if sequence.state is not None or (request_step is not None and request_step.start):
-                sequence.running = following
+            if following is None:
+                sequence.not_begun()
+            elif sequence.can_go(following):
+                sequence.give_turn(following)
                 return stranded, following
-            stranded.append(following)
+            else:
+                self._book.ended(self._model, key, sequence.ended)
+                stranded.append(following)
         if sequence.state is None:
             self._drop(key, sequence.ended)
         return stranded, None
@@ -244,6 +281,11 @@ class SequenceTable:
             f"sequence {shown!r} of model {self._model!r} is not open: {why}. Begin it anew: set sequence_start on its "
             "first request"
         )
+
+
+def _begins(item: Waiting) -> bool:
+    step = item.request.sequence
+    return step is not None and step.start
 
 
 def _no_room(text: str, subject: str, dimension: str) -> QuotaExceeded:

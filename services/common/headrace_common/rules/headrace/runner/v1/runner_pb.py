@@ -468,7 +468,8 @@ _WarmupSampleFields: TypeAlias = Literal["name", "batch_size", "inputs"]
 
 class WarmupSample(Message[_WarmupSampleFields]):
     """
-    A warm-up batch beside the default one (zeros, at 1 row and at the maximum batch).
+    A warm-up batch beside the default one (zeros, at 1 row and at the maximum batch). Inputs of one size that it does not
+    name are zeros.
 
     ```proto
     message headrace.runner.v1.WarmupSample
