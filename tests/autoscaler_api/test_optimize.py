@@ -207,6 +207,8 @@ async def test_a_variant_that_does_not_load_leaves_the_original(api: Any, m: Opt
         (npz(x=ROWS[:0]), {}, "array 'x' has no rows"),
         (npz(x=ROWS, y=np.zeros(7)), {"labels": "y"}, "as many rows in each array; found x 40, y 7"),
         (npz(x=np.array([None])), {}, "array 'x' is object; expected float32"),
+        (npz(x=ROWS), {"labels": "x"}, "labels 'x': is an input of the model"),
+        (npz(x=ROWS, y=np.array([None] * 40)), {"labels": "y"}, "labels 'y': holds Python objects"),
     ],
 )
 async def test_samples_that_do_not_fit_are_refused_before_anything_is_queued(
@@ -216,6 +218,25 @@ async def test_samples_that_do_not_fit_are_refused_before_anything_is_queued(
     assert (code, said in details) == (Code.INVALID_ARGUMENT, True), details
     assert api.catalogue.jobs() == ()
     assert len(api.stored_artifacts()) == 1, "what was refused is not kept"
+
+
+@pytest.mark.parametrize("name", ["../precious", "{state}/precious", "..", ".", "a"])
+async def test_a_refusal_removes_nothing_but_samples(api: Any, m: Optimized, name: str) -> None:
+    precious = api.state / "precious"
+    precious.mkdir()
+    request = pb.OptimizeModelRequest(name="m", samples=name.format(state=api.state))
+    assert (await refused(api.models.OptimizeModel(request)))[0] is Code.INVALID_ARGUMENT
+    assert precious.is_dir()
+    assert len(api.stored_artifacts()) == 1
+
+
+async def test_files_of_a_model_that_are_taken_for_samples_are_kept(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    others = await api.upload({"model.onnx": onnx_model(9.0)})
+    code, details = await refused(api.models.OptimizeModel(pb.OptimizeModelRequest(name="m", samples=others)))
+    assert (code, "expected an artifact with one .npz file" in details) == (Code.INVALID_ARGUMENT, True)
+    await api.deploy("n", others)
 
 
 async def test_labels_belong_to_the_samples(api: Any, m: Optimized) -> None:

@@ -42,7 +42,7 @@ class JobFiles:
         artifact = await self._artifacts.find(name)
         if artifact is None:
             raise InvalidArgument(f"samples: artifact {name[:80]!r} is not there; upload the samples again")
-        if len(artifact.files) != 1 or not artifact.files[0].path.endswith(_SAMPLES):
+        if not _is_samples(artifact):
             paths = ", ".join(file.path for file in artifact.files[:5])
             raise InvalidArgument(f"samples: expected an artifact with one {_SAMPLES} file; got one with {paths}")
         if artifact.size_bytes > self._max_samples_bytes:
@@ -51,6 +51,11 @@ class JobFiles:
                 f"{format_bytes(self._max_samples_bytes)} (configuration key autoscaler.max_samples_bytes); bring fewer"
             )
         return self._artifacts.directory / name / artifact.files[0].path
+
+    async def holds_samples(self, name: str) -> bool:
+        """Whether there is an artifact of that name which is of use for nothing else."""
+        artifact = await self._artifacts.find(name)
+        return artifact is not None and _is_samples(artifact)
 
     def redact(self, text: str) -> str:
         """Takes the state directory's own paths out of a text that a client will see."""
@@ -80,6 +85,10 @@ class JobFiles:
         if original is None:
             raise FailedPrecondition("the files of the original are gone; deploy it again")
         return await self._artifacts.receive(_parts(self._artifacts.directory / job.artifact, original, job, file))
+
+
+def _is_samples(artifact: Artifact) -> bool:
+    return len(artifact.files) == 1 and artifact.files[0].path.endswith(_SAMPLES)
 
 
 async def _parts(directory: Path, original: Artifact, job: Job, file: Path) -> AsyncIterator[FileHeader | bytes]:

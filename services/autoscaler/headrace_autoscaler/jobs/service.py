@@ -105,11 +105,13 @@ class JobService:
                 self.deploys.check_room(replace(model.spec, resources=needed, limits=Limits()))
                 path = await self.files.samples(samples)
                 if revision.loaded is not None:
-                    await asyncio.to_thread(check_samples, path, revision.loaded.signature, optimization.labels)
+                    signature, labels = revision.loaded.signature, optimization.labels
+                    await asyncio.to_thread(check_samples, path, signature, labels, self.config.max_samples_bytes)
                 await self._stop(name)
                 job = await self._put(self._new(model, revision, samples, optimization))
         except BaseException:
-            await self.catalogue.drop_artifacts({samples})
+            if await self.files.holds_samples(samples):
+                await self.catalogue.drop_artifacts({samples})
             raise
         self._wake.set()
         return job
