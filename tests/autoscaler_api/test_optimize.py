@@ -79,6 +79,16 @@ class Optimized:
                     return listed
                 await self.api.jobs.tick()
 
+    async def loading(self) -> Any:
+        """An optimisation whose variant is being loaded: its revision. The load waits for the fleet's gate."""
+        async with asyncio.timeout(10):
+            await self.api.fleet.verifying.acquire()
+            self.api.fleet.gate.clear()
+            self.api.optimizer.gate.set()
+            await self.start()
+            await self.api.fleet.verifying.acquire()
+        return self.api.catalogue.model("m").revisions[-1]
+
     async def begun(self) -> None:
         async with asyncio.timeout(10):
             await self.api.optimizer.begun.acquire()
@@ -343,6 +353,46 @@ async def test_a_cancelled_one_has_ended_and_leaves_what_serves(api: Any, m: Opt
     assert len(api.stored_artifacts()) == 1
     assert (await api.describe("m")).variant == "original"
     assert (await refused(api.models.CancelOptimization(cancel)))[1] == "the job of model 'm' is cancelled already"
+
+
+async def test_cancelled_while_the_variant_loads_it_does_not_take_over(api: Any, m: Optimized) -> None:
+    loads = await m.loading()
+    revision = loads.revision
+    job = (await api.models.CancelOptimization(pb.CancelOptimizationRequest(name="m"))).job
+    assert job.state == pb.JOB_STATE_CANCELLED
+    assert api.fleet.discarded == [("m", revision)]
+    api.fleet.gate.set()
+    await api.jobs.tick()
+    after = await api.describe("m")
+    assert (after.variant, len(after.versions), after.reason) == ("original", 1, "")
+    assert (await m.use("int8")).variant == "int8", "what was found can be used all the same"
+
+
+async def test_a_new_one_that_is_asked_for_while_the_variant_loads_takes_its_place(api: Any, m: Optimized) -> None:
+    await m.loading()
+    await m.start(floor=0.5, keep_original=True)
+    api.fleet.gate.set()
+    listed = await m.until(pb.JOB_STATE_DONE)
+    assert [each.name for each in listed.variants if each.serves] == ["original"]
+
+
+async def test_settings_that_are_deployed_while_it_ends_are_kept(api: Any, m: Optimized) -> None:
+    await m.start()
+    await m.begun()
+    async with asyncio.timeout(10):
+        await api.fleet.verifying.acquire()
+        api.fleet.gate.clear()
+        deploying = asyncio.create_task(api.deploy("m", tenant="acme", max_batch_size=4, min_instances=1))
+        await api.fleet.verifying.acquire()
+        api.optimizer.gate.set()
+        while not (job := api.catalogue.job("m")).found:  # noqa: ASYNC110 - the job runs on its own
+            await asyncio.sleep(0.002)
+    assert job.active
+    api.fleet.gate.set()
+    await deploying
+    await m.until(pb.JOB_STATE_DONE)
+    after = await api.describe("m")
+    assert (after.variant, after.spec.max_batch_size, after.min_instances) == ("int8", 4, 1)
 
 
 async def test_a_new_one_takes_the_place_of_the_last(api: Any, m: Optimized) -> None:

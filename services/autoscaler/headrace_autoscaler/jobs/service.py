@@ -216,7 +216,7 @@ class JobService:
         chosen, model = job.variant(job.chosen), self._model(job.model)
         if chosen is not None and is_to_be_deployed(job, model):
             try:
-                await self._deploy(model, chosen.artifact)
+                await self._deploy(model, chosen.artifact, withdraw=True)
             except HeadraceError as error:
                 return JobEvent.FAIL, f"{reason}; variant {chosen.name!r} could not be deployed: {error.message}"
         return JobEvent.FINISH, reason
@@ -272,6 +272,9 @@ class JobService:
         if run is not None:
             run.task.cancel()
             await asyncio.wait({run.task})
+            # One that has not had its first step lets go of nothing itself; and what it wrote last is written still.
+            self.fleet.release_job(name)
+            await self.catalogue.settled()
 
     async def _put(self, job: Job) -> Job:
         await self.catalogue.put_job(job)
@@ -288,11 +291,12 @@ class JobService:
         job = Job(model.spec.name, *source, samples, optimization, created_at=self.clock.wall())
         return replace(job, served=revision.artifact, variants=variants)
 
-    async def _deploy(self, model: Model, artifact: str) -> Model:
+    async def _deploy(self, model: Model, artifact: str, *, withdraw: bool = False) -> Model:
         """As it is deployed now, with other files; refused where somebody has deployed something else meanwhile."""
         spec = replace(model.spec, source="", engine="")
         replaces = model.current.artifact if model.current else ""
-        return await self.deploys.deploy(DeployRequest(spec, artifact, spec.response_cache, replaces), wait=True)
+        request = DeployRequest(spec, artifact, spec.response_cache, replaces)
+        return await self.deploys.deploy(request, wait=True, withdraw=withdraw)
 
     def _model(self, name: str) -> Model:
         model = self.catalogue.model(name)
