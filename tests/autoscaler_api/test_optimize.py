@@ -512,6 +512,31 @@ async def test_a_variant_of_a_repository_keeps_its_configuration_and_its_version
     assert current(await api.describe("m")).version == "2"
 
 
+async def test_a_variant_has_the_name_that_the_configuration_says(api: Any, onnx_model: OnnxModel) -> None:
+    config = b'default_model_filename: "net.v2.onnx"'
+    await api.deploy("m", {"config.pbtxt": config, "1/net.v2.onnx": onnx_model(2.0)})
+    api.optimizer.answers = [finds(onnx_model(3.0))]
+    api.optimizer.gate.set()
+    optimized = Optimized(api)
+    await optimized.start()
+    listed = await optimized.until(pb.JOB_STATE_DONE)
+    assert [each.name for each in listed.variants if each.serves] == ["int8"]
+
+
+async def test_a_variant_of_a_single_file_leaves_its_weights_and_keeps_the_states_it_begins_with(
+    api: Any, onnx_model: OnnxModel
+) -> None:
+    files = {"config.pbtxt": b"max_batch_size: 4", "initial_state/h": b"1234", "weights/w": b"w", "notes": b"n"}
+    await api.deploy("m", {"model.onnx": onnx_model(2.0), **files})
+    api.optimizer.answers = [finds(onnx_model(3.0))]
+    api.optimizer.gate.set()
+    optimized = Optimized(api)
+    await optimized.start()
+    listed = await optimized.until(pb.JOB_STATE_DONE)
+    artifact = await api.artifacts.find(listed.variants[1].artifact)
+    assert [file.path for file in artifact.files] == ["config.pbtxt", "initial_state/h", "model.onnx"]
+
+
 async def test_a_tenant_changes_models_of_its_own_only(api: Any, m: Optimized) -> None:
     guest = (("x-headrace-tenant", "guest"),)
     use = api.models.UseVariant(pb.UseVariantRequest(name="m", variant="original"), metadata=guest)

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from headrace_autoscaler.artifacts import Artifact, ArtifactStore, FileHeader
 from headrace_autoscaler.core.jobs import Job
 from headrace_autoscaler.repository import CONFIG_PATH
+from headrace_autoscaler.repository.sequence_batching import INITIAL_DIRECTORY
 from headrace_common.errors import FailedPrecondition, InvalidArgument, LimitExceeded
 from headrace_common.quantities import format_bytes
 
@@ -96,10 +97,11 @@ async def _parts(directory: Path, original: Artifact, job: Job, file: Path) -> A
     # What lies beside the model file is its weights, which a variant holds itself.
     others = [each.path for each in original.files if PurePosixPath(each.path).parent != entry.parent]
     if entry.parent == PurePosixPath("."):
-        others = []
+        others = [path for path in others if path.startswith(f"{INITIAL_DIRECTORY}/")]
     if CONFIG_PATH not in others and any(each.path == CONFIG_PATH for each in original.files):
         others.append(CONFIG_PATH)
-    target = str(entry.with_name(entry.name.split(".")[0] + file.suffix))
+    # Its own name where that can be kept: config.pbtxt may name it.
+    target = str(entry if entry.suffix == file.suffix else entry.with_name(entry.name.split(".")[0] + file.suffix))
     for path, local in [*((path, directory / path) for path in others), (target, file)]:
         async for part in _file(path, local):
             yield part
