@@ -290,24 +290,40 @@ class _Planning:
 
     def _jobs_give_way(self, want: Want, room: Room) -> None:
         """Stops jobs if it fits into the room without them and not with them: they begin anew later."""
-        going: list[Holding] = []
-        while self._jobs and room.refusal(want) is not None:
-            going.append(self._jobs.pop())
-            room.remove(going[-1])
-        if going and room.refusal(want) is not None:
-            for job in going:
-                room.add(job)
-            self._jobs += going[::-1]
+        if not self._jobs or room.refusal(want) is None:
             return
-        for job in going:
+        for job in self._jobs:
+            room.remove(job)
+        fits = room.refusal(want) is None
+        self._jobs_go_on(want, room, fits)
+
+    def _jobs_go_on(self, want: Want, room: Room, fits: bool) -> None:
+        """Puts jobs back into a room that is without them. Where it fits there, those in its way are stopped, the last
+        ones first."""
+        staying: list[Holding] = []
+        for job in self._jobs:
+            room.add(job)
+            if not fits or room.refusal(want) is None:
+                staying.append(job)
+                continue
+            room.remove(job)
             for other in (self._used, self._staying):
                 if other.holds(job):
                     other.remove(job)
             self._actions.append(StopJob(job.id, f"gave way to model '{want.model}'; it is begun again"))
+        self._jobs = staying
 
     def _make_room(self, want: Want, room: Room, *, spares: bool, claims: bool) -> list[Holding] | str:
-        """Instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet."""
+        """Instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet; jobs have
+        been stopped for it, so that none of them costs an instance."""
+        for job in self._jobs:
+            room.remove(job)
         taken, refusal = self._victims.choose(want, room, self._outside, spares=spares, claims=claims)
+        for holding in taken:
+            room.remove(holding)
+        self._jobs_go_on(want, room, refusal is None)
+        for holding in taken:
+            room.add(holding)
         return taken if refusal is None else room.why_like(want, refusal)
 
     def _keep_standby(self) -> None:
