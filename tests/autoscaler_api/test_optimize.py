@@ -195,6 +195,14 @@ async def test_an_error_that_is_ours_is_told_in_the_log_only(api: Any, m: Optimi
     assert "secret" not in (await m.until(pb.JOB_STATE_FAILED)).job.reason
 
 
+async def test_files_that_cannot_be_written_are_a_sentence(api: Any, m: Optimized) -> None:
+    (api.state / "jobs").write_text("a file where the folder should be")
+    await m.start()
+    listed = await m.until(pb.JOB_STATE_FAILED)
+    assert listed.job.reason == "the mesh cannot write the job's files: File exists"
+    assert not api.fleet.claimed
+
+
 async def test_a_variant_that_does_not_load_leaves_the_original(api: Any, m: Optimized) -> None:
     api.fleet.refuse["2"] = InvalidArgument("bad opset")
     api.optimizer.gate.set()

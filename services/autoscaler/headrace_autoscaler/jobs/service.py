@@ -199,6 +199,9 @@ class JobService:
             raise
         except (WorkFailed, HeadraceError) as error:
             outcome, reason = JobEvent.FAIL, self.files.redact(str(error))
+        except OSError as error:
+            get_logger().error("job's files not written", model=job.model, exc_info=error)
+            outcome, reason = JobEvent.FAIL, f"the mesh cannot write the job's files: {error.strerror or 'unknown'}"
         except Exception as error:  # noqa: BLE001 - the job fails, and the log has it in full
             get_logger().error("job failed unexpectedly", model=job.model, exc_info=error)
             outcome, reason = JobEvent.FAIL, "an unexpected error; the autoscaler's log has it"
