@@ -51,7 +51,7 @@ def started(decided: Plan) -> int:
         (2, 2, (JOB,), (2, ["m (optimize)"])),
         (2, 2, (OTHER_JOB, JOB), (2, ["m (optimize)", "n (optimize)"])),
         (3, 2, (OTHER_JOB, JOB), (2, ["m (optimize)"])),
-        (0, 1, (JOB,), (0, [])),
+        (0, 1, (replace(JOB, tenant="globex"),), (0, [])),
     ],
     ids=[
         "there is room for both",
@@ -85,6 +85,14 @@ def test_a_job_and_an_idle_instance_give_way_together_where_neither_is_enough() 
 def test_a_job_that_is_in_nobodys_way_goes_on() -> None:
     theirs = replace(JOB, id="t (optimize)", model="t (optimize)", tenant="globex")
     assert stopped(decide(1, jobs=(JOB, theirs), wants=(want(1),))) == ["m (optimize)"]
+
+
+@pytest.mark.parametrize("cpus", [0, 1])
+def test_a_limit_that_is_cut_stops_the_job_and_no_instance(cpus: int) -> None:
+    idle = want(1, "idle", spare=True)
+    decided = decide(cpus, wants=(idle,), holdings=(held("i", "idle"),))
+    assert stopped(decided) == ["m (optimize)"]
+    assert [each.runner for each in decided.actions if isinstance(each, DrainInstance)] == ["i"][: 1 - cpus]
 
 
 def test_a_job_gives_way_where_the_machine_is_full_whosever_it_is() -> None:

@@ -72,6 +72,7 @@ class _Planning:
         self._drain_unwanted()
         self._drain_surplus()
         self._admit_verified()
+        self._stop_over_limit()
         self._drain_over_limit()
         for key in self._snapshot.verifications:
             self._verify(key)
@@ -163,17 +164,37 @@ class _Planning:
         self._outside.discard(holding.id)
         self._admitted.append(holding.id)
 
-    def _drain_over_limit(self) -> None:
-        """What nobody needs goes at once where its tenant is over its limit."""
-        if not self._spares:
+    def _stop_over_limit(self) -> None:
+        """A job goes at once where its tenant is over its limit, before any instance does."""
+        if not self._jobs:
             return
+        staying, going_on = self._room_that_stays(), []
+        for job in reversed(self._jobs):
+            staying.remove(job)
+            refusal = staying.refusal(Want(job.model, 0, job.tenant, job.resources, 1))
+            if refusal is not None and refusal.tenant != MACHINE and _is_over(refusal):
+                self._stop(job, f"tenant '{job.tenant}' is over its limit; it is begun again")
+            else:
+                staying.add(job)
+                going_on.append(job)
+        self._jobs = going_on[::-1]
+
+    def _room_that_stays(self) -> Room:
+        """With jobs and live instances, those aside that go anyway."""
         gone = {want.key for want in self._snapshot.wants if want.retiring} | self._snapshot.protected
-        wants = {want.key: want for want in self._snapshot.wants}
         staying = self._room()
         for key, holdings in self._live.items():
             for holding in holdings:
                 if key not in gone and holding.id not in self._drained:
                     staying.add(holding)
+        return staying
+
+    def _drain_over_limit(self) -> None:
+        """What nobody needs goes at once where its tenant is over its limit."""
+        if not self._spares:
+            return
+        wants = {want.key: want for want in self._snapshot.wants}
+        staying = self._room_that_stays()
         for holding in reversed(self._spares):
             if not staying.holds(holding):
                 continue
@@ -307,11 +328,14 @@ class _Planning:
                 staying.append(job)
                 continue
             room.remove(job)
-            for other in (self._used, self._staying):
-                if other.holds(job):
-                    other.remove(job)
-            self._actions.append(StopJob(job.id, f"gave way to model '{want.model}'; it is begun again"))
+            self._stop(job, f"gave way to model '{want.model}'; it is begun again")
         self._jobs = staying
+
+    def _stop(self, job: Holding, reason: str) -> None:
+        for room in (self._used, self._staying):
+            if room.holds(job):
+                room.remove(job)
+        self._actions.append(StopJob(job.id, reason))
 
     def _make_room(self, want: Want, room: Room, *, spares: bool, claims: bool) -> list[Holding] | str:
         """Instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet; jobs have
