@@ -531,6 +531,20 @@ async def test_a_variant_has_the_name_that_the_configuration_says(api: Any, onnx
     assert [each.name for each in listed.variants if each.serves] == ["int8"]
 
 
+async def test_a_variant_of_a_torch_program_is_served_by_another_engine(api: Any, onnx_model: OnnxModel) -> None:
+    config = b'backend: "pytorch" max_batch_size: 4 default_model_filename: "net.pt2"'
+    await api.deploy("m", {"config.pbtxt": config, "1/net.pt2": onnx_model(2.0)})
+    api.optimizer.answers = [finds(onnx_model(3.0))]
+    api.optimizer.gate.set()
+    optimized = Optimized(api)
+    await optimized.start()
+    listed = await optimized.until(pb.JOB_STATE_DONE)
+    assert [each.name for each in listed.variants if each.serves] == ["int8"]
+    served = current(await api.describe("m"))
+    assert (served.engine, served.max_batch_size) == ("onnxruntime", 4)
+    assert current(await optimized.use("original")).engine == "torch"
+
+
 async def test_a_variant_of_a_single_file_leaves_its_weights_and_keeps_the_states_it_begins_with(
     api: Any, onnx_model: OnnxModel
 ) -> None:

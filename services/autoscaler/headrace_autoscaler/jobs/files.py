@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from headrace_autoscaler.artifacts import Artifact, ArtifactStore, FileHeader
 from headrace_autoscaler.core.jobs import Job
-from headrace_autoscaler.repository import CONFIG_PATH
+from headrace_autoscaler.repository import CONFIG_PATH, for_any_engine
 from headrace_autoscaler.repository.sequence_batching import INITIAL_DIRECTORY
 from headrace_common.errors import FailedPrecondition, InvalidArgument, LimitExceeded
 from headrace_common.quantities import format_bytes
@@ -101,8 +101,13 @@ async def _parts(directory: Path, original: Artifact, job: Job, file: Path) -> A
     if CONFIG_PATH not in others and any(each.path == CONFIG_PATH for each in original.files):
         others.append(CONFIG_PATH)
     # Its own name where that can be kept: config.pbtxt may name it.
-    target = str(entry if entry.suffix == file.suffix else entry.with_name(entry.name.split(".")[0] + file.suffix))
+    same_kind = entry.suffix == file.suffix
+    target = str(entry if same_kind else entry.with_name(f"model{file.suffix}"))
     for path, local in [*((path, directory / path) for path in others), (target, file)]:
+        if path == CONFIG_PATH and not same_kind:
+            yield FileHeader(path, None, None)
+            yield for_any_engine(await asyncio.to_thread(local.read_bytes))
+            continue
         async for part in _file(path, local):
             yield part
 
