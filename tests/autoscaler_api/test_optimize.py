@@ -420,6 +420,23 @@ async def test_deleting_the_model_ends_it(api: Any, m: Optimized) -> None:
     assert (api.optimizer.cancelled, api.fleet.claimed) == (1, set())
 
 
+async def test_a_model_that_takes_the_name_of_a_deleted_one_has_nothing_of_its_job(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    await m.start()
+    await m.begun()
+    await api.models.DeleteModel(pb.DeleteModelRequest(name="m"))
+    for revision in api.catalogue.model("m").revisions:
+        await api.catalogue.finish_retiring("m", revision.revision)
+    await api.deploy("m", {"model.onnx": onnx_model(2.0)})
+    api.optimizer.gate.set()
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        await api.jobs.tick()
+    assert api.catalogue.jobs() == ()
+    assert (await api.describe("m")).variant == ""
+
+
 async def test_deploying_something_else_ends_it_and_forgets_what_was_found(
     api: Any, m: Optimized, onnx_model: OnnxModel
 ) -> None:

@@ -249,6 +249,9 @@ class JobService:
             artifact = "" if usable is None else (await self.files.keep(job, usable)).name
             variants.append(replace(variant, artifact=job.artifact if variant.name == ORIGINAL else artifact))
         done = replace(job, variants=tuple(variants), found=True, chosen=found.chosen, reason=found.reason)
+        if self.catalogue.job(job.model) != job:
+            # The name may be another model's by now, which has no job.
+            raise FailedPrecondition("the model was deleted")
         return await self._put(done)
 
     async def _finish(self, name: str, outcome: JobEvent, reason: str) -> None:
