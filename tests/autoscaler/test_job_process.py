@@ -20,7 +20,8 @@ KEEPER = (sys.executable, "-m", "headrace_autoscaler.jobs.keeper")
 _TELLS_WHO_IT_IS = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-print(os.getpid(), child.pid, os.getpgrp(), os.nice(0), flush=True)
+score = open("/proc/self/oom_score_adj").read()
+print(os.getpid(), child.pid, os.getpgrp(), os.nice(0), score, flush=True)
 time.sleep(600)
 """
 MANIFEST = {
@@ -199,9 +200,9 @@ async def test_it_ends_with_the_autoscaler_however_that_ends() -> None:
     )
     assert process.stdin
     assert process.stdout
-    pid, grandchild, group, niceness = map(int, (await process.stdout.readline()).split())
+    pid, grandchild, group, niceness, score = map(int, (await process.stdout.readline()).split())
     assert group == process.pid
-    assert niceness == min(19, os.nice(0) + 15), "serving comes first"
+    assert (niceness, score) == (min(19, os.nice(0) + 15), 1000), "serving comes first"
     process.stdin.close()
     async with asyncio.timeout(10):
         assert await process.wait() == -signal.SIGKILL

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 NICENESS = 15
 """Serving comes first."""
@@ -26,6 +28,7 @@ SIGNALLED = 128
 def main(command: Sequence[str]) -> int:
     """Returns the command's exit status."""
     os.nice(NICENESS)
+    _go_first_where_memory_ends()
     dies_with_us = partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     child = subprocess.Popen(  # noqa: S603 - the autoscaler's own command
         command,
@@ -35,6 +38,12 @@ def main(command: Sequence[str]) -> int:
     threading.Thread(target=_end_with_whoever_started_us, daemon=True).start()
     code = child.wait()
     return code if code >= 0 else SIGNALLED - code
+
+
+def _go_first_where_memory_ends() -> None:
+    """What a job takes is not bounded: where the machine has no more, no runner is to die in its place (proc(5))."""
+    with suppress(OSError):  # No /proc: then as it is.
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _end_with_whoever_started_us() -> None:
