@@ -221,7 +221,8 @@ class JobService:
             try:
                 await self._deploy(model, chosen.artifact, withdraw=True)
             except HeadraceError as error:
-                return JobEvent.FAIL, f"{reason}; variant {chosen.name!r} could not be deployed: {error.message}"
+                failed = f"variant {chosen.name!r} could not be deployed: {error.message}"
+                return JobEvent.FAIL, f"{reason.removesuffix('.')}; {failed}"
         return JobEvent.FINISH, reason
 
     async def _optimize(self, job: Job, folder: Path) -> Found:
