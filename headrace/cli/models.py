@@ -26,7 +26,15 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", s
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+_OF_JOBS = frozenset(
+    {"source", "optimize", "samples", "labels", "floor", "latency", "precisions", "prune", "keep_original", "wait"}
+    | {"as_json"}
+)
+"""Parameters of a deploy that has a deployed model optimised, and changes nothing else of it."""
+
+
 def deploy(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -191,6 +199,8 @@ def deploy(
         deployed = not name and wanted is not None
         if not name and not deployed:
             raise UsageProblem("Missing option '--name'; see `headrace --help`")
+        if deployed:
+            _check_is_deployed(context, source)
         options: ModelOptions = {
             "tenant": tenant,
             "min_instances": min_instances,
@@ -240,6 +250,22 @@ def deploy(
             _print_json_model(model)
     if wait and _is_blocked(model):
         raise typer.Exit(1)
+
+
+def _check_is_deployed(context: typer.Context, source: str) -> None:
+    """A model's name alone: what else is said would be of no effect."""
+    if "/" in source:
+        raise UsageProblem(f"{source}: expected the name of a deployed model, or --name NAME for the new one")
+    sources = {each: context.get_parameter_source(str(each.name)) for each in context.command.params}
+    given = [
+        each.opts[0]
+        for each, found in sources.items()
+        if each.name not in _OF_JOBS and found is not None and found.name == "COMMANDLINE"
+    ]
+    if given:
+        raise UsageProblem(
+            f"{', '.join(given)}: a model that is deployed is optimized as it is; expected --name and its files as well"
+        )
 
 
 def _optimize(mesh: Client, name: str, wanted: variants.Asked, wait: bool, as_json: bool) -> None:

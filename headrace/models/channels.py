@@ -61,6 +61,7 @@ def find_kept(module: torch.nn.Module, inputs: Inputs, keep: Sequence[str]) -> d
     graph, ends = _trace(module, inputs)
     names = {part: name for name, part in module.named_modules()}
     groups = list(graph.get_all_groups(root_module_types=_ROOTS))
+    tied = _tied(module)
     kept: dict[str, str] = {}
     for group in groups:
         members = [(part, names[part]) for part in _members(graph, group) if part in names]
@@ -71,6 +72,9 @@ def find_kept(module: torch.nn.Module, inputs: Inputs, keep: Sequence[str]) -> d
         elif any(isinstance(part, torch_pruning.ops.TORCH_LSTM) for part, _ in members):
             # It cuts the recurrent weights twice along one side, and fails.
             kept |= dict.fromkeys(own, "torch-pruning does not prune an LSTM's channels")
+        elif both := [names[each] for each in _touched(group) if names.get(each) in tied]:
+            # Pruned, each would have weights of its own: the module would be larger.
+            kept |= dict.fromkeys(own, f"{both[0]} has its weights in common with {tied[both[0]]}")
         elif asked:
             kept |= dict.fromkeys(own, f"shares its channels with {asked[0]}, which is to be kept")
             kept |= dict.fromkeys(asked, "as asked")
@@ -134,6 +138,25 @@ def _all_but_one(module: torch.nn.Module, ratio: float) -> dict[torch.nn.Module,
 def _channels(graph: Any, part: torch.nn.Module) -> int:
     pruner = graph.get_pruner_of_module(part)
     return (pruner.get_out_channels(part) if pruner else None) or 0
+
+
+def _tied(module: torch.nn.Module) -> dict[str, str]:
+    """Layers that have a parameter in common with another, and which one."""
+    owners: dict[int, list[str]] = {}
+    for name, part in module.named_modules():
+        for each in part.parameters(recurse=False):
+            owners.setdefault(id(each), []).append(name)
+    return {
+        name: next(other for other in all_ if other != name)
+        for all_ in owners.values()
+        if len(all_) > 1
+        for name in all_
+    }
+
+
+def _touched(group: Any) -> Iterator[Any]:
+    """Whatever loses something with the group's channels, on either side."""
+    return (dependency.target.module for dependency, _ in group)
 
 
 def _members(graph: Any, group: Any) -> Iterator[Any]:

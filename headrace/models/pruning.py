@@ -127,11 +127,25 @@ def prune(
             with _traced(torch, smaller, "prune"):
                 pruner.step()
             _check_outputs(torch, smaller, inputs, expected)
+            with _traced(torch, smaller, "count"):
+                left = channels.census(smaller, inputs)
+            _check_shares(before, left, ratio * (step + 1) / steps)
             if fine_tune is not None:
                 fine_tune(smaller, step)
     with _traced(torch, smaller, "count"):
         after = channels.census(smaller, inputs)
     return _result(smaller, before, after, kept)
+
+
+def _check_shares(before: Mapping[str, Count], after: Mapping[str, Count], ratio: float) -> None:
+    """Where halves of a layer's output meet again, as in gated units, channels leave with others that were to stay."""
+    for name, old in before.items():
+        removed, wanted = old.channels - after[name].channels, ratio * old.channels
+        if removed > wanted + max(2.0, 0.1 * old.channels):
+            raise FailedPrecondition(
+                f"{name or old.kind} would lose {removed} of {old.channels} channels, and not {ratio:g} of them: its "
+                "output is split, and the parts meet again; name it with keep=(...)"
+            )
 
 
 def _result(

@@ -20,7 +20,8 @@ KEEPER = (sys.executable, "-m", "headrace_autoscaler.jobs.keeper")
 _TELLS_WHO_IT_IS = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-print(os.getpid(), child.pid, os.getpgrp(), os.nice(0), flush=True)
+score = open("/proc/self/oom_score_adj").read()
+print(os.getpid(), child.pid, os.getpgrp(), os.nice(0), score, flush=True)
 time.sleep(600)
 """
 MANIFEST = {
@@ -155,6 +156,37 @@ time.sleep(600)
     await ended(pids.done, pids.total)
 
 
+_KILLS_ITS_KEEPER = """
+import os, sys, time
+print('{"stage": "pids", "done": %d, "total": %d}' % (os.getpid(), child), file=sys.stderr, flush=True)
+os.kill(os.getppid(), 9)
+time.sleep(600)
+"""
+_HAS_A_CHILD = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
+"""
+
+
+async def test_it_ends_with_its_keeper(tmp_path: Path) -> None:
+    told: asyncio.Queue[Progress] = asyncio.Queue()
+    async with asyncio.timeout(10):
+        with pytest.raises(WorkFailed, match="was ended by SIGKILL"):
+            await optimizer("child = 0" + _KILLS_ITS_KEEPER).run(work(tmp_path), told.put_nowait)
+    await ended(told.get_nowait().done)
+
+
+async def test_given_up_after_its_keeper_was_killed_it_leaves_no_process(tmp_path: Path) -> None:
+    told: asyncio.Queue[Progress] = asyncio.Queue()
+    running = asyncio.create_task(optimizer(_HAS_A_CHILD + _KILLS_ITS_KEEPER).run(work(tmp_path), told.put_nowait))
+    async with asyncio.timeout(10):
+        pids = await told.get()
+        await ended(pids.done)
+    running.cancel()
+    await asyncio.wait({running})
+    await ended(pids.done, pids.total)
+
+
 async def test_it_ends_with_the_autoscaler_however_that_ends() -> None:
     """The other end of the pipe is closed, as by a kernel whose process is gone."""
     process = await asyncio.create_subprocess_exec(
@@ -168,9 +200,9 @@ async def test_it_ends_with_the_autoscaler_however_that_ends() -> None:
     )
     assert process.stdin
     assert process.stdout
-    pid, grandchild, group, niceness = map(int, (await process.stdout.readline()).split())
+    pid, grandchild, group, niceness, score = map(int, (await process.stdout.readline()).split())
     assert group == process.pid
-    assert niceness == min(19, os.nice(0) + 15), "serving comes first"
+    assert (niceness, score) == (min(19, os.nice(0) + 15), 1000), "serving comes first"
     process.stdin.close()
     async with asyncio.timeout(10):
         assert await process.wait() == -signal.SIGKILL

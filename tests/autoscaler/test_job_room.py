@@ -51,7 +51,7 @@ def started(decided: Plan) -> int:
         (2, 2, (JOB,), (2, ["m (optimize)"])),
         (2, 2, (OTHER_JOB, JOB), (2, ["m (optimize)", "n (optimize)"])),
         (3, 2, (OTHER_JOB, JOB), (2, ["m (optimize)"])),
-        (0, 1, (JOB,), (0, [])),
+        (0, 1, (replace(JOB, tenant="globex"),), (0, [])),
     ],
     ids=[
         "there is room for both",
@@ -75,6 +75,26 @@ def test_no_instance_is_drained_where_a_job_can_be_stopped() -> None:
     assert (started(decided), stopped(decided)) == (1, ["m (optimize)"])
 
 
+def test_a_job_and_an_idle_instance_give_way_together_where_neither_is_enough() -> None:
+    idle, wide = want(0, "idle", spare=True), replace(want(1, "wide"), resources=Resources(2000, 1 << 20))
+    decided = decide(2, wants=(wide, idle), holdings=(held("i", "idle"),))
+    assert stopped(decided) == ["m (optimize)"]
+    assert [each.runner for each in decided.actions if isinstance(each, DrainInstance)] == ["i"]
+
+
+def test_a_job_that_is_in_nobodys_way_goes_on() -> None:
+    theirs = replace(JOB, id="t (optimize)", model="t (optimize)", tenant="globex")
+    assert stopped(decide(1, jobs=(JOB, theirs), wants=(want(1),))) == ["m (optimize)"]
+
+
+@pytest.mark.parametrize("cpus", [0, 1])
+def test_a_limit_that_is_cut_stops_the_job_and_no_instance(cpus: int) -> None:
+    idle = want(1, "idle", spare=True)
+    decided = decide(cpus, wants=(idle,), holdings=(held("i", "idle"),))
+    assert stopped(decided) == ["m (optimize)"]
+    assert [each.runner for each in decided.actions if isinstance(each, DrainInstance)] == ["i"][: 1 - cpus]
+
+
 def test_a_job_gives_way_where_the_machine_is_full_whosever_it_is() -> None:
     full = Limits(cpu_millicores=1000, memory_bytes=64 << 30)
     decided = decide(4, capacity=full, wants=(want(1, "theirs", "globex"),))
@@ -90,11 +110,24 @@ def test_what_was_verified_stays_and_the_job_goes() -> None:
     assert not any(isinstance(each, DrainInstance) for each in decided.actions)
 
 
-@given(st.integers(0, 5), st.lists(st.integers(0, 4), max_size=3), st.integers(0, 3))
-def test_serving_is_never_worse_off_for_jobs(cpus: int, desired: list[int], jobs: int) -> None:
-    wants = tuple(want(count, f"m{n}") for n, count in enumerate(desired))
-    running = tuple(Holding(f"j{n}", f"j{n}", 0, "acme", ONE, True, False, 0.0) for n in range(jobs))
-    assert started(decide(cpus, jobs=running, wants=wants)) == started(decide(cpus, jobs=(), wants=wants))
+@given(
+    st.integers(0, 5),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3)), max_size=3),
+    st.integers(0, 3),
+    st.lists(st.sampled_from(["acme", "globex"]), max_size=3),
+)
+def test_serving_is_never_worse_off_for_jobs(
+    cpus: int, desired: list[tuple[int, int]], idle: int, owners: list[str]
+) -> None:
+    wants = [
+        replace(want(count, f"m{n}"), resources=Resources(size * 1000, 1)) for n, (count, size) in enumerate(desired)
+    ]
+    spares = tuple(held(f"i{n}", "idle", started_at=float(n)) for n in range(idle))
+    jobs = tuple(replace(JOB, id=f"j{n}", model=f"j{n}", tenant=owner) for n, owner in enumerate(owners))
+    serving = {"wants": (*wants, want(0, "idle", spare=True)), "holdings": spares}
+    busy, free = decide(cpus, jobs=jobs, **serving), decide(cpus, jobs=(), **serving)
+    assert [each for each in busy.actions if not isinstance(each, StopJob)] == list(free.actions)
+    assert not [name for name in stopped(busy) if owners[int(name[1:])] == "globex"], "what is not in the way goes on"
 
 
 async def test_a_job_holds_quota_is_paid_for_and_lets_go(open_world: OpenWorld) -> None:

@@ -79,6 +79,16 @@ class Optimized:
                     return listed
                 await self.api.jobs.tick()
 
+    async def loading(self) -> Any:
+        """An optimisation whose variant is being loaded: its revision. The load waits for the fleet's gate."""
+        async with asyncio.timeout(10):
+            await self.api.fleet.verifying.acquire()
+            self.api.fleet.gate.clear()
+            self.api.optimizer.gate.set()
+            await self.start()
+            await self.api.fleet.verifying.acquire()
+        return self.api.catalogue.model("m").revisions[-1]
+
     async def begun(self) -> None:
         async with asyncio.timeout(10):
             await self.api.optimizer.begun.acquire()
@@ -185,6 +195,14 @@ async def test_an_error_that_is_ours_is_told_in_the_log_only(api: Any, m: Optimi
     assert "secret" not in (await m.until(pb.JOB_STATE_FAILED)).job.reason
 
 
+async def test_files_that_cannot_be_written_are_a_sentence(api: Any, m: Optimized) -> None:
+    (api.state / "jobs").write_text("a file where the folder should be")
+    await m.start()
+    listed = await m.until(pb.JOB_STATE_FAILED)
+    assert listed.job.reason == "the mesh cannot write the job's files: File exists"
+    assert not api.fleet.claimed
+
+
 async def test_a_variant_that_does_not_load_leaves_the_original(api: Any, m: Optimized) -> None:
     api.fleet.refuse["2"] = InvalidArgument("bad opset")
     api.optimizer.gate.set()
@@ -207,6 +225,8 @@ async def test_a_variant_that_does_not_load_leaves_the_original(api: Any, m: Opt
         (npz(x=ROWS[:0]), {}, "array 'x' has no rows"),
         (npz(x=ROWS, y=np.zeros(7)), {"labels": "y"}, "as many rows in each array; found x 40, y 7"),
         (npz(x=np.array([None])), {}, "array 'x' is object; expected float32"),
+        (npz(x=ROWS), {"labels": "x"}, "labels 'x': is an input of the model"),
+        (npz(x=ROWS, y=np.array([None] * 40)), {"labels": "y"}, "labels 'y': holds Python objects"),
     ],
 )
 async def test_samples_that_do_not_fit_are_refused_before_anything_is_queued(
@@ -216,6 +236,25 @@ async def test_samples_that_do_not_fit_are_refused_before_anything_is_queued(
     assert (code, said in details) == (Code.INVALID_ARGUMENT, True), details
     assert api.catalogue.jobs() == ()
     assert len(api.stored_artifacts()) == 1, "what was refused is not kept"
+
+
+@pytest.mark.parametrize("name", ["../precious", "{state}/precious", "..", ".", "a"])
+async def test_a_refusal_removes_nothing_but_samples(api: Any, m: Optimized, name: str) -> None:
+    precious = api.state / "precious"
+    precious.mkdir()
+    request = pb.OptimizeModelRequest(name="m", samples=name.format(state=api.state))
+    assert (await refused(api.models.OptimizeModel(request)))[0] is Code.INVALID_ARGUMENT
+    assert precious.is_dir()
+    assert len(api.stored_artifacts()) == 1
+
+
+async def test_files_of_a_model_that_are_taken_for_samples_are_kept(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    others = await api.upload({"model.onnx": onnx_model(9.0)})
+    code, details = await refused(api.models.OptimizeModel(pb.OptimizeModelRequest(name="m", samples=others)))
+    assert (code, "expected an artifact with one .npz file" in details) == (Code.INVALID_ARGUMENT, True)
+    await api.deploy("n", others)
 
 
 async def test_labels_belong_to_the_samples(api: Any, m: Optimized) -> None:
@@ -324,6 +363,46 @@ async def test_a_cancelled_one_has_ended_and_leaves_what_serves(api: Any, m: Opt
     assert (await refused(api.models.CancelOptimization(cancel)))[1] == "the job of model 'm' is cancelled already"
 
 
+async def test_cancelled_while_the_variant_loads_it_does_not_take_over(api: Any, m: Optimized) -> None:
+    loads = await m.loading()
+    revision = loads.revision
+    job = (await api.models.CancelOptimization(pb.CancelOptimizationRequest(name="m"))).job
+    assert job.state == pb.JOB_STATE_CANCELLED
+    assert api.fleet.discarded == [("m", revision)]
+    api.fleet.gate.set()
+    await api.jobs.tick()
+    after = await api.describe("m")
+    assert (after.variant, len(after.versions), after.reason) == ("original", 1, "")
+    assert (await m.use("int8")).variant == "int8", "what was found can be used all the same"
+
+
+async def test_a_new_one_that_is_asked_for_while_the_variant_loads_takes_its_place(api: Any, m: Optimized) -> None:
+    await m.loading()
+    await m.start(floor=0.5, keep_original=True)
+    api.fleet.gate.set()
+    listed = await m.until(pb.JOB_STATE_DONE)
+    assert [each.name for each in listed.variants if each.serves] == ["original"]
+
+
+async def test_settings_that_are_deployed_while_it_ends_are_kept(api: Any, m: Optimized) -> None:
+    await m.start()
+    await m.begun()
+    async with asyncio.timeout(10):
+        await api.fleet.verifying.acquire()
+        api.fleet.gate.clear()
+        deploying = asyncio.create_task(api.deploy("m", tenant="acme", max_batch_size=4, min_instances=1))
+        await api.fleet.verifying.acquire()
+        api.optimizer.gate.set()
+        while not (job := api.catalogue.job("m")).found:  # noqa: ASYNC110 - the job runs on its own
+            await asyncio.sleep(0.002)
+    assert job.active
+    api.fleet.gate.set()
+    await deploying
+    await m.until(pb.JOB_STATE_DONE)
+    after = await api.describe("m")
+    assert (after.variant, after.spec.max_batch_size, after.min_instances) == ("int8", 4, 1)
+
+
 async def test_a_new_one_takes_the_place_of_the_last(api: Any, m: Optimized) -> None:
     await m.start(floor=0.9)
     await m.begun()
@@ -339,6 +418,23 @@ async def test_deleting_the_model_ends_it(api: Any, m: Optimized) -> None:
     await api.models.DeleteModel(pb.DeleteModelRequest(name="m"))
     await api.jobs.tick()
     assert (api.optimizer.cancelled, api.fleet.claimed) == (1, set())
+
+
+async def test_a_model_that_takes_the_name_of_a_deleted_one_has_nothing_of_its_job(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    await m.start()
+    await m.begun()
+    await api.models.DeleteModel(pb.DeleteModelRequest(name="m"))
+    for revision in api.catalogue.model("m").revisions:
+        await api.catalogue.finish_retiring("m", revision.revision)
+    await api.deploy("m", {"model.onnx": onnx_model(2.0)})
+    api.optimizer.gate.set()
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        await api.jobs.tick()
+    assert api.catalogue.jobs() == ()
+    assert (await api.describe("m")).variant == ""
 
 
 async def test_deploying_something_else_ends_it_and_forgets_what_was_found(
@@ -439,6 +535,45 @@ async def test_a_variant_of_a_repository_keeps_its_configuration_and_its_version
     assert [file.path for file in artifact.files] == ["1/model.onnx", "2/model.onnx", "config.pbtxt"]
     assert await api.artifacts.read(artifact.name, "2/model.onnx") == onnx_model(3.0)
     assert current(await api.describe("m")).version == "2"
+
+
+async def test_a_variant_has_the_name_that_the_configuration_says(api: Any, onnx_model: OnnxModel) -> None:
+    config = b'default_model_filename: "net.v2.onnx"'
+    await api.deploy("m", {"config.pbtxt": config, "1/net.v2.onnx": onnx_model(2.0)})
+    api.optimizer.answers = [finds(onnx_model(3.0))]
+    api.optimizer.gate.set()
+    optimized = Optimized(api)
+    await optimized.start()
+    listed = await optimized.until(pb.JOB_STATE_DONE)
+    assert [each.name for each in listed.variants if each.serves] == ["int8"]
+
+
+async def test_a_variant_of_a_torch_program_is_served_by_another_engine(api: Any, onnx_model: OnnxModel) -> None:
+    config = b'backend: "pytorch" max_batch_size: 4 default_model_filename: "net.pt2"'
+    await api.deploy("m", {"config.pbtxt": config, "1/net.pt2": onnx_model(2.0)})
+    api.optimizer.answers = [finds(onnx_model(3.0))]
+    api.optimizer.gate.set()
+    optimized = Optimized(api)
+    await optimized.start()
+    listed = await optimized.until(pb.JOB_STATE_DONE)
+    assert [each.name for each in listed.variants if each.serves] == ["int8"]
+    served = current(await api.describe("m"))
+    assert (served.engine, served.max_batch_size) == ("onnxruntime", 4)
+    assert current(await optimized.use("original")).engine == "torch"
+
+
+async def test_a_variant_of_a_single_file_leaves_its_weights_and_keeps_the_states_it_begins_with(
+    api: Any, onnx_model: OnnxModel
+) -> None:
+    files = {"config.pbtxt": b"max_batch_size: 4", "initial_state/h": b"1234", "weights/w": b"w", "notes": b"n"}
+    await api.deploy("m", {"model.onnx": onnx_model(2.0), **files})
+    api.optimizer.answers = [finds(onnx_model(3.0))]
+    api.optimizer.gate.set()
+    optimized = Optimized(api)
+    await optimized.start()
+    listed = await optimized.until(pb.JOB_STATE_DONE)
+    artifact = await api.artifacts.find(listed.variants[1].artifact)
+    assert [file.path for file in artifact.files] == ["config.pbtxt", "initial_state/h", "model.onnx"]
 
 
 async def test_a_tenant_changes_models_of_its_own_only(api: Any, m: Optimized) -> None:

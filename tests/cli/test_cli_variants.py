@@ -209,3 +209,18 @@ def test_one_thing_at_a_time(mesh: Any, run: Run) -> None:
     done = run("variants", "iris", "--use", "int8", "--cancel")
     assert (done.code, done.err) == (2, "headrace: --use and --cancel: expected one of them\n")
     assert not mesh.seen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["iris", "--max-batch", "4", "--cpu=2"], "--max-batch, --cpu: a model that is deployed is optimized as it is"),
+        (["iris", "--tenant", "acme"], "--tenant: a model that is deployed"),
+        (["models/iris.onnx"], "models/iris.onnx: expected the name of a deployed model, or --name NAME"),
+    ],
+)
+def test_flags_that_would_change_nothing_are_refused(
+    mesh: Any, run: Run, files: tuple[str, str], arguments: list[str], said: str
+) -> None:
+    done = run("deploy", *arguments, "--optimize", "--samples", files[1])
+    assert (done.code, said in done.err) == (2, True), done.err

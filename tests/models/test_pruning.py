@@ -246,6 +246,46 @@ def test_what_cannot_be_pruned_is_refused(
     assert message in str(caught.value)
 
 
+class Tied(nn.Module):
+    """Words go in and come out by the same weights; what lies between can be pruned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(50, 16)
+        self.inner, self.outer = nn.Linear(16, 32), nn.Linear(32, 16)
+        self.scores = nn.Linear(16, 50, bias=False)
+        self.scores.weight = self.words.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scores(self.outer(torch.relu(self.inner(self.words(x)))))
+
+
+def test_layers_that_have_their_weights_in_common_still_do() -> None:
+    pruned = prune(Tied(), torch.zeros(2, 3, dtype=torch.long), ratio=0.5)
+    assert pruned.module.scores.weight is pruned.module.words.weight
+    assert pruned.module.inner.out_features == 16
+    kept = {layer.name: layer.kept for layer in pruned.layers}
+    assert kept["outer"] == "scores has its weights in common with words"
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates, self.head = nn.Linear(4, 32), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values, gate = self.gates(x).chunk(2, -1)
+        return self.head(values * gate.sigmoid())
+
+
+def test_a_layer_that_would_lose_more_than_was_asked_for_is_refused_before_anything_is_trained() -> None:
+    torch.manual_seed(0)
+    trained: list[int] = []
+    with pytest.raises(FailedPrecondition, match=r"gates would lose \d+ of 32 channels, and not 0.5 of them"):
+        prune(Gated(), ROWS, ratio=0.5, fine_tune=lambda _, step: trained.append(step))
+    assert not trained
+
+
 def test_what_counts_on_its_channels_is_pruned_around_them() -> None:
     assert channels(prune(CountsOnChannels(), IMAGES, ratio=0.5, keep=["conv"]))["mix"] == (16, 8)
 

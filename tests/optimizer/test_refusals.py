@@ -106,6 +106,22 @@ def test_flags_that_make_no_sense(
     assert message in refused(optimize(trained.path, "--samples", samples(x=trained.x), *flags))
 
 
+def test_labels_of_another_kind(trained: Any, samples: SavesSamples, optimize: Optimize) -> None:
+    path = samples(x=trained.x, kind=trained.labels.astype(str))
+    message = refused(optimize(trained.path, "--samples", path, "--labels=kind", "--precisions=fp32"))
+    assert "--labels kind: are <U" in message
+    assert "which none of them can equal" in message
+
+
+def test_samples_that_were_damaged(trained: Any, samples: SavesSamples, optimize: Optimize, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.npz"
+    np.savez_compressed(path, x=trained.x)
+    content = bytearray(path.read_bytes())
+    content[100:140] = b"\xff" * 40
+    path.write_bytes(content)
+    assert "array 'x' cannot be read" in refused(optimize(trained.path, "--samples", path, "--precisions=fp32"))
+
+
 def test_labels_of_another_shape(trained: Any, samples: SavesSamples, optimize: Optimize) -> None:
     path = samples(x=trained.x, kind=np.eye(3)[trained.labels])
     message = refused(optimize(trained.path, "--samples", path, "--labels=kind", "--precisions=fp32"))

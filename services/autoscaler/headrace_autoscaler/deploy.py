@@ -29,6 +29,7 @@ from headrace_autoscaler.catalogue import StoredCatalogue
 from headrace_autoscaler.deploy_plan import (
     DeployRequest,
     Offer,
+    as_it_stands,
     check_fits,
     check_owner,
     check_replaces,
@@ -80,6 +81,7 @@ class DeployService:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._running: defaultdict[str, dict[asyncio.Task[Model], str]] = defaultdict(dict)
         self._deleting: set[str] = set()
+        self._withdrawn: set[asyncio.Task[Model]] = set()
         self._closed = False
         self._collector: asyncio.Task[None] | None = None
 
@@ -100,12 +102,14 @@ class DeployService:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def deploy(self, request: DeployRequest, *, wait: bool) -> Model:
+    async def deploy(self, request: DeployRequest, *, wait: bool, withdraw: bool = False) -> Model:
         """Deploys a model, or a new revision of one.
 
         Args:
             request: what is asked for.
             wait: answer when every new revision has loaded once; otherwise as soon as the loads begin.
+            withdraw: a caller that is cancelled takes its deploy back, unless that has come to its end. Nothing is
+                said of it.
 
         Raises:
             HeadraceError: what is wrong with the request or, with wait, why the load failed.
@@ -120,12 +124,25 @@ class DeployService:
         task = asyncio.get_running_loop().create_task(self._run(request, begun))
         self._running[name][task] = request.spec.tenant
         task.add_done_callback(lambda done: self._forget(name, done))
-        await asyncio.wait({task} if wait else {task, begun}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait({task} if wait else {task, begun}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if withdraw:
+                await to_its_end(self._withdraw(task))
+            raise
         if not wait and begun.done():
             return begun.result()
         if task.cancelled():
             raise self._interrupted(name)
         return task.result()
+
+    async def _withdraw(self, task: asyncio.Task[Model]) -> None:
+        self._withdrawn.add(task)
+        task.cancel()
+        try:
+            await asyncio.wait({task})
+        finally:
+            self._withdrawn.discard(task)
 
     def check_room(self, spec: ModelSpec) -> None:
         """See `deploy_plan.check_fits`."""
@@ -185,9 +202,11 @@ class DeployService:
             lock.release()
 
     async def _run_alone(self, request: DeployRequest, begun: asyncio.Future[Model]) -> Model:
+        before = self._catalogue.model(request.spec.name)
+        check_owner(request.spec, before)
+        check_replaces(request, before)
+        request = as_it_stands(request, before)
         spec = request.spec
-        check_owner(spec, self._catalogue.model(spec.name))
-        check_replaces(request, self._catalogue.model(spec.name))
         tenant = self._catalogue.tenant(spec.tenant)
         artifact: Artifact | None = None
         try:
@@ -198,7 +217,8 @@ class DeployService:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - undone, told and recorded
             failure = self._explain(spec.name, error)
             # A second delete must not cut off what undoes the deploy that the first one stopped.
-            await to_its_end(self._undo(spec, failure.message, artifact, tenant is None))
+            said = asyncio.current_task() not in self._withdrawn
+            await to_its_end(self._undo(spec, failure.message, artifact, tenant is None, said))
             raise failure from None
 
     async def _attempt(self, request: DeployRequest, artifact: Artifact, begun: asyncio.Future[Model]) -> Model:
@@ -246,8 +266,14 @@ class DeployService:
             raise InvalidArgument(f"states: {'; '.join(mistakes)}")
         return replace(revision, loaded=loaded, profiles=(ShapeProfile(spec.resources, loaded.profile_us),))
 
-    async def _undo(self, spec: ModelSpec, reason: str, artifact: Artifact | None, new_tenant: bool) -> None:
-        """Takes back what a failed deploy has done; the reason stays, unless the model is being deleted."""
+    async def _undo(
+        self, spec: ModelSpec, reason: str, artifact: Artifact | None, new_tenant: bool, said: bool
+    ) -> None:
+        """Takes back what a failed deploy has done; the reason stays, unless the model is being deleted.
+
+        Args:
+            said: somebody wants to know the reason.
+        """
         name = spec.name
         await self._catalogue.settled()
         model = self._catalogue.model(name)
@@ -264,7 +290,7 @@ class DeployService:
             await self._catalogue.remove_tenant(spec.tenant)
         if artifact is not None:
             await self._catalogue.drop_artifacts({artifact.name})
-        if name not in self._deleting:
+        if said and name not in self._deleting:
             await self._catalogue.record_failure(name, reason)
         self._fleet.catalogue_changed()
         self._log.warning("deploy failed", model=name, tenant=spec.tenant, reason=reason)

@@ -52,7 +52,8 @@ class DeployRequest:
         spec: with defaults settled; spec.source is a URL to fetch, or empty.
         artifact: what an upload answered; empty with a source, and for a change of nothing but the spec.
         response_cache: None: as config.pbtxt says.
-        replaces: artifact that has to be the current one still when the deploy has its turn; empty: whatever is.
+        replaces: artifact that has to be the current one still when the deploy has its turn. Then nothing but the files
+            changes: the spec is the one that stands at that time. Empty: the deploy says all there is to say.
     """
 
     spec: ModelSpec
@@ -143,6 +144,14 @@ def check_replaces(request: DeployRequest, model: Model | None) -> None:
             f"model {request.spec.name!r}: another version was deployed meanwhile, and it serves; look at it first "
             f"(`headrace describe {request.spec.name}`)"
         )
+
+
+def as_it_stands(request: DeployRequest, model: Model | None) -> DeployRequest:
+    """A deploy of other files alone, under what was deployed of the model while it waited its turn."""
+    if not request.replaces or model is None:
+        return request
+    spec = replace(model.spec, source="", engine="")
+    return replace(request, spec=spec, response_cache=spec.response_cache)
 
 
 def settled_spec(request: DeployRequest, settings: Settings) -> ModelSpec:

@@ -131,8 +131,11 @@ class ArtifactStore:
                 del self._pins[name]
 
     async def remove_unused(self, name: str, in_use: Callable[[], Collection[str]]) -> bool:
-        """Removes one artifact now unless it is pinned or in use; says whether it did."""
-        if self._pins[name] or name in in_use():
+        """Removes one artifact now unless it is pinned or in use; says whether it did.
+
+        A name that is none removes nothing: a client may have made it up, and as a path it could lead anywhere.
+        """
+        if not _NAME.fullmatch(name) or self._pins[name] or name in in_use():
             return False
         trash = self._temporary(_TRASH)
         trash.parent.mkdir(exist_ok=True)

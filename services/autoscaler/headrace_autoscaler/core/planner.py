@@ -72,6 +72,7 @@ class _Planning:
         self._drain_unwanted()
         self._drain_surplus()
         self._admit_verified()
+        self._stop_over_limit()
         self._drain_over_limit()
         for key in self._snapshot.verifications:
             self._verify(key)
@@ -163,17 +164,37 @@ class _Planning:
         self._outside.discard(holding.id)
         self._admitted.append(holding.id)
 
-    def _drain_over_limit(self) -> None:
-        """What nobody needs goes at once where its tenant is over its limit."""
-        if not self._spares:
+    def _stop_over_limit(self) -> None:
+        """A job goes at once where its tenant is over its limit, before any instance does."""
+        if not self._jobs:
             return
+        staying, going_on = self._room_that_stays(), []
+        for job in reversed(self._jobs):
+            staying.remove(job)
+            refusal = staying.refusal(Want(job.model, 0, job.tenant, job.resources, 1))
+            if refusal is not None and refusal.tenant != MACHINE and _is_over(refusal):
+                self._stop(job, f"tenant '{job.tenant}' is over its limit; it is begun again")
+            else:
+                staying.add(job)
+                going_on.append(job)
+        self._jobs = going_on[::-1]
+
+    def _room_that_stays(self) -> Room:
+        """With jobs and live instances, those aside that go anyway."""
         gone = {want.key for want in self._snapshot.wants if want.retiring} | self._snapshot.protected
-        wants = {want.key: want for want in self._snapshot.wants}
         staying = self._room()
         for key, holdings in self._live.items():
             for holding in holdings:
                 if key not in gone and holding.id not in self._drained:
                     staying.add(holding)
+        return staying
+
+    def _drain_over_limit(self) -> None:
+        """What nobody needs goes at once where its tenant is over its limit."""
+        if not self._spares:
+            return
+        wants = {want.key: want for want in self._snapshot.wants}
+        staying = self._room_that_stays()
         for holding in reversed(self._spares):
             if not staying.holds(holding):
                 continue
@@ -290,24 +311,43 @@ class _Planning:
 
     def _jobs_give_way(self, want: Want, room: Room) -> None:
         """Stops jobs if it fits into the room without them and not with them: they begin anew later."""
-        going: list[Holding] = []
-        while self._jobs and room.refusal(want) is not None:
-            going.append(self._jobs.pop())
-            room.remove(going[-1])
-        if going and room.refusal(want) is not None:
-            for job in going:
-                room.add(job)
-            self._jobs += going[::-1]
+        if not self._jobs or room.refusal(want) is None:
             return
-        for job in going:
-            for other in (self._used, self._staying):
-                if other.holds(job):
-                    other.remove(job)
-            self._actions.append(StopJob(job.id, f"gave way to model '{want.model}'; it is begun again"))
+        for job in self._jobs:
+            room.remove(job)
+        fits = room.refusal(want) is None
+        self._jobs_go_on(want, room, fits)
+
+    def _jobs_go_on(self, want: Want, room: Room, fits: bool) -> None:
+        """Puts jobs back into a room that is without them. Where it fits there, those in its way are stopped, the last
+        ones first."""
+        staying: list[Holding] = []
+        for job in self._jobs:
+            room.add(job)
+            if not fits or room.refusal(want) is None:
+                staying.append(job)
+                continue
+            room.remove(job)
+            self._stop(job, f"gave way to model '{want.model}'; it is begun again")
+        self._jobs = staying
+
+    def _stop(self, job: Holding, reason: str) -> None:
+        for room in (self._used, self._staying):
+            if room.holds(job):
+                room.remove(job)
+        self._actions.append(StopJob(job.id, reason))
 
     def _make_room(self, want: Want, room: Room, *, spares: bool, claims: bool) -> list[Holding] | str:
-        """Instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet."""
+        """Instances without which `want` will fit everywhere, or why it would not. Nothing is drained yet; jobs have
+        been stopped for it, so that none of them costs an instance."""
+        for job in self._jobs:
+            room.remove(job)
         taken, refusal = self._victims.choose(want, room, self._outside, spares=spares, claims=claims)
+        for holding in taken:
+            room.remove(holding)
+        self._jobs_go_on(want, room, refusal is None)
+        for holding in taken:
+            room.add(holding)
         return taken if refusal is None else room.why_like(want, refusal)
 
     def _keep_standby(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from headrace_autoscaler.artifacts import Artifact, ArtifactStore, FileHeader
 from headrace_autoscaler.core.jobs import Job
-from headrace_autoscaler.repository import CONFIG_PATH
+from headrace_autoscaler.repository import CONFIG_PATH, for_any_engine
 from headrace_autoscaler.repository.sequence_batching import INITIAL_DIRECTORY
 from headrace_common.errors import FailedPrecondition, InvalidArgument, LimitExceeded
 from headrace_common.quantities import format_bytes
@@ -43,7 +43,7 @@ class JobFiles:
         artifact = await self._artifacts.find(name)
         if artifact is None:
             raise InvalidArgument(f"samples: artifact {name[:80]!r} is not there; upload the samples again")
-        if len(artifact.files) != 1 or not artifact.files[0].path.endswith(_SAMPLES):
+        if not _is_samples(artifact):
             paths = ", ".join(file.path for file in artifact.files[:5])
             raise InvalidArgument(f"samples: expected an artifact with one {_SAMPLES} file; got one with {paths}")
         if artifact.size_bytes > self._max_samples_bytes:
@@ -52,6 +52,11 @@ class JobFiles:
                 f"{format_bytes(self._max_samples_bytes)} (configuration key autoscaler.max_samples_bytes); bring fewer"
             )
         return self._artifacts.directory / name / artifact.files[0].path
+
+    async def holds_samples(self, name: str) -> bool:
+        """Whether there is an artifact of that name which is of use for nothing else."""
+        artifact = await self._artifacts.find(name)
+        return artifact is not None and _is_samples(artifact)
 
     def redact(self, text: str) -> str:
         """Takes the state directory's own paths out of a text that a client will see."""
@@ -83,6 +88,10 @@ class JobFiles:
         return await self._artifacts.receive(_parts(self._artifacts.directory / job.artifact, original, job, file))
 
 
+def _is_samples(artifact: Artifact) -> bool:
+    return len(artifact.files) == 1 and artifact.files[0].path.endswith(_SAMPLES)
+
+
 async def _parts(directory: Path, original: Artifact, job: Job, file: Path) -> AsyncIterator[FileHeader | bytes]:
     entry = PurePosixPath(job.entry_point)
     # What lies beside the model file is its weights, which a variant holds itself.
@@ -91,8 +100,14 @@ async def _parts(directory: Path, original: Artifact, job: Job, file: Path) -> A
         others = [path for path in others if path.startswith(f"{INITIAL_DIRECTORY}/")]
     if CONFIG_PATH not in others and any(each.path == CONFIG_PATH for each in original.files):
         others.append(CONFIG_PATH)
-    target = str(entry.with_name(entry.name.split(".")[0] + file.suffix))
+    # Its own name where that can be kept: config.pbtxt may name it.
+    same_kind = entry.suffix == file.suffix
+    target = str(entry if same_kind else entry.with_name(f"model{file.suffix}"))
     for path, local in [*((path, directory / path) for path in others), (target, file)]:
+        if path == CONFIG_PATH and not same_kind:
+            yield FileHeader(path, None, None)
+            yield for_any_engine(await asyncio.to_thread(local.read_bytes))
+            continue
         async for part in _file(path, local):
             yield part
 

@@ -1,17 +1,20 @@
 """Samples held against a model's signature by their headers alone, before a job is queued. Nothing is unpickled, and
-no array is read."""
+no array is read: a file may say of itself that it is of any size, so it is read in small pieces."""
 
 from __future__ import annotations
 
+import io
+import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from headrace_autoscaler.domain import Signature, TensorSpec
-from headrace_common.errors import InvalidArgument
+from headrace_common.errors import InvalidArgument, LimitExceeded
+from headrace_common.quantities import format_bytes
 
 _DTYPES = {
     "BOOL": "bool",
@@ -30,21 +33,37 @@ _DTYPES = {
 _SUFFIX = ".npy"
 _Header = tuple[tuple[int, ...], str]
 """Shape and dtype."""
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""As numpy writes; others are unpacked without a bound."""
+_MOST_AT_ONCE = 1 << 20
+_HEADER_BYTES = 1 << 16
 
 
-def check_samples(path: Path, signature: Signature, labels: str) -> None:
+class _Bounded(io.FileIO):
+    """Refuses to read much at once: an archive's directory takes several times its size in memory."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        if left > _MOST_AT_ONCE and not 0 <= (-1 if size is None else size) <= _MOST_AT_ONCE:
+            raise zipfile.BadZipFile("a directory of more than a mebibyte")
+        return super().read(size) or b""
+
+
+def check_samples(path: Path, signature: Signature, labels: str, max_bytes: int) -> None:
     """
     Args:
         labels: name of the array with right answers; empty: there is none.
+        max_bytes: of all arrays, unpacked.
 
     Raises:
         InvalidArgument: the file is none, or does not fit; says what was expected and what is there.
+        LimitExceeded: it is too large.
     """
-    headers = _headers(path)
+    headers = _headers(path, max_bytes)
     inputs = {tensor.name: tensor for tensor in signature.inputs}
-    if labels and labels not in headers:
-        raise InvalidArgument(f"samples: labels {labels!r}: there is no such array; there are {_names(headers)}")
-    arrays = {name: header for name, header in headers.items() if not labels or name != labels or name in inputs}
+    if labels:
+        _check_labels(labels, headers, inputs)
+    arrays = {name: header for name, header in headers.items() if not labels or name != labels}
     if set(arrays) != set(inputs):
         hint = "" if labels or set(inputs) - set(arrays) else "; name the right answers as labels"
         raise InvalidArgument(f"samples: have {_names(arrays)}; expected the model's inputs: {_names(inputs)}{hint}")
@@ -56,26 +75,43 @@ def check_samples(path: Path, signature: Signature, labels: str) -> None:
         raise InvalidArgument(f"samples: expected as many rows in each array; found {rows}")
 
 
-def _headers(path: Path) -> dict[str, _Header]:
+def _headers(path: Path, max_bytes: int) -> dict[str, _Header]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            headers = {}
-            for name in archive.namelist():
-                with archive.open(name) as content:
-                    headers[name.removesuffix(_SUFFIX)] = _header(content)
-            return headers
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            # What is read of a member ends at the size that is written here.
+            if (size := sum(each.file_size for each in members)) > max_bytes:
+                raise LimitExceeded(
+                    f"samples: {format_bytes(size)} when unpacked, over the limit of {format_bytes(max_bytes)} "
+                    "(configuration key autoscaler.max_samples_bytes); bring fewer"
+                )
+            return {each.filename.removesuffix(_SUFFIX): _header(archive, each) for each in members}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError):
         raise InvalidArgument("samples: expected an .npz file, as numpy.savez writes it") from None
 
 
-def _header(content: IO[bytes]) -> _Header:
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
     """The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html."""
+    if member.compress_type not in _METHODS:
+        raise zipfile.BadZipFile("packed by another method")
+    with archive.open(member) as packed:
+        content = io.BytesIO(packed.read(_HEADER_BYTES))
     version = np.lib.format.read_magic(content)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(content)
     else:
         shape, _, dtype = np.lib.format.read_array_header_2_0(content)
     return shape, dtype.name
+
+
+def _check_labels(labels: str, headers: Mapping[str, _Header], inputs: Mapping[str, TensorSpec]) -> None:
+    what = f"samples: labels {labels!r}"
+    if labels not in headers:
+        raise InvalidArgument(f"{what}: there is no such array; there are {_names(headers)}")
+    if labels in inputs:
+        raise InvalidArgument(f"{what}: is an input of the model; expected an array with its right answers")
+    if headers[labels][1] == "object":
+        raise InvalidArgument(f"{what}: holds Python objects, which are never unpickled here; expected numbers")
 
 
 def _check(tensor: TensorSpec, shape: tuple[int, ...], dtype: str) -> None:

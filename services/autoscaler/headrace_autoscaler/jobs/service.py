@@ -105,11 +105,13 @@ class JobService:
                 self.deploys.check_room(replace(model.spec, resources=needed, limits=Limits()))
                 path = await self.files.samples(samples)
                 if revision.loaded is not None:
-                    await asyncio.to_thread(check_samples, path, revision.loaded.signature, optimization.labels)
+                    signature, labels = revision.loaded.signature, optimization.labels
+                    await asyncio.to_thread(check_samples, path, signature, labels, self.config.max_samples_bytes)
                 await self._stop(name)
                 job = await self._put(self._new(model, revision, samples, optimization))
         except BaseException:
-            await self.catalogue.drop_artifacts({samples})
+            if await self.files.holds_samples(samples):
+                await self.catalogue.drop_artifacts({samples})
             raise
         self._wake.set()
         return job
@@ -197,6 +199,9 @@ class JobService:
             raise
         except (WorkFailed, HeadraceError) as error:
             outcome, reason = JobEvent.FAIL, self.files.redact(str(error))
+        except OSError as error:
+            get_logger().error("job's files not written", model=job.model, exc_info=error)
+            outcome, reason = JobEvent.FAIL, f"the mesh cannot write the job's files: {error.strerror or 'unknown'}"
         except Exception as error:  # noqa: BLE001 - the job fails, and the log has it in full
             get_logger().error("job failed unexpectedly", model=job.model, exc_info=error)
             outcome, reason = JobEvent.FAIL, "an unexpected error; the autoscaler's log has it"
@@ -214,9 +219,10 @@ class JobService:
         chosen, model = job.variant(job.chosen), self._model(job.model)
         if chosen is not None and is_to_be_deployed(job, model):
             try:
-                await self._deploy(model, chosen.artifact)
+                await self._deploy(model, chosen.artifact, withdraw=True)
             except HeadraceError as error:
-                return JobEvent.FAIL, f"{reason}; variant {chosen.name!r} could not be deployed: {error.message}"
+                failed = f"variant {chosen.name!r} could not be deployed: {error.message}"
+                return JobEvent.FAIL, f"{reason.removesuffix('.')}; {failed}"
         return JobEvent.FINISH, reason
 
     async def _optimize(self, job: Job, folder: Path) -> Found:
@@ -244,6 +250,9 @@ class JobService:
             artifact = "" if usable is None else (await self.files.keep(job, usable)).name
             variants.append(replace(variant, artifact=job.artifact if variant.name == ORIGINAL else artifact))
         done = replace(job, variants=tuple(variants), found=True, chosen=found.chosen, reason=found.reason)
+        if self.catalogue.job(job.model) != job:
+            # The name may be another model's by now, which has no job.
+            raise FailedPrecondition("the model was deleted")
         return await self._put(done)
 
     async def _finish(self, name: str, outcome: JobEvent, reason: str) -> None:
@@ -270,6 +279,9 @@ class JobService:
         if run is not None:
             run.task.cancel()
             await asyncio.wait({run.task})
+            # One that has not had its first step lets go of nothing itself; and what it wrote last is written still.
+            self.fleet.release_job(name)
+            await self.catalogue.settled()
 
     async def _put(self, job: Job) -> Job:
         await self.catalogue.put_job(job)
@@ -286,11 +298,12 @@ class JobService:
         job = Job(model.spec.name, *source, samples, optimization, created_at=self.clock.wall())
         return replace(job, served=revision.artifact, variants=variants)
 
-    async def _deploy(self, model: Model, artifact: str) -> Model:
+    async def _deploy(self, model: Model, artifact: str, *, withdraw: bool = False) -> Model:
         """As it is deployed now, with other files; refused where somebody has deployed something else meanwhile."""
         spec = replace(model.spec, source="", engine="")
         replaces = model.current.artifact if model.current else ""
-        return await self.deploys.deploy(DeployRequest(spec, artifact, spec.response_cache, replaces), wait=True)
+        request = DeployRequest(spec, artifact, spec.response_cache, replaces)
+        return await self.deploys.deploy(request, wait=True, withdraw=withdraw)
 
     def _model(self, name: str) -> Model:
         model = self.catalogue.model(name)

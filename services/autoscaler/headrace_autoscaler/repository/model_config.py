@@ -80,6 +80,18 @@ def parse_config(text: bytes) -> pb.ModelConfig:
     return config
 
 
+def for_any_engine(text: bytes) -> bytes:
+    """A config.pbtxt that names neither an engine nor a model file: both are told by the files' names then.
+
+    Raises:
+        InvalidArgument: as `parse_config`.
+    """
+    config = parse_config(text)
+    for field in ("platform", "backend", "default_model_filename"):
+        config.ClearField(field)
+    return text_format.MessageToString(config).encode()
+
+
 def settings_of(config: pb.ModelConfig, model: str) -> Settings:
     """The settings, or a refusal that lists everything that is wrong or not supported.
 

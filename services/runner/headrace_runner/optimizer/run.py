@@ -27,6 +27,7 @@ from headrace_runner.optimizer.samples import Samples, read_samples
 Stage = Callable[[str], AbstractContextManager[measuring.Progress]]
 """A stage's name to what is told how far it is."""
 
+_NUMBERS = "biuf"
 _ANSWER_ROWS, _CALIBRATION_ROWS = 32, 16
 
 
@@ -237,6 +238,11 @@ class Optimization:
             raise InvalidArgument(
                 f"--labels {self._question.labels}: expected one label per answer, {list(answer.shape[1:])} a row; "
                 f"found {list(self._labels.shape[1:])}"
+            )
+        if (answer.dtype.kind in _NUMBERS) != (self._labels.dtype.kind in _NUMBERS):
+            raise InvalidArgument(
+                f"--labels {self._question.labels}: are {self._labels.dtype}; the model answers {answer.dtype}, which "
+                "none of them can equal"
             )
         return np.asarray((answer == self._labels).reshape(len(answer), -1).all(axis=1))
 

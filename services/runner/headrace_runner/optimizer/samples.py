@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def _array(path: Path, archive: Any, name: str) -> NDArray[Any]:
                 "expected numbers: give it a dtype such as float32"
             ) from None
         raise InvalidArgument(f"--samples {path}: array {name!r} cannot be read: {error}") from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InvalidArgument(f"--samples {path}: array {name!r} cannot be read: {error}") from None
     if not isinstance(array, np.ndarray):
         raise InvalidArgument(f"--samples {path}: {name!r} is not an array")
