@@ -409,7 +409,7 @@ class RecordedTensorRT:
     def __init__(self) -> None:
         self.timing_caches: list[bytes] = []
         self.config = SimpleNamespace(
-            create_timing_cache=self._create_timing_cache, set_timing_cache=lambda cache, ignore_mismatch: None
+            create_timing_cache=self._create_timing_cache, set_timing_cache=lambda cache, ignore_mismatch: cache != b"of another GPU+"
         )
 
     def _create_timing_cache(self, content: bytes) -> Any:
