@@ -39,7 +39,7 @@ class Parts:
         slots: bundles that may be in hand at once.
         records: CUDA graphs are ours to make; False: the library makes its own.
         scratch_bytes: of GPU memory for activations, that contexts are to be given; 0: they have their own.
-        warmed: called once the warm-up is over, and when the model is closed.
+        warmed: called once the warm-up is over, when the runner leaves, and when the model is closed.
         phases_s: of its load so far.
     """
 
@@ -132,6 +132,10 @@ class TensorRTModel:
             for shapes in self._planned:
                 lane.begin({name: np.zeros(shape, self._kinds[name]) for name, shape in shapes}, ())
                 lane.finish()
+        self._parts.warmed()
+
+    def keep(self) -> None:
+        """What was compiled in the background since the warm-up."""
         self._parts.warmed()
 
     def watch(self, watch: GpuWatch | None) -> None:
