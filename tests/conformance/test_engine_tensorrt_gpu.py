@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from headrace_common.gpu_facts import target_name
-from headrace_common.gpus import find_gpus
+from headrace_common.gpus import find_gpus, own_gpu
 from headrace_runner.compile.__main__ import main
 from headrace_runner.compile.plan_files import manifest_path
 from headrace_runner.engines.base import ExecutionFailed, InputRefused, LoadedModel, ModelSource
@@ -26,10 +26,10 @@ Loader = Callable[..., LoadedModel]
 @pytest.fixture(params=["tensorrt-rtx", "tensorrt"])
 def loader(request: pytest.FixtureRequest, tmp_path: Path) -> Loader:
     """Compiles an ONNX model for the GPU that is here, and loads the plan."""
-    engine, gpus = request.param, find_gpus().gpus
-    if engine not in ENGINES or not gpus:
+    engine, gpu = request.param, own_gpu(find_gpus())
+    if engine not in ENGINES or gpu is None:
         pytest.skip(f"needs an NVIDIA GPU and {engine}")
-    target = target_name(gpus[0].capability)
+    target = target_name(gpu.capability)
 
     def load(content: bytes, *arguments: str) -> LoadedModel:
         (tmp_path / "model.onnx").write_bytes(content)

@@ -409,8 +409,11 @@ class RecordedTensorRT:
     def __init__(self) -> None:
         self.timing_caches: list[bytes] = []
         self.config = SimpleNamespace(
-            create_timing_cache=self._create_timing_cache, set_timing_cache=lambda cache, ignore_mismatch: None
+            create_timing_cache=self._create_timing_cache, set_timing_cache=self._set_timing_cache
         )
+
+    def _set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+        return ignore_mismatch or not cache.serialize().startswith(b"of another GPU")
 
     def _create_timing_cache(self, content: bytes) -> Any:
         self.timing_caches.append(content)
@@ -438,6 +441,20 @@ def test_tensorrt_is_given_its_timing_cache_back_and_builds_for_every_gpu_of_the
     assert recorded.timing_caches == [b"", b"+"]
     assert (tmp_path / "timing" / "x").read_bytes() == b"++"
     assert recorded.config.hardware_compatibility_level == "same capability"
+
+
+def test_a_timing_cache_of_another_gpu_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "timing").write_bytes(b"of another GPU")
+    builder = PlanBuilder("tensorrt", RecordedTensorRT(), tmp_path / "x.onnx", lambda severity, text: None)
+    builder.build(86, {}, tmp_path / "timing")
+    assert (tmp_path / "timing").read_bytes() == b"+"
+
+
+def test_gpus_are_counted_by_the_library_as_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By speed, as CUDA does by itself, the first of two unlike GPUs may be another than the driver's."""
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    trt_library.load("tensorrt-rtx")
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 def test_gpus_are_read_from_nvidia_smi() -> None:

@@ -5,9 +5,11 @@ bundle while it waits for the GPU.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +29,10 @@ from headrace_runner.core.lanes import MOST, Roster, lane_count
 from headrace_runner.core.shape_ranges import ShapeRange
 from headrace_runner.core.signature import EngineTensor, make_signature
 from headrace_runner.domain import Loaded
-from headrace_runner.engines.base import EngineLost
+from headrace_runner.engines.base import EngineLost, ModelSource
 from headrace_runner.execution import Executor, Job
 from headrace_runner.measures import Measures
+from headrace_runner.runner import Runner
 from headrace_runner.transport import Answer
 from headrace_runner.worker import EngineWorker
 from tests.runner.harness import bundle
@@ -226,3 +229,62 @@ async def test_a_runner_begins_as_many_bundles_as_the_model_has_lanes(lanes: int
     for number, fill in enumerate(fills):
         [output] = results[number].outputs
         assert np.frombuffer(output.data, np.float32).tolist() == [2 * fill, 2 * fill]
+
+
+class Keeper(Gate):
+    """It has compiled something since it was loaded."""
+
+    kept = 0
+
+    def keep(self) -> None:
+        self.kept += 1
+
+
+class KeeperEngine:
+    """Loads a `Keeper`, whatever it is given."""
+
+    name, platform = "keeper", "test"
+
+    def __init__(self) -> None:
+        self.model = Keeper(1)
+        self.model.open.set()
+
+    def prepare(self) -> None:
+        """Nothing."""
+
+    def external_files(self, source: ModelSource) -> frozenset[str]:
+        return frozenset()
+
+    def load(self, source: ModelSource) -> Keeper:
+        return self.model
+
+
+async def test_a_runner_that_leaves_has_its_model_keep_what_the_next_process_can_use(tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(b"")
+    file = pb.ModelFile(path="m.bin", sha256=hashlib.sha256(b"").hexdigest(), size_bytes=0)
+    clock, engine = SystemClock(), KeeperEngine()
+    telemetry = Telemetry.start("runner-0", TelemetryConfig())
+    worker = EngineWorker(clock)
+    runner = Runner("runner-0", {"keeper": engine}, worker, Measures(telemetry, clock), clock, 1, 8)
+    runner.standby()
+    request = pb.LoadRequest(
+        epoch=1,
+        instance_id="i-1",
+        tenant="acme",
+        model="m",
+        revision=1,
+        version="1",
+        directory=str(tmp_path),
+        files=[file],
+        entry_point="m.bin",
+        engine="keeper",
+    )
+    await runner.load(request)
+    runner.unload(PATIENCE_S, "drain")
+    await runner.until_gone()
+    assert engine.model.kept == 0
+    await runner.close()
+
+    assert engine.model.kept == 1
+    assert worker.stop(PATIENCE_S)
+    telemetry.shutdown()

@@ -110,6 +110,7 @@ class HostCuda:
         self.streams = 0
         self.recording: dict[int, list[Callable[[], None]]] = {}
         self.launched = 0
+        self.calls: list[str] = []
 
     def allocate(self, size: int) -> int:
         if self.fails == "memory" or size > self.memory:
@@ -121,11 +122,14 @@ class HostCuda:
         return ctypes.addressof(block)
 
     def free(self, address: int) -> None:
+        self.calls.append("free")
         self.memory += ctypes.sizeof(self.held.pop(address))
 
     allocate_pinned, free_pinned = allocate, free
 
     def free_memory(self) -> int:
+        if self.fails == "fault":
+            raise CudaFailed("cudaMemGetInfo: cudaErrorIllegalAddress", lasting=True)
         return self.memory
 
     def create_stream(self) -> int:
@@ -163,6 +167,7 @@ class HostCuda:
         self.memory += 1000
 
     def synchronize(self, stream: int) -> None:
+        self.calls.append("synchronize")
         if self.fails == "kernel":
             raise CudaFailed("cudaStreamSynchronize: cudaErrorUnknown")
         if self.fails == "fault":
@@ -177,8 +182,14 @@ class Doubling:
         self.shape: tuple[int, ...] = ()
         self.addresses: dict[str, int] = {}
         self.enqueued = 0
+        self.recorded = False
+        self.scratch = (0, 0)
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self.scratch = (memory, size)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert not self.recorded, "what a graph was captured from has to stay as it is"
         self.shape = tuple(shape)
         return True
 
@@ -201,6 +212,8 @@ class Doubling:
                 y[index] = 2 * x[index]
 
         if stream in self.cuda.recording:
+            assert self.enqueued, "a shape is enqueued once before it is captured"
+            self.recorded = True
             self.cuda.recording[stream].append(work)
         else:
             self.enqueued += 1
@@ -211,7 +224,9 @@ class Doubling:
 class Plan:
     """A model of `DOUBLER`, with the stand-ins that it was made of."""
 
-    def __init__(self, cuda: HostCuda | None = None, *, slots: int = 1, records: bool = True, **context: Any) -> None:
+    def __init__(
+        self, cuda: HostCuda | None = None, *, slots: int = 1, records: bool = True, scratch: int = 0, **context: Any
+    ) -> None:
         self.cuda = cuda or HostCuda()
         self.contexts: list[Doubling] = []
         self.words = Words()
@@ -220,7 +235,8 @@ class Plan:
             self.contexts.append(Doubling(self.cuda, **context))
             return self.contexts[-1]
 
-        parts = Parts(self.cuda, make_context, slots=slots, records=records, words=self.words)  # type: ignore[arg-type]
+        cuda_: Any = self.cuda
+        parts = Parts(cuda_, make_context, slots=slots, records=records, words=self.words, scratch_bytes=scratch)
         self.model = TensorRTModel(DOUBLER, parts)
 
     @property
@@ -322,11 +338,67 @@ def test_batches_of_planned_sizes_are_recorded_once_and_replayed_with_what_is_ne
 def test_warming_up_records_every_planned_size_on_every_lane() -> None:
     plan = Plan(slots=2)
     plan.model.warm_up()
-    assert [context.enqueued for context in plan.contexts] == [4, 4]
+    # One context for each lane, for what is not recorded, and one for each of four graphs.
+    assert [context.enqueued for context in plan.contexts] == [0] * 2 + [1] * 8
 
     for rows in (1, 2, 4, 8):
         np.testing.assert_array_equal(plan.model.run({"x": batch_of(rows)})["y"], 2 * batch_of(rows))
     assert (plan.enqueued, plan.cuda.launched) == (8, 4)
+
+
+def test_each_graph_has_a_context_of_its_own_and_those_of_a_lane_share_its_scratch_memory() -> None:
+    plan = Plan(slots=2, scratch=512)
+    plan.model.warm_up()
+    for rows in (1, 3, 8, 3, 1, 4, 7, 2):
+        np.testing.assert_array_equal(plan.model.run({"x": batch_of(rows)})["y"], 2 * batch_of(rows))
+
+    assert len({context.shape for context in plan.contexts if context.recorded}) == 4
+    [first, second] = plan.contexts[:2]
+    assert first.scratch[0] != second.scratch[0]
+    for lane in (first, second):
+        assert len([each for each in plan.contexts if each.scratch == lane.scratch]) == 5
+        assert lane.scratch[1] == 512
+        assert lane.scratch[0] % ALIGNMENT == lane.addresses["x"] % ALIGNMENT
+        assert lane.scratch[0] >= max(lane.addresses.values()) + 8 * 4 * 4
+    plan.model.close()
+    assert plan.cuda.held == {}
+
+
+def test_where_there_is_no_memory_for_the_context_of_a_graph_none_is_made() -> None:
+    plan = Plan()
+
+    def make_context() -> None:
+        plan.words.hear("ERROR", "Requested size was 12 bytes: out of memory")
+
+    plan.model._parts.make_context = make_context
+    for rows in (8, 8, 1):
+        np.testing.assert_array_equal(plan.model.run({"x": batch_of(rows)})["y"], 2 * batch_of(rows))
+    assert (plan.enqueued, plan.cuda.launched) == (3, 0)
+
+
+def test_a_model_is_closed_once_the_gpu_has_done_what_a_failed_batch_had_asked_of_it() -> None:
+    plan = Plan(records=False)
+    plan.contexts[0].get_tensor_shape = lambda name: (400, 4)  # type: ignore[method-assign] # fails after kernels
+    with pytest.raises(ExecutionFailed):
+        plan.model.run({"x": batch_of(1)})
+    plan.model.close()
+    assert plan.cuda.calls[:2] == ["synchronize", "free"]
+
+
+def test_a_batch_that_finds_the_gpu_lost_is_not_itself_at_fault() -> None:
+    plan = Plan(records=False, executes=False)
+    plan.cuda.fails = "fault"
+    with pytest.raises(EngineLost, match="cudaErrorIllegalAddress"):
+        plan.model.begin({"x": batch_of(1)})
+
+
+def test_a_context_that_refuses_its_memory_is_no_lane() -> None:
+    cuda: Any = HostCuda()
+    context = Doubling(cuda)
+    context.set_tensor_address = lambda name, address: False  # type: ignore[method-assign] # as for an unknown name
+    with pytest.raises(ExecutionFailed, match="TensorRT refuses the memory for 'x'"):
+        TensorRTModel(DOUBLER, Parts(cuda, lambda: context))
+    assert cuda.held == {}
 
 
 def test_what_cannot_be_recorded_is_executed_as_before_and_not_tried_again() -> None:
@@ -377,7 +449,7 @@ def test_without_an_execution_context_there_was_no_memory_for_it_in_tensorrts_wo
 
 
 def test_a_batch_for_which_tensorrt_has_no_memory_is_refused_as_that() -> None:
-    plan = Plan()
+    plan = Plan(records=False)
 
     def refuse(stream: int) -> bool:
         plan.words.hear("ERROR", "Cuda Runtime (out of memory)")
@@ -389,7 +461,7 @@ def test_a_batch_for_which_tensorrt_has_no_memory_is_refused_as_that() -> None:
 
 
 def test_an_output_larger_than_it_could_be_is_not_copied() -> None:
-    plan = Plan()
+    plan = Plan(records=False)
     plan.contexts[0].get_tensor_shape = lambda name: (400, 4)  # type: ignore[method-assign] # it breaks its word
     with pytest.raises(ExecutionFailed, match="larger than TensorRT said it could be"):
         plan.model.run({"x": np.zeros((1, 4), np.float32)})
@@ -530,6 +602,18 @@ def test_gpu_memory_is_read_by_a_thread_until_it_is_closed() -> None:
     assert watch.latest is not None
     assert seen.wait(20)
     watch.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["IllegalAddress", "LaunchFailure", "Contained", "TensorMemoryLeak", "MpsClientTerminated", "ExternalDevice"],
+)
+def test_what_cuda_does_not_recover_from_is_told_as_lasting(name: str) -> None:
+    """Those of cudaError's documentation with which "the process must be terminated and relaunched"."""
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings")
+    with pytest.raises(CudaFailed) as failed:
+        Cuda()._check("cudaStreamSynchronize", getattr(runtime.cudaError_t, f"cudaError{name}"))
+    assert failed.value.lasting
 
 
 @without_gpu

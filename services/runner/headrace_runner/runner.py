@@ -17,7 +17,7 @@ from headrace_common.outbox import Sending
 from headrace_runner.core.lifecycle import LEAVING, Admission, Standing, State
 from headrace_runner.core.memory import GRACE_S
 from headrace_runner.domain import Loaded, LoadPlan
-from headrace_runner.engines.base import Engine
+from headrace_runner.engines.base import Engine, Keeps
 from headrace_runner.execution import Executor
 from headrace_runner.loading import load
 from headrace_runner.measures import Measures
@@ -30,6 +30,8 @@ from headrace_runner.worker import EngineWorker
 _AFTER_FAILED_LOAD_S = 1.0
 """Routers that attached early get this long to go once a load has failed."""
 _SIZE_PERIOD_S = 1.0
+_KEEP_S = 2.0
+"""For what a model puts away for the next process; its thread may hang."""
 
 
 class Runner:
@@ -135,6 +137,9 @@ class Runner:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
+        if self._loaded is not None and isinstance(self._loaded.model, Keeps):
+            kept = asyncio.gather(self._worker.call(self._loaded.model.keep), return_exceptions=True)
+            await asyncio.wait((kept,), timeout=_KEEP_S)
 
     def attach(self, attach: pb.Attach, outbox: Sending[pb.ExecuteResponse]) -> ExecuteStream:
         """Takes a router in. Raises FailedPrecondition if this is not the instance it looks for."""

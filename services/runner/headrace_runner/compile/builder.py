@@ -143,7 +143,9 @@ class PlanBuilder:
             return None
         cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
         # Not to ignore a mismatch: times of another GPU are no times of this one.
-        config.set_timing_cache(cache, False)
+        if cache is None or not config.set_timing_cache(cache, False):
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
         return cache
 
     def _describe(self, tensor: Any) -> PlanTensor:

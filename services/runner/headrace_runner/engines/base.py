@@ -123,6 +123,15 @@ class WarmsUp(Protocol):
 
 
 @runtime_checkable
+class Keeps(Protocol):
+    """A LoadedModel that has made what the next process can use."""
+
+    def keep(self) -> None:
+        """Puts it away, when the runner leaves. What cannot be kept is no error."""
+        ...
+
+
+@runtime_checkable
 class Coarse(Protocol):
     """A LoadedModel that computes FP32 with fewer bits than that."""
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 _LASTING = frozenset(
     {
         "cudaErrorAssert",
+        "cudaErrorContained",
         "cudaErrorECCUncorrectable",
+        "cudaErrorExternalDevice",
         "cudaErrorHardwareStackError",
         "cudaErrorIllegalAddress",
         "cudaErrorIllegalInstruction",
@@ -21,7 +23,9 @@ _LASTING = frozenset(
         "cudaErrorLaunchFailure",
         "cudaErrorLaunchTimeout",
         "cudaErrorMisalignedAddress",
+        "cudaErrorMpsClientTerminated",
         "cudaErrorNvlinkUncorrectable",
+        "cudaErrorTensorMemoryLeak",
     }
 )
 """Errors that leave "the process in an inconsistent state and any further CUDA work will return the same error. To

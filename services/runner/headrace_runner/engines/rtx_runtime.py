@@ -45,7 +45,11 @@ class RtxRuntime:
         """Writes what has been compiled, if there is something new. A place that cannot be written costs only time."""
         if self._kept is None:
             return
-        content = bytes(self._cache.serialize())
+        serialized = self._cache.serialize()
+        if serialized is None:
+            get_logger().warning("runtime_cache_not_kept", reason="TensorRT-RTX does not serialize it")
+            return
+        content = bytes(serialized)
         digest = hashlib.sha256(content).digest()
         if digest == self._digest:
             return

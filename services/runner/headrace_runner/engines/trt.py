@@ -5,7 +5,6 @@ API clauses are those of https://docs.nvidia.com/deeplearning/tensorrt/latest/_s
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,8 +44,6 @@ class TensorRTEngine:
             self._trt = trt_library.load(self.name)
         except HeadraceError as error:
             raise ImportError(error.message) from error
-        # Before CUDA starts: CUDA_VISIBLE_DEVICES counts as the driver does then (`visible_gpus`), and not by speed.
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         self._cuda = Cuda()
         self._words = Words()
         # Kept, because the library's objects refer to it.
@@ -90,7 +87,14 @@ class TensorRTEngine:
 
     def _parts(self, engine: Any, plan: Plan, facts: MachineFacts) -> Parts:
         del plan, facts
-        return Parts(self._cuda, engine.create_execution_context, words=self._words)
+        # Without memory for activations: the contexts of a lane share the lane's (`trt_lane`).
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        return Parts(
+            self._cuda,
+            lambda: engine.create_execution_context(strategy),
+            words=self._words,
+            scratch_bytes=int(engine.device_memory_size_v2),
+        )
 
 
 class TensorRTRtxEngine(TensorRTEngine):

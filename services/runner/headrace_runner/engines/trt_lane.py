@@ -35,10 +35,28 @@ class _Graph:
     shapes: Mapping[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Where a lane's execution contexts come from.
+
+    Attributes:
+        make: makes an IExecutionContext; raises OutOfMemory.
+        scratch_bytes: of GPU memory for activations, that contexts are to be given; 0: they have their own.
+    """
+
+    make: Callable[[], Any]
+    scratch_bytes: int = 0
+
+
 class Lane:
     """
+    A recorded batch has a context of its own, whose shapes never change again: "use one execution context per captured
+    graph, and share memory across the contexts" (TensorRT, "CUDA Graphs"). All contexts of a lane share its memory for
+    activations, which they may because they never execute at once: they have one stream.
+
     Args:
-        context: an IExecutionContext of its own; it goes with the lane.
+        context: for batches that are not recorded; it goes with the lane.
+        contexts: where those of recorded batches come from.
         kinds: how each tensor lies in memory.
         buffers: where in the blocks.
         outputs: all names.
@@ -52,27 +70,32 @@ class Lane:
         self,
         cuda: Cuda,
         context: Any,
+        contexts: Contexts,
         kinds: Mapping[str, np.dtype[Any]],
         buffers: BufferPlan,
         outputs: tuple[str, ...],
         policy: GraphPolicy,
         words: Words,
     ) -> None:
-        self._cuda, self._context, self._kinds, self._buffers = cuda, context, kinds, buffers
+        self._cuda, self._contexts, self._kinds, self._buffers = cuda, contexts, kinds, buffers
         self._output_names, self._policy, self._words = outputs, policy, words
+        # The first is for what is not recorded. All stay until the lane is closed: the GPU may be busy with them.
+        self._made: list[Any] = []
         self._closers: list[tuple[Callable[[Any], None], Any]] = []
         self._graphs: dict[Shapes, _Graph] = {}
         self._asked: dict[str, NDArray[Any]] = {}
+        self._stream = 0
         try:
-            self._device = self._take(cuda.allocate(buffers.total_bytes), cuda.free)
+            self._device = self._take(cuda.allocate(buffers.total_bytes + contexts.scratch_bytes), cuda.free)
             self._host = self._take(cuda.allocate_pinned(buffers.total_bytes), cuda.free_pinned)
             self._stream = self._take(cuda.create_stream(), cuda.destroy_stream)
+            self._adopt(context)
         except CudaFailed as error:
             self.close()
             raise translated(error) from error
-        for name, place in buffers.places.items():
-            # Stays for the life of the context, which a graph relies on: the addresses never change.
-            context.set_tensor_address(name, self._device + place.offset)
+        except (ExecutionFailed, OutOfMemory):
+            self.close()
+            raise
 
     def begin(self, inputs: Mapping[str, NDArray[Any]], names: tuple[str, ...]) -> None:
         """Asks for a batch; the order on the stream is: copies in, kernels, copies out.
@@ -100,12 +123,17 @@ class Lane:
         return {name: array.copy() for name, array in asked.items()}
 
     def close(self) -> None:
-        """Frees all: graphs and the context go before the memory that they refer to."""
+        """Frees all: graphs and contexts go before the memory that they refer to."""
         # What cannot be freed, because an earlier kernel failed, goes with the process.
+        if self._stream:
+            # A batch that failed half-way may be on the GPU still, and its context must outlive it.
+            with contextlib.suppress(CudaFailed):
+                self._cuda.synchronize(self._stream)
+            self._stream = 0
         while self._graphs:
             with contextlib.suppress(CudaFailed):
                 self._cuda.destroy_graph(self._graphs.popitem()[1].handle)
-        self._context = None
+        self._made.clear()
         while self._closers:
             release, handle = self._closers.pop()
             with contextlib.suppress(CudaFailed):
@@ -120,46 +148,70 @@ class Lane:
         np.copyto(view(self._host + offset, self._kinds[name], array.shape), array)
         self._cuda.to_gpu(self._device + offset, self._host + offset, array.nbytes, self._stream)
 
+    def _adopt(self, context: Any) -> None:
+        """Gives a context the lane's memory, for its life: a graph relies on addresses that never change."""
+        self._made.append(context)
+        for name, place in self._buffers.places.items():
+            if not context.set_tensor_address(name, self._device + place.offset):
+                raise self._words.after(f"TensorRT refuses the memory for {name!r}")
+        if self._contexts.scratch_bytes:
+            context.set_device_memory(self._device + self._buffers.total_bytes, self._contexts.scratch_bytes)
+
     def _compute(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, tuple[int, ...]]:
         """Asks for the kernels; answers the shapes of the outputs."""
         shapes = shapes_of({name: array.shape for name, array in inputs.items()})
         if graph := self._graphs.get(shapes):
             self._cuda.launch(graph.handle, self._stream)
             return graph.shapes
+        if self._policy.captures(shapes):
+            return self._record(shapes)
+        return self._execute(self._made[0], shapes)
+
+    def _execute(self, context: Any, shapes: Shapes) -> Mapping[str, tuple[int, ...]]:
         for name, shape in shapes:
             # Returns whether the shape is within the profile, which has been seen to.
-            if not self._context.set_input_shape(name, shape):
+            if not context.set_input_shape(name, shape):
                 raise InputRefused(f"input {name!r}: TensorRT refuses the shape {list(shape)}")
-        self._enqueue()
-        found = {name: tuple(self._context.get_tensor_shape(name)) for name in self._output_names}
-        if self._policy.captures(shapes):
-            self._record(shapes, found)
-        return found
+        self._enqueue(context)
+        return {name: tuple(context.get_tensor_shape(name)) for name in self._output_names}
 
-    def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self._stream):
+    def _enqueue(self, context: Any) -> None:
+        if not context.execute_async_v3(self._stream):
+            # Where an earlier kernel has ended CUDA, every call says so, and this batch is not at fault.
+            self._cuda.free_memory()
             raise self._words.after("TensorRT refuses to execute")
 
-    def _record(self, shapes: Shapes, found: Mapping[str, tuple[int, ...]]) -> None:
-        """Makes a graph of the batch that has just been asked for, while the GPU is busy with it.
+    def _record(self, shapes: Shapes) -> Mapping[str, tuple[int, ...]]:
+        """Asks for a batch, and makes a graph of it while the GPU is busy with it.
 
         Before a capture, enqueueV3() must have been called once for the present input shapes (TensorRT Developer Guide,
         "CUDA Graphs"): it has been. Nothing of the recording is executed. If it fails, batches are enqueued as before.
         """
+        before = self._cuda.free_memory()
         try:
-            before = self._cuda.free_memory()
+            context = self._contexts.make()
+        except OutOfMemory as error:
+            self._record_no_more(error)
+            return self._execute(self._made[0], shapes)
+        self._adopt(context)
+        found = self._execute(context, shapes)
+        try:
             self._cuda.begin_capture(self._stream)
-            handle = self._captured()
-            self._policy.captured(before - self._cuda.free_memory())
+            handle = self._captured(context)
         except (CudaFailed, ExecutionFailed, OutOfMemory) as error:
-            get_logger().warning("no_cuda_graphs", reason=str(error))
-            self._policy.refuse()
+            self._record_no_more(error)
         else:
             self._graphs[shapes] = _Graph(handle, found)
+            self._policy.captured(before - self._cuda.free_memory())
+        return found
 
-    def _captured(self) -> Any:
+    def _record_no_more(self, error: Exception) -> None:
+        get_logger().warning("no_cuda_graphs", reason=str(error))
+        self._policy.refuse()
+
+    def _captured(self, context: Any) -> Any:
         try:
-            self._enqueue()
+            self._enqueue(context)
         except BaseException:
             # This takes the stream out of its capture, and tells of the same failure once more.
             with contextlib.suppress(CudaFailed):

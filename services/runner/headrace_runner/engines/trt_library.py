@@ -6,6 +6,7 @@ Finding out imports nothing: importing takes half a second, and a cached plan ne
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import re
 import sys
@@ -51,11 +52,13 @@ def require(engine: str) -> EngineBuild:
 
 
 def load(engine: str) -> Any:
-    """The module of an engine that is installed.
+    """The module of an engine that is installed. The GPU that it uses, to compile also, is `gpus.own_gpu`.
 
     Raises:
         FailedPrecondition: it is installed and cannot be loaded; with the loader's reason.
     """
+    # Before CUDA starts: CUDA_VISIBLE_DEVICES counts as the driver does then (`visible_gpus`), and not by speed.
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     for module in _MODULES[engine]:
         if find_spec(module) is None:
             continue

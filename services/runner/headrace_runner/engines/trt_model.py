@@ -25,7 +25,7 @@ from headrace_runner.engines.base import (
 )
 from headrace_runner.engines.cuda import Cuda, CudaFailed
 from headrace_runner.engines.gpu_memory import GpuWatch
-from headrace_runner.engines.trt_lane import Lane, translated
+from headrace_runner.engines.trt_lane import Contexts, Lane, translated
 from headrace_runner.engines.trt_words import Words
 from headrace_runner.tensors import DTYPES
 
@@ -38,7 +38,8 @@ class Parts:
         make_context: makes an IExecutionContext; None where TensorRT cannot.
         slots: bundles that may be in hand at once.
         records: CUDA graphs are ours to make; False: the library makes its own.
-        warmed: called once the warm-up is over, and when the model is closed.
+        scratch_bytes: of GPU memory for activations, that contexts are to be given; 0: they have their own.
+        warmed: called once the warm-up is over, when the runner leaves, and when the model is closed.
         phases_s: of its load so far.
     """
 
@@ -46,6 +47,7 @@ class Parts:
     make_context: Callable[[], Any]
     slots: int = 1
     records: bool = True
+    scratch_bytes: int = 0
     words: Words = field(default_factory=Words)
     warmed: Callable[[], None] = lambda: None
     phases_s: Mapping[str, float] = field(default_factory=dict)
@@ -132,6 +134,10 @@ class TensorRTModel:
                 lane.finish()
         self._parts.warmed()
 
+    def keep(self) -> None:
+        """What was compiled in the background since the warm-up."""
+        self._parts.warmed()
+
     def watch(self, watch: GpuWatch | None) -> None:
         """What tells of GPU memory; it is closed with the model."""
         self._watch = watch
@@ -168,7 +174,8 @@ class TensorRTModel:
     def _lane(self, context: Any, buffers: BufferPlan) -> Lane:
         policy = GraphPolicy(self._planned if self._parts.records else ())
         names = tuple(tensor.name for tensor in self._outputs)
-        return Lane(self._parts.cuda, context, self._kinds, buffers, names, policy, self._parts.words)
+        contexts = Contexts(self._context, self._parts.scratch_bytes)
+        return Lane(self._parts.cuda, context, contexts, self._kinds, buffers, names, policy, self._parts.words)
 
     def _context(self) -> Any:
         self._parts.words.clear()
@@ -182,7 +189,11 @@ class TensorRTModel:
     def _output_bytes(self, context: Any) -> dict[str, int]:
         """At the largest inputs: outputs grow with them."""
         for tensor in self._inputs:
-            context.set_input_shape(tensor.name, self._manifest.request.profile[tensor.name].largest)
+            largest = self._manifest.request.profile[tensor.name].largest
+            if not context.set_input_shape(tensor.name, largest):
+                raise self._parts.words.after(
+                    f"input {tensor.name!r}: the plan refuses {list(largest)}, which its manifest allows", ModelRefused
+                )
         sizes = {tensor.name: int(context.get_max_output_size(tensor.name)) for tensor in self._outputs}
         for name, size in sizes.items():
             if size < 0 or -1 in tuple(context.get_tensor_shape(name)):
