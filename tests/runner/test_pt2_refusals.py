@@ -421,6 +421,11 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
             id="counts",
         ),
         pytest.param(
+            lambda a: a.program(lambda d: [each.update(max_val="9") for each in d["range_constraints"].values()]),
+            "models/model.json in it is not what torch writes",
+            id="a bound that is no number",
+        ),
+        pytest.param(
             lambda a: a.program(lambda d: d["schema_version"].update(major=99)), "schema version", id="of the future"
         ),
     ],
