@@ -178,6 +178,32 @@ def enumeration(document: dict[str, Any]) -> None:
     signature["in_spec"] = json.dumps([1, leaf])
 
 
+def keyword_argument(archive: Archive) -> None:
+    """torch writes `def forward(self, KEY)` and `{'KEY':KEY}`, and runs the first: what annotates is evaluated."""
+    key = f"x, y:{archive.python.replace(chr(39), chr(34))}"
+    leaf = {"type": None, "context": None, "children_spec": []}
+    keywords = {"type": "builtins.dict", "context": json.dumps([key]), "children_spec": [leaf]}
+    none = {"type": "builtins.tuple", "context": "null", "children_spec": []}
+    tree = {"type": "builtins.tuple", "context": "null", "children_spec": [none, keywords]}
+
+    def put(document: dict[str, Any]) -> None:
+        signature = document["graph_module"]["module_call_graph"][0]["signature"]
+        signature.update(in_spec=json.dumps([1, tree]), forward_arg_names=None)
+
+    archive.program(put)
+
+
+def subgraph(name: str) -> Change:
+    """`self.NAME(...)` is what becomes of a graph in the graph."""
+
+    def put(document: dict[str, Any]) -> None:
+        graph = {"inputs": [], "outputs": [], "nodes": [], "tensor_values": {}, "sym_int_values": {}}
+        argument = {"as_graph": {"name": name, "graph": {**graph, "sym_bool_values": {}}}}
+        first_node(document)["inputs"].append({"name": "", "arg": argument, "kind": 1})
+
+    return lambda archive: archive.program(put)
+
+
 WEIGHTS, CONSTANTS = "model_weights_config.json", "model_constants_config.json"
 MALICIOUS: dict[str, tuple[Change, str]] = {
     "example inputs are a bare pickle": (
@@ -242,6 +268,19 @@ MALICIOUS: dict[str, tuple[Change, str]] = {
         "it needs a custom object",
     ),
     "source in the name of a value": (rename_value("y = CODE; z"), "it names a value .y = open.*as Python source"),
+    "source in a keyword of the module": (keyword_argument, "it names a value 'x, y:open.*as Python source"),
+    "a value in the place of the module": (rename_value("self"), "it names a value 'self', which torch would run"),
+    "a value in the place of torch": (rename_value("torch"), "it names a value 'torch', which torch would run"),
+    "a method in the place of a graph": (subgraph("to_folder"), "it names a graph in its graph 'to_folder'; expected"),
+    "a method of a value in the place of a graph": (subgraph("untyped_storage"), "it names a graph in its graph"),
+    "indices that nobody checks": (
+        node_calls("torch.ops.aten._sparse_coo_tensor_unsafe.default"),
+        "it calls 'torch.ops.aten._sparse_coo_tensor_unsafe.default'",
+    ),
+    "checks left out by an argument": (
+        node_calls("torch.ops.aten.segment_reduce.default", "sum"),
+        "it calls 'torch.ops.aten.segment_reduce.default'",
+    ),
     "an attribute as the name of a value": (rename_value("torch.load"), "it names a value 'torch.load'"),
     "source in a size": (set_size("CODE"), r"it has the size .*open.* which torch would run as Python source"),
     "source in a text in a size": (set_size('Max("CODE", 2)'), "it has the size 'Max"),
@@ -380,6 +419,11 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
             lambda a: a.records.update({"extra/headrace.json": b'{"inputs": ["a", "b"]}'}),
             "expected 1 diff",
             id="counts",
+        ),
+        pytest.param(
+            lambda a: a.program(lambda d: [each.update(max_val="9") for each in d["range_constraints"].values()]),
+            "models/model.json in it is not what torch writes",
+            id="a bound that is no number",
         ),
         pytest.param(
             lambda a: a.program(lambda d: d["schema_version"].update(major=99)), "schema version", id="of the future"

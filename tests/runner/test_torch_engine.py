@@ -221,6 +221,28 @@ def test_a_program_that_writes_into_its_inputs_leaves_the_request_as_it_is(tmp_p
     assert given.tolist() == [1, 1]
 
 
+def _part_of_a_split(x: torch.Tensor) -> torch.Tensor:
+    x.split(1, dim=1)[0].add_(1)
+    return x * 2
+
+
+def _given_as_out(x: torch.Tensor) -> torch.Tensor:
+    return torch.add(x, x, out=x)
+
+
+@pytest.mark.parametrize("function", [_part_of_a_split, _given_as_out])
+def test_however_a_program_writes_into_its_inputs_the_request_stays_as_it_is(
+    tmp_path: Path, function: Callable[..., Any]
+) -> None:
+    program = torch.export.export(Function(function), (torch.ones(2, 3),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    model = TorchEngine().load(ModelSource(tmp_path / "model.pt2", "model.pt2"))
+    given = np.ones((2, 3), np.float32)
+    expected = function(torch.ones(2, 3)).numpy()
+    np.testing.assert_array_equal(model.run({"x": given})[model.outputs[0].name], expected)
+    np.testing.assert_array_equal(given, np.ones((2, 3), np.float32))
+
+
 def test_a_module_exported_in_training_mode_is_refused_with_what_to_do(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(Net().train(), (torch.randn(2, 1, 8, 8),)), tmp_path / "model.pt2")
     with pytest.raises(ModelRefused, match=r"it is in training mode, .*; call module.eval\(\) first"):

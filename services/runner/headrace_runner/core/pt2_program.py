@@ -9,6 +9,7 @@ serving does not need (guards, metadata, stack traces) is left out.
 from __future__ import annotations
 
 import json
+import keyword
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,13 +20,22 @@ from headrace_runner.core.pt2_expressions import NotAnExpression, check_expressi
 Json = Any
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,511}")
+_RESERVED = frozenset(
+    {*keyword.kwlist, "self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree", "math", "_operator",
+     "operator", "getattr", "slice"}
+)  # fmt: skip
+"""What torch's source refers to by name (torch/fx/graph.py): a value of that name would be taken for it."""
+_SUBGRAPH = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,500}_[0-9]+")
+"""The names that torch gives to graphs in graphs. Others would be read as methods of the module or of a value."""
 _PATH = re.compile(r"(?!__)[A-Za-z0-9_-]+(\.(?!__)[A-Za-z0-9_-]+)*")
 _ATEN = re.compile(
     r"torch\.ops\.(aten|prims|quantized_decomposed)\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)\.(?P<overload>[A-Za-z0-9_]+)"
 )
 _DUNDER = re.compile(r"__i?(and|or|xor|lshift|rshift)__")
-_FORBIDDEN = frozenset({"from_file", "save", "_print", "warn"})
-"""Of those that take a text, these do more with it than compute: read, map and write files, and write to the log."""
+_FORBIDDEN = frozenset({"from_file", "save", "_print", "warn", "segment_reduce", "_segment_reduce_backward"})
+"""These read, map and write files, write to the log, or leave out at a word the checks that keep them in memory."""
+_UNCHECKED = re.compile(r"_sparse_\w+_unsafe|_nested_view_from_\w+|record_stream|set_?|_foobar|_test_\w+")
+"""Make tensors of indices and memory that nobody checks, or are torch's own tests. No module exports them."""
 _HIGHER_ORDER = frozenset(
     {
         "associative_scan",
@@ -45,7 +55,8 @@ _PYTHON = """
 """
 """Functions that compute sizes from sizes."""
 _SIZES = frozenset(_PYTHON.split())
-_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
+_MAPPINGS = frozenset({"builtins.dict", "collections.OrderedDict"})
+_TYPES = frozenset({None, "builtins.tuple", "builtins.list"}) | _MAPPINGS
 _DIALECTS = frozenset({"", "ATEN", "TRAINING"})
 _MOST_DEPTH = 60
 
@@ -90,7 +101,8 @@ def check_operator(target: str) -> None:
     found = _ATEN.fullmatch(target)
     if found:
         name = found["name"]
-        fine = name not in _FORBIDDEN and (not name.startswith("__") or _DUNDER.fullmatch(name) is not None)
+        fine = name not in _FORBIDDEN and _UNCHECKED.fullmatch(name) is None
+        fine = fine and (not name.startswith("__") or _DUNDER.fullmatch(name) is not None)
         fine = fine and not found["overload"].startswith("__")
     else:
         *prefix, name = target.split(".")
@@ -117,7 +129,9 @@ class _Checker:
             "name": _name,
             "as_name": _name,
             "expr_str": _expression,
-            "in_spec": _tree,
+            "inputs": self._inputs,
+            "as_graph": self._subgraph,
+            "in_spec": _arguments_tree,
             "out_spec": _tree,
             "forward_arg_names": _names,
             "custom_obj_values": _custom,
@@ -148,6 +162,26 @@ class _Checker:
     def _replaced(self, _value: Json, _depth: int) -> Json:
         return dict(self._device)
 
+    def _inputs(self, values: Json, depth: int) -> Json:
+        """Those of a node have names too: of an operator's arguments, which may be called self."""
+        if not isinstance(values, list):
+            raise Refused(f"models/model.json in it is not what torch writes; {EXPORT}")
+        return [self._input(value, depth + 1) for value in values]
+
+    def _input(self, value: Json, depth: int) -> Json:
+        if not isinstance(value, dict) or "name" not in value:
+            return self.walk(value, depth)
+        rest = {key: each for key, each in value.items() if key != "name"}
+        return {"name": _identifier(value["name"], depth), **self.walk(rest, depth)}
+
+    def _subgraph(self, value: Json, depth: int) -> Json:
+        name = value.get("name") if isinstance(value, dict) else None
+        if not isinstance(name, str) or not _SUBGRAPH.fullmatch(name):
+            raise Refused(
+                f"it names a graph in its graph {str(name)[:80]!r}; expected one such as 'true_graph_0'; {EXPORT}"
+            )
+        return self.walk(value, depth)
+
     def _ranges(self, values: Json, depth: int) -> Json:
         """Those of symbols; torch writes such of expressions too, which follow from them."""
         return self._named({key: each for key, each in dict(values).items() if _NAME.fullmatch(key)}, depth)
@@ -163,7 +197,13 @@ def _operator(value: Json, _depth: int) -> Json:
     return value
 
 
-def _name(value: Json, _depth: int) -> Json:
+def _name(value: Json, depth: int) -> Json:
+    if isinstance(value, str) and value in _RESERVED:
+        raise Refused(f"it names a value {value!r}, which torch would run as Python source; {EXPORT}")
+    return _identifier(value, depth)
+
+
+def _identifier(value: Json, _depth: int) -> Json:
     if value is None or value == "" or (isinstance(value, str) and _NAME.fullmatch(value)):
         return value
     raise Refused(f"it names a value {str(value)[:80]!r}, which torch would run as Python source; {EXPORT}")
@@ -197,6 +237,25 @@ def _tree(value: Json, _depth: int) -> Json:
     """How arguments and results are nested: a list of the protocol's number and the tree, as text."""
     parse_tree(value)
     return value
+
+
+def _arguments_tree(value: Json, depth: int) -> Json:
+    """Keywords become the parameters of a function in the source that torch makes."""
+    tree = parse_tree(value)
+    for part in tree.get("children_spec") or ():
+        if part["type"] in _MAPPINGS:
+            _names(_keys(part), depth)
+    return value
+
+
+def _keys(tree: Json) -> list[Json]:
+    try:
+        keys = json.loads(tree["context"])
+    except (KeyError, ValueError, TypeError, RecursionError):
+        keys = None
+    if not isinstance(keys, list) or len(keys) != len(tree.get("children_spec") or ()):
+        raise Refused(f"models/model.json in it nests its arguments in an unknown way; {EXPORT}")
+    return keys
 
 
 def parse_tree(text: Json) -> dict[str, Json]:

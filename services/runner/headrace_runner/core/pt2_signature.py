@@ -131,7 +131,7 @@ def _read(program: Mapping[str, Json], names: Mapping[str, Sequence[str]]) -> Pr
     inputs, constants = _inputs(module["signature"]["input_specs"], values)
     outputs = _outputs(module["signature"]["output_specs"], values, parse_tree(call["out_spec"]))
     bounds = {
-        symbol: Bounds(int(limits.get("min_val") or 0), limits.get("max_val"))
+        symbol: Bounds(_limit(limits.get("min_val")) or 0, _limit(limits.get("max_val")))
         for symbol, limits in program["range_constraints"].items()
     }
     if not outputs:
@@ -146,6 +146,12 @@ def _read(program: Mapping[str, Json], names: Mapping[str, Sequence[str]]) -> Pr
         bounds,
         constants,
     )
+
+
+def _limit(value: Json) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise ValueError(value)
 
 
 def _inputs(specs: Sequence[Json], values: Json) -> tuple[list[Tensor], dict[int, object]]:

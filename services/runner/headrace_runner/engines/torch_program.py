@@ -8,6 +8,7 @@ graph that was checked (`core.pt2_program`). Beneath that, what unpickles raises
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 import threading
@@ -212,26 +213,51 @@ def _writes_to_inputs(exported: Any) -> bool:
     own = {spec.arg.name for spec in exported.graph_signature.input_specs if spec.target is not None}
     wrote = False
     for node in exported.graph_module.graph.nodes:
-        if not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
-            training = argument.name in ("train", "training") and value is True
-            base = _base(value) if argument.alias_info is not None and argument.alias_info.is_write else None
-            if training or (base is not None and base.name in own):
-                raise Refused(
-                    f"it is in training mode, or writes to what it keeps ({node.target}); call module.eval() first, "
-                    f"and {EXPORT}"
-                )
-            wrote = wrote or (base is not None and base.op == "placeholder")
-    return wrote
+        bases = {base for base in map(_base, _written(node)) if base is not None}
+        if _trains(node) or any(base.name in own for base in bases):
+            raise Refused(
+                f"it is in training mode, or writes to what it keeps ({node.target}); call module.eval() first, "
+                f"and {EXPORT}"
+            )
+        wrote = wrote or any(base.op == "placeholder" for base in bases)
+    # Graphs in the graph take what the outer one has by other names.
+    nested = (each for each in exported.graph_module.modules() if each is not exported.graph_module)
+    inner = (node for each in nested if isinstance(each, torch.fx.GraphModule) for node in each.graph.nodes)
+    return wrote or any(True for node in inner for _ in _written(node))
+
+
+def _arguments(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Of an operator: what its schema says of each argument, and what is given."""
+    import torch
+
+    if isinstance(node.target, torch._ops.OpOverload):
+        schema = node.target._schema.arguments
+        yield from zip(schema, node.args, strict=False)
+        yield from ((each, node.kwargs[each.name]) for each in schema if each.name in node.kwargs)
+
+
+def _trains(node: Any) -> bool:
+    return any(argument.name in ("train", "training") and value is True for argument, value in _arguments(node))
+
+
+def _written(node: Any) -> Iterator[Any]:
+    """The tensors that an operator writes to."""
+    for argument, value in _arguments(node):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from value if isinstance(value, list | tuple) else (value,)
 
 
 def _base(node: Any) -> Any:
     """The tensor that this one is a view of, and itself where it is none; None: it is no tensor of the graph."""
     import torch
 
-    while isinstance(node, torch.fx.Node) and isinstance(node.target, torch._ops.OpOverload):
-        if not any(each.alias_info is not None for each in node.target._schema.returns) or not node.args:
+    while isinstance(node, torch.fx.Node) and node.args:
+        # One of several views, such as those of a split.
+        views = node.target is operator.getitem or (
+            isinstance(node.target, torch._ops.OpOverload)
+            and any(each.alias_info is not None for each in node.target._schema.returns)
+        )
+        if not views:
             break
         node = node.args[0]
     return node if isinstance(node, torch.fx.Node) else None
