@@ -261,15 +261,16 @@ def test_closing_frees_the_weights(kit: Kit, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kit", COMPUTE, indirect=True)
 def test_loading_again_and_again_holds_no_more_memory(kit: Kit, tmp_path: Path) -> None:
     assert kit.weights is not None
-    size, held = 16 << 20, 0
+    size, held = 16 << 20, []
     content = kit.weights(size)
-    for turn in range(8):
+    for _ in range(16):
         model = kit.load(tmp_path, content)
         model.run({"x": np.ones((2, 1), np.float32)})
         model.close()
         gc.collect()
-        held = held if turn > 1 else resident_bytes()
-    assert resident_bytes() - held < 2 * size
+        held.append(resident_bytes())
+    # The allocator gives pages back when it likes; what leaks is never given back.
+    assert min(held[8:]) - min(held[1:8]) < 2 * size
 
 
 def test_every_engine_that_needs_no_gpu_is_here_and_has_a_kit() -> None:
