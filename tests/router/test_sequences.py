@@ -38,7 +38,7 @@ def make_step(make_waiting: Make) -> Callable[..., tuple[Waiting, SequenceStep]]
 
 @pytest.fixture
 def book() -> SequenceBook:
-    return SequenceBook(most=3, most_bytes=2 * COST)
+    return SequenceBook(most=3, most_bytes=4 * COST, most_bytes_of_all=6 * COST)
 
 
 @pytest.fixture
@@ -181,23 +181,49 @@ def test_a_number_and_its_digits_are_two_sequences_and_so_are_those_of_two_tenan
             table.arrive(*stranger, 0.0)
 
 
-def test_a_tenants_state_is_bounded_and_anothers_is_not_touched_by_it(
-    table: SequenceTable, book: SequenceBook, make_step: Any
+@pytest.fixture
+def other(book: SequenceBook) -> SequenceTable:
+    return SequenceTable("other", RULES, book)
+
+
+def test_a_tenants_sequences_of_a_model_are_bounded_and_anothers_are_not_touched_by_it(
+    table: SequenceTable, other: SequenceTable, make_step: Any
+) -> None:
+    for number in (1, 2, 3):
+        table.arrive(*make_step(number, start=True), 0.0)
+    with pytest.raises(
+        QuotaExceeded, match=r"max_sequences: tenant 't' has 3 open sequences of model 'm'; "
+    ) as refused:
+        table.arrive(*make_step(4, start=True), 0.0)
+    assert (refused.value.subject, refused.value.dimension) == ("tenant:t", "sequences")
+    table.arrive(*make_step(4, start=True, tenant="another"), 0.0)
+    other.arrive(*make_step(4, start=True), 0.0)
+    table.retire("it was replaced")
+
+
+def test_a_tenants_state_is_bounded_over_all_models_and_anothers_is_not_touched_by_it(
+    table: SequenceTable, other: SequenceTable, book: SequenceBook, make_step: Any
 ) -> None:
     for number in (1, 2):
         table.arrive(*make_step(number, start=True), 0.0)
-    with pytest.raises(QuotaExceeded, match=r"more than 2056 bytes .*max_sequence_bytes") as refused:
+        other.arrive(*make_step(number, start=True), 0.0)
+    with pytest.raises(QuotaExceeded, match=r"max_sequence_bytes: .* may take 4112 bytes, and one more") as refused:
         table.arrive(*make_step(3, start=True), 0.0)
     assert (refused.value.subject, refused.value.dimension) == ("tenant:t", "sequence_bytes")
-    table.arrive(*make_step(3, start=True, tenant="other"), 0.0)
-    assert book.bytes_of == {"t": 2 * COST, "other": COST}
+    table.arrive(*make_step(3, start=True, tenant="another"), 0.0)
+    assert book.bytes_of == {"t": 4 * COST, "another": COST}
 
 
-def test_a_models_sequences_are_bounded(table: SequenceTable, make_step: Any) -> None:
-    for tenant in "abc":
-        table.arrive(*make_step(start=True, tenant=tenant), 0.0)
-    with pytest.raises(QuotaExceeded, match=r"'m' has 3 open sequences, .*max_sequences"):
-        table.arrive(*make_step(start=True, tenant="d"), 0.0)
+def test_the_state_of_all_tenants_is_bounded(table: SequenceTable, book: SequenceBook, make_step: Any) -> None:
+    begun = [make_step(start=True, tenant=tenant) for tenant in "abcdef"]
+    for each in begun:
+        table.arrive(*each, 0.0)
+    late = make_step(start=True, tenant="g")
+    with pytest.raises(QuotaExceeded, match=r"max_all_sequence_bytes: the state of all open sequences may take 6168"):
+        table.arrive(*late, 0.0)
+    table.over(*begun[0], 0.0)
+    assert "a" not in book.bytes_of
+    table.arrive(*late, 0.0)
 
 
 def test_a_revision_that_retires_ends_its_sequences_once_their_steps_are_answered(
@@ -266,7 +292,7 @@ ACTIONS = st.lists(
 @settings(deadline=None, max_examples=500)
 @given(actions=ACTIONS)
 def test_the_table_does_as_the_slow_one(make_waiting: Make, actions: list[tuple[str, int, float]]) -> None:
-    book = SequenceBook(most=100, most_bytes=1 << 20)
+    book = SequenceBook(most=100, most_bytes=1 << 20, most_bytes_of_all=1 << 20)
     table, slow = SequenceTable("m", RULES, book), SlowTable()
     now, count = 0.0, 0
     for action, of, passes in actions:

@@ -262,16 +262,26 @@ async def test_an_idle_sequence_is_dropped(stateful: StartBench, eventually: Eve
         await say(bench, 1.0)
 
 
-async def test_state_is_bounded_by_tenant_and_sequences_by_model(stateful: StartBench) -> None:
-    bench = await stateful(max_sequences=2, max_sequence_bytes=1100)
+async def test_state_is_bounded_by_tenant_and_of_all_and_sequences_by_tenant(stateful: StartBench) -> None:
+    bench = await stateful(max_sequences=2, max_sequence_bytes=3000, max_all_sequence_bytes=3500)
+    await bench.add_runner("r1", add_up)
+    for number in (1, 2):
+        await say(bench, 1.0, of=number, start=True)
+    with pytest.raises(errors.QuotaExceeded, match="max_sequences"):
+        await say(bench, 1.0, of=3, start=True)
+    await say(bench, 1.0, of=1, start=True, tenant="other")
+    with pytest.raises(errors.QuotaExceeded, match="max_all_sequence_bytes"):
+        await say(bench, 1.0, of=2, start=True, tenant="other")
+    assert await say(bench, 1.0) == 2.0
+
+
+async def test_a_tenants_state_is_bounded(stateful: StartBench) -> None:
+    bench = await stateful(max_sequence_bytes=1100)
     await bench.add_runner("r1", add_up)
     await say(bench, 1.0, start=True)
     with pytest.raises(errors.QuotaExceeded, match="max_sequence_bytes"):
         await say(bench, 1.0, of=2, start=True)
     await say(bench, 1.0, of=2, start=True, tenant="other")
-    with pytest.raises(errors.QuotaExceeded, match="max_sequences"):
-        await say(bench, 1.0, of=3, start=True, tenant="third")
-    assert await say(bench, 1.0) == 2.0
 
 
 async def test_no_more_wait_behind_a_step_than_may_wait_at_all(stateful: StartBench, eventually: Eventually) -> None:

@@ -68,8 +68,9 @@ class RouterConfig(_Section):
     cache_ttl_s: float = Field(60.0, gt=0, le=31_536_000, description="For a model that names no cache_ttl.")
     cache_timeout_s: float = Field(0.02, gt=0, le=60, description="A request waits this long for Redis at most.")
     cache_prefix: str = Field("headrace", min_length=1, description="In front of keys in Redis; one per mesh.")
-    max_sequences: int = Field(10_000, ge=1, description="Open sequences per stateful model and router.")
+    max_sequences: int = Field(10_000, ge=1, description="A tenant's open sequences per model and router.")
     max_sequence_bytes: int = Field(64 * MIB, ge=1024, description="State of a tenant's open sequences, per router.")
+    max_all_sequence_bytes: int = Field(512 * MIB, ge=1024, description="The same of all tenants together.")
 
 
 class AutoscalerConfig(_Section):
@@ -122,7 +123,9 @@ class AutoscalerConfig(_Section):
         1, ge=0, le=64, description="Optimisations of models that may run at once; 0: none does."
     )
     optimize_timeout_s: float = Field(3600.0, gt=0, description="An optimisation that takes longer has failed.")
-    max_samples_bytes: int = Field(1024 * MIB, ge=MIB, description="Largest samples of an optimisation.")
+    max_samples_bytes: int = Field(
+        1024 * MIB, ge=MIB, description="Largest samples of an optimisation, as a file and unpacked."
+    )
     catalog: str = Field("", description="TOML file of your shapes and rates; empty: those that come with headrace.")
 
 

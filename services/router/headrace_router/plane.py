@@ -60,7 +60,7 @@ class Plane:
         self._batch_limits = BatchLimits(config.max_bundle_bytes, config.max_attempts)
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._limits = LimitBook()
-        self.sequences = SequenceBook(config.max_sequences, config.max_sequence_bytes)
+        self.sequences = SequenceBook(config.max_sequences, config.max_sequence_bytes, config.max_all_sequence_bytes)
         self.transports = Transports(Path(config.shared_memory_dir), config.shared_memory_bytes)
         self._fleet = Fleet(context.process, clock, self._lane_of, config.drain_timeout_s, self.transports)
         self._control = ControlClient(context.autoscaler_target, context.process, config.demand_period_s, self)

@@ -5,8 +5,8 @@ the others wait behind it in the order in which they came. A step happens or it 
 its result moves the state on. Whatever else becomes of it, the state is as it was, and the next step goes on from
 there; except where it was to begin the sequence anew: what comes after it must not go on from what was before.
 
-State is memory that a client takes by beginning sequences, so it is counted: by tenant over all models, and by number
-per model. Why a sequence was dropped is remembered for a while, because its client will ask.
+State is memory that a client takes by beginning sequences, so it is counted: by tenant over all models, of all tenants,
+and by number per tenant and model. Why a sequence was dropped is remembered for a while, because its client will ask.
 """
 
 from __future__ import annotations
@@ -33,25 +33,34 @@ class SequenceBook:
     """Of one router: what the state of its sequences takes, and why sequences ended.
 
     Args:
-        most: sequences of one model.
+        most: sequences of one tenant at one model.
         most_bytes: of one tenant.
+        most_bytes_of_all: of all tenants together.
     """
 
-    def __init__(self, most: int, most_bytes: int) -> None:
+    def __init__(self, most: int, most_bytes: int, most_bytes_of_all: int) -> None:
         self.most = most
         self.most_bytes = most_bytes
+        self.most_bytes_of_all = most_bytes_of_all
         self.bytes_of: dict[str, int] = {}
+        self._bytes_of_all = 0
         self._ended: OrderedDict[tuple[str, Key], str] = OrderedDict()
 
-    def take(self, tenant: str, size_bytes: int) -> bool:
-        """Whether there is room; then it is taken."""
+    def take(self, tenant: str, size_bytes: int) -> str:
+        """Takes room for a sequence's state. The limit that it would pass, in words; "": none, and it is taken."""
         held = self.bytes_of.get(tenant, 0)
         if held + size_bytes > self.most_bytes:
-            return False
+            return (
+                f"max_sequence_bytes: the state of tenant {tenant!r}'s open sequences may take {self.most_bytes} bytes"
+            )
+        if self._bytes_of_all + size_bytes > self.most_bytes_of_all:
+            return f"max_all_sequence_bytes: the state of all open sequences may take {self.most_bytes_of_all} bytes"
         self.bytes_of[tenant] = held + size_bytes
-        return True
+        self._bytes_of_all += size_bytes
+        return ""
 
     def give_back(self, tenant: str, size_bytes: int) -> None:
+        self._bytes_of_all -= size_bytes
         left = self.bytes_of[tenant] - size_bytes
         if left:
             self.bytes_of[tenant] = left
@@ -130,6 +139,7 @@ class SequenceTable:
         self._size_bytes = rules.state_bytes + OVERHEAD_BYTES
         # The one that was used longest ago is first.
         self._sequences: OrderedDict[Key, Sequence] = OrderedDict()
+        self._open_of: dict[str, int] = {}
         self._retired = ""
 
     def __len__(self) -> int:
@@ -250,23 +260,24 @@ class SequenceTable:
         return sequence.running is None and now - sequence.used_at > self._rules.max_idle_s
 
     def _open(self, key: Key) -> Sequence:
-        tenant = key[0]
-        book = self._book
-        if len(self._sequences) >= book.most:
-            text = f"model {self._model!r} has {book.most} open sequences, which is this router's limit (max_sequences)"
-            raise _no_room(f"{text}; end some with sequence_end", f"model:{self._model}", "sequences")
-        if not book.take(tenant, self._size_bytes):
-            text = (
-                f"the state of tenant {tenant!r}'s open sequences would take more than {book.most_bytes} bytes with "
-                f"one more of model {self._model!r}, which takes {self._size_bytes}; it is this router's limit "
-                "(max_sequence_bytes); end some with sequence_end"
-            )
-            raise _no_room(text, f"tenant:{tenant}", "sequence_bytes")
+        tenant, book, mine = key[0], self._book, self._open_of.get(key[0], 0)
+        if mine >= book.most:
+            text = f"max_sequences: tenant {tenant!r} has {mine} open sequences of model {self._model!r}"
+            raise _no_room(text, tenant, "sequences")
+        if limit := book.take(tenant, self._size_bytes):
+            text = f"{limit}, and one more of model {self._model!r} takes {self._size_bytes}"
+            raise _no_room(text, tenant, "sequence_bytes")
+        self._open_of[tenant] = mine + 1
         sequence = self._sequences[key] = Sequence()
         return sequence
 
     def _drop(self, key: Key, reason: str) -> None:
         del self._sequences[key]
+        left = self._open_of[key[0]] - 1
+        if left:
+            self._open_of[key[0]] = left
+        else:
+            del self._open_of[key[0]]
         self._book.give_back(key[0], self._size_bytes)
         self._book.ended(self._model, key, reason)
 
@@ -288,5 +299,6 @@ def _begins(item: Waiting) -> bool:
     return step is not None and step.start
 
 
-def _no_room(text: str, subject: str, dimension: str) -> QuotaExceeded:
-    return QuotaExceeded(text, subject=subject, dimension=dimension, retry_after_s=1.0)
+def _no_room(text: str, tenant: str, dimension: str) -> QuotaExceeded:
+    text = f"{text}; it is a limit of this router: end some with sequence_end"
+    return QuotaExceeded(text, subject=f"tenant:{tenant}", dimension=dimension, retry_after_s=1.0)
