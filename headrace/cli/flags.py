@@ -108,6 +108,19 @@ def padding(pairs: Sequence[str]) -> dict[str, float]:
     return found
 
 
+def engine_options(pairs: Sequence[str]) -> dict[str, str]:
+    """`--engine-option NAME=VALUE` to the field of the API's ModelSpec. Which there are is the engine's to say."""
+    found: dict[str, str] = {}
+    for text in pairs:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise InvalidArgument(f"--engine-option: expected an option such as arena_shrink=on; got {text!r}")
+        if name in found:
+            raise InvalidArgument(f"--engine-option: {name!r} is given twice")
+        found[name] = value
+    return found
+
+
 def states(pairs: Sequence[str]) -> dict[str, str]:
     """`--state OUTPUT=INPUT` to the field of the API's ModelSpec."""
     found: dict[str, str] = {}

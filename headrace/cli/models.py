@@ -93,6 +93,10 @@ def deploy(
         list[str] | None, typer.Option(metavar="AMOUNT/TIME", help="Limit: money, such as 1.50/h or 200/month.")
     ] = None,
     engine: Annotated[str, typer.Option(metavar="ENGINE", help="Engine; by the file's kind if not given.")] = "",
+    engine_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the engine, such as intra_op_threads=2; repeatable."),
+    ] = None,
     share_with: Annotated[
         list[str] | None,
         typer.Option(
@@ -218,6 +222,7 @@ def deploy(
             ),
             "budget": flags.budget(budget or ()),
             "engine": engine,
+            "engine_options": flags.engine_options(engine_option or ()),
             "shared_with": share_with or (),
             "response_cache": response_cache,
             "cache_ttl": flags.duration(cache_ttl, "--cache-ttl"),

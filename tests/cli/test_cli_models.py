@@ -142,6 +142,14 @@ def test_deploy_says_who_decides_how_many(mesh: Any, run: Run, deployable: str) 
     )
 
 
+def test_options_of_an_engine_are_passed_on_as_they_are(mesh: Any, run: Run, deployable: str) -> None:
+    options = ("providers=cuda,cpu", "cuda.gpu_mem_limit=1=2")
+    flags = [word for each in options for word in ("--engine-option", each)]
+    assert run("deploy", deployable, "--name", "iris", *flags).code == 0
+    spec = mesh.requests(methods.DEPLOY)[0].model
+    assert dict(spec.engine_options) == {"providers": "cuda,cpu", "cuda.gpu_mem_limit": "1=2"}
+
+
 def test_a_url_is_passed_on(mesh: Any, run: Run, deployable: str) -> None:
     assert run("deploy", "s3://bucket/m.onnx", "--name", "iris").code == 0
     assert mesh.requests(methods.DEPLOY)[0].model.source == "s3://bucket/m.onnx"
@@ -164,6 +172,11 @@ def test_a_url_is_passed_on(mesh: Any, run: Run, deployable: str) -> None:
         (["--pad", "tokens"], "--pad: expected an input and a number such as tokens=0; got 'tokens'"),
         (["--pad", "tokens=x"], "--pad: expected an input and a number"),
         (["--pad", "a=0", "--pad", "a=1"], "--pad: input 'a' is given twice"),
+        (
+            ["--engine-option", "spinning"],
+            "--engine-option: expected an option such as arena_shrink=on; got 'spinning'",
+        ),
+        (["--engine-option", "a=1", "--engine-option", "a=2"], "--engine-option: 'a' is given twice"),
         (["--max-instances", "0"], "--max-instances"),
         (["--min-instances", "x"], "--min-instances"),
     ],
