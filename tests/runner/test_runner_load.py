@@ -251,6 +251,34 @@ class TestFiles:
         with pytest.raises(InvalidArgument, match=reason):
             loaded(plan(models, entry))
 
+    def test_external_data_is_seen_however_its_place_is_written(self, models: Path) -> None:
+        """Protobuf reads 32 bits of data_location: 1 + 2**32 is EXTERNAL too, in five bytes instead of one."""
+        entry = with_external_weights(models, "w.bin")
+        model = onnx.load(str(models / entry), load_external_data=False)
+        weight = model.graph.initializer.pop().SerializeToString()
+        assert weight.count(b"\x70\x01") == 1
+        weight = weight.replace(b"\x70\x01", b"\x70\x81\x80\x80\x80\x10")
+        # A graph that is there twice is merged.
+        added = bytes([0x2A, len(weight)]) + weight
+        (models / entry).write_bytes(model.SerializeToString() + bytes([0x3A, len(added)]) + added)
+        with pytest.raises(InvalidArgument, match=r"'w\.bin' is missing"):
+            loaded(plan(models, entry))
+
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_what_a_provider_compiled_is_refused(self, models: Path, inside: bool) -> None:
+        attributes = {"embed_mode": 0, "ep_cache_context": "/etc/hostname", "main_context": 1}
+        node = helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", **attributes)
+        if inside:
+            graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("y", FLOAT, [1])])
+            node = helper.make_node("If", ["x"], ["y"], then_branch=graph, else_branch=graph)
+        entry = save(models, node, {"x": (FLOAT, ["N", 3])}, {"y": (FLOAT, ["N", 3])})
+        with pytest.raises(InvalidArgument, match=r"\(EPContext\), which may name files outside the model"):
+            loaded(plan(models, entry))
+
+    def test_a_model_that_only_mentions_such_an_operator_is_loaded(self, models: Path) -> None:
+        node = helper.make_node("Relu", ["x"], ["y"], name="EPContext")
+        assert loaded(plan(models, save(models, node, {"x": (FLOAT, ["N", 3])}, {"y": (FLOAT, ["N", 3])})))
+
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
