@@ -95,6 +95,21 @@ COUPLED = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        pytest.param(["N", 1 << 62], "input 'x' is declared larger than any memory", id="beyond any address"),
+        pytest.param([1 << 62], "input 'x' is declared larger than any memory", id="not batchable"),
+        pytest.param(["N", 1 << 31, 1 << 31], "input 'x' is declared larger than any memory", id="in two dimensions"),
+        pytest.param(["N", 1 << 39], "do not fit its memory: deploy it with more", id="beyond this machine"),
+        pytest.param(["N", *[1] * 40], "input 'x' has 41 dimensions; at most 32", id="many dimensions"),
+    ],
+)
+def test_a_tensor_that_no_memory_holds_is_refused(models: Path, shape: list[Any], reason: str) -> None:
+    with pytest.raises(InvalidArgument, match=reason):
+        loaded(plan(models, unary(models, "Identity", shape, shape)))
+
+
 @pytest.mark.parametrize(("op", "shape", "out", "attributes"), BATCHABLE)
 def test_independent_rows_make_a_batch(
     models: Path, op: str, shape: list[Any], out: list[Any], attributes: dict[str, Any]
