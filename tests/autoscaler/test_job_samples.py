@@ -15,6 +15,8 @@ import pytest
 from headrace_autoscaler.domain import Signature, TensorSpec
 from headrace_autoscaler.jobs.samples import check_samples
 from headrace_common.errors import HeadraceError
+from headrace_runner.core.signature import EngineTensor
+from headrace_runner.optimizer.samples import read_samples
 
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 3)),), (), batchable=True)
 MOST = 64 << 20
@@ -56,6 +58,37 @@ def a_damaged_stream() -> bytes:
     content = packed({"x.npy": npy(ROWS)})
     start = content.index(b"x.npy") + len("x.npy")
     return content[:start] + b"\xff" * 8 + content[start + 8 :]
+
+
+def headed(shape: str, dtype: str = "'<f4'") -> bytes:
+    """An array that is nothing but its header."""
+    header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+
+
+HEADERS = [
+    pytest.param(headed("(1099511627776, 3)"), id="an array larger than the file"),
+    pytest.param(headed(f"({'9' * 3000}, 3)"), id="a size larger than any"),
+    pytest.param(headed("(-1, 3)"), id="a size below zero"),
+    pytest.param(headed("(True, 3)") + bytes(12), id="a size that is no number"),
+    pytest.param(headed("(1, 3)", "[" * 5000), id="lists in lists"),
+]
+
+
+@pytest.mark.parametrize("content", HEADERS)
+def test_a_header_that_cannot_be_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "samples.npz"
+    path.write_bytes(packed({"x.npy": content}))
+    with pytest.raises(HeadraceError, match=r"expected an \.npz file"):
+        check_samples(path, SIGNATURE, "", MOST)
+
+
+@pytest.mark.parametrize("content", HEADERS)
+def test_the_optimizer_refuses_it_too(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "samples.npz"
+    path.write_bytes(packed({"x.npy": content}))
+    with pytest.raises(HeadraceError, match="array 'x' cannot be read"):
+        read_samples(path, [EngineTensor("x", "FP32", ("n", 3))], None)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def test_a_manifest_names_the_engine_and_the_gpu() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", b"[]", b"\xff", manifest("onnxruntime"), manifest(target="rtx4090"), b'{"engine": 1}']
+    "content",
+    [b"", b"{}", b"[]", b"\xff", manifest("onnxruntime"), manifest(target="rtx4090"), b'{"engine": 1}', b"[" * 200_000],
 )
 def test_what_is_no_manifest_is_refused_by_name(content: bytes) -> None:
     with pytest.raises(InvalidArgument, match=r"^m.plan.json: it is not the manifest of a plan .*; compile it again$"):

@@ -325,6 +325,22 @@ def _fields(value: Settings) -> dict[str, object]:
             'model_warmup { inputs { key: "x" value { data_type: TYPE_FP32 dims: 9999999 zero_data: true } } }',
             "model_warmup of 39999996 bytes in all",
         ),
+        ("model_warmup { count: 4294967295 }", "model_warmup of 4294967295 batches in all"),
+        (
+            'model_warmup { count: 999999 inputs { key: "x" value { data_type: TYPE_BOOL dims: 1 zero_data: true } } }',
+            "model_warmup of 999999 batches in all",
+        ),
+        pytest.param(
+            'model_warmup { inputs { key: "x" value { data_type: TYPE_FP32 zero_data: true dims: ['
+            + ",".join(["9223372036854775807"] * 400)
+            + "] } } }",
+            "dims of 400 sizes",
+            id="a shape of more bytes than there are digits for",
+        ),
+        (
+            "dynamic_batching { priority_levels: 18446744073709551615 default_priority_level: 1 }",
+            "dynamic_batching.priority_levels: expected at most 100",
+        ),
     ],
 )
 def test_what_is_wrong_or_not_supported_is_refused_by_name(text: str, message: str) -> None:

@@ -149,6 +149,13 @@ class TestOptions:
                 {"providers": "tensorrt", "tensorrt.trt_engine_cache_path": "/etc"},
                 "'tensorrt.trt_engine_cache_path' is not known",
             ),
+            ({"intra_op_threads": "9" * 5000}, "intra_op_threads: expected 1 to 256"),
+            ({"providers": "openvino", "openvino.device_type": "HETERO:/tmp/lib.so"}, "none that names a file"),
+            ({"providers": "cuda", "cuda.gpu_mem_limit": "/etc/hostname"}, "none that names a file"),
+            (
+                {"providers": "tensorrt", "tensorrt.trt_profile_min_shapes": "/etc/hostname"},
+                "expected the shapes of at most 64 inputs, such as x:1x3,y:1x4",
+            ),
         ],
         ids=str,
     )  # fmt: skip
@@ -156,6 +163,19 @@ class TestOptions:
         with pytest.raises(InvalidArgument) as caught:
             read_options(options, threads=1)
         assert says in caught.value.message
+
+    @pytest.mark.parametrize(
+        "option",
+        [
+            ("cuda", "cuda.gpu_mem_limit", "2147483648"),
+            ("openvino", "openvino.device_type", "HETERO:GPU.1,CPU"),
+            ("tensorrt", "tensorrt.trt_profile_max_shapes", "/model/x:8x3x224x224,y:8"),
+        ],
+    )
+    def test_numbers_devices_and_shapes_reach_their_provider(self, option: tuple[str, str, str]) -> None:
+        provider, name, value = option
+        settings = read_options({"providers": provider, name: value}, threads=1).providers[0].settings
+        assert settings == {name.partition(".")[2]: value}
 
     def test_the_engine_refuses_the_model_with_the_same_words(self, tmp_path: Path) -> None:
         with pytest.raises(ModelRefused, match="spinning: expected one of off, on; got 'yes'"):

@@ -225,6 +225,7 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
         ({"plan": {"file": "a/b", "sha256": "", "bytes": 1}}, "its parts do not belong together"),
         ({"profile": {"x": {"min": [1]}}}, "it is not the manifest of a plan"),
         ({"inputs": [{"name": "x"}]}, "it is not the manifest of a plan"),
+        ({"cuda": float("inf")}, "it is not the manifest of a plan"),
     ],
 )
 def test_a_manifest_that_was_changed_is_refused(change: dict[str, object], says: str) -> None:
@@ -235,7 +236,7 @@ def test_a_manifest_that_was_changed_is_refused(change: dict[str, object], says:
     assert says in refused.value.message
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '"x"'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '"x"', "[" * 200_000])
 def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="it is not the manifest of a plan"):
         read_manifest(text, "x.json")

@@ -421,6 +421,17 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
             id="counts",
         ),
         pytest.param(
+            lambda a: a.records.update({"extra/headrace.json": b'{"inputs": ["a\\u001b[2J"]}'}),
+            "is not what headrace",
+            id="a name that cannot be printed",
+        ),
+        pytest.param(
+            lambda a: a.records.update({"extra/headrace.json": b'{"inputs": ["' + b"a" * 1_000_000 + b'"]}'}),
+            "is not what headrace",
+            id="a name without end",
+        ),
+        pytest.param(set_size("10**10**10"), "it has the size '10**10**10'", id="a size that nobody can work out"),
+        pytest.param(
             lambda a: a.program(lambda d: [each.update(max_val="9") for each in d["range_constraints"].values()]),
             "models/model.json in it is not what torch writes",
             id="a bound that is no number",

@@ -95,6 +95,21 @@ COUPLED = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        pytest.param(["N", 1 << 62], "input 'x' is declared larger than any memory", id="beyond any address"),
+        pytest.param([1 << 62], "input 'x' is declared larger than any memory", id="not batchable"),
+        pytest.param(["N", 1 << 31, 1 << 31], "input 'x' is declared larger than any memory", id="in two dimensions"),
+        pytest.param(["N", 1 << 39], "do not fit its memory: deploy it with more", id="beyond this machine"),
+        pytest.param(["N", *[1] * 40], "input 'x' has 41 dimensions; at most 32", id="many dimensions"),
+    ],
+)
+def test_a_tensor_that_no_memory_holds_is_refused(models: Path, shape: list[Any], reason: str) -> None:
+    with pytest.raises(InvalidArgument, match=reason):
+        loaded(plan(models, unary(models, "Identity", shape, shape)))
+
+
 @pytest.mark.parametrize(("op", "shape", "out", "attributes"), BATCHABLE)
 def test_independent_rows_make_a_batch(
     models: Path, op: str, shape: list[Any], out: list[Any], attributes: dict[str, Any]
@@ -250,6 +265,34 @@ class TestFiles:
         entry = with_external_weights(models, location, file)
         with pytest.raises(InvalidArgument, match=reason):
             loaded(plan(models, entry))
+
+    def test_external_data_is_seen_however_its_place_is_written(self, models: Path) -> None:
+        """Protobuf reads 32 bits of data_location: 1 + 2**32 is EXTERNAL too, in five bytes instead of one."""
+        entry = with_external_weights(models, "w.bin")
+        model = onnx.load(str(models / entry), load_external_data=False)
+        weight = model.graph.initializer.pop().SerializeToString()
+        assert weight.count(b"\x70\x01") == 1
+        weight = weight.replace(b"\x70\x01", b"\x70\x81\x80\x80\x80\x10")
+        # A graph that is there twice is merged.
+        added = bytes([0x2A, len(weight)]) + weight
+        (models / entry).write_bytes(model.SerializeToString() + bytes([0x3A, len(added)]) + added)
+        with pytest.raises(InvalidArgument, match=r"'w\.bin' is missing"):
+            loaded(plan(models, entry))
+
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_what_a_provider_compiled_is_refused(self, models: Path, inside: bool) -> None:
+        attributes = {"embed_mode": 0, "ep_cache_context": "/etc/hostname", "main_context": 1}
+        node = helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", **attributes)
+        if inside:
+            graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("y", FLOAT, [1])])
+            node = helper.make_node("If", ["x"], ["y"], then_branch=graph, else_branch=graph)
+        entry = save(models, node, {"x": (FLOAT, ["N", 3])}, {"y": (FLOAT, ["N", 3])})
+        with pytest.raises(InvalidArgument, match=r"\(EPContext\), which may name files outside the model"):
+            loaded(plan(models, entry))
+
+    def test_a_model_that_only_mentions_such_an_operator_is_loaded(self, models: Path) -> None:
+        node = helper.make_node("Relu", ["x"], ["y"], name="EPContext")
+        assert loaded(plan(models, save(models, node, {"x": (FLOAT, ["N", 3])}, {"y": (FLOAT, ["N", 3])})))
 
     @pytest.mark.parametrize(
         ("change", "reason"),

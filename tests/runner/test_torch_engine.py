@@ -293,6 +293,7 @@ def test_control_flow_of_torch_is_served(served: Callable[..., LoadedModel]) -> 
         ({"device": "tpu"}, "device: expected cpu, cuda or cuda:N; got 'tpu'"),
         ({"device": "cuda:31"}, r"device: cuda:31 is not there: torch 2\.\S+ sees \d+ GPUs; `headrace doctor`"),
         ({"intra_op_threads": "0"}, "intra_op_threads: expected 1 to 256; got '0'"),
+        pytest.param({"intra_op_threads": "9" * 5000}, "intra_op_threads: expected 1 to 256", id="many digits"),
         ({"compile": "fast"}, "compile: expected off or inductor; got 'fast'"),
     ],
 )

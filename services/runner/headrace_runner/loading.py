@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 from headrace_common.clock import Clock
 from headrace_common.errors import InvalidArgument
 from headrace_runner import files, samples
-from headrace_runner.core.signature import EngineTensor, Signature, fixed_batch_reason, make_signature, mismatch
+from headrace_runner.core.signature import (
+    EngineTensor,
+    Signature,
+    fixed_batch_reason,
+    impossible_tensor,
+    make_signature,
+    mismatch,
+)
 from headrace_runner.domain import Loaded, LoadPlan, WarmupSample
 from headrace_runner.engines.base import (
     BatchLimited,
@@ -65,9 +72,16 @@ def load(plan: LoadPlan, engines: Mapping[str, Engine], clock: Clock) -> Loaded:
         phases |= parts | {"session": max(0.0, phases["session"] - sum(parts.values()))}
     try:
         with phase("probe"):
+            if why_not := impossible_tensor(model.inputs, model.outputs):
+                raise InvalidArgument(f"{plan.entry_point}: {why_not}")
             batching = _decide(plan, model)
         with phase("warm"):
             signature, profile = _warm(plan, model, batching, clock)
+    except MemoryError as error:
+        model.close()
+        raise InvalidArgument(
+            f"{plan.entry_point}: inputs made up to try it do not fit its memory: deploy it with more"
+        ) from error
     except BaseException:
         model.close()
         raise

@@ -47,7 +47,7 @@ def read_question(text: str, what: str, results: Results | None = None) -> Quest
     """
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{what}: expected JSON: {error}") from None
     _table(document, what, _KEYS)
     rate = _number(document, "rate", what, None)

@@ -144,7 +144,7 @@ def _read(file: Path) -> Any:
         return json.loads(file.read_text())
     except FileNotFoundError:
         raise InvalidArgument(f"--variants {file}: there is no such file: {_MAKE}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"--variants {file}: cannot be read as JSON: {error}") from None
 
 

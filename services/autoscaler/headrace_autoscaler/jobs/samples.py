@@ -4,7 +4,9 @@ no array is read: a file may say of itself that it is of any size, so it is read
 from __future__ import annotations
 
 import io
+import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -35,6 +37,11 @@ _Header = tuple[tuple[int, ...], str]
 """Shape and dtype."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """As numpy writes; others are unpacked without a bound."""
+_UNREADABLE = (
+    OSError, ValueError, TypeError, EOFError, SyntaxError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError,
+)  # fmt: skip
+"""What zipfile raises, and numpy, which parses headers as Python."""
 _MOST_AT_ONCE = 1 << 20
 _HEADER_BYTES = 1 << 16
 
@@ -86,7 +93,7 @@ def _headers(path: Path, max_bytes: int) -> dict[str, _Header]:
                     "(configuration key autoscaler.max_samples_bytes); bring fewer"
                 )
             return {each.filename.removesuffix(_SUFFIX): _header(archive, each) for each in members}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError):
+    except _UNREADABLE:
         raise InvalidArgument("samples: expected an .npz file, as numpy.savez writes it") from None
 
 
@@ -101,6 +108,10 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
         shape, _, dtype = np.lib.format.read_array_header_1_0(content)
     else:
         shape, _, dtype = np.lib.format.read_array_header_2_0(content)
+    if any(isinstance(size, bool) or size < 0 for size in shape):
+        raise ValueError(shape)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size:
+        raise EOFError(shape)
     return shape, dtype.name
 
 

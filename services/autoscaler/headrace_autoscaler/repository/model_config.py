@@ -21,6 +21,8 @@ from headrace_common.errors import InvalidArgument
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_SLOTS = 64
+MAX_PRIORITY_LEVELS = 100
+"""Routers, which all tenants share, keep a queue for each."""
 NO_BATCHING = Batching()
 
 _PLATFORMS = {
@@ -224,5 +226,7 @@ def _wrong_batching(dynamic: pb.ModelDynamicBatching, max_batch_size: int) -> It
     if any(not 1 <= size <= max(max_batch_size, 1) for size in sizes):
         yield f"dynamic_batching.preferred_batch_size: expected 1 to max_batch_size ({max_batch_size}), got {sizes}"
     level, levels = dynamic.default_priority_level, dynamic.priority_levels
+    if levels > MAX_PRIORITY_LEVELS:
+        yield f"dynamic_batching.priority_levels: expected at most {MAX_PRIORITY_LEVELS}, got {levels}"
     if (level or levels) and not 1 <= level <= levels:
         yield f"dynamic_batching.default_priority_level: expected 1 to priority_levels ({levels}), got {level}"

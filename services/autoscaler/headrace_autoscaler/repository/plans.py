@@ -60,8 +60,8 @@ def plan_facts(path: str, content: bytes) -> PlanFacts:
         plain = json.loads(content)
         facts = PlanFacts(plain["engine"], plain["target"])
         if facts.engine not in ENGINES or not _TARGET.fullmatch(facts.target):
-            raise ValueError(f"engine {facts.engine!r}, target {facts.target!r}")
-    except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"engine {facts.engine[:40]!r}, target {facts.target[:40]!r}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidArgument(
             f"{path}: it is not the manifest of a plan ({type(error).__name__}: {error}); compile it again"
         ) from None

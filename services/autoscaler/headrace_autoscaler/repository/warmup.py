@@ -14,6 +14,8 @@ from headrace_autoscaler.repository.datatypes import ELEMENT_BYTES, datatype_of
 
 MAX_BYTES = 16 << 20
 """Of all warm-up data of a model: it is stored with the revision and sent with every load."""
+MAX_BATCHES = 1_000
+MAX_DIMENSIONS = 32
 
 _RANDOM_INTEGERS_BELOW = 100
 """Small, so that random token ids stay inside a vocabulary."""
@@ -21,8 +23,9 @@ _RANDOM_INTEGERS_BELOW = 100
 
 def warmup_refusals(samples: Iterable[pb.ModelWarmup], max_batch_size: int) -> Iterator[str]:
     """What headrace does not do of these, by path and with the reason."""
-    total = 0
+    total = batches = 0
     for index, sample in enumerate(samples):
+        batches += max(sample.count, 1)
         path = f"model_warmup[{index}]"
         if sample.batch_size > max(max_batch_size, 1):
             yield f"{path}.batch_size {sample.batch_size} (max_batch_size is {max_batch_size})"
@@ -34,11 +37,15 @@ def warmup_refusals(samples: Iterable[pb.ModelWarmup], max_batch_size: int) -> I
                 yield f"{where} (expected zero_data: true or random_data: true)"
             if not datatype_of(tensor.data_type):
                 yield f"{where}.data_type (expected one such as TYPE_FP32)"
+            elif len(tensor.dims) > MAX_DIMENSIONS:
+                yield f"{where}.dims of {len(tensor.dims)} sizes (at most {MAX_DIMENSIONS})"
             elif any(size < 1 for size in tensor.dims):
                 yield f"{where}.dims {list(tensor.dims)} (expected sizes of at least 1)"
             else:
                 shape = _shape(sample, tensor, max_batch_size)
                 total += max(sample.count, 1) * math.prod(shape) * ELEMENT_BYTES[datatype_of(tensor.data_type)]
+    if batches > MAX_BATCHES:
+        yield f"model_warmup of {batches} batches in all (at most {MAX_BATCHES})"
     if total > MAX_BYTES:
         yield f"model_warmup of {total} bytes in all (at most {MAX_BYTES})"
 

@@ -6,9 +6,14 @@ unpickled, executed or copied.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from headrace_runner.core.protobuf import Malformed, fields
 
-__all__ = ["Malformed", "external_locations", "is_inside"]
+__all__ = ["COMPILED", "Malformed", "calls", "external_locations", "is_inside"]
+
+COMPILED = b"EPContext"
+"""The operator that is what an execution provider compiled: it names a file, or holds machine code."""
 
 _MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _TRAINING, _FUNCTION = (
     "ModelProto",
@@ -31,7 +36,10 @@ _CHILDREN: dict[str, dict[int, str]] = {
     _FUNCTION: {7: _NODE, 11: _ATTRIBUTE},
     _TENSOR: {},
 }
+_NODE_OPERATOR = 4
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION, _EXTERNAL = 13, 14, 1
+_ENUM_BITS = (1 << 32) - 1
+"""Protobuf drops the others."""
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
@@ -42,18 +50,24 @@ def external_locations(model: bytes | memoryview) -> frozenset[str]:
         Malformed: the file is not a protobuf of this form.
     """
     found: set[str] = set()
-    waiting: list[tuple[str, memoryview]] = [(_MODEL, memoryview(model))]
-    while waiting:
-        kind, content = waiting.pop()
+    for kind, content in _parts(model):
         if kind == _TENSOR:
             found.update(_tensor_locations(content))
-            continue
-        children = _CHILDREN[kind]
-        for item in fields(content):
-            child = children.get(item.number)
-            if child is not None and item.is_message:
-                waiting.append((child, item.content))
     return frozenset(found)
+
+
+def calls(model: bytes | memoryview, operator: bytes) -> bool:
+    """Whether a node of the model, of its functions or of the graphs in its graph is this operator.
+
+    Raises:
+        Malformed: the file is not a protobuf of this form.
+    """
+    return any(
+        item.number == _NODE_OPERATOR and item.content == operator
+        for kind, content in _parts(model)
+        if kind == _NODE
+        for item in fields(content)
+    )
 
 
 def is_inside(path: str) -> bool:
@@ -62,12 +76,25 @@ def is_inside(path: str) -> bool:
     return bool(path) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path
 
 
+def _parts(model: bytes | memoryview) -> Iterator[tuple[str, memoryview]]:
+    """All messages in it that can hold a tensor, and the tensors, each with its kind."""
+    waiting: list[tuple[str, memoryview]] = [(_MODEL, memoryview(model))]
+    while waiting:
+        kind, content = waiting.pop()
+        yield kind, content
+        if children := _CHILDREN[kind]:
+            for item in fields(content):
+                child = children.get(item.number)
+                if child is not None and item.is_message:
+                    waiting.append((child, item.content))
+
+
 def _tensor_locations(tensor: memoryview) -> set[str]:
     locations: set[str] = set()
     external = False
     for item in fields(tensor):
         if item.number == _TENSOR_DATA_LOCATION and not item.is_message:
-            external = external or item.value == _EXTERNAL
+            external = external or item.value & _ENUM_BITS == _EXTERNAL
         elif item.number == _TENSOR_EXTERNAL_DATA and item.is_message:
             locations.update(_entry_locations(item.content))
     if not external:

@@ -5,6 +5,7 @@ Every option is one of ours: none of them names a file, because options come fro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -55,6 +56,13 @@ _PROVIDER_OPTIONS: Mapping[str, frozenset[str]] = {
     "migraphx": frozenset({"device_id", "migraphx_fp16_enable"}),
     "xnnpack": frozenset({"intra_op_num_threads"}),
 }  # fmt: skip
+
+_VALUE = re.compile(r"[A-Za-z0-9_:,.-]{1,64}")
+"""Numbers, words, and devices such as HETERO:GPU.1,CPU: nothing in which a folder could be named."""
+_SHAPES = re.compile(r"[^:,\x00-\x20]{1,512}:[0-9]{1,9}(x[0-9]{1,9}){0,15}")
+"""Of an input, whose name may have slashes in it."""
+_MOST_SHAPES = 64
+_MOST_TOLD = 80
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "graph_optimization": ("all", "none", "basic", "extended", "layout"),
@@ -178,11 +186,12 @@ def _providers(text: str, options: Mapping[str, str]) -> tuple[Provider, ...]:
     for name in names:
         if name not in PROVIDERS:
             raise InvalidArgument(
-                f"engine option providers: there is no execution provider {name!r}{nearest(name, PROVIDERS)}; "
+                f"engine option providers: there is no execution provider {name[:_MOST_TOLD]!r}"
+                f"{nearest(name[:_MOST_TOLD], PROVIDERS)}; "
                 f"expected some of {', '.join(PROVIDERS)}, with commas between them"
             )
     if len(set(names)) < len(names):
-        raise InvalidArgument(f"engine option providers: expected each once; got {text!r}")
+        raise InvalidArgument(f"engine option providers: expected each once; got {text[:_MOST_TOLD]!r}")
     settings: dict[str, dict[str, str]] = {name: {} for name in names}
     for option in sorted(option for option in options if "." in option):
         provider, _, key = option.partition(".")
@@ -193,23 +202,44 @@ def _providers(text: str, options: Mapping[str, str]) -> tuple[Provider, ...]:
         if key not in _PROVIDER_OPTIONS.get(provider, ()):
             known = [f"{provider}.{one}" for one in _PROVIDER_OPTIONS.get(provider, ())]
             raise InvalidArgument(unknown_option(ENGINE, option, [*_OPTIONS, *known]))
-        settings[provider][key] = _device_number(option, options[option]) if key == "device_id" else options[option]
+        settings[provider][key] = _setting(option, key, options[option])
     return tuple(Provider(name, settings[name]) for name in names)
+
+
+def _setting(option: str, key: str, value: str) -> str:
+    if key == "device_id":
+        return _device_number(option, value)
+    if key.endswith("_shapes"):
+        shapes = value.split(",", _MOST_SHAPES)
+        if len(shapes) > _MOST_SHAPES or not all(_SHAPES.fullmatch(shape) for shape in shapes):
+            raise InvalidArgument(
+                f"engine option {option}: expected the shapes of at most {_MOST_SHAPES} inputs, such as x:1x3,y:1x4; "
+                f"got {value[:_MOST_TOLD]!r}"
+            )
+    elif not _VALUE.fullmatch(value):
+        raise InvalidArgument(
+            f"engine option {option}: expected a number or a word, none that names a file; got {value[:_MOST_TOLD]!r}"
+        )
+    return value
 
 
 def _device_number(option: str, value: str) -> str:
     if not value.isascii() or not value.isdigit() or len(value) > 2:
-        raise InvalidArgument(f"engine option {option}: expected the number of a device, 0 to 99; got {value!r}")
+        raise InvalidArgument(
+            f"engine option {option}: expected the number of a device, 0 to 99; got {value[:_MOST_TOLD]!r}"
+        )
     return value
 
 
 def _choice(name: str, value: str) -> str:
     if value not in _CHOICES[name]:
-        raise InvalidArgument(f"engine option {name}: expected one of {', '.join(_CHOICES[name])}; got {value!r}")
+        raise InvalidArgument(
+            f"engine option {name}: expected one of {', '.join(_CHOICES[name])}; got {value[:_MOST_TOLD]!r}"
+        )
     return value
 
 
 def _count(name: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= MAX_THREADS:
-        raise InvalidArgument(f"engine option {name}: expected 1 to {MAX_THREADS}; got {value!r}")
+    if not value.isascii() or not value.isdigit() or len(value) > 4 or not 1 <= int(value) <= MAX_THREADS:
+        raise InvalidArgument(f"engine option {name}: expected 1 to {MAX_THREADS}; got {value[:_MOST_TOLD]!r}")
     return int(value)

@@ -134,7 +134,7 @@ def read_manifest(text: str | bytes, what: str) -> Manifest:
             )
         manifest = _from_plain(plain)
         complete = plain["key"] == manifest.request.key and plain["plan"]["file"] == manifest.request.file_name
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidArgument(
             f"{what}: it is not the manifest of a plan ({type(error).__name__}: {error}); compile it again"
         ) from None

@@ -16,6 +16,8 @@ _DATATYPES = {
     28: "UINT16", 34: "UINT32", 35: "UINT64",
 }  # fmt: skip
 """By torch's number (torch/_export/serde/schema.py, ScalarType). Complex numbers and 8-bit floats are not served."""
+_MOST_NAME_CHARACTERS = 512
+_MOST_TOLD = 300
 _TRAINING = {
     "buffer_mutation": "its buffers, as normalisation does in training,",
     "parameter_mutation": "its parameters",
@@ -221,18 +223,30 @@ def _given_names(content: bytes) -> Mapping[str, Sequence[str]]:
     try:
         given = json.loads(content) if content else {}
         names = {key: given[key] for key in given if key in ("inputs", "outputs")}
-        if isinstance(given, dict) and all(isinstance(name, str) and name for each in names.values() for name in each):
+        if isinstance(given, dict) and all(
+            isinstance(each, list) and all(map(_is_name, each)) for each in names.values()
+        ):
             return names
     except (ValueError, TypeError, RecursionError):
         pass
     raise Refused(f"extra/headrace.json in it is not what headrace.models.export writes; {EXPORT}")
 
 
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= _MOST_NAME_CHARACTERS and name.isprintable()
+
+
 def _renamed(tensors: Sequence[Tensor], names: Sequence[str] | None, kind: str) -> tuple[Tensor, ...]:
     if names is None:
         names = [tensor.name for tensor in tensors]
+    if not all(map(_is_name, names)):
+        raise Refused(
+            f"the name of one of its {kind}s is empty, longer than {_MOST_NAME_CHARACTERS} characters or has such as "
+            f"cannot be printed; {EXPORT}"
+        )
     if len(names) != len(tensors) or len(set(names)) != len(names):
-        raise Refused(f"it names its {kind}s {', '.join(map(repr, names))}; expected {len(tensors)} different names")
+        given = ", ".join(map(repr, names))[:_MOST_TOLD]
+        raise Refused(f"it names its {kind}s {given}; expected {len(tensors)} different names")
     return tuple(
         Tensor(name, tensor.datatype, tensor.sizes, tensor.position)
         for name, tensor in zip(names, tensors, strict=True)

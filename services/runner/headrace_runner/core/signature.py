@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+MOST_DIMENSIONS = 32
+"""As many have numpy's arrays."""
+MOST_ELEMENTS = 1 << 40
+"""Of a row; more have no machine's memory."""
 
 Dimension = int | str
 """A size, or the name that the model's author gave to a size that may vary ("" without a name)."""
@@ -42,6 +48,17 @@ class Signature:
 
 def make_signature(inputs: Sequence[EngineTensor], outputs: Sequence[EngineTensor], batchable: bool) -> Signature:
     return Signature(_specs(inputs), _specs(outputs), batchable)
+
+
+def impossible_tensor(inputs: Sequence[EngineTensor], outputs: Sequence[EngineTensor]) -> str | None:
+    """What no array can hold, whatever the sizes that vary are; None: all can be held."""
+    for kind, tensors in (("input", inputs), ("output", outputs)):
+        for tensor in tensors:
+            if len(tensor.dims) > MOST_DIMENSIONS:
+                return f"{kind} {tensor.name!r} has {len(tensor.dims)} dimensions; at most {MOST_DIMENSIONS} are served"
+            if math.prod(dim for dim in tensor.dims if isinstance(dim, int)) > MOST_ELEMENTS:
+                return f"{kind} {tensor.name!r} is declared larger than any memory"
+    return None
 
 
 def fixed_batch_reason(inputs: Sequence[EngineTensor], outputs: Sequence[EngineTensor]) -> str | None:

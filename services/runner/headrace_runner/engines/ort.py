@@ -211,12 +211,18 @@ def _external_locations(source: ModelSource) -> frozenset[str]:
     if source.path.stat().st_size == 0:
         raise ModelRefused(f"{source.name}: the file is empty")
     with source.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        # External data is named by an entry with the key "location". Most models have none.
-        if content.find(b"location") < 0:
+        # External data is named by an entry with the key "location". Most models have neither.
+        located, compiled = content.find(b"location") >= 0, content.find(onnx_files.COMPILED) >= 0
+        if not located and not compiled:
             return frozenset()
         # Released before the map is closed, which a view of it would forbid.
         with memoryview(content) as view:
             try:
+                if compiled and onnx_files.calls(view, onnx_files.COMPILED):
+                    raise ModelRefused(
+                        f"{source.name}: holds what an execution provider compiled (EPContext), which may name files "
+                        "outside the model; deploy the model that it was compiled from"
+                    )
                 return onnx_files.external_locations(view)
             except onnx_files.Malformed as error:
                 raise ModelRefused(f"{source.name} is not an ONNX model: {error}") from None

@@ -244,7 +244,7 @@ def _settings(source: ModelSource) -> tuple[str, int, bool]:
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?", device):
         raise ModelRefused(f"engine option {_DEVICE}: expected cpu, cuda or cuda:N; got {device!r}")
     threads = source.options.get(_THREADS, str(source.threads))
-    if not threads.isascii() or not threads.isdigit() or not 1 <= int(threads) <= _MAX_THREADS:
+    if not threads.isascii() or not threads.isdigit() or len(threads) > 4 or not 1 <= int(threads) <= _MAX_THREADS:
         raise ModelRefused(f"engine option {_THREADS}: expected 1 to {_MAX_THREADS}; got {threads!r}")
     compiled = source.options.get(_COMPILE, "off")
     if compiled not in ("off", "inductor"):

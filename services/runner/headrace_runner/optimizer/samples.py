@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,11 @@ from headrace_runner.optimizer.core.comparing import unique_rows
 from headrace_runner.tensors import DTYPES
 
 _UNSUPPORTED = ("BYTES", "BF16")
+_UNREADABLE = (
+    OSError, TypeError, ArithmeticError, EOFError, SyntaxError, RuntimeError, MemoryError, zipfile.BadZipFile,
+    zlib.error, tokenize.TokenError,
+)  # fmt: skip
+"""What zipfile raises, and numpy, which parses headers as Python and makes arrays as large as they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ def _array(path: Path, archive: Any, name: str) -> NDArray[Any]:
                 "expected numbers: give it a dtype such as float32"
             ) from None
         raise InvalidArgument(f"--samples {path}: array {name!r} cannot be read: {error}") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise InvalidArgument(f"--samples {path}: array {name!r} cannot be read: {error}") from None
     if not isinstance(array, np.ndarray):
         raise InvalidArgument(f"--samples {path}: {name!r} is not an array")
