@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
-
 from benchmarks import open_loop
 from benchmarks.generator.schedule import Outcome, Plan
 from benchmarks.special.engine import LATENCY_MS, MODEL, body, slow_engine
@@ -19,7 +16,10 @@ _CPU = "500m"
 
 
 def measure() -> None:
-    """Prints the table. A generator's own lateness is in its latencies: they count from when a request was due."""
+    """Prints the table. A generator's own lateness is in its latencies: they count from when a request was due.
+
+    Nothing is sent while the second generator starts, for some tenths of a second before the step.
+    """
     deploy = {"min_instances": 0, "max_instances": 8, "slo": f"{SLO_MS}ms", "resources": {"cpu": _CPU}, "wait": True}
     with slow_engine(2, **deploy) as (mesh, client):
         url, content, headers = mesh.url + PATH, body(), GRPC_HEADERS | TENANT_HEADER
@@ -28,12 +28,9 @@ def measure() -> None:
             return open_loop.offer(url, content, headers, True, plan, SLO_MS / 1000)
 
         before = outcomes(mesh.metrics_text(), MODEL, TENANT)
-        with ThreadPoolExecutor(2) as threads:
-            steady = threads.submit(offer, Plan(RATE, 1.0, _BEFORE_S + _AFTER_S - 1.0))
-            time.sleep(_BEFORE_S)
-            step = threads.submit(offer, Plan((TIMES - 1) * RATE, _FIRST_S, _AFTER_S - _FIRST_S))
-            parts = [steady.result(), step.result()]
-            most = len(client.model(MODEL).instances)
+        parts = [offer(Plan(RATE, _FIRST_S, _BEFORE_S - _FIRST_S))]
+        parts.append(offer(Plan(TIMES * RATE, _FIRST_S, _AFTER_S - _FIRST_S)))
+        most = len(client.model(MODEL).instances)
         after = outcomes(mesh.metrics_text(), MODEL, TENANT)
         decisions = [(each.current, each.desired, each.reason) for each in client.model(MODEL).decisions]
     print(_table(parts, after.ok - before.ok, after.failed - before.failed, most))

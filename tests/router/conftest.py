@@ -304,7 +304,14 @@ def eventually() -> Callable[..., Awaitable[None]]:
 
 @pytest.fixture
 def scripts() -> SimpleNamespace:
-    return SimpleNamespace(echo=echo, failed=failed, model_entry=model_entry, placement=placement)
+    return SimpleNamespace(
+        echo=echo,
+        failed=failed,
+        model_entry=model_entry,
+        placement=placement,
+        runner=ScriptedRunner,
+        control=ScriptedControl,
+    )
 
 
 @pytest.fixture

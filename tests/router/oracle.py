@@ -85,6 +85,7 @@ class Round:
     now: float
     promise: Promise
     best: Promise
+    guess: Promise
     max_rows: int
     max_bytes: int
 
@@ -96,8 +97,12 @@ class Round:
             return "stop"
         if item.deadline <= self.now:
             return "drop"
-        if not self._meets(self.promise(rows), min(each.deadline for each in together)):
+        first = min(each.deadline for each in together)
+        needed_s = self.promise(rows)
+        if not self._meets(needed_s, first):
             return "stop" if taken else self._elsewhere(item, item.rows)
+        if taken and needed_s is None and not self._meets(self.guess(rows), first):
+            return "stop"
         target = 0 if taken else self._held_up(item, beside)
         return "take" if self._meets(self.promise(target), item.deadline) else self._elsewhere(item, target)
 

@@ -136,6 +136,7 @@ class Scheduling(RuleBasedStateMachine):
             self.now,
             lambda rows: runner.pace.predict(rows, self.now),
             lambda rows: self.soonest.predict(rows, self.now),
+            lambda rows: runner.pace.guess(rows, self.now),
             MAX_ROWS,
             LIMITS.max_bundle_bytes,
         )

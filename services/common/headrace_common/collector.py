@@ -8,8 +8,8 @@ import gc
 def spare_the_collector() -> None:
     """What lives for ever is not looked at again, and what requests leave is looked at seldom.
 
-    For a process that has started up, and again once it holds what it will hold. Requests make no cycles that matter,
-    and with hundreds in flight the default thresholds have the collector look for them every few dozen requests.
+    For a process that has started up, and again once it holds what it will hold. Requests leave no cycles, however they
+    end, and with hundreds in flight the default thresholds have the collector look for them every few dozen requests.
     """
     gc.collect()
     gc.freeze()

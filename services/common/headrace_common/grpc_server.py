@@ -90,13 +90,25 @@ class _ProcessServicer(process_pb2_grpc.ProcessServiceServicer):
 
 
 def log_failure(method: str, error: BaseException) -> WireStatus:
-    """What a client is told of `error`; the log gets everything about the errors that clients see as generic text."""
+    """What a client is told of `error`; the log gets everything about the errors that clients see as generic text.
+
+    The end of an error: it keeps no traceback, nor what it came of.
+    """
     wire = wire_status(error)
     if isinstance(error, EngineFailed):
         get_logger().error("engine_failed", method=method, error=error.detail)
     elif wire.code is grpc.StatusCode.INTERNAL:
         get_logger().error("rpc_failed", method=method, error=repr(error), exc_info=error)
+    _release_frames(error)
     return wire
+
+
+def _release_frames(error: BaseException | None) -> None:
+    """The frames that an error passed hold the request, and one of them the error: a cycle, and a process that serves
+    collects those seldom."""
+    while error is not None:
+        error.__traceback__, error.__cause__ = None, None
+        error.__context__, error = None, error.__context__
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
