@@ -35,8 +35,11 @@ $(STAMP)-torch: $(STAMP)
 demo: setup
 	$(BIN)/python -m headrace.demo
 
+# As many at once as there are cores; `-n 0` has one process run all of them.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: setup-tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The router's tests once more with its hot modules interpreted, as they are where there is no compiler; and the budgets of
 # operations, which only interpreted code can be held to.
@@ -45,7 +48,7 @@ test-interpreted: setup-tests
 	cp -r services/router/headrace_router $(INTERPRETED)/ && rm -f $(INTERPRETED)/headrace_router/compiled.*.json
 	find $(INTERPRETED) -name '*.so' ! -name ingress.so -delete
 	PYTHONPATH=$(INTERPRETED) $(BIN)/python -c 'from headrace_router import compiled; assert not compiled.count()'
-	PYTHONPATH=$(INTERPRETED) $(BIN)/python -m pytest tests/router tests/oip tests/microbench
+	PYTHONPATH=$(INTERPRETED) $(PYTEST) tests/router tests/oip tests/microbench
 
 check: setup-tests
 	$(BIN)/ruff format --check .
