@@ -111,8 +111,8 @@ def prune(
     torch = _torch()
     if torch.is_inference_mode_enabled():
         raise FailedPrecondition(
-            "prune is called under torch.inference_mode, where nothing has gradients, which it follows; call it outside "
-            "of that (under torch.no_grad it works)"
+            "prune is called under torch.inference_mode, where nothing has gradients, which it follows; call it "
+            "outside of that (under torch.no_grad it works)"
         )
     from headrace.models import channels  # imports torch-pruning
 

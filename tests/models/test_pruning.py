@@ -297,7 +297,7 @@ def test_without_torch_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 
 
 def test_inference_mode_is_refused_with_what_to_do() -> None:
-    with torch.inference_mode(), pytest.raises(FailedPrecondition, match="called under torch.inference_mode"):
+    with torch.inference_mode(), pytest.raises(FailedPrecondition, match=r"called under torch\.inference_mode"):
         prune(Residual(), IMAGES, ratio=0.5)
 
 

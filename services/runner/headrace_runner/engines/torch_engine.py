@@ -1,8 +1,8 @@
 """torch: executes programs that `torch.export` made, on CPUs and CUDA GPUs.
 
 torch is imported when the first program is loaded, or by `prepare`. It takes seconds and 200 MiB, which runners that
-hold other models, and those in waiting, need not pay (docs/engines.md has the numbers). So are our own modules that read
-programs.
+hold other models, and those in waiting, need not pay (docs/engines.md has the numbers). So are our own modules that
+read programs.
 """
 
 from __future__ import annotations

@@ -93,12 +93,12 @@ def _arrays(path: Path, max_bytes: int) -> dict[str, NDArray[Any]]:
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InvalidArgument(f"--samples {path}: expected an .npz file, as numpy.savez writes it")
     with archive:
-        _check_size(path, archive.zip.infolist(), max_bytes)
+        _check_size(path, archive.zip.infolist() if archive.zip else (), max_bytes)
         return {name: _array(path, archive, name) for name in archive.files}
 
 
 def _check_size(path: Path, members: Sequence[zipfile.ZipInfo], max_bytes: int) -> None:
-    """What is read of a member ends at the size that its directory gives, and comes in pieces by these methods alone."""
+    """What is read of a member ends at the size that its directory gives, in pieces by these methods alone."""
     if any(each.compress_type not in _METHODS for each in members):
         raise InvalidArgument(f"--samples {path}: expected an .npz file, as numpy.savez writes it")
     size = sum(each.file_size for each in members)
