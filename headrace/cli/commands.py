@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 
@@ -26,3 +28,17 @@ def _without_types_of_flags(parameters: Any) -> Any:
         if getattr(parameter, "is_flag", False) and parameter.metavar is None:
             parameter.metavar = ""
     return parameters
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"headrace {import_module('headrace').__version__}")
+        raise typer.Exit
+
+
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """Of `headrace` itself."""

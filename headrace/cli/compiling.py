@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from headrace.cli.printing import print_json, print_table
-
-_MIB = 1 << 20
+from headrace.cli.plain_compiling import compile_and_show
 
 
 def compile_model(
@@ -57,28 +52,5 @@ def compile_model(
         for text in (flag, str(value))
     ]
     arguments += [flag for flag, given in (("--no-cache", no_cache), ("--verbose", verbose)) if given]
-    # The compiler is the runner's code, which this package does not import; it says itself what is wrong.
-    done = subprocess.run(  # noqa: S603 - the program is ours
-        [sys.executable, "-m", "headrace_runner.compile", *arguments], stdout=subprocess.PIPE, check=False
-    )
-    if done.stdout:
-        _show(json.loads(done.stdout), as_json)
-    if done.returncode:
-        raise typer.Exit(done.returncode)
-
-
-def _show(plans: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print_json(plans)
-        return
-    columns = ("TARGET", "PLAN", "MIB", "PRECISION", "BUILT")
-    print_table(columns, [_row(plan) for plan in plans], whole=("PLAN",))
-
-
-def _row(plan: dict[str, Any]) -> list[str]:
-    if "error" in plan:
-        return [plan["target"], "", "", "", "refused, see above"]
-    manifest = plan["manifest"]
-    built = "from the cache" if plan["cached"] else f"in {manifest['build_s']:.2f} s"
-    size = f"{manifest['plan']['bytes'] / _MIB:.2f}"
-    return [plan["target"], plan["path"], size, manifest["precision"], built]
+    if code := compile_and_show(arguments, as_json):
+        raise typer.Exit(code)

@@ -1,7 +1,7 @@
 """Entry point: commands, and the one place where errors become lines and exit codes.
 
 Exit codes: 0 done; 1 the mesh said no, or cannot be reached; 2 wrong usage or set-up; 130 Ctrl-C.
-Whatever is slow to import (grpc, numpy, rich) is imported by the command that needs it.
+Whatever is slow to import (grpc, numpy, rich, and Typer itself) is imported by the command that needs it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from headrace.cli.commands import Command, Group
 from headrace.cli.problems import UsageProblem
 from headrace.errors import HeadraceError
+
+if TYPE_CHECKING:
+    import typer
 
 _COMMANDS = {
     "up": "mesh:up",
@@ -40,19 +40,6 @@ _COMMANDS = {
 """Where each is, in the order of the help."""
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"headrace {import_module('headrace').__version__}")
-        raise typer.Exit
-
-
-def _options(
-    _version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version.")
-    ] = False,
-) -> None: ...
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
@@ -62,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    asked, rest, program = _asked(list(sys.argv[1:] if arguments is None else arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = asked(args=rest, prog_name=program, standalone_mode=False)
+        code = _run(given)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has seen enough: quietly 1, as Typer has it where a command is still printing.
@@ -76,6 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return _report(error)
     return code if isinstance(code, int) else 0
+
+
+def _run(arguments: list[str]) -> Any:
+    if arguments[:1] == ["compile"]:
+        from headrace.cli.plain_compiling import compile_and_show, plain
+
+        if (found := plain(arguments[1:])) is not None:
+            return compile_and_show(*found)
+    asked, rest, program = _asked(arguments)
+    return asked(args=rest, prog_name=program, standalone_mode=False)
 
 
 def _drop_output() -> None:
@@ -90,12 +87,20 @@ def _asked(arguments: list[str]) -> tuple[typer.Typer, list[str], str]:
     """The command that is named, by itself: importing and preparing all of them takes longer than most take to run."""
     if not arguments or arguments[0] not in _COMMANDS:
         return _everything(), arguments, "headrace"
+    import typer
+
+    from headrace.cli.commands import Command
+
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     alone.command(arguments[0], cls=Command)(_command(arguments[0]))
     return alone, arguments[1:], f"headrace {arguments[0]}"
 
 
 def _everything() -> typer.Typer:
+    import typer
+
+    from headrace.cli.commands import Command, Group, options
+
     app = typer.Typer(
         name="headrace",
         cls=Group,
@@ -105,7 +110,7 @@ def _everything() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    app.callback()(_options)
+    app.callback()(options)
     for name in _COMMANDS:
         app.command(name, cls=Command)(_command(name))
     app.add_typer(import_module("headrace.cli.tenants").app, name="tenant")

@@ -50,6 +50,9 @@ def optimize(
     batches: Annotated[str, typer.Option(metavar="N[,N...]", help="Rows per batch, to time.")] = "1,8,32",
     threads: Annotated[int, typer.Option(metavar="N", help="Threads of the engine.")] = 1,
     time: Annotated[str, typer.Option(metavar="TIME", help="About how long to time the variants.")] = "20s",
+    max_samples: Annotated[
+        str, typer.Option(metavar="BYTES", help="Of the samples, unpacked, at most; 0: any number.")
+    ] = "1Gi",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep variants, manifest.json, report.md and a plot here.")
     ] = None,
@@ -59,7 +62,7 @@ def optimize(
     given = {name: value for name, value in locals().items() if name not in ("source", "agreement", "as_json")}
     lists = {name: value if isinstance(value, list) else [value] for name, value in given.items() if value is not None}
     # Joined by "=", so that no value is taken for a flag.
-    arguments = [f"--{name}={each}" for name, values in lists.items() for each in values]
+    arguments = [f"--{name.replace('_', '-')}={each}" for name, values in lists.items() for each in values]
     found, code = _optimized([*arguments, *(["--agreement"] if agreement else []), "--", str(source)])
     if as_json:
         print_json(found)

@@ -106,9 +106,14 @@ def prune(
     Raises:
         InvalidArgument: an argument is out of bounds, the module cannot run on the inputs, or nothing can be pruned.
         FailedPrecondition: torch-pruning cannot trace the module, the pruned one no longer gives outputs of the same
-            shapes, or torch or torch-pruning is not installed.
+            shapes, it is called under torch.inference_mode, or torch or torch-pruning is not installed.
     """
     torch = _torch()
+    if torch.is_inference_mode_enabled():
+        raise FailedPrecondition(
+            "prune is called under torch.inference_mode, where nothing has gradients, which it follows; call it "
+            "outside of that (under torch.no_grad it works)"
+        )
     from headrace.models import channels  # imports torch-pruning
 
     kept_parts = (keep,) if isinstance(keep, str) else tuple(keep)

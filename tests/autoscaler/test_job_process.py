@@ -98,6 +98,7 @@ def test_only_what_was_asked_for_is_on_the_command_line(tmp_path: Path) -> None:
         f"--samples={tmp_path}/samples.npz",
         "--floor=0.99",
         f"--out={tmp_path}/out",
+        "--max-samples=0",
         "--progress-lines",
         "--",
         f"{tmp_path}/model.onnx",

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
+from headrace.cli.plain_compiling import plain
+
 Run = Callable[..., Any]
 needs_tensorrt_rtx = pytest.mark.skipif(
     find_spec("tensorrt_rtx_bindings") is None, reason="needs TensorRT-RTX: pip install 'headrace[tensorrt-rtx]'"
@@ -50,3 +52,25 @@ def test_what_is_refused_is_told_by_the_exit_code_and_leaves_nothing(run: Run, m
 
     assert (done.code, done.out) == (2, "")
     assert not (tmp_path / "out").exists()
+
+
+AS_USUAL = ["m.onnx", "--target", "sm_86", "--out", "o"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        pytest.param(AS_USUAL, (AS_USUAL, False), id="as usual"),
+        pytest.param([*AS_USUAL, "--json", "--no-cache"], ([*AS_USUAL, "--no-cache"], True), id="flags"),
+        pytest.param([*AS_USUAL, "--help"], None, id="help"),
+        pytest.param([*AS_USUAL, "--shape"], None, id="a value is missing"),
+        pytest.param([*AS_USUAL, "--name", "--json"], None, id="a flag for a value"),
+        pytest.param([*AS_USUAL, "--cache", ""], None, id="an empty value"),
+        pytest.param([*AS_USUAL, "--batch=1:8"], None, id="joined"),
+        pytest.param([*AS_USUAL, "--verb"], None, id="shortened"),
+        pytest.param([*AS_USUAL, "n.onnx"], None, id="two models"),
+        pytest.param(AS_USUAL[:3], None, id="no folder"),
+    ],
+)
+def test_only_what_can_be_read_in_one_way_is_read_without_typer(arguments: list[str], given: Any) -> None:
+    assert plain(arguments) == given

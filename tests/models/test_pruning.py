@@ -294,3 +294,13 @@ def test_without_torch_the_error_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pruning, "find_spec", lambda _name: None)
     with pytest.raises(FailedPrecondition, match=r"needs torch, torch_pruning, .*'headrace\[torch\]'"):
         prune(perceptron(), ROWS, ratio=0.5)
+
+
+def test_inference_mode_is_refused_with_what_to_do() -> None:
+    with torch.inference_mode(), pytest.raises(FailedPrecondition, match=r"called under torch\.inference_mode"):
+        prune(Residual(), IMAGES, ratio=0.5)
+
+
+def test_no_grad_around_it_is_no_matter() -> None:
+    with torch.no_grad():
+        assert prune(Residual(), IMAGES, ratio=0.5).parameters.share < 0.6

@@ -58,6 +58,33 @@ def test_a_second_run_replaces_the_first(
     assert [each["name"] for each in manifest["variants"]] == ["original", "fp32"]
 
 
+def test_a_second_run_leaves_its_own_variants_and_what_is_not_of_the_first(
+    trained: Any, samples: Callable[..., str], optimize: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = (trained.path, "--samples", samples(x=trained.x), "--floor=0.9", "--out", out)
+    optimize(*arguments, "--precisions=fp32,fp16", "--prune=0.3")
+    (out / "notes.txt").write_text("mine")
+    (out / "original.onnx").write_text("mine too")
+    (out / "pruned-30.onnx").write_text("trained again")
+    optimize(*arguments, "--precisions=fp32")
+    kept = {each.name for each in out.iterdir()} - {"plot.svg"}
+    assert kept == {"fp32.onnx", "manifest.json", "report.md", "notes.txt", "original.onnx", "pruned-30.onnx"}
+
+
+def test_a_manifest_that_names_files_elsewhere_removes_none(
+    trained: Any, samples: Callable[..., str], optimize: Callable[..., Any], tmp_path: Path
+) -> None:
+    out, mine = tmp_path / "out", tmp_path / "mine.onnx"
+    out.mkdir()
+    mine.write_bytes(b"mine")
+    file = {"name": "../mine.onnx", "sha256": hashlib.sha256(b"mine").hexdigest()}
+    (out / "manifest.json").write_text(json.dumps({"variants": [{"file": file}]}))
+    ran = optimize(trained.path, "--samples", samples(x=trained.x), "--floor=0.9", "--precisions=fp32", "--out", out)
+    assert ran.code == 0
+    assert mine.exists()
+
+
 def test_a_folder_with_something_else_in_it_is_left_alone(
     trained: Any, samples: SavesSamples, optimize: Optimize, tmp_path: Path
 ) -> None:

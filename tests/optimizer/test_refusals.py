@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,35 @@ def test_samples_that_were_damaged(trained: Any, samples: SavesSamples, optimize
     content[100:140] = b"\xff" * 40
     path.write_bytes(content)
     assert "array 'x' cannot be read" in refused(optimize(trained.path, "--samples", path, "--precisions=fp32"))
+
+
+def test_samples_that_unpack_to_more_than_the_limit(trained: Any, optimize: Optimize, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, x=np.zeros((1 << 17, 16), np.float32))
+    assert path.stat().st_size < 1 << 16
+    message = refused(optimize(trained.path, "--samples", path, "--max-samples=1Mi"))
+    assert "samples: 8Mi when unpacked, over the limit of 1Mi (--max-samples); bring fewer" in message
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_samples_packed_by_a_method_that_has_no_bound(
+    trained: Any, optimize: Optimize, tmp_path: Path, method: int
+) -> None:
+    path, content = tmp_path / "bomb.npz", io.BytesIO()
+    np.save(content, X)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("x.npy", content.getvalue())
+    assert "expected an .npz file, as numpy.savez writes it" in refused(optimize(trained.path, "--samples", path))
+
+
+def test_samples_that_are_larger_than_they_say(trained: Any, optimize: Optimize, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, x=np.zeros((1 << 17, 16), np.float32))
+    content = path.read_bytes()
+    directory = content.rindex(b"PK\1\2")
+    # The uncompressed size, at 24 of the entry in the directory (APPNOTE.TXT, 4.3.12).
+    path.write_bytes(content[: directory + 24] + (4096).to_bytes(4, "little") + content[directory + 28 :])
+    assert "array 'x' cannot be read" in refused(optimize(trained.path, "--samples", path, "--max-samples=1Mi"))
 
 
 def test_labels_of_another_shape(trained: Any, samples: SavesSamples, optimize: Optimize) -> None:

@@ -365,6 +365,17 @@ def test_a_runner_that_holds_no_program_never_imports_torch() -> None:
     assert done.stdout.split() == ["True", "False", "True", "True"]
 
 
+def test_the_modules_that_read_programs_are_imported_with_the_first() -> None:
+    code = (
+        "import sys; from headrace_runner.engines.registry import import_engines, prepare\n"
+        "prepare(import_engines(allow_fake=True))\n"
+        "print([name for name in sys.modules if name.startswith(('headrace_runner.engines.torch_', "
+        "'headrace_runner.core.pt2_', 'torch.'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['headrace_runner.engines.torch_engine']"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_a_gpu_it_answers_as_on_the_cpu_and_tells_its_memory(served: Callable[..., LoadedModel]) -> None:

@@ -4,7 +4,6 @@ model is `Pipelined`, others are taken up while it waits for the GPU.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ from dataclasses import dataclass, field
 from headrace.runner.v1 import runner_pb2 as pb
 from headrace_common.chunks import MOST_BUNDLE_BYTES
 from headrace_common.clock import Clock
-from headrace_common.enforcement import ENGINE_LOST_STATUS
 from headrace_common.logs import get_logger
 from headrace_runner.domain import Loaded
 from headrace_runner.engines.base import EngineError, EngineLost, ExecutionFailed, InputRefused, OutOfMemory, Pipelined
+from headrace_runner.engines.lost import end_process
 from headrace_runner.measures import Measures
 from headrace_runner.tensors import Array, decode, encode
 from headrace_runner.transport import Answer, AnswerWriter, Contents
@@ -128,9 +127,7 @@ class Executor:
             if isinstance(error, OutOfMemory):
                 self._out_of_memory()
             if isinstance(error, EngineLost):
-                # As if the engine had ended the process itself: what is in hand is executed elsewhere.
-                get_logger().error("engine_lost", reason=str(error))
-                os._exit(ENGINE_LOST_STATUS)
+                end_process(error)
             answer = refusal(bundle.bundle_id, _code(error), str(error))
         except Exception as error:  # noqa: BLE001 - whatever an engine raises, only this bundle fails
             get_logger().error("bundle_failed", error=repr(error), exc_info=error)

@@ -23,12 +23,14 @@ from headrace_runner.engines.base import (
     BatchLimited,
     Engine,
     EngineError,
+    EngineLost,
     LoadedModel,
     ModelSource,
     OutOfMemory,
     Phased,
     WarmsUp,
 )
+from headrace_runner.engines.lost import end_process
 from headrace_runner.engines.registry import pick
 from headrace_runner.probe import probe_rows, workable_size
 from headrace_runner.tensors import decode
@@ -63,6 +65,8 @@ def load(plan: LoadPlan, engines: Mapping[str, Engine], clock: Clock) -> Loaded:
             source = _verify(plan, engine)
         with phase("session"):
             model = engine.load(source)
+    except EngineLost as error:
+        end_process(error)
     except (OutOfMemory, MemoryError) as error:
         raise InvalidArgument(f"{error}; it does not fit its memory: deploy it with more") from error
     except EngineError as error:
@@ -77,6 +81,8 @@ def load(plan: LoadPlan, engines: Mapping[str, Engine], clock: Clock) -> Loaded:
             batching = _decide(plan, model)
         with phase("warm"):
             signature, profile = _warm(plan, model, batching, clock)
+    except EngineLost as error:
+        end_process(error)
     except MemoryError as error:
         model.close()
         raise InvalidArgument(
@@ -177,6 +183,8 @@ def _warm_up(model: LoadedModel) -> None:
     if isinstance(model, WarmsUp):
         try:
             model.warm_up()
+        except EngineLost:
+            raise
         except EngineError as error:
             raise InvalidArgument(f"it fails at a shape that it was compiled for: {error}") from error
 
@@ -212,6 +220,8 @@ def _time_run(
     start = clock.monotonic()
     try:
         outputs = model.run(inputs)
+    except EngineLost:
+        raise
     except EngineError:
         return {}
     profile[rows] = max(1, round((clock.monotonic() - start) * 1e6))
@@ -231,6 +241,8 @@ def _run_sample(model: LoadedModel, signature: Signature, sample: WarmupSample) 
     try:
         given = {t.name: decode(t.name, t.datatype, t.shape, t.data) for t in sample.inputs}
         model.run(samples.zeros(_unnamed(model, signature, given), _rows(signature, given), size=1) | given)
+    except EngineLost:
+        raise
     except EngineError as error:
         raise InvalidArgument(f"warm-up sample {sample.name!r} failed: {error}") from error
 

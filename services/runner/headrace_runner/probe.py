@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace_runner import samples
 from headrace_runner.core.signature import EngineTensor
-from headrace_runner.engines.base import Coarse, EngineError, LoadedModel
+from headrace_runner.engines.base import Coarse, EngineError, EngineLost, LoadedModel
 
 # (relative, absolute): kernels differ by batch size in the last bits; coupled rows differ by far more.
 _TOLERANCE = {"FP16": (1e-2, 1e-3), "BF16": (3e-2, 1e-2), "FP32": (1e-4, 1e-5), "FP64": (1e-7, 1e-9)}
@@ -35,6 +35,9 @@ def probe_rows(model: LoadedModel) -> Probe:
     """Runs two different rows together and each alone, and compares every output.
 
     Rows of varied values first; then 0 and 1, and then zeros, where the engine refuses those.
+
+    Raises:
+        EngineLost: whatever else is tried fails as well, and says nothing about the model.
     """
     failure = ""
     for size in samples.SIZES:
@@ -42,6 +45,8 @@ def probe_rows(model: LoadedModel) -> Probe:
             batch = make(model.inputs, 2, size)
             try:
                 difference = _compare(model, batch)
+            except EngineLost:
+                raise
             except EngineError as error:
                 failure = failure or str(error)
                 continue
@@ -50,10 +55,12 @@ def probe_rows(model: LoadedModel) -> Probe:
 
 
 def workable_size(model: LoadedModel, rows: int | None) -> int | None:
-    """A size for dimensions of any size at which the model runs zeros; None if there is none."""
+    """A size for dimensions of any size at which the model runs zeros; None if there is none. Raises EngineLost."""
     for size in samples.SIZES:
         try:
             model.run(samples.zeros(model.inputs, rows, size))
+        except EngineLost:
+            raise
         except EngineError:
             continue
         return size

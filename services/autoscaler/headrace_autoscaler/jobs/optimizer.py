@@ -76,6 +76,8 @@ def arguments(work: Work) -> list[str]:
         "precisions": ",".join(asked.precisions),
         "prune": ",".join(map(repr, asked.prune)),
         "out": str(work.folder / _OUT),
+        # They were held against autoscaler.max_samples_bytes before the job was queued.
+        "max-samples": "0",
     }
     flags = [f"--{name}={value}" for name, value in given.items() if value]
     return [*flags, "--progress-lines", "--", str(work.source)]

@@ -1,7 +1,8 @@
 """torch: executes programs that `torch.export` made, on CPUs and CUDA GPUs.
 
 torch is imported when the first program is loaded, or by `prepare`. It takes seconds and 200 MiB, which runners that
-hold other models, and those in waiting, need not pay (docs/engines.md has the numbers).
+hold other models, and those in waiting, need not pay (docs/engines.md has the numbers). So are our own modules that
+read programs.
 """
 
 from __future__ import annotations
@@ -13,15 +14,13 @@ import re
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace_runner import samples
-from headrace_runner.core.pt2_archive import EXPORT, Refused
 from headrace_runner.core.signature import EngineTensor
-from headrace_runner.engines import torch_compile
 from headrace_runner.engines.base import (
     ExecutionFailed,
     GpuMemory,
@@ -31,8 +30,10 @@ from headrace_runner.engines.base import (
     ModelSource,
     OutOfMemory,
 )
-from headrace_runner.engines.torch_program import READER, Program, open_program
 from headrace_runner.tensors import DTYPES
+
+if TYPE_CHECKING:
+    from headrace_runner.engines.torch_program import Program
 
 SUFFIX = ".pt2"
 _THREADS, _DEVICE, _COMPILE = "intra_op_threads", "device", "compile"
@@ -61,6 +62,8 @@ class TorchEngine:
 
     def prepare(self) -> None:
         """Imports all that a load would."""
+        from headrace_runner.engines.torch_program import READER
+
         _import_torch(1)
         importlib.import_module(READER)
 
@@ -68,6 +71,9 @@ class TorchEngine:
         return frozenset()
 
     def load(self, source: ModelSource) -> LoadedModel:
+        from headrace_runner.core.pt2_archive import EXPORT, Refused
+        from headrace_runner.engines.torch_program import open_program
+
         if not source.name.endswith(SUFFIX):
             raise ModelRefused(f"torch cannot load {source.name}: expected a file that ends in {SUFFIX}; {EXPORT}")
         device, threads, compiled = _settings(source)
@@ -100,6 +106,8 @@ class TorchModel:
         self._device = device
         self._module: Any = _flat_module(program.exported)
         if compiled:
+            from headrace_runner.engines import torch_compile
+
             self._module = torch_compile.compiled(self._module)
 
     @property
@@ -249,12 +257,18 @@ def _settings(source: ModelSource) -> tuple[str, int, bool]:
     compiled = source.options.get(_COMPILE, "off")
     if compiled not in ("off", "inductor"):
         raise ModelRefused(f"engine option {_COMPILE}: expected off or inductor; got {compiled!r}")
-    if compiled == "inductor" and device == "cpu" and torch_compile.compiler() is None:
+    if compiled == "inductor" and device == "cpu" and not _has_compiler():
         raise ModelRefused(
             f"engine option {_COMPILE}: inductor needs a C++ compiler on the runner's machine (g++, or what CXX says) "
             "and finds none; install one, or leave the option out"
         )
     return device, int(threads), compiled == "inductor"
+
+
+def _has_compiler() -> bool:
+    from headrace_runner.engines import torch_compile
+
+    return torch_compile.compiler() is not None
 
 
 def _present(device: str) -> str:

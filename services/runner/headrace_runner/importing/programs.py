@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +28,10 @@ def onnx_of(path: Path) -> Path:
 
 def _converted(path: Path) -> Path:
     # Imported here: a model that is ONNX already is compiled from the cache in less time than these take.
+    import atexit
+    import shutil
+    import tempfile
+
     from headrace.models.exporting import write_onnx
     from headrace_runner.core.pt2_archive import Refused
     from headrace_runner.engines.torch_program import open_program

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from headrace_common.errors import FailedPrecondition, HeadraceError, InvalidArgument
-from headrace_common.quantities import parse_seconds
+from headrace_common.quantities import parse_bytes, parse_seconds
 from headrace_runner.optimizer.core.choice import Demand
 from headrace_runner.optimizer.core.comparing import Comparison
 from headrace_runner.optimizer.core.recipes import ORIGINAL, PRECISIONS, Recipe, plan
@@ -63,6 +63,7 @@ def _optimize(options: argparse.Namespace) -> dict[str, object]:
         sizes=tuple(sorted(set(options.batches))),
         threads=options.threads,
         budget_s=parse_seconds(options.time, "--time"),
+        max_samples_bytes=parse_bytes(options.max_samples, "--max-samples"),
     )
     optimization = open_optimization(question)
     with tempfile.TemporaryDirectory(prefix="headrace-optimize-") as built, _shown(options) as stage:
@@ -194,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=_sizes, default=(1, 8, 32), metavar="N[,N...]")
     parser.add_argument("--threads", type=_whole, default=1, metavar="N")
     parser.add_argument("--time", default="20s", metavar="TIME")
+    parser.add_argument("--max-samples", default="1Gi", metavar="BYTES")
     parser.add_argument("--progress-lines", action="store_true")
     parser.add_argument("--out", type=Path, metavar="DIR")
     return parser

@@ -36,11 +36,10 @@ def keep(result: Result, built: Path, folder: Path) -> Result:
         The result, which knows its files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    _clear(folder)
     files = {}
     for each in result.choice.judgements:
         name = f"{each.candidate.name}.onnx"
-        (folder / name).unlink(missing_ok=True)
         if each.verdict is not Verdict.DISQUALIFIED and each.candidate.name != ORIGINAL:
             shutil.move(built / name, folder / name)
             files[each.candidate.name] = File(name, _digest(folder / name))
@@ -53,6 +52,21 @@ def keep(result: Result, built: Path, folder: Path) -> Result:
     fresh.write_text(json.dumps(kept.plain(), indent=2) + "\n")
     os.replace(fresh, folder / MANIFEST)
     return kept
+
+
+def _clear(folder: Path) -> None:
+    """Removes what an earlier run wrote, the manifest last. A variant that was changed since is somebody else's."""
+    try:
+        written = json.loads((folder / MANIFEST).read_bytes())["variants"]
+        files = {each["file"]["name"]: each["file"]["sha256"] for each in written if each["file"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        files = {}
+    for name, digest in files.items():
+        path = folder / str(name)
+        if path.parent == folder and path.is_file() and _digest(path) == digest:
+            path.unlink()
+    for name in (REPORT, PLOT, MANIFEST):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _digest(path: Path) -> str:

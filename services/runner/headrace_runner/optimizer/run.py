@@ -43,6 +43,7 @@ class Question:
         tolerance: see `comparing.agreeing`.
         sizes: rows per batch, to time.
         budget_s: for timing.
+        max_samples_bytes: of the samples, unpacked; 0: any number.
     """
 
     source: Path
@@ -57,6 +58,7 @@ class Question:
     sizes: tuple[int, ...] = (1, 8, 32)
     threads: int = 1
     budget_s: float = 20.0
+    max_samples_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -254,7 +256,7 @@ def open_optimization(question: Question) -> Optimization:
     if not original.inputs:
         raise InvalidArgument(f"{source.path}: has no inputs, so there is nothing to measure with")
     given = [sources.read_variant(name, path, original, question.threads) for name, path in question.variants]
-    samples = read_samples(question.samples, original.inputs, question.labels)
+    samples = read_samples(question.samples, original.inputs, question.labels, question.max_samples_bytes)
     _check_outputs(question, original)
     _check_enough(question, samples)
     return Optimization(question, source, given, original, samples)

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace_common.errors import InvalidArgument
+from headrace_common.errors import InvalidArgument, LimitExceeded
+from headrace_common.quantities import format_bytes
 from headrace_runner.core.signature import EngineTensor
 from headrace_runner.optimizer.core.comparing import unique_rows
 from headrace_runner.tensors import DTYPES
 
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""As numpy writes; others are unpacked without a bound."""
 _UNSUPPORTED = ("BYTES", "BF16")
 _UNREADABLE = (
     OSError, TypeError, ArithmeticError, EOFError, SyntaxError, RuntimeError, MemoryError, zipfile.BadZipFile,
@@ -46,15 +49,17 @@ class Samples:
         return {name: array[places] for name, array in self.inputs.items()}
 
 
-def read_samples(path: Path, tensors: Sequence[EngineTensor], labels: str | None) -> Samples:
+def read_samples(path: Path, tensors: Sequence[EngineTensor], labels: str | None, max_bytes: int = 0) -> Samples:
     """Args:
         tensors: the model's inputs.
         labels: name of the array with the right answers.
+        max_bytes: of all arrays, unpacked; 0: any number.
 
     Raises:
         InvalidArgument: names the file and the array, what was expected and what is there.
+        LimitExceeded: they are too large.
     """
-    arrays = _arrays(path)
+    arrays = _arrays(path, max_bytes)
     if labels is not None and labels not in arrays:
         raise InvalidArgument(f"--labels {labels}: {path} has no such array; it has {_list(arrays)}")
     expected = {tensor.name for tensor in tensors}
@@ -77,7 +82,7 @@ def read_samples(path: Path, tensors: Sequence[EngineTensor], labels: str | None
     return Samples(kept, None if answers is None else answers[places], max(counts.values()) - len(places))
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path, max_bytes: int) -> dict[str, NDArray[Any]]:
     try:
         # Object arrays are pickles, which run code when they are read.
         archive = np.load(path, allow_pickle=False)
@@ -88,7 +93,20 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InvalidArgument(f"--samples {path}: expected an .npz file, as numpy.savez writes it")
     with archive:
+        _check_size(path, archive.zip.infolist() if archive.zip else (), max_bytes)
         return {name: _array(path, archive, name) for name in archive.files}
+
+
+def _check_size(path: Path, members: Sequence[zipfile.ZipInfo], max_bytes: int) -> None:
+    """What is read of a member ends at the size that its directory gives, in pieces by these methods alone."""
+    if any(each.compress_type not in _METHODS for each in members):
+        raise InvalidArgument(f"--samples {path}: expected an .npz file, as numpy.savez writes it")
+    size = sum(each.file_size for each in members)
+    if max_bytes and size > max_bytes:
+        raise LimitExceeded(
+            f"samples: {format_bytes(size)} when unpacked, over the limit of {format_bytes(max_bytes)} "
+            "(--max-samples); bring fewer"
+        )
 
 
 def _array(path: Path, archive: Any, name: str) -> NDArray[Any]:
