@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
+from headrace.cli.arguments import Json, ModelName
 from headrace.cli.printing import print_json
 from headrace.cli.session import connect
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-
-def explain(name: Name, as_json: Json = False) -> None:
+def explain(name: ModelName, as_json: Json = False) -> None:
     """Say what keeps a model from more instances and requests out, whose limit that is, and what to type."""
     from headrace.cli.views import explanation_view
 

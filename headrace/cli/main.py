@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "up": "mesh:up",
-    "deploy": "models:deploy",
+    "deploy": "deploy:deploy",
     "list": "models:list_models",
     "status": "mesh:status",
     "describe": "models:describe",
@@ -30,7 +30,7 @@ _COMMANDS = {
     "logs": "mesh:logs",
     "infer": "inference:infer",
     "usage": "mesh:usage",
-    "apply": "models:apply",
+    "apply": "apply:apply",
     "simulate": "simulate:simulate",
     "plan": "plan:plan",
     "compile": "compiling:compile_model",
@@ -85,6 +85,8 @@ def _drop_output() -> None:
 
 def _asked(arguments: list[str]) -> tuple[typer.Typer, list[str], str]:
     """The command that is named, by itself: importing and preparing all of them takes longer than most take to run."""
+    if arguments[:1] == ["--version"]:
+        return _no_command(), arguments, "headrace"
     if not arguments or arguments[0] not in _COMMANDS:
         return _everything(), arguments, "headrace"
     import typer
@@ -96,10 +98,10 @@ def _asked(arguments: list[str]) -> tuple[typer.Typer, list[str], str]:
     return alone, arguments[1:], f"headrace {arguments[0]}"
 
 
-def _everything() -> typer.Typer:
+def _no_command() -> typer.Typer:
     import typer
 
-    from headrace.cli.commands import Command, Group, options
+    from headrace.cli.commands import Group, options
 
     app = typer.Typer(
         name="headrace",
@@ -111,6 +113,13 @@ def _everything() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(options)
+    return app
+
+
+def _everything() -> typer.Typer:
+    from headrace.cli.commands import Command
+
+    app = _no_command()
     for name in _COMMANDS:
         app.command(name, cls=Command)(_command(name))
     app.add_typer(import_module("headrace.cli.tenants").app, name="tenant")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli import flags
+from headrace.cli.arguments import Json
 from headrace.cli.printing import print_fields, print_heading, print_json, print_rows
 from headrace.cli.problems import found_here
 from headrace.cli.session import connect
@@ -49,7 +50,6 @@ _IN_ALL = (
     "tenant", "model", "shape", "class", "instance_seconds", "busy_seconds", "requests", "cold_starts", "instance_cost",
     "network_cost", "storage_cost", "cache_cost", "management_cost", "cost", "currency",
 )  # fmt: skip
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def up(

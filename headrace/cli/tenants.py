@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from headrace.cli import flags
+from headrace.cli.arguments import Json
 from headrace.cli.commands import Command, Group
 from headrace.cli.printing import print_fields, print_json, print_table
 from headrace.cli.problems import found_here
@@ -15,7 +16,6 @@ from headrace.cli.session import connect
 app = typer.Typer(cls=Group, help="Tenants and what they may use.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant's name.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("set", cls=Command)
