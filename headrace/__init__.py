@@ -17,17 +17,19 @@ if TYPE_CHECKING:
     from headrace import errors as errors
     from headrace.client.aio import AsyncClient as AsyncClient
     from headrace.client.blocking import Client as Client
+    from headrace.client.inference import Step as Step
     from headrace.client.retry import RetryPolicy as RetryPolicy
     from headrace.client.tensors import Tensor as Tensor
 
     __version__: str
 
-__all__ = ["AsyncClient", "Client", "RetryPolicy", "Tensor", "__version__", "errors"]
+__all__ = ["AsyncClient", "Client", "RetryPolicy", "Step", "Tensor", "__version__", "errors"]
 
 _HOMES = {
     "AsyncClient": "headrace.client.aio",
     "Client": "headrace.client.blocking",
     "RetryPolicy": "headrace.client.retry",
+    "Step": "headrace.client.inference",
     "Tensor": "headrace.client.tensors",
 }
 

@@ -14,9 +14,11 @@ from typing import Any, Unpack
 
 import grpc
 
-from headrace.client import messages, methods
-from headrace.client.address import parse_address
+from headrace.client import calls, messages, methods
 from headrace.client.artifact import ArtifactFile, artifact_files, is_url, samples_files, upload_parts
+from headrace.client.calls import Answer, Call
+from headrace.client.connection import Connection
+from headrace.client.inference import StreamInput, stream_result
 from headrace.client.messages import (
     DEFAULT_TIMEOUT_S,
     DEPLOY_TIMEOUT_S,
@@ -24,15 +26,14 @@ from headrace.client.messages import (
     ModelOptions,
     OptimizeOptions,
 )
-from headrace.client.methods import Method, Request, Response
+from headrace.client.methods import Method
 from headrace.client.outgoing import AsyncOutgoing, in_thread, stream_requests_async
-from headrace.client.retry import DEFAULT_RETRY, Attempts, RetryBudget, RetryPolicy
+from headrace.client.retry import DEFAULT_RETRY, RetryPolicy
 from headrace.client.status import error_from_call
 from headrace.client.tensors import Array, TensorLike
-from headrace.errors import FailedPrecondition, HeadraceError
+from headrace.errors import HeadraceError
 from headrace.oip import inference_pb2
 from headrace.v1 import mesh_pb2, models_pb2, tenants_pb2, usage_pb2
-from headrace_common.identity import TENANT_KEY, tenant_name
 
 
 class AsyncClient:
@@ -61,23 +62,15 @@ class AsyncClient:
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        address = parse_address(url)
-        self.url = address.url
-        self._timeout_s = messages.timeout(timeout_s)
-        self._metadata = ((TENANT_KEY, tenant_name(tenant, "tenant")),) if tenant else ()
-        self._retry = retry
-        self._budget = RetryBudget(retry)
-        self._clock = clock
-        self._jitter = jitter
+        self._connection = Connection(url, tenant, timeout_s, retry, clock, jitter)
+        self.url = self._connection.address.url
         self._sleep = sleep
-        self._callables: dict[str, Any] = {}
-        self._address = address
+        # Opened by the first call: a grpc.aio channel belongs to the event loop it is made in.
         self._channel: Any = None
-        self._closed = False
 
     async def close(self) -> None:
         """Closes the connection; calls in progress are cancelled."""
-        self._closed = True
+        self._connection.closed = True
         if self._channel is not None:
             await self._channel.close()
 
@@ -121,7 +114,7 @@ class AsyncClient:
         Returns:
             Arrays by output name, read-only; BYTES are object arrays of `bytes`.
         """
-        request = messages.infer_request(
+        call = calls.infer(
             name,
             inputs,
             version=version,
@@ -132,13 +125,12 @@ class AsyncClient:
             sequence_start=sequence_start,
             sequence_end=sequence_end,
         )
-        method = methods.STEP if sequence_id and not sequence_start else methods.INFER
-        return messages.output_arrays(await self._call(method, request, timeout_s))
+        return await self._call(call, timeout_s)
 
     async def stream(
         self,
         name: str,
-        inputs: Iterable[Mapping[str, TensorLike]] | AsyncIterable[Mapping[str, TensorLike]],
+        inputs: Iterable[StreamInput] | AsyncIterable[StreamInput],
         version: str = "",
         timeout_s: float | None = None,
     ) -> AsyncIterator[tuple[int, dict[str, Array]]]:
@@ -146,7 +138,8 @@ class AsyncClient:
 
         Args:
             name: the model.
-            inputs: taken as the stream has room.
+            inputs: as those of `infer`, or each as a `Step` of a sequence: steps of one sequence may be sent ahead, and
+                of several in any order. Taken as the stream has room.
             version: "" is the current one.
             timeout_s: deadline of the whole stream, not of each input; None: none, whatever the client's is.
 
@@ -160,28 +153,20 @@ class AsyncClient:
         requests = AsyncOutgoing(stream_requests_async(name, inputs, version))
         callable_ = self._callable(methods.STREAM_INFER, "stream_stream")
         with self._errors(requests):
-            call = callable_(requests, timeout=deadline_s, metadata=self._metadata)
+            call = callable_(requests, timeout=deadline_s, metadata=self._connection.metadata)
             try:
                 async for response in call:
-                    yield messages.stream_result(response)
+                    yield stream_result(response)
             finally:
                 call.cancel()
 
     async def metadata(self, name: str, version: str = "") -> inference_pb2.ModelMetadataResponse:
         """The model's inputs and outputs."""
-        return await self._call(
-            methods.METADATA, messages.build(inference_pb2.ModelMetadataRequest, name=name, version=version)
-        )
+        return await self._call(calls.metadata(name, version))
 
     async def ready(self, name: str = "", version: str = "") -> bool:
         """Whether the model can be called now, at zero instances too; "": whether the mesh serves."""
-        if not name:
-            return (await self._call(methods.SERVER_READY, inference_pb2.ServerReadyRequest())).ready
-        return (
-            await self._call(
-                methods.MODEL_READY, messages.build(inference_pb2.ModelReadyRequest, name=name, version=version)
-            )
-        ).ready
+        return await self._call(calls.ready(name, version))
 
     async def upload(self, source: str | Path, name: str, timeout_s: float = UPLOAD_TIMEOUT_S) -> str:
         """Uploads a model's files; the mesh keeps them for an hour unless a deploy uses them.
@@ -202,7 +187,7 @@ class AsyncClient:
         async def send(left: float | None) -> Any:
             parts = AsyncOutgoing(in_thread(upload_parts(files)))
             with self._errors(parts):
-                return await callable_(parts, timeout=left, metadata=self._metadata)
+                return await callable_(parts, timeout=left, metadata=self._connection.metadata)
 
         answer: models_pb2.UploadArtifactResponse = await self._attempt(send, timeout_s)
         return answer.artifact
@@ -233,26 +218,24 @@ class AsyncClient:
         self, spec: models_pb2.ModelSpec, wait: bool = True, timeout_s: float = DEPLOY_TIMEOUT_S
     ) -> models_pb2.Model:
         """Deploys what the spec says; uploads its `source` first if that is a path."""
-        request = messages.build(models_pb2.DeployModelRequest, model=spec, wait=wait)
+        request = calls.deploy_request(spec, wait)
         sent = request.model
         if sent.source and not is_url(sent.source):
             sent.artifact = await self.upload(sent.source, sent.name)
             sent.source = ""
-        return (await self._call(methods.DEPLOY, request, timeout_s)).model
+        return await self._call(calls.deploy(request), timeout_s)
 
     async def models(self, tenant: str = "") -> list[models_pb2.Model]:
         """All models; with a tenant, that tenant's."""
-        return list(
-            (await self._call(methods.LIST_MODELS, messages.build(models_pb2.ListModelsRequest, tenant=tenant))).models
-        )
+        return await self._call(calls.models(tenant))
 
     async def model(self, name: str) -> models_pb2.Model:
         """Everything about one model."""
-        return (await self._call(methods.GET_MODEL, messages.build(models_pb2.GetModelRequest, name=name))).model
+        return await self._call(calls.model(name))
 
     async def explain(self, name: str) -> models_pb2.ExplainModelResponse:
         """What keeps a model from more instances, whose limit that is, and what to do."""
-        return await self._call(methods.EXPLAIN_MODEL, messages.build(models_pb2.ExplainModelRequest, name=name))
+        return await self._call(calls.explain(name))
 
     async def optimize(
         self,
@@ -271,53 +254,47 @@ class AsyncClient:
         """
         asked = messages.optimization(options)
         artifact = await self._upload(await asyncio.to_thread(samples_files, Path(samples)), timeout_s)
-        request = messages.build(models_pb2.OptimizeModelRequest, name=name, samples=artifact, optimization=asked)
-        return (await self._call(methods.OPTIMIZE_MODEL, request)).job
+        return await self._call(calls.optimize(name, artifact, asked))
 
     async def cancel_optimization(self, name: str) -> models_pb2.OptimizeJob:
         """Ends a job that is queued or running; what serves is left as it is."""
-        request = messages.build(models_pb2.CancelOptimizationRequest, name=name)
-        return (await self._call(methods.CANCEL_OPTIMIZATION, request)).job
+        return await self._call(calls.cancel_optimization(name))
 
     async def variants(self, name: str) -> models_pb2.ListVariantsResponse:
         """What the last job found, and which variant serves."""
-        return await self._call(methods.LIST_VARIANTS, messages.build(models_pb2.ListVariantsRequest, name=name))
+        return await self._call(calls.variants(name))
 
     async def use_variant(self, name: str, variant: str, timeout_s: float = DEPLOY_TIMEOUT_S) -> models_pb2.Model:
         """Deploys a variant in place of what serves; "original" rolls back."""
-        request = messages.build(models_pb2.UseVariantRequest, name=name, variant=variant)
-        return (await self._call(methods.USE_VARIANT, request, timeout_s)).model
+        return await self._call(calls.use_variant(name, variant), timeout_s)
 
     async def delete(self, name: str) -> None:
         """Drains, stops and forgets a model."""
-        await self._call(methods.DELETE_MODEL, messages.build(models_pb2.DeleteModelRequest, name=name))
+        await self._call(calls.delete(name))
 
     async def set_tenant(self, spec: tenants_pb2.TenantSpec) -> tenants_pb2.Tenant:
         """Creates a tenant or replaces what is set of it."""
-        return (await self._call(methods.SET_TENANT, messages.build(tenants_pb2.SetTenantRequest, tenant=spec))).tenant
+        return await self._call(calls.set_tenant(spec))
 
     async def tenants(self) -> list[tenants_pb2.Tenant]:
         """All tenants."""
-        return list((await self._call(methods.LIST_TENANTS, tenants_pb2.ListTenantsRequest())).tenants)
+        return await self._call(calls.tenants())
 
     async def tenant(self, name: str) -> tenants_pb2.Tenant:
         """One tenant."""
-        return (await self._call(methods.GET_TENANT, messages.build(tenants_pb2.GetTenantRequest, name=name))).tenant
+        return await self._call(calls.tenant(name))
 
     async def delete_tenant(self, name: str) -> None:
         """Forgets a tenant that owns no model."""
-        await self._call(methods.DELETE_TENANT, messages.build(tenants_pb2.DeleteTenantRequest, name=name))
+        await self._call(calls.delete_tenant(name))
 
     async def usage(self, tenant: str = "", since: datetime | None = None) -> list[usage_pb2.UsageRow]:
         """The books by hour; "" is every tenant, None is from the beginning."""
-        request = messages.build(usage_pb2.GetUsageRequest, tenant=tenant)
-        if since is not None:
-            request.since.CopyFrom(messages.timestamp(since))
-        return list((await self._call(methods.GET_USAGE, request)).rows)
+        return await self._call(calls.usage(tenant, since))
 
     async def status(self) -> mesh_pb2.GetStatusResponse:
         """What runs."""
-        return await self._call(methods.GET_STATUS, mesh_pb2.GetStatusRequest())
+        return await self._call(calls.status())
 
     async def logs(self, model: str = "", follow: bool = False, tail: int = 0) -> AsyncIterator[str]:
         """Log lines, each a JSON object, oldest first.
@@ -327,11 +304,11 @@ class AsyncClient:
             follow: go on for ever; such a call has no deadline.
             tail: this many of the newest; 0: 200.
         """
-        request = messages.build(mesh_pb2.ReadLogsRequest, model=model, follow=follow, tail=tail)
-        timeout_s = None if follow else self._timeout_s
+        request = calls.logs(model, follow, tail)
+        timeout_s = None if follow else self._connection.timeout_s
         with self._errors():
             call = self._callable(methods.READ_LOGS, "unary_stream")(
-                request, timeout=timeout_s, metadata=self._metadata
+                request, timeout=timeout_s, metadata=self._connection.metadata
             )
             try:
                 async for response in call:
@@ -339,49 +316,32 @@ class AsyncClient:
             finally:
                 call.cancel()
 
-    async def _call(
-        self, method: Method[Request, Response], request: Request, timeout_s: float | None = None
-    ) -> Response:
-        callable_ = self._callable(method, "unary_unary")
-        answer: Response = await self._attempt(
-            lambda left: callable_(request, timeout=left, metadata=self._metadata), timeout_s, method.repeatable
+    async def _call(self, call: Call[Answer], timeout_s: float | None = None) -> Answer:
+        callable_ = self._callable(call.method, "unary_unary")
+        response = await self._attempt(
+            lambda left: callable_(call.request, timeout=left, metadata=self._connection.metadata),
+            timeout_s,
+            call.method.repeatable,
         )
-        return answer
+        return call.answer(response)
 
     async def _attempt(
         self, send: Callable[[float | None], Awaitable[Any]], timeout_s: float | None, repeatable: bool = True
     ) -> Any:
-        attempts = Attempts(self._retry, self._budget, self._clock() + self._timeout(timeout_s))
+        attempts = self._connection.attempts(timeout_s)
         while True:
             try:
                 with self._errors():
-                    return await send(attempts.remaining_s(self._clock()))
+                    return await send(self._connection.left_s(attempts))
             except HeadraceError as failure:
                 error = failure
-            delay_s = attempts.delay_s(error, self._clock(), self._jitter()) if repeatable else None
-            if delay_s is None:
-                raise error
-            await self._sleep(delay_s)
+            await self._sleep(self._connection.delay_s(attempts, error, repeatable))
 
     def _callable(self, method: Method[Any, Any], kind: str) -> Any:
-        if self._closed:
-            raise FailedPrecondition("the client is closed")
+        self._connection.check_open()
         if self._channel is None:
-            self._channel = self._connect()
-        found = self._callables.get(method.path)
-        if found is None:
-            found = self._callables[method.path] = method.on(self._channel, kind)
-        return found
-
-    def _timeout(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else messages.timeout(timeout_s)
-
-    def _connect(self) -> Any:
-        # Here and not in the constructor: a grpc.aio channel belongs to the event loop it is made in.
-        address = self._address
-        if address.tls:
-            return grpc.aio.secure_channel(address.target, grpc.ssl_channel_credentials(), options=address.options)
-        return grpc.aio.insecure_channel(address.target, options=address.options)
+            self._channel = self._connection.open(grpc.aio)
+        return self._connection.callable(self._channel, method, kind)
 
     @contextmanager
     def _errors(self, outgoing: AsyncOutgoing[Any] | None = None) -> Iterator[None]:

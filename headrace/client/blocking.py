@@ -13,9 +13,11 @@ from typing import Any, Unpack
 
 import grpc
 
-from headrace.client import messages, methods
-from headrace.client.address import parse_address
+from headrace.client import calls, messages, methods
 from headrace.client.artifact import ArtifactFile, artifact_files, is_url, samples_files, upload_parts
+from headrace.client.calls import Answer, Call
+from headrace.client.connection import Connection
+from headrace.client.inference import StreamInput, stream_result
 from headrace.client.messages import (
     DEFAULT_TIMEOUT_S,
     DEPLOY_TIMEOUT_S,
@@ -23,15 +25,14 @@ from headrace.client.messages import (
     ModelOptions,
     OptimizeOptions,
 )
-from headrace.client.methods import Method, Request, Response
+from headrace.client.methods import Method
 from headrace.client.outgoing import Outgoing, stream_requests
-from headrace.client.retry import DEFAULT_RETRY, Attempts, RetryBudget, RetryPolicy
+from headrace.client.retry import DEFAULT_RETRY, RetryPolicy
 from headrace.client.status import error_from_call
 from headrace.client.tensors import Array, TensorLike
 from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.oip import inference_pb2
 from headrace.v1 import mesh_pb2, models_pb2, tenants_pb2, usage_pb2
-from headrace_common.identity import TENANT_KEY, tenant_name
 
 
 class Client:
@@ -60,26 +61,14 @@ class Client:
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        address = parse_address(url)
-        self.url = address.url
-        self._timeout_s = messages.timeout(timeout_s)
-        self._metadata = ((TENANT_KEY, tenant_name(tenant, "tenant")),) if tenant else ()
-        self._retry = retry
-        self._budget = RetryBudget(retry)
-        self._clock = clock
-        self._jitter = jitter
+        self._connection = Connection(url, tenant, timeout_s, retry, clock, jitter)
+        self.url = self._connection.address.url
         self._sleep = sleep
-        self._callables: dict[str, Any] = {}
-        self._closed = False
-        self._channel = (
-            grpc.secure_channel(address.target, grpc.ssl_channel_credentials(), options=address.options)
-            if address.tls
-            else grpc.insecure_channel(address.target, options=address.options)
-        )
+        self._channel = self._connection.open(grpc)
 
     def close(self) -> None:
         """Closes the connection; calls in progress are cancelled."""
-        self._closed = True
+        self._connection.closed = True
         self._channel.close()
 
     def __enter__(self) -> Client:
@@ -122,7 +111,7 @@ class Client:
         Returns:
             Arrays by output name, read-only; BYTES are object arrays of `bytes`.
         """
-        request = messages.infer_request(
+        call = calls.infer(
             name,
             inputs,
             version=version,
@@ -133,13 +122,12 @@ class Client:
             sequence_start=sequence_start,
             sequence_end=sequence_end,
         )
-        method = methods.STEP if sequence_id and not sequence_start else methods.INFER
-        return messages.output_arrays(self._call(method, request, timeout_s))
+        return self._call(call, timeout_s)
 
     def stream(
         self,
         name: str,
-        inputs: Iterable[Mapping[str, TensorLike]],
+        inputs: Iterable[StreamInput],
         version: str = "",
         timeout_s: float | None = None,
     ) -> Iterator[tuple[int, dict[str, Array]]]:
@@ -147,7 +135,8 @@ class Client:
 
         Args:
             name: the model.
-            inputs: taken as the stream has room, by another thread.
+            inputs: as those of `infer`, or each as a `Step` of a sequence: steps of one sequence may be sent ahead, and
+                of several in any order. Taken as the stream has room, by another thread.
             version: "" is the current one.
             timeout_s: deadline of the whole stream, not of each input; None: none, whatever the client's is.
 
@@ -161,26 +150,20 @@ class Client:
         requests = Outgoing(stream_requests(name, inputs, version))
         callable_ = self._callable(methods.STREAM_INFER, "stream_stream")
         with self._errors(requests):
-            call = callable_(requests, timeout=deadline_s, metadata=self._metadata)
+            call = callable_(requests, timeout=deadline_s, metadata=self._connection.metadata)
             try:
                 for response in call:
-                    yield messages.stream_result(response)
+                    yield stream_result(response)
             finally:
                 call.cancel()
 
     def metadata(self, name: str, version: str = "") -> inference_pb2.ModelMetadataResponse:
         """The model's inputs and outputs."""
-        return self._call(
-            methods.METADATA, messages.build(inference_pb2.ModelMetadataRequest, name=name, version=version)
-        )
+        return self._call(calls.metadata(name, version))
 
     def ready(self, name: str = "", version: str = "") -> bool:
         """Whether the model can be called now, at zero instances too; "": whether the mesh serves."""
-        if not name:
-            return self._call(methods.SERVER_READY, inference_pb2.ServerReadyRequest()).ready
-        return self._call(
-            methods.MODEL_READY, messages.build(inference_pb2.ModelReadyRequest, name=name, version=version)
-        ).ready
+        return self._call(calls.ready(name, version))
 
     def upload(self, source: str | Path, name: str, timeout_s: float = UPLOAD_TIMEOUT_S) -> str:
         """Uploads a model's files; the mesh keeps them for an hour unless a deploy uses them.
@@ -201,7 +184,7 @@ class Client:
         def send(left: float | None) -> Any:
             parts = Outgoing(upload_parts(files))
             with self._errors(parts):
-                return callable_(parts, timeout=left, metadata=self._metadata)
+                return callable_(parts, timeout=left, metadata=self._connection.metadata)
 
         answer: models_pb2.UploadArtifactResponse = self._attempt(send, timeout_s)
         return answer.artifact
@@ -232,24 +215,24 @@ class Client:
         self, spec: models_pb2.ModelSpec, wait: bool = True, timeout_s: float = DEPLOY_TIMEOUT_S
     ) -> models_pb2.Model:
         """Deploys what the spec says; uploads its `source` first if that is a path."""
-        request = messages.build(models_pb2.DeployModelRequest, model=spec, wait=wait)
+        request = calls.deploy_request(spec, wait)
         sent = request.model
         if sent.source and not is_url(sent.source):
             sent.artifact = self.upload(sent.source, sent.name)
             sent.source = ""
-        return self._call(methods.DEPLOY, request, timeout_s).model
+        return self._call(calls.deploy(request), timeout_s)
 
     def models(self, tenant: str = "") -> list[models_pb2.Model]:
         """All models; with a tenant, that tenant's."""
-        return list(self._call(methods.LIST_MODELS, messages.build(models_pb2.ListModelsRequest, tenant=tenant)).models)
+        return self._call(calls.models(tenant))
 
     def model(self, name: str) -> models_pb2.Model:
         """Everything about one model."""
-        return self._call(methods.GET_MODEL, messages.build(models_pb2.GetModelRequest, name=name)).model
+        return self._call(calls.model(name))
 
     def explain(self, name: str) -> models_pb2.ExplainModelResponse:
         """What keeps a model from more instances, whose limit that is, and what to do."""
-        return self._call(methods.EXPLAIN_MODEL, messages.build(models_pb2.ExplainModelRequest, name=name))
+        return self._call(calls.explain(name))
 
     def optimize(
         self,
@@ -268,53 +251,47 @@ class Client:
         """
         asked = messages.optimization(options)
         artifact = self._upload(samples_files(Path(samples)), timeout_s)
-        request = messages.build(models_pb2.OptimizeModelRequest, name=name, samples=artifact, optimization=asked)
-        return self._call(methods.OPTIMIZE_MODEL, request).job
+        return self._call(calls.optimize(name, artifact, asked))
 
     def cancel_optimization(self, name: str) -> models_pb2.OptimizeJob:
         """Ends a job that is queued or running; what serves is left as it is."""
-        request = messages.build(models_pb2.CancelOptimizationRequest, name=name)
-        return self._call(methods.CANCEL_OPTIMIZATION, request).job
+        return self._call(calls.cancel_optimization(name))
 
     def variants(self, name: str) -> models_pb2.ListVariantsResponse:
         """What the last job found, and which variant serves."""
-        return self._call(methods.LIST_VARIANTS, messages.build(models_pb2.ListVariantsRequest, name=name))
+        return self._call(calls.variants(name))
 
     def use_variant(self, name: str, variant: str, timeout_s: float = DEPLOY_TIMEOUT_S) -> models_pb2.Model:
         """Deploys a variant in place of what serves; "original" rolls back."""
-        request = messages.build(models_pb2.UseVariantRequest, name=name, variant=variant)
-        return self._call(methods.USE_VARIANT, request, timeout_s).model
+        return self._call(calls.use_variant(name, variant), timeout_s)
 
     def delete(self, name: str) -> None:
         """Drains, stops and forgets a model."""
-        self._call(methods.DELETE_MODEL, messages.build(models_pb2.DeleteModelRequest, name=name))
+        self._call(calls.delete(name))
 
     def set_tenant(self, spec: tenants_pb2.TenantSpec) -> tenants_pb2.Tenant:
         """Creates a tenant or replaces what is set of it."""
-        return self._call(methods.SET_TENANT, messages.build(tenants_pb2.SetTenantRequest, tenant=spec)).tenant
+        return self._call(calls.set_tenant(spec))
 
     def tenants(self) -> list[tenants_pb2.Tenant]:
         """All tenants."""
-        return list(self._call(methods.LIST_TENANTS, tenants_pb2.ListTenantsRequest()).tenants)
+        return self._call(calls.tenants())
 
     def tenant(self, name: str) -> tenants_pb2.Tenant:
         """One tenant."""
-        return self._call(methods.GET_TENANT, messages.build(tenants_pb2.GetTenantRequest, name=name)).tenant
+        return self._call(calls.tenant(name))
 
     def delete_tenant(self, name: str) -> None:
         """Forgets a tenant that owns no model."""
-        self._call(methods.DELETE_TENANT, messages.build(tenants_pb2.DeleteTenantRequest, name=name))
+        self._call(calls.delete_tenant(name))
 
     def usage(self, tenant: str = "", since: datetime | None = None) -> list[usage_pb2.UsageRow]:
         """The books by hour; "" is every tenant, None is from the beginning."""
-        request = messages.build(usage_pb2.GetUsageRequest, tenant=tenant)
-        if since is not None:
-            request.since.CopyFrom(messages.timestamp(since))
-        return list(self._call(methods.GET_USAGE, request).rows)
+        return self._call(calls.usage(tenant, since))
 
     def status(self) -> mesh_pb2.GetStatusResponse:
         """What runs."""
-        return self._call(methods.GET_STATUS, mesh_pb2.GetStatusRequest())
+        return self._call(calls.status())
 
     def logs(self, model: str = "", follow: bool = False, tail: int = 0) -> Iterator[str]:
         """Log lines, each a JSON object, oldest first.
@@ -324,11 +301,11 @@ class Client:
             follow: go on for ever; such a call has no deadline.
             tail: this many of the newest; 0: 200.
         """
-        request = messages.build(mesh_pb2.ReadLogsRequest, model=model, follow=follow, tail=tail)
-        timeout_s = None if follow else self._timeout_s
+        request = calls.logs(model, follow, tail)
+        timeout_s = None if follow else self._connection.timeout_s
         with self._errors():
             call = self._callable(methods.READ_LOGS, "unary_stream")(
-                request, timeout=timeout_s, metadata=self._metadata
+                request, timeout=timeout_s, metadata=self._connection.metadata
             )
             try:
                 for response in call:
@@ -340,36 +317,28 @@ class Client:
                 call.cancel()
                 raise
 
-    def _call(self, method: Method[Request, Response], request: Request, timeout_s: float | None = None) -> Response:
-        callable_ = self._callable(method, "unary_unary")
-        answer: Response = self._attempt(
-            lambda left: callable_(request, timeout=left, metadata=self._metadata), timeout_s, method.repeatable
+    def _call(self, call: Call[Answer], timeout_s: float | None = None) -> Answer:
+        callable_ = self._callable(call.method, "unary_unary")
+        response = self._attempt(
+            lambda left: callable_(call.request, timeout=left, metadata=self._connection.metadata),
+            timeout_s,
+            call.method.repeatable,
         )
-        return answer
+        return call.answer(response)
 
     def _attempt(self, send: Callable[[float | None], Any], timeout_s: float | None, repeatable: bool = True) -> Any:
-        attempts = Attempts(self._retry, self._budget, self._clock() + self._timeout(timeout_s))
+        attempts = self._connection.attempts(timeout_s)
         while True:
             try:
                 with self._errors():
-                    return send(attempts.remaining_s(self._clock()))
+                    return send(self._connection.left_s(attempts))
             except HeadraceError as failure:
                 error = failure
-            delay_s = attempts.delay_s(error, self._clock(), self._jitter()) if repeatable else None
-            if delay_s is None:
-                raise error
-            self._sleep(delay_s)
+            self._sleep(self._connection.delay_s(attempts, error, repeatable))
 
     def _callable(self, method: Method[Any, Any], kind: str) -> Any:
-        if self._closed:
-            raise FailedPrecondition("the client is closed")
-        found = self._callables.get(method.path)
-        if found is None:
-            found = self._callables[method.path] = method.on(self._channel, kind)
-        return found
-
-    def _timeout(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else messages.timeout(timeout_s)
+        self._connection.check_open()
+        return self._connection.callable(self._channel, method, kind)
 
     @contextmanager
     def _errors(self, outgoing: Outgoing[Any] | None = None) -> Iterator[None]:
@@ -381,6 +350,6 @@ class Client:
             raise error_from_call(failure, self.url) from None
         except ValueError:
             # What grpc raises where another thread has closed the channel since.
-            if self._closed:
+            if self._connection.closed:
                 raise FailedPrecondition("the client is closed") from None
             raise

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from headrace.client.messages import infer_request
-from headrace.client.tensors import TensorLike
+from headrace.client.inference import StreamInput, stream_request
 from headrace.oip import inference_pb2
 
 Item = TypeVar("Item")
@@ -38,11 +37,11 @@ class Outgoing(Generic[Item]):
 
 
 def stream_requests(
-    name: str, inputs: Iterable[Mapping[str, TensorLike]], version: str
+    name: str, inputs: Iterable[StreamInput], version: str
 ) -> Iterator[inference_pb2.ModelInferRequest]:
     """A request per input; its id is the input's position."""
     for index, item in enumerate(inputs):
-        yield infer_request(name, item, version=version, request_id=str(index))
+        yield stream_request(name, version, index, item)
 
 
 class AsyncOutgoing(Generic[Item]):
@@ -66,12 +65,12 @@ class AsyncOutgoing(Generic[Item]):
 
 
 async def stream_requests_async(
-    name: str, inputs: Iterable[Mapping[str, TensorLike]] | AsyncIterable[Mapping[str, TensorLike]], version: str
+    name: str, inputs: Iterable[StreamInput] | AsyncIterable[StreamInput], version: str
 ) -> AsyncIterator[inference_pb2.ModelInferRequest]:
     """`stream_requests` for the asynchronous client."""
     index = 0
     async for item in _each(inputs):
-        yield infer_request(name, item, version=version, request_id=str(index))
+        yield stream_request(name, version, index, item)
         index += 1
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headrace.client.messages import output_arrays
+from headrace.client.inference import output_arrays
 from headrace.client.tensors import DATATYPES, Tensor, decode, encode
 from headrace.errors import Internal, InvalidArgument
 from headrace.oip import inference_pb2

@@ -15,6 +15,7 @@ from headrace import errors
 from headrace.client import methods
 from headrace.client.aio import AsyncClient
 from headrace.client.blocking import Client
+from headrace.client.inference import Step
 from headrace.client.retry import RetryPolicy
 from headrace.oip import inference_pb2
 from headrace.v1 import mesh_pb2, models_pb2, tenants_pb2, usage_pb2
@@ -130,8 +131,11 @@ def test_a_step_of_a_sequence_is_not_sent_twice_but_its_beginning_may_be(mesh: A
     "of", [-1, 0, 1.5, True, ""], ids=["negative", "zero", "no whole number", "a truth value", "no text"]
 )
 def test_an_id_that_is_none_is_refused_before_it_is_sent(caller: Caller, of: Any) -> None:
-    with pytest.raises(errors.InvalidArgument, match="sequence_id: expected a whole number from 1, or a text"):
+    expected = "sequence_id: expected a whole number from 1, or a text"
+    with pytest.raises(errors.InvalidArgument, match=expected):
         caller().infer("m", {"x": [1]}, sequence_id=of, sequence_start=True)
+    with pytest.raises(errors.InvalidArgument, match=expected):
+        Step({"x": [1]}, of)
 
 
 def test_after_the_last_attempt_the_meshs_reason_is_told(mesh: Any, caller: Caller) -> None:
@@ -197,6 +201,27 @@ def test_streams_pair_answers_with_inputs(mesh: Any, caller: Caller) -> None:
     inputs = [{"x": np.full(1, index, np.float32)} for index in range(3)]
     answers = list(caller().stream("m", inputs))
     assert [(index, outputs["y"].tolist()) for index, outputs in answers] == [(2, [4.0]), (1, [2.0]), (0, [0.0])]
+
+
+def test_inputs_of_a_stream_may_be_steps_of_sequences(mesh: Any, caller: Caller) -> None:
+    def echo(requests: Any) -> Iterator[inference_pb2.ModelStreamInferResponse]:
+        for request in requests:
+            sent.append(
+                {key: getattr(value, value.WhichOneof("parameter_choice")) for key, value in request.parameters.items()}
+            )
+            yield inference_pb2.ModelStreamInferResponse(infer_response=doubled(request))
+
+    sent: list[dict[str, Any]] = []
+    mesh.on(methods.STREAM_INFER, echo, "stream_stream")
+    x = {"x": np.ones(1, np.float32)}
+    steps = [Step(x, 7, sequence_start=True), Step(x, "7"), x, Step(x, 7, sequence_end=True)]
+    assert [index for index, _ in caller().stream("m", steps)] == [0, 1, 2, 3]
+    assert sent == [
+        {"sequence_id": 7, "sequence_start": True},
+        {"sequence_id": "7"},
+        {},
+        {"sequence_id": 7, "sequence_end": True},
+    ]
 
 
 def test_a_refused_input_of_a_stream_is_named(mesh: Any, caller: Caller) -> None:

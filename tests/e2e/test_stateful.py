@@ -18,11 +18,11 @@ import tritonclient.http as triton_http
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
-from headrace import Client
+from headrace import AsyncClient, Client, Step
 from headrace.demo import vad
 from headrace.demo.audio import made_voice, streams
 from headrace.demo.vad_stream import SAMPLE_RATE
-from headrace.errors import FailedPrecondition, Unavailable
+from headrace.errors import FailedPrecondition, StreamItemFailed, Unavailable
 
 ROW = 4
 
@@ -100,6 +100,26 @@ def test_on_one_stream_many_sequences_are_sent_ahead(mesh: Any, counter: Path) -
             seen[result.get_response().id] = result.as_numpy("y")[0, 0]
         client.stop_stream()
     assert seen == {f"{of}/{turn}": float(of * (turn + 1)) for of in range(1, 9) for turn in range(10)}
+
+
+def test_our_own_clients_send_the_steps_of_sequences_ahead_on_one_stream(mesh: Any, counter: Path) -> None:
+    deploy(mesh, counter)
+    steps = [
+        Step({"x": np.full((1, ROW), of, np.float32)}, f"s{of}", sequence_start=turn == 0, sequence_end=turn == 4)
+        for turn in range(5)
+        for of in (1.0, 2.0)
+    ]
+
+    async def heard() -> dict[int, float]:
+        async with AsyncClient(mesh.url) as client:
+            return {index: outputs["y"][0, 0] async for index, outputs in client.stream("sums", steps)}
+
+    sums = {index: float(of * (index // 2 + 1)) for index, of in enumerate([1.0, 2.0] * 5)}
+    assert asyncio.run(heard()) == sums
+    with Client(mesh.url) as client:
+        assert {index: outputs["y"][0, 0] for index, outputs in client.stream("sums", steps)} == sums
+        with pytest.raises(StreamItemFailed, match="it has ended, by a request with sequence_end"):
+            list(client.stream("sums", [Step({"x": np.ones((1, ROW), np.float32)}, "s1.0")]))
 
 
 def test_kill_9_of_the_runner_costs_a_sequence_nothing(fresh_mesh: Any, counter: Path) -> None:
