@@ -1,26 +1,17 @@
-"""What the API shows: uploads, models, tenants, usage, status, logs."""
+"""What the API shows: models, tenants, usage, status."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import grpc
-import orjson
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given
-from hypothesis import strategies as st
 
 from headrace.v1 import mesh_pb2, models_pb2, resources_pb2, tenants_pb2, usage_pb2
-from headrace_autoscaler.api.convert_quantities import budget_pb, exact_bytes, limits_of, quantities_pb
-from headrace_autoscaler.api.convert_specs import deploy_request, model_spec_pb
-from headrace_autoscaler.api.convert_time import duration, seconds, timestamp
-from headrace_autoscaler.api.log_files import LogFiles
+from headrace_autoscaler.api.convert_time import seconds
 from headrace_autoscaler.core.budgets import Budget, BudgetState, Period, Standing
 from headrace_autoscaler.core.explaining import Explanation, Obstacle, RefusedRequests
 from headrace_autoscaler.domain import (
@@ -30,8 +21,6 @@ from headrace_autoscaler.domain import (
     Enforcement,
     FleetView,
     InstanceView,
-    Limits,
-    ModelSpec,
     ModelView,
     Posting,
     Resources,
@@ -40,10 +29,10 @@ from headrace_autoscaler.domain import (
     Usage,
     UsageKey,
 )
-from headrace_common.quantities import parse_bytes
-from headrace_common.validation import validate
 
 Code = grpc.StatusCode
+
+
 OnnxModel = Callable[..., bytes]
 
 
@@ -54,144 +43,6 @@ async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
 
 
 # Conversions.
-
-amounts = st.none() | st.integers(0, 2**62)
-limits = st.builds(
-    Limits, amounts, amounts, amounts, amounts, amounts, st.none() | st.floats(0, 1e9), amounts, amounts
-).filter(lambda value: all((m or 0) < 10**18 for m in (value.budget_micros_per_hour, value.budget_micros_per_month)))
-specs = st.builds(
-    ModelSpec,
-    name=st.just("m"),
-    tenant=st.sampled_from(["acme", "default"]),
-    min_instances=st.integers(0, 9),
-    max_instances=st.none() | st.integers(9, 99),
-    idle_timeout_s=st.integers(0, 10**6).map(lambda ms: ms / 1000),
-    slo_s=st.none() | st.integers(1, 10**6).map(lambda ms: ms / 1000),
-    max_batch_size=st.none() | st.integers(1, 65536),
-    resources=st.builds(
-        Resources, st.integers(1, 10**9), st.integers(1, 2**50), st.integers(0, 9000), st.integers(0, 2**40)
-    ),
-    limits=limits,
-    shared_with=st.lists(st.sampled_from(["*", "globex"]), max_size=2).map(tuple),
-    engine=st.sampled_from(["", "onnxruntime"]),
-    engine_options=st.dictionaries(st.sampled_from("ab"), st.text(max_size=3)).map(lambda d: tuple(sorted(d.items()))),
-    source=st.sampled_from(["", "s3://b/m"]),
-    padding=st.dictionaries(st.sampled_from("xy"), st.floats(-9, 9)).map(lambda d: tuple(sorted(d.items()))),
-    tolerates_spot=st.booleans(),
-    spread=st.integers(1, 64),
-    gpu_architectures=st.sets(st.sampled_from(["sm_75", "sm_86", "sm_89"])).map(lambda found: tuple(sorted(found))),
-    idle_timeout_asked=st.just(True),
-    policy=st.sampled_from(["headrace", "balanced"]),
-    traffic=st.sampled_from(["", "spiky"]),
-    cost_sensitivity=st.sampled_from(["", "high"]),
-    schedules=st.lists(st.just("0 8 * * 1-5 Europe/Paris=4"), max_size=2).map(tuple),
-    targets=st.dictionaries(st.sampled_from(["cpu", "rate"]), st.floats(0.1, 1)).map(
-        lambda d: tuple(sorted(d.items()))
-    ),
-    slo_credit_micros=st.none() | st.integers(1, 10**9),
-    max_cpu_millicores=st.none() | st.integers(1, 10**9),
-    states=st.dictionaries(st.sampled_from("xy"), st.sampled_from("ab")).map(lambda d: tuple(sorted(d.items()))),
-    sequence_idle_s=st.none() | st.integers(1, 10**6).map(lambda ms: ms / 1000),
-)
-
-
-@given(specs)
-def test_a_shown_spec_is_valid_and_means_the_same(spec: ModelSpec) -> None:
-    shown = model_spec_pb(spec)
-    validate(shown)
-    assert deploy_request(shown, "somebody").spec == spec
-
-
-@given(limits)
-def test_limits_come_back_exactly(value: Limits) -> None:
-    shown, budget = quantities_pb(value), budget_pb(value) or resources_pb2.Budget()
-    validate(budget)
-    assert limits_of(shown, budget, "nominal") == value
-
-
-@given(st.integers(0, 2**62))
-def test_bytes_are_written_exactly(count: int) -> None:
-    assert parse_bytes(exact_bytes(count), "x") == count
-
-
-@given(st.integers(0, 10**15))
-def test_times_come_back_to_the_microsecond(micros: int) -> None:
-    assert seconds(duration(micros / 1e6)) == pytest.approx(micros / 1e6, abs=1e-6)
-    assert seconds(timestamp(micros / 1e6)) == pytest.approx(micros / 1e6, abs=1e-6)
-
-
-# Uploads.
-
-
-async def parts(*requests: models_pb2.UploadArtifactRequest) -> AsyncIterator[models_pb2.UploadArtifactRequest]:
-    for request in requests:
-        yield request
-
-
-def announce(path: str, content: bytes = b"", sha256: str = "") -> models_pb2.UploadArtifactRequest:
-    header = models_pb2.UploadArtifactRequest.FileHeader(
-        path=path, size_bytes=len(content), sha256=sha256 or hashlib.sha256(content).hexdigest()
-    )
-    return models_pb2.UploadArtifactRequest(file=header)
-
-
-async def test_an_upload_answers_the_artifact_and_its_size(api: Any) -> None:
-    content = b"x" * 5000
-    chunks = [models_pb2.UploadArtifactRequest(chunk=content[at : at + 2048]) for at in range(0, 5000, 2048)]
-    answer = await api.models.UploadArtifact(parts(announce("m.onnx", content), *chunks))
-    assert answer.size_bytes == 5000
-    assert (api.artifacts.directory / answer.artifact / "m.onnx").read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    ("requests", "code", "message"),
-    [
-        ([], Code.INVALID_ARGUMENT, "holds no file"),
-        ([models_pb2.UploadArtifactRequest()], Code.INVALID_ARGUMENT, "part"),
-        ([announce("m", sha256="XYZ")], Code.INVALID_ARGUMENT, "file.sha256: "),
-        ([announce("")], Code.INVALID_ARGUMENT, "file.path: "),
-        ([announce("../m")], Code.INVALID_ARGUMENT, "'../m': the path holds"),
-        ([models_pb2.UploadArtifactRequest(chunk=b"x")], Code.INVALID_ARGUMENT, "before any file header"),
-        ([announce("m", b"x" * (17 << 20))], Code.RESOURCE_EXHAUSTED, "over the limit of 16Mi"),
-    ],
-    ids=["nothing", "no part", "bad digest", "no path", "traversal", "no header", "too large"],
-)
-async def test_a_broken_upload_is_refused(
-    api: Any, requests: list[models_pb2.UploadArtifactRequest], code: grpc.StatusCode, message: str
-) -> None:
-    got, told = await refused(api.models.UploadArtifact(parts(*requests)))
-    assert got is code
-    assert message in told
-    assert api.stored_artifacts() == set()
-
-
-async def eventually(condition: Callable[[], bool]) -> bool:
-    """Waits for what another process or thread does, five seconds at most."""
-    for _ in range(500):
-        if condition():
-            return True
-        await asyncio.sleep(0.01)
-    return False
-
-
-async def test_an_upload_whose_client_goes_away_leaves_nothing(api: Any) -> None:
-    begun = asyncio.Event()
-
-    async def stalls() -> AsyncIterator[models_pb2.UploadArtifactRequest]:
-        yield announce("m.onnx", b"abc")
-        begun.set()
-        await asyncio.Event().wait()
-
-    call = api.models.UploadArtifact(stalls())
-    await begun.wait()
-    incoming = api.artifacts.directory / ".incoming"
-    assert await eventually(lambda: bool(list(incoming.glob("*/m.onnx"))))
-    call.cancel()
-    assert await eventually(lambda: not list(incoming.iterdir()))
-    assert api.stored_artifacts() == set()
-
-
-# Models.
 
 
 def instance(state: str, revision: int = 1) -> InstanceView:
@@ -456,98 +307,3 @@ async def test_how_budgets_stand_is_told_of_a_tenant_and_of_the_mesh_where_littl
 
 
 # Logs.
-
-
-def log_line(ts: int, event: str, **fields: object) -> bytes:
-    return orjson.dumps({"ts": f"2026-01-01T00:00:{ts:02}Z", "level": "info", "event": event, **fields}) + b"\n"
-
-
-async def read(api: Any, **fields: Any) -> list[str]:
-    stream = api.mesh.ReadLogs(mesh_pb2.ReadLogsRequest(**fields))
-    return [orjson.loads(answer.line)["event"] async for answer in stream]
-
-
-@pytest.fixture
-def logs(state: Path) -> Path:
-    directory = state / "logs"
-    directory.mkdir()
-    (directory / "a.log").write_bytes(log_line(1, "one", model="m") + log_line(3, "three") + log_line(5, "five"))
-    (directory / "b.log").write_bytes(log_line(2, "two") + log_line(4, "four", model="m") + b'{"ts": "cut o')
-    (directory / "notes.txt").write_bytes(log_line(9, "no log"))
-    return directory
-
-
-async def test_logs_of_all_processes_are_one_by_time(api: Any, logs: Path) -> None:
-    assert await read(api) == ["one", "two", "three", "four", "five"]
-    assert await read(api, tail=2) == ["four", "five"]
-    assert await read(api, model="m") == ["one", "four"]
-    assert await read(api, model="m", tail=1) == ["four"]
-    assert await read(api, model="mm") == []
-
-
-async def test_there_may_be_no_logs_yet(api: Any) -> None:
-    assert await read(api) == []
-
-
-async def test_output_that_is_no_json_is_shown_under_the_time_before_it(api: Any, logs: Path) -> None:
-    (logs / "a.log").write_bytes(log_line(1, "one") + b"Traceback: boom\n[1]\n" + log_line(3, "three"))
-    lines = [answer.line async for answer in api.mesh.ReadLogs(mesh_pb2.ReadLogsRequest())]
-    assert [orjson.loads(line)["event"] for line in lines] == ["one", "output", "output", "two", "three", "four"]
-    assert orjson.loads(lines[1]) == {
-        "ts": "2026-01-01T00:00:01Z",
-        "level": "error",
-        "process": "a",
-        "event": "output",
-        "output": "Traceback: boom",
-    }
-
-
-async def test_the_newest_lines_of_a_large_file_are_found_from_its_end(api: Any, logs: Path) -> None:
-    padding = "x" * 500
-    lines = [log_line(i % 60, f"e{i}", padding=padding, model="rare" if i == 7 else "m") for i in range(3000)]
-    (logs / "a.log").write_bytes(b"".join(lines))
-    (logs / "b.log").unlink()
-    stamped = [line.replace(b"2026-01-01T00:00:", f"2026-01-01T{i:06}:".encode()) for i, line in enumerate(lines)]
-    (logs / "a.log").write_bytes(b"".join(stamped))
-    assert await read(api, tail=300) == [f"e{i}" for i in range(2700, 3000)]
-    assert await read(api, model="rare") == ["e7"]
-
-
-async def test_following_tells_what_is_added_until_the_client_goes(api: Any, logs: Path) -> None:
-    stream = api.mesh.ReadLogs(mesh_pb2.ReadLogsRequest(follow=True, tail=1))
-
-    async def following() -> str:
-        return str(orjson.loads((await asyncio.wait_for(stream.read(), 10)).line)["event"])
-
-    assert await following() == "five"
-    with (logs / "b.log").open("ab") as file:
-        file.write(b'ff", "event": "completed"}\n' + log_line(6, "six"))
-    assert [await following(), await following()] == ["six", "completed"]
-    (logs / "c.log").write_bytes(log_line(7, "seven"))
-    assert await following() == "seven"
-    (logs / "a.log").unlink()
-    (logs / "a.log").write_bytes(log_line(8, "rotated"))
-    assert await following() == "rotated"
-    stream.cancel()
-
-
-@pytest.mark.parametrize("beyond", [-1, 0, 1, 2])
-def test_a_line_that_a_block_cuts_is_never_taken_for_a_line(tmp_path: Path, beyond: int) -> None:
-    lines = [log_line(0, f"{i:06}", padding="x" * 20) for i in range(3000)]
-    count = (1 << 16) // len(lines[0]) + beyond  # As many as a block of 64 KiB holds, and one or two more.
-    (tmp_path / "a.log").write_bytes(b"".join(lines))
-    found = [orjson.loads(line)["event"] for line in LogFiles(tmp_path).newest(count)]
-    assert found == [f"{i:06}" for i in range(3000 - count, 3000)]
-
-
-def test_a_line_is_told_once_it_is_complete(tmp_path: Path) -> None:
-    files, path = LogFiles(tmp_path), tmp_path / "a.log"
-    assert files.newest(10) == []
-    told = []
-    for piece in (log_line(1, "one")[:20], log_line(1, "one")[20:] + log_line(2, "two")[:9], log_line(2, "two")[9:]):
-        with path.open("ab") as file:
-            file.write(piece)
-        told.append([orjson.loads(line)["event"] for line in files.added()])
-    assert told == [[], ["one"], ["two"]]
-    path.write_bytes(log_line(3, "anew"))
-    assert [orjson.loads(line)["event"] for line in files.added()] == ["anew"]
