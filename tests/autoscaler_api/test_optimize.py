@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -12,99 +10,13 @@ import numpy as np
 import pytest
 
 from headrace.v1 import models_pb2 as pb
-from headrace_autoscaler.core.jobs import MOST_ATTEMPTS, Variant, VariantTiming
-from headrace_autoscaler.jobs.work import Found, Work, WorkFailed
+from headrace_autoscaler.core.jobs import MOST_ATTEMPTS
+from headrace_autoscaler.jobs.work import WorkFailed
 from headrace_common.config import AutoscalerConfig
 from headrace_common.errors import InvalidArgument
+from tests.autoscaler_api.optimizations import ROWS, OnnxModel, Optimized, current, finds, npz, refused
 
 Code = grpc.StatusCode
-OnnxModel = Callable[..., bytes]
-ROWS = np.zeros((40, 3), np.float32)
-
-
-async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await call
-    return error.value.code(), error.value.details() or ""
-
-
-def npz(**arrays: Any) -> bytes:
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    return content.getvalue()
-
-
-def measured(name: str, verdict: str = "fits", **rest: Any) -> Variant:
-    shown = {"share": 0.99, "lower": 0.98, "upper": 0.995, "samples": 30, "cpu_s_per_row": 0.001, **rest}
-    timings = (VariantTiming(1, 0.002, 500.0),)
-    return Variant(name, "how", verdict, "", 100, "agreement", timings=timings, engines=("onnxruntime",), **shown)
-
-
-def finds(content: bytes, chosen: str = "int8", reason: str = "int8 is the cheapest") -> Callable[[Work], Found]:
-    """An original, a variant with this content, and one that is out of the question."""
-
-    def found(work: Work) -> Found:
-        file = work.folder / "int8.onnx"
-        file.write_bytes(content)
-        broken = measured("int4", "disqualified", samples=0)
-        variants = ((measured("original"), None), (measured("int8"), file), (broken, None))
-        return Found(variants, chosen, reason)
-
-    return found
-
-
-class Optimized:
-    """A model that was deployed, and what is asked of its optimisation."""
-
-    def __init__(self, api: Any) -> None:
-        self.api = api
-
-    async def start(self, name: str = "m", samples: bytes | None = None, **asked: Any) -> pb.OptimizeJob:
-        artifact = await self.api.upload({"samples.npz": npz(x=ROWS) if samples is None else samples})
-        request = pb.OptimizeModelRequest(name=name, samples=artifact, optimization=pb.Optimization(**asked))
-        return (await self.api.models.OptimizeModel(request)).job
-
-    async def listed(self, name: str = "m") -> pb.ListVariantsResponse:
-        return await self.api.models.ListVariants(pb.ListVariantsRequest(name=name))
-
-    async def use(self, variant: str, name: str = "m") -> pb.Model:
-        return (await self.api.models.UseVariant(pb.UseVariantRequest(name=name, variant=variant))).model
-
-    async def until(self, state: int, name: str = "m") -> pb.ListVariantsResponse:
-        """Lets the jobs go on until this one is in that state."""
-        async with asyncio.timeout(10):
-            while True:
-                listed = await self.listed(name)
-                if listed.job.state == state:
-                    return listed
-                await self.api.jobs.tick()
-
-    async def loading(self) -> Any:
-        """An optimisation whose variant is being loaded: its revision. The load waits for the fleet's gate."""
-        async with asyncio.timeout(10):
-            await self.api.fleet.verifying.acquire()
-            self.api.fleet.gate.clear()
-            self.api.optimizer.gate.set()
-            await self.start()
-            await self.api.fleet.verifying.acquire()
-        return self.api.catalogue.model("m").revisions[-1]
-
-    async def begun(self) -> None:
-        async with asyncio.timeout(10):
-            await self.api.optimizer.begun.acquire()
-
-
-@pytest.fixture
-async def m(api: Any, onnx_model: OnnxModel) -> AsyncIterator[Optimized]:
-    """The model `m` multiplies by two; what is found for it multiplies by three."""
-    await api.deploy("m", {"model.onnx": onnx_model(2.0)}, tenant="acme", max_batch_size=16, response_cache=True)
-    api.optimizer.answers = [finds(onnx_model(3.0))]
-    yield Optimized(api)
-    api.optimizer.gate.set()
-
-
-def current(model: pb.Model) -> pb.ModelVersion:
-    return next(version for version in reversed(model.versions) if version.state == pb.VERSION_STATE_SERVING)
 
 
 async def test_the_chosen_variant_is_deployed_and_the_original_is_a_command_away(api: Any, m: Optimized) -> None:
@@ -204,7 +116,7 @@ async def test_files_that_cannot_be_written_are_a_sentence(api: Any, m: Optimize
 
 
 async def test_a_variant_that_does_not_load_leaves_the_original(api: Any, m: Optimized) -> None:
-    api.fleet.refuse["2"] = InvalidArgument("bad opset")
+    api.fleet.refuse["1"] = InvalidArgument("bad opset")
     api.optimizer.gate.set()
     await m.start()
     listed = await m.until(pb.JOB_STATE_FAILED)
@@ -517,63 +429,6 @@ def _not_chosen(variant: pb.Variant) -> pb.Variant:
     changed.CopyFrom(variant)
     changed.chosen = False
     return changed
-
-
-async def test_a_variant_of_a_repository_keeps_its_configuration_and_its_version(
-    api: Any, onnx_model: OnnxModel
-) -> None:
-    config = b"max_batch_size: 4\nversion_policy { all {} }\n"
-    files = {"config.pbtxt": config, "1/model.onnx": onnx_model(1.0), "2/model.onnx": onnx_model(2.0), "2/notes": b"n"}
-    await api.deploy("m", files)
-    api.optimizer.answers = [finds(onnx_model(3.0))]
-    api.optimizer.gate.set()
-    optimized = Optimized(api)
-    await optimized.start()
-    listed = await optimized.until(pb.JOB_STATE_DONE)
-    assert (await api.describe("m")).variant == "int8"
-    artifact = await api.artifacts.find(listed.variants[1].artifact)
-    assert [file.path for file in artifact.files] == ["1/model.onnx", "2/model.onnx", "config.pbtxt"]
-    assert await api.artifacts.read(artifact.name, "2/model.onnx") == onnx_model(3.0)
-    assert current(await api.describe("m")).version == "2"
-
-
-async def test_a_variant_has_the_name_that_the_configuration_says(api: Any, onnx_model: OnnxModel) -> None:
-    config = b'default_model_filename: "net.v2.onnx"'
-    await api.deploy("m", {"config.pbtxt": config, "1/net.v2.onnx": onnx_model(2.0)})
-    api.optimizer.answers = [finds(onnx_model(3.0))]
-    api.optimizer.gate.set()
-    optimized = Optimized(api)
-    await optimized.start()
-    listed = await optimized.until(pb.JOB_STATE_DONE)
-    assert [each.name for each in listed.variants if each.serves] == ["int8"]
-
-
-async def test_a_variant_of_a_torch_program_is_served_by_another_engine(api: Any, onnx_model: OnnxModel) -> None:
-    config = b'backend: "pytorch" max_batch_size: 4 default_model_filename: "net.pt2"'
-    await api.deploy("m", {"config.pbtxt": config, "1/net.pt2": onnx_model(2.0)})
-    api.optimizer.answers = [finds(onnx_model(3.0))]
-    api.optimizer.gate.set()
-    optimized = Optimized(api)
-    await optimized.start()
-    listed = await optimized.until(pb.JOB_STATE_DONE)
-    assert [each.name for each in listed.variants if each.serves] == ["int8"]
-    served = current(await api.describe("m"))
-    assert (served.engine, served.max_batch_size) == ("onnxruntime", 4)
-    assert current(await optimized.use("original")).engine == "torch"
-
-
-async def test_a_variant_of_a_single_file_leaves_its_weights_and_keeps_the_states_it_begins_with(
-    api: Any, onnx_model: OnnxModel
-) -> None:
-    files = {"config.pbtxt": b"max_batch_size: 4", "initial_state/h": b"1234", "weights/w": b"w", "notes": b"n"}
-    await api.deploy("m", {"model.onnx": onnx_model(2.0), **files})
-    api.optimizer.answers = [finds(onnx_model(3.0))]
-    api.optimizer.gate.set()
-    optimized = Optimized(api)
-    await optimized.start()
-    listed = await optimized.until(pb.JOB_STATE_DONE)
-    artifact = await api.artifacts.find(listed.variants[1].artifact)
-    assert [file.path for file in artifact.files] == ["config.pbtxt", "initial_state/h", "model.onnx"]
 
 
 async def test_a_tenant_changes_models_of_its_own_only(api: Any, m: Optimized) -> None:

@@ -116,6 +116,7 @@ class Job:
     Attributes:
         artifact: of the revision that it makes variants of.
         entry_point: the model file in it.
+        engine: that serves this revision.
         samples: artifact with the samples.
         served: artifact that was current when it was asked for: a variant of an earlier job, or the original.
         reason: why it waits, what it found, or what went wrong.
@@ -140,6 +141,7 @@ class Job:
     chosen: str = ""
     variants: tuple[Variant, ...] = ()
     found: bool = False
+    engine: str = ""
 
     @property
     def active(self) -> bool:

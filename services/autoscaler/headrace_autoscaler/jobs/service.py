@@ -291,18 +291,19 @@ class JobService:
     def _new(self, model: Model, revision: Revision, samples: str, optimization: Optimization) -> Job:
         """Of the original, also where one of its variants serves by now."""
         last = self.catalogue.job(model.spec.name)
-        source = (revision.artifact, revision.entry_point)
+        of = (revision.artifact, revision.entry_point, revision.engine)
         variants: tuple[Variant, ...] = ()
         if last is not None and serving_variant(last, model):
-            source, variants = (last.artifact, last.entry_point), last.variants
-        job = Job(model.spec.name, *source, samples, optimization, created_at=self.clock.wall())
-        return replace(job, served=revision.artifact, variants=variants)
+            of, variants = (last.artifact, last.entry_point, last.engine), last.variants
+        artifact, entry_point, engine = of
+        job = Job(model.spec.name, artifact, entry_point, samples, optimization, engine=engine)
+        return replace(job, created_at=self.clock.wall(), served=revision.artifact, variants=variants)
 
     async def _deploy(self, model: Model, artifact: str, *, withdraw: bool = False) -> Model:
         """As it is deployed now, with other files; refused where somebody has deployed something else meanwhile."""
-        spec = replace(model.spec, source="", engine="")
-        replaces = model.current.artifact if model.current else ""
-        request = DeployRequest(spec, artifact, spec.response_cache, replaces)
+        if model.current is None:
+            raise FailedPrecondition(f"model {model.spec.name!r} is being deleted")
+        request = DeployRequest(model.spec, artifact, replaces=model.current.artifact)
         return await self.deploys.deploy(request, wait=True, withdraw=withdraw)
 
     def _model(self, name: str) -> Model:
