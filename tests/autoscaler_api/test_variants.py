@@ -26,18 +26,50 @@ async def found(api: Any, content: bytes, **asked: Any) -> Optimized:
     return optimized
 
 
-async def test_a_variant_of_a_repository_keeps_its_configuration_and_its_version(
+async def files_of(api: Any, optimized: Optimized, variant: str = "int8") -> list[str]:
+    [listed] = [each for each in (await optimized.listed()).variants if each.name == variant]
+    return [file.path for file in (await api.artifacts.find(listed.artifact)).files]
+
+
+async def test_a_variant_of_a_repository_keeps_its_configuration_and_all_versions_that_serve(
     api: Any, onnx_model: OnnxModel
 ) -> None:
-    config = b"max_batch_size: 4\nversion_policy { all {} }\n"
-    files = {"config.pbtxt": config, "1/model.onnx": onnx_model(1.0), "2/model.onnx": onnx_model(2.0), "2/notes": b"n"}
-    await api.deploy("m", files)
-    listed = await (await found(api, onnx_model(3.0))).listed()
-    assert (await api.describe("m")).variant == "int8"
-    artifact = await api.artifacts.find(listed.variants[1].artifact)
-    assert [file.path for file in artifact.files] == ["1/model.onnx", "2/model.onnx", "config.pbtxt"]
-    assert await api.artifacts.read(artifact.name, "2/model.onnx") == onnx_model(3.0)
-    assert current(await api.describe("m")).version == "2"
+    config = b"max_batch_size: 4\nversion_policy { specific { versions: [1, 3] } }\n"
+    versions = {f"{version}/model.onnx": onnx_model(float(version)) for version in (1, 2, 3)}
+    await api.deploy("m", {"config.pbtxt": config, **versions, "1/weights": b"w", "3/weights": b"w", "notes": b"n"})
+    optimized = await found(api, onnx_model(7.0))
+    described = await api.describe("m")
+    assert (described.variant, current(described).version) == ("int8", "3")
+    assert await files_of(api, optimized) == ["1/model.onnx", "1/weights", "3/model.onnx", "config.pbtxt"]
+    assert await api.artifacts.read(current(described).artifact, "3/model.onnx") == onnx_model(7.0)
+    assert api.fleet.verified == [("m", 1, "1"), ("m", 2, "3"), ("m", 3, "3")], "version 1 serves on and was not loaded"
+    await optimized.use("original")
+    assert [each.version for each in (await api.describe("m")).versions if each.state == pb.VERSION_STATE_SERVING] == [
+        "1",
+        "3",
+    ]
+
+
+async def test_versions_that_do_not_serve_are_not_in_a_variant(api: Any, onnx_model: OnnxModel) -> None:
+    await api.deploy("m", {f"{version}/model.onnx": onnx_model(float(version)) for version in (1, 2, 3)})
+    assert await files_of(api, await found(api, onnx_model(7.0))) == ["3/model.onnx"]
+
+
+@pytest.mark.parametrize("folder", ["", "net.pt2/"], ids=["a file", "a file in a folder of its name"])
+async def test_other_versions_of_a_torch_program_serve_on_beside_a_variant_of_the_last(
+    api: Any, onnx_model: OnnxModel, folder: str
+) -> None:
+    config = b'backend: "pytorch" default_model_filename: "net.pt2" version_policy { all {} }'
+    programs = {f"{version}/{folder}net.pt2": onnx_model(float(version)) for version in (1, 2)}
+    await api.deploy("m", {"config.pbtxt": config, **programs})
+    optimized = await found(api, onnx_model(7.0))
+    described = await api.describe("m")
+    serving = [each for each in described.versions if each.state == pb.VERSION_STATE_SERVING]
+    assert (described.variant, [(each.version, each.engine) for each in serving]) == (
+        "int8",
+        [("1", "torch"), ("2", "onnxruntime")],
+    )
+    assert await files_of(api, optimized) == ["1/model.pt2", "2/model.onnx", "config.pbtxt"]
 
 
 async def test_a_variant_has_the_name_that_the_configuration_says(api: Any, onnx_model: OnnxModel) -> None:
