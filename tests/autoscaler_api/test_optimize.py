@@ -249,6 +249,25 @@ async def test_it_gives_way_to_serving_and_begins_anew(api: Any, m: Optimized) -
     assert (await m.until(pb.JOB_STATE_DONE)).job.attempts == 1
 
 
+async def test_one_that_always_gives_way_ends_with_the_reason_and_what_to_do(api: Any, m: Optimized) -> None:
+    await m.start()
+    for _ in range(2):
+        await m.begun()
+        api.fleet.must_stop["m"] = "gave way to model 'n'"
+        await api.jobs.tick()
+        del api.fleet.must_stop["m"]
+        api.clock.advance(api.config.optimize_patience_s / 2)
+        await api.jobs.tick()
+    await m.begun()
+    api.fleet.no_room["m"] = "waits for room: the machine has 1 CPU and uses 1"
+    api.fleet.must_stop["m"] = "gave way to model 'n'"
+    listed = await m.until(pb.JOB_STATE_FAILED)
+    assert listed.job.reason.startswith("it gave way to serving 3 times in 86400 s and never came to its end; the last")
+    assert "optimize at a quieter hour" in listed.job.reason
+    assert (api.optimizer.cancelled, api.fleet.claimed, len(api.stored_artifacts())) == (3, set(), 1)
+    assert (await api.describe("m")).variant == "original"
+
+
 async def test_one_runs_at_a_time_in_the_order_in_which_they_came(
     api: Any, m: Optimized, onnx_model: OnnxModel
 ) -> None:

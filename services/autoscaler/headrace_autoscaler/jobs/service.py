@@ -29,6 +29,7 @@ from headrace_autoscaler.core.jobs import (
     interrupted,
     is_to_be_deployed,
     job_resources,
+    kept_waiting,
     outdated,
     serving_variant,
 )
@@ -162,11 +163,18 @@ class JobService:
             for job in in_line(self.catalogue.jobs()):
                 spec = self._model(job.model).spec
                 full = len(self._runs) >= self.config.optimize_jobs
-                reason = _BEHIND if full else self.fleet.claim_job(spec)
-                if not reason:
+                if full:
+                    await self._wait_on(job, replace(job, reason=_BEHIND))
+                elif reason := self.fleet.claim_job(spec):
+                    await self._wait_on(
+                        job, kept_waiting(job, self.clock.wall(), reason, self.config.optimize_patience_s)
+                    )
+                else:
                     await self._begin(job)
-                elif reason != job.reason:
-                    await self._put(replace(job, reason=reason))
+
+    async def _wait_on(self, job: Job, waits: Job) -> None:
+        if waits != job:
+            await self._put(waits)
 
     async def _review(self, job: Job) -> None:
         model = self.catalogue.model(job.model)
@@ -181,7 +189,7 @@ class JobService:
             await self._stop(job.model)
             last = self.catalogue.job(job.model)
             if last is not None and last.state is JobState.RUNNING:
-                await self._put(gave_way(last, self.clock.wall(), reason))
+                await self._put(gave_way(last, self.clock.wall(), reason, self.config.optimize_patience_s))
 
     async def _begin(self, job: Job) -> None:
         try:
