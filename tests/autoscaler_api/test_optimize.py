@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from headrace.v1 import models_pb2 as pb
 from headrace_autoscaler.core.jobs import MOST_ATTEMPTS
 from headrace_autoscaler.jobs.work import WorkFailed
 from headrace_common.config import AutoscalerConfig
-from headrace_common.errors import InvalidArgument
+from headrace_common.errors import FailedPrecondition, InvalidArgument
 from tests.autoscaler_api.optimizations import ROWS, OnnxModel, Optimized, current, finds, npz, refused
 
 Code = grpc.StatusCode
@@ -441,6 +442,92 @@ async def test_what_was_found_before_can_be_used_until_there_is_something_new(ap
     assert (await m.use("original")).variant == "original"
     await api.models.CancelOptimization(pb.CancelOptimizationRequest(name="m"))
     assert (await m.use("int8")).variant == "int8"
+
+
+async def test_a_variant_of_the_last_one_that_serves_on_is_still_listed_and_is_not_taken_for_the_original(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    api.optimizer.gate.set()
+    await m.start()
+    original = (await m.until(pb.JOB_STATE_DONE)).variants[0].artifact
+    api.optimizer.answers = [finds(onnx_model(5.0), "", "nothing is inside the floor")]
+    await m.start(floor=0.9999)
+    listed = await m.until(pb.JOB_STATE_DONE)
+    assert [(each.name, each.serves) for each in listed.variants] == [
+        ("original", False),
+        ("int8", False),
+        ("int4", False),
+        ("int8-before", True),
+    ]
+    assert (await api.describe("m")).variant == "int8-before"
+    await m.start(floor=0.5)
+    assert (await m.until(pb.JOB_STATE_DONE)).variants[0].artifact == original
+    assert (await m.use("original")).variant == "original"
+
+
+async def test_one_that_somebody_uses_while_the_next_are_looked_for_stays(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    api.optimizer.gate.set()
+    await m.start()
+    await m.until(pb.JOB_STATE_DONE)
+    await m.begun()
+    await m.use("original")
+    api.optimizer.gate.clear()
+    api.optimizer.answers = [finds(onnx_model(5.0))]
+    await m.start(floor=0.5)
+    await m.begun()
+    async with asyncio.timeout(10):
+        while not api.fleet.verifying.locked():
+            await api.fleet.verifying.acquire()
+        api.fleet.gate.clear()
+        using = asyncio.create_task(m.use("int8"))
+        await api.fleet.verifying.acquire()
+    api.optimizer.gate.set()
+    async with asyncio.timeout(10):
+        while not api.catalogue.job("m").found:  # noqa: ASYNC110 - the job runs on its own
+            await asyncio.sleep(0.002)
+    api.fleet.gate.set()
+    assert (await using).variant == "int8-before"
+    listed = await m.until(pb.JOB_STATE_FAILED)
+    assert (
+        "variant 'int8' could not be deployed: model 'm': another version was deployed meanwhile" in listed.job.reason
+    )
+    await api.jobs.tick()
+    assert [each.name for each in (await m.listed()).variants if each.serves] == ["int8-before"]
+    assert (await m.use("int8")).variant == "int8"
+
+
+async def test_of_two_that_are_to_be_used_at_once_the_first_serves_and_the_other_is_refused(
+    api: Any, m: Optimized
+) -> None:
+    api.optimizer.gate.set()
+    await m.start(keep_original=True)
+    await m.until(pb.JOB_STATE_DONE)
+    async with asyncio.timeout(10):
+        while not api.fleet.verifying.locked():
+            await api.fleet.verifying.acquire()
+        api.fleet.gate.clear()
+        first = asyncio.create_task(m.use("int8"))
+        await api.fleet.verifying.acquire()
+    second = asyncio.create_task(api.jobs.use("m", "int8"))
+    await asyncio.sleep(0)  # It has seen what serves, and waits for its turn.
+    api.fleet.gate.set()
+    assert (await first).variant == "int8"
+    with pytest.raises(FailedPrecondition, match="another version was deployed meanwhile"):
+        await second
+    assert (await m.use("int8")).variant == "int8"
+
+
+async def test_a_rollback_to_files_that_are_gone_says_so_and_leaves_what_serves(api: Any, m: Optimized) -> None:
+    api.optimizer.gate.set()
+    await m.start()
+    original = (await m.until(pb.JOB_STATE_DONE)).variants[0].artifact
+    shutil.rmtree(api.artifacts.directory / original)
+    code, said = await refused(m.use("original"))
+    assert (code, "upload the files again" in said) == (Code.INVALID_ARGUMENT, True)
+    described = await api.describe("m")
+    assert (described.variant, described.last_failure.reason == said) == ("int8", True)
 
 
 def _not_chosen(variant: pb.Variant) -> pb.Variant:

@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from headrace_autoscaler.domain import Model, Resources
+from headrace_autoscaler.domain import Model, Resources, RevisionState
 
 ORIGINAL = "original"
 """The variant that is the model as it was deployed."""
+BEFORE = "-before"
+"""End of the name of a variant that the job before has found and that serves on, where another has its name now."""
 MOST_ATTEMPTS = 3
 """How often a job is begun that interruptions keep from its end."""
 JOB_CPU_MILLICORES = 1000
@@ -246,6 +248,20 @@ def serving_variant(job: Job, model: Model) -> str:
     if current.artifact == job.artifact:
         return ORIGINAL
     return next((each.name for each in job.variants if each.artifact == current.artifact), "")
+
+
+def with_those_in_use(found: Iterable[Variant], job: Job, model: Model) -> tuple[Variant, ...]:
+    """What a job has found, and of what the one before it had those that serve or are about to, where they are not
+    found again: else nobody could tell any more what serves, and the next job took it for the original."""
+    listed = list(found)
+    in_use = {each.artifact for each in model.revisions if each.state is not RevisionState.RETIRING}
+    for earlier in job.variants:
+        if earlier.artifact in in_use - {each.artifact for each in listed}:
+            name = earlier.name
+            while any(each.name == name for each in listed):
+                name += BEFORE
+            listed.append(replace(earlier, name=name))
+    return tuple(listed)
 
 
 def is_to_be_deployed(job: Job, model: Model) -> bool:

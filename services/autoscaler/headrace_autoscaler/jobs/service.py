@@ -32,6 +32,7 @@ from headrace_autoscaler.core.jobs import (
     kept_waiting,
     outdated,
     serving_variant,
+    with_those_in_use,
 )
 from headrace_autoscaler.deploy import DeployService
 from headrace_autoscaler.deploy_plan import DeployRequest
@@ -257,10 +258,11 @@ class JobService:
             usable = file if _SERVES_VARIANTS in variant.engines else None
             artifact = "" if usable is None else (await self.files.keep(job, usable)).name
             variants.append(replace(variant, artifact=job.artifact if variant.name == ORIGINAL else artifact))
-        done = replace(job, variants=tuple(variants), found=True, chosen=found.chosen, reason=found.reason)
         if self.catalogue.job(job.model) != job:
             # The name may be another model's by now, which has no job.
             raise FailedPrecondition("the model was deleted")
+        listed = with_those_in_use(variants, job, self._model(job.model))
+        done = replace(job, variants=listed, found=True, chosen=found.chosen, reason=found.reason)
         return await self._put(done)
 
     async def _finish(self, name: str, outcome: JobEvent, reason: str) -> None:
