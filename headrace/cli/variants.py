@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from headrace.client.blocking import Client
     from headrace.client.messages import OptimizeOptions
     from headrace.v1 import models_pb2
+
+    Tell = Callable[[models_pb2.OptimizeJob], None]
 
 _POLL_S = 0.3
 _PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -103,10 +106,11 @@ def asked(
 
 
 def follow(mesh: Client, name: str) -> models_pb2.ListVariantsResponse:
-    """Waits until the job has ended; a bar shows how far it is, where standard error is a terminal."""
+    """Waits until the job has ended. Standard error shows how far it is: a bar on a terminal, elsewhere a line for each
+    state, stage and reason to wait."""
     from headrace.v1 import models_pb2
 
-    with _bar() as tell:
+    with _bar() if sys.stderr.isatty() else _lines() as tell:
         while True:
             listed = mesh.variants(name)
             job = listed.job
@@ -172,12 +176,11 @@ def _cells(variant: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _bar() -> Iterator[Any]:
+def _bar() -> Iterator[Tell]:
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("queued", total=None)
 
         def tell(job: models_pb2.OptimizeJob) -> None:
@@ -185,6 +188,22 @@ def _bar() -> Iterator[Any]:
             bars.update(task, description=words, completed=job.stage_done, total=job.stage_total or None)
 
         yield tell
+
+
+@contextmanager
+def _lines() -> Iterator[Tell]:
+    from headrace.cli.views import job_view
+
+    last = ""
+
+    def tell(job: models_pb2.OptimizeJob) -> None:
+        nonlocal last
+        line = job_words(job_view(job) | {"stage_total": 0})
+        if line != last:
+            print(line, file=sys.stderr, flush=True)
+        last = line
+
+    yield tell
 
 
 def _share(text: str, flag: str) -> float:

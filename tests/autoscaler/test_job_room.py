@@ -100,7 +100,7 @@ def test_a_job_gives_way_where_the_machine_is_full_whosever_it_is() -> None:
     decided = decide(4, capacity=full, wants=(want(1, "theirs", "globex"),))
     assert (started(decided), stopped(decided)) == (1, ["m (optimize)"])
     [stop] = [each for each in decided.actions if isinstance(each, StopJob)]
-    assert stop.reason == "gave way to model 'theirs'; it is begun again"
+    assert stop.reason == "gave way to model 'theirs'"
 
 
 def test_what_was_verified_stays_and_the_job_goes() -> None:
@@ -155,7 +155,7 @@ async def test_a_job_is_told_to_stop_when_serving_needs_what_it_holds(open_world
     world.catalogue.put(replace(model.spec, min_instances=2), *model.revisions)
     world.fleet.catalogue_changed()
     await world.until(lambda: world.fleet.job_must_stop("m"))
-    assert world.fleet.job_must_stop("m") == "gave way to model 'm'; it is begun again"
+    assert world.fleet.job_must_stop("m") == "gave way to model 'm'"
     world.fleet.release_job("m")
     assert world.fleet.job_must_stop("m") == ""
     await world.fleet.close()

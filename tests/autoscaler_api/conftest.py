@@ -38,6 +38,7 @@ from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import FakeClock
 from headrace_common.config import AutoscalerConfig
 from headrace_common.errors import InvalidArgument
+from tests.autoscaler_api.optimizations import Optimized, finds
 
 _DATATYPES = {TensorProto.FLOAT: "FP32", TensorProto.INT32: "INT32", TensorProto.INT64: "INT64"}
 
@@ -278,3 +279,12 @@ async def api_of(state: Path, clock: FakeClock) -> AsyncIterator[Callable[[Autos
     yield start
     for each in started:
         await each.stop()
+
+
+@pytest.fixture
+async def m(api: Api) -> AsyncIterator[Optimized]:
+    """The model `m` multiplies by two; what is found for it multiplies by three."""
+    await api.deploy("m", {"model.onnx": onnx_bytes(2.0)}, tenant="acme", max_batch_size=16, response_cache=True)
+    api.optimizer.answers = [finds(onnx_bytes(3.0))]
+    yield Optimized(api)
+    api.optimizer.gate.set()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import AsyncIterator, Callable
+import shutil
 from typing import Any
 
 import grpc
@@ -12,99 +11,13 @@ import numpy as np
 import pytest
 
 from headrace.v1 import models_pb2 as pb
-from headrace_autoscaler.core.jobs import MOST_ATTEMPTS, Variant, VariantTiming
-from headrace_autoscaler.jobs.work import Found, Work, WorkFailed
+from headrace_autoscaler.core.jobs import MOST_ATTEMPTS
+from headrace_autoscaler.jobs.work import WorkFailed
 from headrace_common.config import AutoscalerConfig
-from headrace_common.errors import InvalidArgument
+from headrace_common.errors import FailedPrecondition, InvalidArgument
+from tests.autoscaler_api.optimizations import ROWS, OnnxModel, Optimized, current, finds, npz, refused
 
 Code = grpc.StatusCode
-OnnxModel = Callable[..., bytes]
-ROWS = np.zeros((40, 3), np.float32)
-
-
-async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await call
-    return error.value.code(), error.value.details() or ""
-
-
-def npz(**arrays: Any) -> bytes:
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    return content.getvalue()
-
-
-def measured(name: str, verdict: str = "fits", **rest: Any) -> Variant:
-    shown = {"share": 0.99, "lower": 0.98, "upper": 0.995, "samples": 30, "cpu_s_per_row": 0.001, **rest}
-    timings = (VariantTiming(1, 0.002, 500.0),)
-    return Variant(name, "how", verdict, "", 100, "agreement", timings=timings, engines=("onnxruntime",), **shown)
-
-
-def finds(content: bytes, chosen: str = "int8", reason: str = "int8 is the cheapest") -> Callable[[Work], Found]:
-    """An original, a variant with this content, and one that is out of the question."""
-
-    def found(work: Work) -> Found:
-        file = work.folder / "int8.onnx"
-        file.write_bytes(content)
-        broken = measured("int4", "disqualified", samples=0)
-        variants = ((measured("original"), None), (measured("int8"), file), (broken, None))
-        return Found(variants, chosen, reason)
-
-    return found
-
-
-class Optimized:
-    """A model that was deployed, and what is asked of its optimisation."""
-
-    def __init__(self, api: Any) -> None:
-        self.api = api
-
-    async def start(self, name: str = "m", samples: bytes | None = None, **asked: Any) -> pb.OptimizeJob:
-        artifact = await self.api.upload({"samples.npz": npz(x=ROWS) if samples is None else samples})
-        request = pb.OptimizeModelRequest(name=name, samples=artifact, optimization=pb.Optimization(**asked))
-        return (await self.api.models.OptimizeModel(request)).job
-
-    async def listed(self, name: str = "m") -> pb.ListVariantsResponse:
-        return await self.api.models.ListVariants(pb.ListVariantsRequest(name=name))
-
-    async def use(self, variant: str, name: str = "m") -> pb.Model:
-        return (await self.api.models.UseVariant(pb.UseVariantRequest(name=name, variant=variant))).model
-
-    async def until(self, state: int, name: str = "m") -> pb.ListVariantsResponse:
-        """Lets the jobs go on until this one is in that state."""
-        async with asyncio.timeout(10):
-            while True:
-                listed = await self.listed(name)
-                if listed.job.state == state:
-                    return listed
-                await self.api.jobs.tick()
-
-    async def loading(self) -> Any:
-        """An optimisation whose variant is being loaded: its revision. The load waits for the fleet's gate."""
-        async with asyncio.timeout(10):
-            await self.api.fleet.verifying.acquire()
-            self.api.fleet.gate.clear()
-            self.api.optimizer.gate.set()
-            await self.start()
-            await self.api.fleet.verifying.acquire()
-        return self.api.catalogue.model("m").revisions[-1]
-
-    async def begun(self) -> None:
-        async with asyncio.timeout(10):
-            await self.api.optimizer.begun.acquire()
-
-
-@pytest.fixture
-async def m(api: Any, onnx_model: OnnxModel) -> AsyncIterator[Optimized]:
-    """The model `m` multiplies by two; what is found for it multiplies by three."""
-    await api.deploy("m", {"model.onnx": onnx_model(2.0)}, tenant="acme", max_batch_size=16, response_cache=True)
-    api.optimizer.answers = [finds(onnx_model(3.0))]
-    yield Optimized(api)
-    api.optimizer.gate.set()
-
-
-def current(model: pb.Model) -> pb.ModelVersion:
-    return next(version for version in reversed(model.versions) if version.state == pb.VERSION_STATE_SERVING)
 
 
 async def test_the_chosen_variant_is_deployed_and_the_original_is_a_command_away(api: Any, m: Optimized) -> None:
@@ -204,7 +117,7 @@ async def test_files_that_cannot_be_written_are_a_sentence(api: Any, m: Optimize
 
 
 async def test_a_variant_that_does_not_load_leaves_the_original(api: Any, m: Optimized) -> None:
-    api.fleet.refuse["2"] = InvalidArgument("bad opset")
+    api.fleet.refuse["1"] = InvalidArgument("bad opset")
     api.optimizer.gate.set()
     await m.start()
     listed = await m.until(pb.JOB_STATE_FAILED)
@@ -335,6 +248,25 @@ async def test_it_gives_way_to_serving_and_begins_anew(api: Any, m: Optimized) -
     api.fleet.must_stop.clear()
     api.optimizer.gate.set()
     assert (await m.until(pb.JOB_STATE_DONE)).job.attempts == 1
+
+
+async def test_one_that_always_gives_way_ends_with_the_reason_and_what_to_do(api: Any, m: Optimized) -> None:
+    await m.start()
+    for _ in range(2):
+        await m.begun()
+        api.fleet.must_stop["m"] = "gave way to model 'n'"
+        await api.jobs.tick()
+        del api.fleet.must_stop["m"]
+        api.clock.advance(api.config.optimize_patience_s / 2)
+        await api.jobs.tick()
+    await m.begun()
+    api.fleet.no_room["m"] = "waits for room: the machine has 1 CPU and uses 1"
+    api.fleet.must_stop["m"] = "gave way to model 'n'"
+    listed = await m.until(pb.JOB_STATE_FAILED)
+    assert listed.job.reason.startswith("it gave way to serving 3 times in 86400 s and never came to its end; the last")
+    assert "optimize at a quieter hour" in listed.job.reason
+    assert (api.optimizer.cancelled, api.fleet.claimed, len(api.stored_artifacts())) == (3, set(), 1)
+    assert (await api.describe("m")).variant == "original"
 
 
 async def test_one_runs_at_a_time_in_the_order_in_which_they_came(
@@ -512,68 +444,97 @@ async def test_what_was_found_before_can_be_used_until_there_is_something_new(ap
     assert (await m.use("int8")).variant == "int8"
 
 
+async def test_a_variant_of_the_last_one_that_serves_on_is_still_listed_and_is_not_taken_for_the_original(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    api.optimizer.gate.set()
+    await m.start()
+    original = (await m.until(pb.JOB_STATE_DONE)).variants[0].artifact
+    api.optimizer.answers = [finds(onnx_model(5.0), "", "nothing is inside the floor")]
+    await m.start(floor=0.9999)
+    listed = await m.until(pb.JOB_STATE_DONE)
+    assert [(each.name, each.serves) for each in listed.variants] == [
+        ("original", False),
+        ("int8", False),
+        ("int4", False),
+        ("int8-before", True),
+    ]
+    assert (await api.describe("m")).variant == "int8-before"
+    await m.start(floor=0.5)
+    assert (await m.until(pb.JOB_STATE_DONE)).variants[0].artifact == original
+    assert (await m.use("original")).variant == "original"
+
+
+async def test_one_that_somebody_uses_while_the_next_are_looked_for_stays(
+    api: Any, m: Optimized, onnx_model: OnnxModel
+) -> None:
+    api.optimizer.gate.set()
+    await m.start()
+    await m.until(pb.JOB_STATE_DONE)
+    await m.begun()
+    await m.use("original")
+    api.optimizer.gate.clear()
+    api.optimizer.answers = [finds(onnx_model(5.0))]
+    await m.start(floor=0.5)
+    await m.begun()
+    async with asyncio.timeout(10):
+        while not api.fleet.verifying.locked():
+            await api.fleet.verifying.acquire()
+        api.fleet.gate.clear()
+        using = asyncio.create_task(m.use("int8"))
+        await api.fleet.verifying.acquire()
+    api.optimizer.gate.set()
+    async with asyncio.timeout(10):
+        while not api.catalogue.job("m").found:  # noqa: ASYNC110 - the job runs on its own
+            await asyncio.sleep(0.002)
+    api.fleet.gate.set()
+    assert (await using).variant == "int8-before"
+    listed = await m.until(pb.JOB_STATE_FAILED)
+    assert (
+        "variant 'int8' could not be deployed: model 'm': another version was deployed meanwhile" in listed.job.reason
+    )
+    await api.jobs.tick()
+    assert [each.name for each in (await m.listed()).variants if each.serves] == ["int8-before"]
+    assert (await m.use("int8")).variant == "int8"
+
+
+async def test_of_two_that_are_to_be_used_at_once_the_first_serves_and_the_other_is_refused(
+    api: Any, m: Optimized
+) -> None:
+    api.optimizer.gate.set()
+    await m.start(keep_original=True)
+    await m.until(pb.JOB_STATE_DONE)
+    async with asyncio.timeout(10):
+        while not api.fleet.verifying.locked():
+            await api.fleet.verifying.acquire()
+        api.fleet.gate.clear()
+        first = asyncio.create_task(m.use("int8"))
+        await api.fleet.verifying.acquire()
+    second = asyncio.create_task(api.jobs.use("m", "int8"))
+    await asyncio.sleep(0)  # It has seen what serves, and waits for its turn.
+    api.fleet.gate.set()
+    assert (await first).variant == "int8"
+    with pytest.raises(FailedPrecondition, match="another version was deployed meanwhile"):
+        await second
+    assert (await m.use("int8")).variant == "int8"
+
+
+async def test_a_rollback_to_files_that_are_gone_says_so_and_leaves_what_serves(api: Any, m: Optimized) -> None:
+    api.optimizer.gate.set()
+    await m.start()
+    original = (await m.until(pb.JOB_STATE_DONE)).variants[0].artifact
+    shutil.rmtree(api.artifacts.directory / original)
+    code, said = await refused(m.use("original"))
+    assert (code, "upload the files again" in said) == (Code.INVALID_ARGUMENT, True)
+    described = await api.describe("m")
+    assert (described.variant, described.last_failure.reason == said) == ("int8", True)
+
+
 def _not_chosen(variant: pb.Variant) -> pb.Variant:
     changed = pb.Variant()
     changed.CopyFrom(variant)
     changed.chosen = False
     return changed
-
-
-async def test_a_variant_of_a_repository_keeps_its_configuration_and_its_version(
-    api: Any, onnx_model: OnnxModel
-) -> None:
-    config = b"max_batch_size: 4\nversion_policy { all {} }\n"
-    files = {"config.pbtxt": config, "1/model.onnx": onnx_model(1.0), "2/model.onnx": onnx_model(2.0), "2/notes": b"n"}
-    await api.deploy("m", files)
-    api.optimizer.answers = [finds(onnx_model(3.0))]
-    api.optimizer.gate.set()
-    optimized = Optimized(api)
-    await optimized.start()
-    listed = await optimized.until(pb.JOB_STATE_DONE)
-    assert (await api.describe("m")).variant == "int8"
-    artifact = await api.artifacts.find(listed.variants[1].artifact)
-    assert [file.path for file in artifact.files] == ["1/model.onnx", "2/model.onnx", "config.pbtxt"]
-    assert await api.artifacts.read(artifact.name, "2/model.onnx") == onnx_model(3.0)
-    assert current(await api.describe("m")).version == "2"
-
-
-async def test_a_variant_has_the_name_that_the_configuration_says(api: Any, onnx_model: OnnxModel) -> None:
-    config = b'default_model_filename: "net.v2.onnx"'
-    await api.deploy("m", {"config.pbtxt": config, "1/net.v2.onnx": onnx_model(2.0)})
-    api.optimizer.answers = [finds(onnx_model(3.0))]
-    api.optimizer.gate.set()
-    optimized = Optimized(api)
-    await optimized.start()
-    listed = await optimized.until(pb.JOB_STATE_DONE)
-    assert [each.name for each in listed.variants if each.serves] == ["int8"]
-
-
-async def test_a_variant_of_a_torch_program_is_served_by_another_engine(api: Any, onnx_model: OnnxModel) -> None:
-    config = b'backend: "pytorch" max_batch_size: 4 default_model_filename: "net.pt2"'
-    await api.deploy("m", {"config.pbtxt": config, "1/net.pt2": onnx_model(2.0)})
-    api.optimizer.answers = [finds(onnx_model(3.0))]
-    api.optimizer.gate.set()
-    optimized = Optimized(api)
-    await optimized.start()
-    listed = await optimized.until(pb.JOB_STATE_DONE)
-    assert [each.name for each in listed.variants if each.serves] == ["int8"]
-    served = current(await api.describe("m"))
-    assert (served.engine, served.max_batch_size) == ("onnxruntime", 4)
-    assert current(await optimized.use("original")).engine == "torch"
-
-
-async def test_a_variant_of_a_single_file_leaves_its_weights_and_keeps_the_states_it_begins_with(
-    api: Any, onnx_model: OnnxModel
-) -> None:
-    files = {"config.pbtxt": b"max_batch_size: 4", "initial_state/h": b"1234", "weights/w": b"w", "notes": b"n"}
-    await api.deploy("m", {"model.onnx": onnx_model(2.0), **files})
-    api.optimizer.answers = [finds(onnx_model(3.0))]
-    api.optimizer.gate.set()
-    optimized = Optimized(api)
-    await optimized.start()
-    listed = await optimized.until(pb.JOB_STATE_DONE)
-    artifact = await api.artifacts.find(listed.variants[1].artifact)
-    assert [file.path for file in artifact.files] == ["config.pbtxt", "initial_state/h", "model.onnx"]
 
 
 async def test_a_tenant_changes_models_of_its_own_only(api: Any, m: Optimized) -> None:

@@ -101,10 +101,16 @@ def test_with_wait_it_follows_the_job_and_prints_what_it_found(
     mesh: Any, run: Run, files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.cli.variants._POLL_S", 0.0)
-    answers = [pb.ListVariantsResponse(job=QUEUED), pb.ListVariantsResponse(job=RUNNING), LISTED]
-    mesh.on(methods.LIST_VARIANTS, answers)
+    further = pb.OptimizeJob(state=pb.JOB_STATE_RUNNING, stage="timing", stage_done=4, stage_total=18)
+    jobs = [pb.OptimizeJob(state=pb.JOB_STATE_QUEUED), QUEUED, QUEUED, RUNNING, further]
+    mesh.on(methods.LIST_VARIANTS, [*(pb.ListVariantsResponse(job=each) for each in jobs), LISTED])
     done = run("deploy", files[0], "--name", "iris", "--optimize", "--samples", files[1], "--wait")
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert done.err.splitlines() == [
+        "optimization queued",
+        "optimization queued: tenant 'acme' may use 1 CPU and uses 1",
+        "optimization running: timing",
+    ], "a line for what changed, and none for how far it is"
     assert done.out.splitlines()[1:] == [
         "        VARIANT   SIZE   AGREEMENT  95% INTERVAL   CPU/ROW  P50   VERDICT  ENGINES",
         "-       original  1Mi    1.0000     0.9900-1.0000  2 ms     3 ms  fits     onnxruntime",

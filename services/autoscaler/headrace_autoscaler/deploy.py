@@ -117,8 +117,8 @@ class DeployService:
         if self._closed:
             raise Unavailable("the autoscaler is stopping; deploy again")
         check_request(request, self._offer)
-        if request.spec.source:
-            check_source(request.spec.source, self._schemes)
+        if request.url:
+            check_source(request.url, self._schemes)
         name = request.spec.name
         begun: asyncio.Future[Model] = asyncio.get_running_loop().create_future()
         task = asyncio.get_running_loop().create_task(self._run(request, begun))
@@ -205,7 +205,7 @@ class DeployService:
         before = self._catalogue.model(request.spec.name)
         check_owner(request.spec, before)
         check_replaces(request, before)
-        request = as_it_stands(request, before)
+        request = as_it_stands(request, before, self._catalogue.job(request.spec.name))
         spec = request.spec
         tenant = self._catalogue.tenant(spec.tenant)
         artifact: Artifact | None = None
@@ -233,7 +233,8 @@ class DeployService:
         if targets := built_for(found, plans):
             spec = spec_for_plans(spec, targets, self._offer.gpu_architecture)
             check_fits(spec, self._catalogue.tenants(), self._offer)
-        planned = plan_revisions(self._catalogue.model(name), spec, artifact.name, found, settings, now)
+        request = replace(request, spec=spec)
+        planned = plan_revisions(self._catalogue.model(name), request, artifact.name, found, settings, now)
         if self._catalogue.tenant(spec.tenant) is None:
             await self._catalogue.put_tenant(Tenant(spec.tenant, created_at=now))
         if self._catalogue.model(name) is None:

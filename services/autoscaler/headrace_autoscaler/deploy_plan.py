@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from headrace_autoscaler.core.jobs import Job, serving_variant
 from headrace_autoscaler.core.policies.choose import policy_name
 from headrace_autoscaler.core.policies.schedules import parse_schedule
 from headrace_autoscaler.core.policies.targets import parse_target
@@ -49,17 +50,30 @@ class DeployRequest:
     """A deploy as the user asked for it.
 
     Attributes:
-        spec: with defaults settled; spec.source is a URL to fetch, or empty.
+        spec: with defaults settled.
         artifact: what an upload answered; empty with a source, and for a change of nothing but the spec.
         response_cache: None: as config.pbtxt says.
         replaces: artifact that has to be the current one still when the deploy has its turn. Then nothing but the files
-            changes: the spec is the one that stands at that time. Empty: the deploy says all there is to say.
+            changes: the spec is the one that stands at that time, and the version keeps its name. Empty: the deploy
+            says all there is to say.
+        original_engine: that of the model as it was deployed, where the files may be a variant's: what the spec says of
+            an engine is for that one. Empty: the files are those that the spec speaks of.
     """
 
     spec: ModelSpec
     artifact: str = ""
     response_cache: bool | None = None
     replaces: str = ""
+    original_engine: str = ""
+
+    @property
+    def url(self) -> str:
+        """What to fetch; empty: nothing, also where the spec says where files that are here came from."""
+        return "" if self.artifact else self.spec.source
+
+    def speaks_of(self, engine: str) -> bool:
+        """Whether the spec's engine and options are for files of this engine: a variant on another has none."""
+        return self.original_engine in ("", engine)
 
 
 def check_request(request: DeployRequest, offer: Offer) -> None:
@@ -85,7 +99,7 @@ def check_request(request: DeployRequest, offer: Offer) -> None:
         raise InvalidArgument(
             f"engine: {spec.engine!r} is not available in this mesh; expected {offer.engines} or none"
         )
-    if spec.source and request.artifact:
+    if spec.source and request.artifact and not request.replaces:
         raise InvalidArgument("source and artifact: expected one of them, got both")
 
 
@@ -146,12 +160,32 @@ def check_replaces(request: DeployRequest, model: Model | None) -> None:
         )
 
 
-def as_it_stands(request: DeployRequest, model: Model | None) -> DeployRequest:
-    """A deploy of other files alone, under what was deployed of the model while it waited its turn."""
-    if not request.replaces or model is None:
+def as_it_stands(request: DeployRequest, model: Model | None, job: Job | None) -> DeployRequest:
+    """What a deploy leaves unsaid, as it is when the deploy has its turn.
+
+    Of other files alone, the spec; and where a variant serves, or is to, the engine that the spec speaks of.
+
+    Args:
+        job: the model's, by whose variants it is known what serves.
+
+    Raises:
+        InvalidArgument: a change of nothing but the spec names an engine that is not the original's.
+    """
+    if model is None:
         return request
-    spec = replace(model.spec, source="", engine="")
-    return replace(request, spec=spec, response_cache=spec.response_cache)
+    if request.replaces:
+        request = replace(request, spec=model.spec, response_cache=model.spec.response_cache)
+    elif request.artifact or request.url:
+        return request
+    if job is None or not serving_variant(job, model):
+        return request
+    asked = request.spec.engine
+    if asked and job.engine and not loads(asked, job.engine):
+        raise InvalidArgument(
+            f"engine: {asked!r} cannot load model {model.spec.name!r} as it was deployed, which is for {job.engine!r}; "
+            "expected that or none: a variant has its own"
+        )
+    return replace(request, original_engine=job.engine)
 
 
 def settled_spec(request: DeployRequest, settings: Settings) -> ModelSpec:
@@ -173,21 +207,21 @@ def settled_spec(request: DeployRequest, settings: Settings) -> ModelSpec:
 
 def plan_revisions(
     model: Model | None,
-    spec: ModelSpec,
+    request: DeployRequest,
     artifact: str,
     candidates: Sequence[Candidate],
     settings: Settings,
     now: float,
 ) -> tuple[Revision, ...]:
-    """The revisions that are to serve after the deploy.
+    """The revisions that are to serve after the deploy. The request's spec is the settled one.
 
     A version that already serves with the same files and settings is kept, under its number and from the
     new artifact's directory; every other one is new: LOADING, with the number 0 until the store gives one.
     """
     planned = []
     for candidate in candidates:
-        version = candidate.version or _next_version(model)
-        wanted = _revision(spec, artifact, candidate, version, settings, now)
+        wanted = _revision(request, artifact, candidate, settings, now)
+        wanted = replace(wanted, version=candidate.version or _version(model, request))
         kept = _serving_alike(model, wanted, any_version=candidate.version is None)
         planned.append(wanted if kept is None else replace(kept, artifact=artifact))
     return tuple(planned)
@@ -197,19 +231,21 @@ def is_new(revision: Revision) -> bool:
     return revision.revision == 0
 
 
-def _revision(
-    spec: ModelSpec, artifact: str, candidate: Candidate, version: str, settings: Settings, now: float
-) -> Revision:
-    options = {**dict(settings.engine_options), **dict(spec.engine_options)}
+def _revision(request: DeployRequest, artifact: str, candidate: Candidate, settings: Settings, now: float) -> Revision:
+    """Without the name of its version."""
+    spec = request.spec
+    options = dict(settings.engine_options)
+    if request.speaks_of(candidate.engine):
+        options |= dict(spec.engine_options)
     return Revision(
         model=spec.name,
         revision=0,
-        version=version,
+        version="",
         state=RevisionState.LOADING,
         artifact=artifact,
         files=_by_path(candidate.files),
         entry_point=candidate.entry_point,
-        engine=_engine(spec, candidate, settings),
+        engine=_engine(request, candidate, settings),
         engine_options=tuple(sorted(options.items())),
         max_batch_size=spec.max_batch_size if spec.max_batch_size is not None else settings.max_batch_size,
         slots=settings.slots,
@@ -221,8 +257,9 @@ def _revision(
     )
 
 
-def _engine(spec: ModelSpec, candidate: Candidate, settings: Settings) -> str:
-    asked = spec.engine or settings.engine or candidate.engine
+def _engine(request: DeployRequest, candidate: Candidate, settings: Settings) -> str:
+    asked = request.spec.engine if request.speaks_of(candidate.engine) else ""
+    asked = asked or settings.engine or candidate.engine
     if not loads(asked, candidate.engine):
         raise InvalidArgument(
             f"engine: {asked!r} cannot load {candidate.entry_point!r}, which is for {candidate.engine!r}"
@@ -234,8 +271,13 @@ def _by_path(files: Sequence[ModelFile]) -> tuple[ModelFile, ...]:
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def _next_version(model: Model | None) -> str:
-    return str(max((int(revision.version) for revision in model.revisions), default=0) + 1 if model else 1)
+def _version(model: Model | None, request: DeployRequest) -> str:
+    """Name for a single file: the next, but that of what it is another form of, so that who asks by it goes on."""
+    if model is None:
+        return "1"
+    if request.replaces and model.current is not None:
+        return model.current.version
+    return str(max((int(revision.version) for revision in model.revisions), default=0) + 1)
 
 
 def _serving_alike(model: Model | None, wanted: Revision, *, any_version: bool) -> Revision | None:

@@ -30,8 +30,8 @@ async def resolve(
     Raises:
         InvalidArgument: there are none; says what to do.
     """
-    if request.spec.source:
-        return await artifacts.fetch(request.spec.source, schemes)
+    if request.url:
+        return await artifacts.fetch(request.url, schemes)
     name = request.artifact or (model.current.artifact if model and model.current else "")
     if not name:
         raise InvalidArgument("source: expected a path or URL of model files, or an uploaded artifact; got neither")

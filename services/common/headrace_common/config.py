@@ -123,6 +123,9 @@ class AutoscalerConfig(_Section):
         1, ge=0, le=64, description="Optimisations of models that may run at once; 0: none does."
     )
     optimize_timeout_s: float = Field(3600.0, gt=0, description="An optimisation that takes longer has failed.")
+    optimize_patience_s: float = Field(
+        86400.0, gt=0, description="An optimisation that gives way to serving for longer has failed."
+    )
     max_samples_bytes: int = Field(
         1024 * MIB, ge=MIB, description="Largest samples of an optimisation, as a file and unpacked."
     )

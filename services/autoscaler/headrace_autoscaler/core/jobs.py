@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from headrace_autoscaler.domain import Model, Resources
+from headrace_autoscaler.domain import Model, Resources, RevisionState
 
 ORIGINAL = "original"
 """The variant that is the model as it was deployed."""
+BEFORE = "-before"
+"""End of the name of a variant that the job before has found and that serves on, where another has its name now."""
 MOST_ATTEMPTS = 3
 """How often a job is begun that interruptions keep from its end."""
 JOB_CPU_MILLICORES = 1000
@@ -116,10 +118,13 @@ class Job:
     Attributes:
         artifact: of the revision that it makes variants of.
         entry_point: the model file in it.
+        engine: that serves this revision.
         samples: artifact with the samples.
         served: artifact that was current when it was asked for: a variant of an earlier job, or the original.
         reason: why it waits, what it found, or what went wrong.
         attempts: how often it was begun; a begin that gave way to serving does not count.
+        gave_way: how often it did.
+        gives_way_since: when the first run began that gave way.
         chosen: name of the cheapest variant that fits; empty: there is none.
         variants: what it found; until it has, what the job before it did.
         found: it has.
@@ -140,6 +145,9 @@ class Job:
     chosen: str = ""
     variants: tuple[Variant, ...] = ()
     found: bool = False
+    engine: str = ""
+    gave_way: int = 0
+    gives_way_since: float = 0.0
 
     @property
     def active(self) -> bool:
@@ -177,10 +185,46 @@ def interrupted(job: Job, now: float, reason: str) -> Job:
     return advanced(job, JobEvent.FAIL, now, f"{reason}, {job.attempts} times; optimize again")
 
 
-def gave_way(job: Job, now: float, reason: str) -> Job:
-    """A running job that was stopped for what has precedence: queued again, and nothing is held against it."""
-    back = advanced(job, JobEvent.INTERRUPT, now, reason)
-    return replace(back, attempts=back.attempts - 1)
+def gave_way(job: Job, now: float, reason: str, patience_s: float) -> Job:
+    """A running job that was stopped for what has precedence: queued again, and no attempt is held against it; failed
+    where it has given way for so long."""
+    since = job.gives_way_since or job.started_at
+    back = replace(job, attempts=job.attempts - 1, gave_way=job.gave_way + 1, gives_way_since=since)
+    if now - since >= patience_s:
+        return _out_of_patience(back, now, reason, patience_s)
+    return advanced(back, JobEvent.INTERRUPT, now, _so_far(back, reason))
+
+
+def kept_waiting(job: Job, now: float, reason: str, patience_s: float) -> Job:
+    """A queued job that cannot begin, for this reason: it waits on. One that has given way and finds no room again is
+    failed after so long."""
+    if job.gave_way and now - job.gives_way_since >= patience_s:
+        return _out_of_patience(job, now, reason, patience_s)
+    return replace(job, reason=_so_far(job, reason))
+
+
+def _so_far(job: Job, reason: str) -> str:
+    if not job.gave_way:
+        return reason
+    return (
+        f"{reason}; it has given way {_times(job)} and is begun again when there is room "
+        f"(`headrace variants {job.model} --cancel` ends it)"
+    )
+
+
+def _out_of_patience(job: Job, now: float, reason: str, patience_s: float) -> Job:
+    return advanced(
+        job,
+        JobEvent.FAIL,
+        now,
+        f"it gave way to serving {_times(job)} in {now - job.gives_way_since:.0f} s and never came to its end; the "
+        f"last reason: {reason}. Leave room for one more instance in the tenant's quota and on the machine, or "
+        f"optimize at a quieter hour (it tries for {patience_s:g} s: configuration key autoscaler.optimize_patience_s)",
+    )
+
+
+def _times(job: Job) -> str:
+    return "once" if job.gave_way == 1 else f"{job.gave_way} times"
 
 
 def outdated(job: Job, model: Model | None) -> str:
@@ -204,6 +248,20 @@ def serving_variant(job: Job, model: Model) -> str:
     if current.artifact == job.artifact:
         return ORIGINAL
     return next((each.name for each in job.variants if each.artifact == current.artifact), "")
+
+
+def with_those_in_use(found: Iterable[Variant], job: Job, model: Model) -> tuple[Variant, ...]:
+    """What a job has found, and of what the one before it had those that serve or are about to, where they are not
+    found again: else nobody could tell any more what serves, and the next job took it for the original."""
+    listed = list(found)
+    in_use = {each.artifact for each in model.revisions if each.state is not RevisionState.RETIRING}
+    for earlier in job.variants:
+        if earlier.artifact in in_use - {each.artifact for each in listed}:
+            name = earlier.name
+            while any(each.name == name for each in listed):
+                name += BEFORE
+            listed.append(replace(earlier, name=name))
+    return tuple(listed)
 
 
 def is_to_be_deployed(job: Job, model: Model) -> bool:

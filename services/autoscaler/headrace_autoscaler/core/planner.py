@@ -173,7 +173,7 @@ class _Planning:
             staying.remove(job)
             refusal = staying.refusal(Want(job.model, 0, job.tenant, job.resources, 1))
             if refusal is not None and refusal.tenant != MACHINE and _is_over(refusal):
-                self._stop(job, f"tenant '{job.tenant}' is over its limit; it is begun again")
+                self._stop(job, f"tenant '{job.tenant}' is over its limit")
             else:
                 staying.add(job)
                 going_on.append(job)
@@ -328,7 +328,7 @@ class _Planning:
                 staying.append(job)
                 continue
             room.remove(job)
-            self._stop(job, f"gave way to model '{want.model}'; it is begun again")
+            self._stop(job, f"gave way to model '{want.model}'")
         self._jobs = staying
 
     def _stop(self, job: Holding, reason: str) -> None:

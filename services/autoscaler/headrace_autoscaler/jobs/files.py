@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 
 from headrace_autoscaler.artifacts import Artifact, ArtifactStore, FileHeader
 from headrace_autoscaler.core.jobs import Job
-from headrace_autoscaler.repository import CONFIG_PATH, for_any_engine
+from headrace_autoscaler.deploy_source import read_settings
+from headrace_autoscaler.domain import ModelFile
+from headrace_autoscaler.repository import CONFIG_PATH, Settings, candidates, for_any_engine
 from headrace_autoscaler.repository.sequence_batching import INITIAL_DIRECTORY
 from headrace_common.errors import FailedPrecondition, InvalidArgument, LimitExceeded
 from headrace_common.quantities import format_bytes
@@ -78,6 +80,9 @@ class JobFiles:
     async def keep(self, job: Job, file: Path) -> Artifact:
         """The job's original with this file in place of its model file, as an artifact.
 
+        Of a repository's other versions, those that serve are in it: a deploy brings all versions, so without them
+        they would be gone. Those that do not serve would only take space in every variant.
+
         Raises:
             LimitExceeded: the disk is full.
             FailedPrecondition: the original is gone.
@@ -85,25 +90,43 @@ class JobFiles:
         original = await self._artifacts.find(job.artifact)
         if original is None:
             raise FailedPrecondition("the files of the original are gone; deploy it again")
-        return await self._artifacts.receive(_parts(self._artifacts.directory / job.artifact, original, job, file))
+        settings = await read_settings(original, job.model, self._artifacts)
+        kept = _kept(original.files, settings, job.entry_point, file.suffix)
+        return await self._artifacts.receive(_parts(self._artifacts.directory / job.artifact, kept, job, file))
 
 
 def _is_samples(artifact: Artifact) -> bool:
     return len(artifact.files) == 1 and artifact.files[0].path.endswith(_SAMPLES)
 
 
-async def _parts(directory: Path, original: Artifact, job: Job, file: Path) -> AsyncIterator[FileHeader | bytes]:
-    entry = PurePosixPath(job.entry_point)
-    # What lies beside the model file is its weights, which a variant holds itself.
-    others = [each.path for each in original.files if PurePosixPath(each.path).parent != entry.parent]
-    if entry.parent == PurePosixPath("."):
-        others = [path for path in others if path.startswith(f"{INITIAL_DIRECTORY}/")]
-    if CONFIG_PATH not in others and any(each.path == CONFIG_PATH for each in original.files):
-        others.append(CONFIG_PATH)
+def _kept(files: Sequence[ModelFile], settings: Settings, entry_point: str, suffix: str) -> dict[str, str]:
+    """What of the original is in its variant: the path there, and here.
+
+    Args:
+        suffix: of the variant's file. Where it is not the original's, the variant's config.pbtxt names no model file.
+    """
+    # What lies beside the original's model file is its weights, which a variant holds itself.
+    kept = {each.path: each.path for each in files if each.path.startswith(f"{INITIAL_DIRECTORY}/")}
+    served = candidates(files, settings.version_policy, settings.default_filename)
+    for other in (each for each in served if each.entry_point != entry_point):
+        kept |= {each.path: each.path for each in other.files}
+        if not entry_point.endswith(suffix):
+            del kept[other.entry_point]
+            kept[_by_default(other.entry_point)] = other.entry_point
+    return kept | {each.path: each.path for each in files if each.path == CONFIG_PATH}
+
+
+def _by_default(entry_point: str, suffix: str = "") -> str:
+    """Where a version's model file is looked for that nothing names."""
+    version, slash, name = entry_point.partition("/")
+    return f"{version}/model{suffix or PurePosixPath(name).suffix}" if slash else f"model{suffix}"
+
+
+async def _parts(directory: Path, kept: Mapping[str, str], job: Job, file: Path) -> AsyncIterator[FileHeader | bytes]:
     # Its own name where that can be kept: config.pbtxt may name it.
-    same_kind = entry.suffix == file.suffix
-    target = str(entry if same_kind else entry.with_name(f"model{file.suffix}"))
-    for path, local in [*((path, directory / path) for path in others), (target, file)]:
+    same_kind = job.entry_point.endswith(file.suffix)
+    target = job.entry_point if same_kind else _by_default(job.entry_point, file.suffix)
+    for path, local in [*((path, directory / here) for path, here in kept.items()), (target, file)]:
         if path == CONFIG_PATH and not same_kind:
             yield FileHeader(path, None, None)
             yield for_any_engine(await asyncio.to_thread(local.read_bytes))

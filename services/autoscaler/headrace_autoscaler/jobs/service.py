@@ -29,8 +29,10 @@ from headrace_autoscaler.core.jobs import (
     interrupted,
     is_to_be_deployed,
     job_resources,
+    kept_waiting,
     outdated,
     serving_variant,
+    with_those_in_use,
 )
 from headrace_autoscaler.deploy import DeployService
 from headrace_autoscaler.deploy_plan import DeployRequest
@@ -162,11 +164,18 @@ class JobService:
             for job in in_line(self.catalogue.jobs()):
                 spec = self._model(job.model).spec
                 full = len(self._runs) >= self.config.optimize_jobs
-                reason = _BEHIND if full else self.fleet.claim_job(spec)
-                if not reason:
+                if full:
+                    await self._wait_on(job, replace(job, reason=_BEHIND))
+                elif reason := self.fleet.claim_job(spec):
+                    await self._wait_on(
+                        job, kept_waiting(job, self.clock.wall(), reason, self.config.optimize_patience_s)
+                    )
+                else:
                     await self._begin(job)
-                elif reason != job.reason:
-                    await self._put(replace(job, reason=reason))
+
+    async def _wait_on(self, job: Job, waits: Job) -> None:
+        if waits != job:
+            await self._put(waits)
 
     async def _review(self, job: Job) -> None:
         model = self.catalogue.model(job.model)
@@ -181,7 +190,7 @@ class JobService:
             await self._stop(job.model)
             last = self.catalogue.job(job.model)
             if last is not None and last.state is JobState.RUNNING:
-                await self._put(gave_way(last, self.clock.wall(), reason))
+                await self._put(gave_way(last, self.clock.wall(), reason, self.config.optimize_patience_s))
 
     async def _begin(self, job: Job) -> None:
         try:
@@ -249,10 +258,11 @@ class JobService:
             usable = file if _SERVES_VARIANTS in variant.engines else None
             artifact = "" if usable is None else (await self.files.keep(job, usable)).name
             variants.append(replace(variant, artifact=job.artifact if variant.name == ORIGINAL else artifact))
-        done = replace(job, variants=tuple(variants), found=True, chosen=found.chosen, reason=found.reason)
         if self.catalogue.job(job.model) != job:
             # The name may be another model's by now, which has no job.
             raise FailedPrecondition("the model was deleted")
+        listed = with_those_in_use(variants, job, self._model(job.model))
+        done = replace(job, variants=listed, found=True, chosen=found.chosen, reason=found.reason)
         return await self._put(done)
 
     async def _finish(self, name: str, outcome: JobEvent, reason: str) -> None:
@@ -291,18 +301,19 @@ class JobService:
     def _new(self, model: Model, revision: Revision, samples: str, optimization: Optimization) -> Job:
         """Of the original, also where one of its variants serves by now."""
         last = self.catalogue.job(model.spec.name)
-        source = (revision.artifact, revision.entry_point)
+        of = (revision.artifact, revision.entry_point, revision.engine)
         variants: tuple[Variant, ...] = ()
         if last is not None and serving_variant(last, model):
-            source, variants = (last.artifact, last.entry_point), last.variants
-        job = Job(model.spec.name, *source, samples, optimization, created_at=self.clock.wall())
-        return replace(job, served=revision.artifact, variants=variants)
+            of, variants = (last.artifact, last.entry_point, last.engine), last.variants
+        artifact, entry_point, engine = of
+        job = Job(model.spec.name, artifact, entry_point, samples, optimization, engine=engine)
+        return replace(job, created_at=self.clock.wall(), served=revision.artifact, variants=variants)
 
     async def _deploy(self, model: Model, artifact: str, *, withdraw: bool = False) -> Model:
         """As it is deployed now, with other files; refused where somebody has deployed something else meanwhile."""
-        spec = replace(model.spec, source="", engine="")
-        replaces = model.current.artifact if model.current else ""
-        request = DeployRequest(spec, artifact, spec.response_cache, replaces)
+        if model.current is None:
+            raise FailedPrecondition(f"model {model.spec.name!r} is being deleted")
+        request = DeployRequest(model.spec, artifact, replaces=model.current.artifact)
         return await self.deploys.deploy(request, wait=True, withdraw=withdraw)
 
     def _model(self, name: str) -> Model:
