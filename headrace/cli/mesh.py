@@ -156,23 +156,21 @@ def usage(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """Show who used what by the hour and in all, and what it cost."""
-    from headrace.cli.views import usage_totals, usage_view
+    from headrace.cli.usage_views import usage_by_hour, usage_totals, usage_view
 
     with found_here():
         span = timedelta(seconds=flags.seconds(since, "--since") or 0)
     with connect() as mesh:
         rows = mesh.usage(tenant, datetime.now(UTC) - span)
-    views = [usage_view(row) for row in rows]
     if as_json:
-        print_json(views)
+        print_json([usage_view(row) for row in rows])
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, _USAGE_COLUMNS)
         writer.writeheader()
-        writer.writerows(views)
+        writer.writerows(usage_view(row) for row in rows)
     else:
-        for view in views:
-            view["hour"] = _to_the_minute(view["hour"])
-        print_rows(views, _BY_THE_HOUR, whole=("hour",))
+        hours = [{**view, "hour": _to_the_minute(view["hour"])} for view in usage_by_hour(rows)]
+        print_rows(hours, _BY_THE_HOUR, whole=("hour",))
         print_heading("in all")
         print_rows(usage_totals(rows), _IN_ALL)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.v1 import mesh_pb2, models_pb2, resources_pb2, tenants_pb2, usage_pb2
+from headrace.v1 import mesh_pb2, models_pb2, resources_pb2, tenants_pb2
 from headrace_common.quantities import format_micros
 
 
@@ -53,7 +53,7 @@ def model_view(model: models_pb2.Model) -> dict[str, Any]:
 
 def job_view(job: models_pb2.OptimizeJob) -> dict[str, Any]:
     return {
-        "state": _word(models_pb2.JobState.Name(job.state), "JOB_STATE_"),
+        "state": word(models_pb2.JobState.Name(job.state), "JOB_STATE_"),
         "reason": job.reason,
         "stage": job.stage,
         "stage_done": job.stage_done,
@@ -145,55 +145,16 @@ def tenant_view(tenant: tenants_pb2.Tenant) -> dict[str, Any]:
     }
 
 
-def usage_view(row: usage_pb2.UsageRow) -> dict[str, Any]:
-    """One row of the books; cost is decimal text."""
-    return {
-        "hour": moment(row.hour),
-        "tenant": row.tenant,
-        "model": row.model,
-        "shape": row.shape,
-        "class": _word(resources_pb2.CapacityClass.Name(row.capacity_class), "CAPACITY_CLASS_")
-        if row.capacity_class
-        else "",
-        "instance_seconds": round(row.instance_seconds, 3),
-        "busy_seconds": round(row.busy_seconds, 3),
-        "requests": row.requests,
-        "cold_starts": row.cold_starts,
-        "network_bytes": row.network_bytes,
-        "storage_byte_seconds": row.storage_byte_seconds,
-        "cache_byte_seconds": row.cache_byte_seconds,
-        **{f"{part}_cost": format_micros(micros) for part, micros in _parts(row).items()},
-        "cost": format_micros(row.cost_micros),
-        "currency": row.currency,
-    }
-
-
-def usage_totals(rows: Sequence[usage_pb2.UsageRow]) -> list[dict[str, Any]]:
-    """One row over all hours for each tenant, model, shape and class, and one of everything for each currency."""
-    sums: dict[tuple[object, ...], usage_pb2.UsageRow] = {}
-    for row in rows:
-        one = (row.tenant, row.model, row.shape, row.capacity_class, row.currency)
-        for key in (one, (_TOTAL, row.currency)):
-            total = sums.setdefault(key, usage_pb2.UsageRow(tenant=_TOTAL, currency=row.currency))
-            if key is one:
-                total.tenant, total.model, total.shape = row.tenant, row.model, row.shape
-                total.capacity_class = row.capacity_class
-            for name in _SUMMED:
-                setattr(total, name, getattr(total, name) + getattr(row, name))
-    ordered = sorted(sums, key=lambda key: (key[0] == _TOTAL, *map(str, key)))
-    return [usage_view(sums[key]) for key in ordered]
-
-
 def standing_view(standing: tenants_pb2.BudgetStanding) -> dict[str, Any]:
     """How a budget stands; amounts are decimal text."""
     return {
         "tenant": standing.tenant,
         "model": standing.model,
-        "period": _word(tenants_pb2.BudgetPeriod.Name(standing.period), "BUDGET_PERIOD_"),
+        "period": word(tenants_pb2.BudgetPeriod.Name(standing.period), "BUDGET_PERIOD_"),
         "budget": format_micros(standing.budget_micros),
         "spent": format_micros(standing.spent_micros),
         "reserved": format_micros(standing.reserved_micros),
-        "status": _word(tenants_pb2.BudgetStatus.Name(standing.status), "BUDGET_STATUS_"),
+        "status": word(tenants_pb2.BudgetStatus.Name(standing.status), "BUDGET_STATUS_"),
         "returns_at": moment(standing.returns_at),
         "currency": standing.currency,
     }
@@ -209,7 +170,7 @@ def standing_line(view: Mapping[str, Any]) -> str:
 
 def state_word(state: models_pb2.ModelState) -> str:
     """ "ready", "idle", "starting", "loading", "blocked", "deleting"."""
-    return _word(models_pb2.ModelState.Name(state), "MODEL_STATE_")
+    return word(models_pb2.ModelState.Name(state), "MODEL_STATE_")
 
 
 def moment(at: Timestamp) -> str | None:
@@ -217,40 +178,19 @@ def moment(at: Timestamp) -> str | None:
     return at.ToJsonString() if at.seconds or at.nanos else None
 
 
-_TOTAL = "(total)"
-_SUMMED = (
-    "instance_seconds",
-    "busy_seconds",
-    "requests",
-    "cold_starts",
-    "network_bytes",
-    "storage_byte_seconds",
-    "cache_byte_seconds",
-    "network_micros",
-    "storage_micros",
-    "cache_micros",
-    "management_micros",
-    "cost_micros",
-)
+def word(enum_name: str, prefix: str) -> str:
+    """The value of an enumeration, as people write it."""
+    return enum_name.removeprefix(prefix).lower()
+
+
 _SERVING = models_pb2.VERSION_STATE_SERVING
-
-
-def _parts(row: usage_pb2.UsageRow) -> dict[str, int]:
-    """What a row's cost is made of."""
-    others = {
-        "network": row.network_micros,
-        "storage": row.storage_micros,
-        "cache": row.cache_micros,
-        "management": row.management_micros,
-    }
-    return {"instance": row.cost_micros - sum(others.values()), **others}
 
 
 def _version_view(version: models_pb2.ModelVersion) -> dict[str, Any]:
     return {
         "version": version.version,
         "revision": version.revision,
-        "state": _word(models_pb2.VersionState.Name(version.state), "VERSION_STATE_"),
+        "state": word(models_pb2.VersionState.Name(version.state), "VERSION_STATE_"),
         "engine": version.engine,
         "max_batch_size": version.max_batch_size,
         "batching": version.batching,
@@ -345,7 +285,3 @@ def _millis(span: Duration) -> float:
 
 def _seconds(span: Duration) -> float:
     return round(span.ToNanoseconds() / 1e9, 3)
-
-
-def _word(enum_name: str, prefix: str) -> str:
-    return enum_name.removeprefix(prefix).lower()
