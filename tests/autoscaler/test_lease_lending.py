@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from random import Random
@@ -27,8 +28,12 @@ def tenant(name: str, concurrency: int | None = None, rate: float | None = None,
 
 def book_of(tenants: list[Tenant], routers: int = 1, held_until: float = 0.0) -> LeaseBook:
     book = LeaseBook(routers, TTL_S, held_until)
-    book.set_limits({each.name: each.nominal for each in tenants}, [quota_of(each) for each in tenants])
+    set_tenants(book, tenants)
     return book
+
+
+def set_tenants(book: LeaseBook, tenants: list[Tenant]) -> None:
+    book.set_limits({each.name: each.nominal for each in tenants}, [quota_of(each) for each in tenants])
 
 
 def settle(book: LeaseBook, now: float = 0.0) -> dict[str, Limits]:
@@ -161,7 +166,7 @@ def test_who_moves_to_another_cohort_takes_its_own_along_and_leaves_what_it_borr
     book.want("router-0", {"t": Want(in_hand=90.0), "y": Want(in_hand=32.0)})
     assert settle(book, 100.0)["t"].concurrency == 40
     moved = [replace(mover, cohort="d"), lender, other, there]
-    book.set_limits({each.name: each.nominal for each in moved}, [quota_of(each) for each in moved])
+    set_tenants(book, moved)
     serial, shares = book.issue("router-0", ["t", "x", "y", "z"], 101.0, 101.0)
     parts = {key: share.limits.concurrency for key, share in shares.items()}
     assert parts == {"t": 10, "x": 30, "y": 40, "z": 0}, "what it had borrowed may be obeyed still, and is no one's"
@@ -178,7 +183,7 @@ def test_what_one_router_gives_back_of_who_moved_is_not_taken_for_what_the_other
         book.want(router, {"t": Want(in_hand=12.0)})
     assert settle(book, 100.0)["t"].concurrency == 20
     moved = [replace(mover, cohort="d"), lender]
-    book.set_limits({each.name: each.nominal for each in moved}, [quota_of(each) for each in moved])
+    set_tenants(book, moved)
     book.want(heard, {"t": Want(in_hand=40.0), "x": Want(in_hand=40.0)})
     book.want(silent, {})
     for _ in range(3):
@@ -186,6 +191,63 @@ def test_what_one_router_gives_back_of_who_moved_is_not_taken_for_what_the_other
     # The other obeys what it was sent before: 10 of t, 5 of x.
     assert sum(part or 0 for part in parts.values()) <= 30 - 15
     assert sum(part or 0 for part in parts_of(book, heard, 100.0 + TTL_S).values()) > 15, "once that has run out"
+
+
+LEAVERS: dict[str, Callable[[Tenant], Tenant | None]] = {
+    "it leaves its cohort": lambda lender: replace(lender, cohort=""),
+    "it moves to another": lambda lender: replace(lender, cohort="d"),
+    "it is deleted, and comes back alone": lambda lender: None,
+    "it lends nothing any more": lambda lender: replace(lender, lending_limit=Limits(concurrency=0)),
+}
+
+
+@pytest.mark.parametrize("change", LEAVERS.values(), ids=LEAVERS.keys())
+@pytest.mark.parametrize("how", ["said", "run out"])
+def test_a_lender_that_leaves_has_its_own_once_the_borrowers_routers_obey_less(
+    change: Callable[[Tenant], Tenant | None], how: str
+) -> None:
+    borrower, lender = tenant("a", 10), tenant("b", 20)
+    book = book_of([borrower, lender], routers=2)
+    book.want("router-0", {"a": Want(in_hand=90.0)})
+    assert settle(book, 100.0)["a"].concurrency == 20
+    changed = change(lender)
+    if changed is None:
+        set_tenants(book, [borrower])
+        changed = replace(lender, cohort="")
+    set_tenants(book, [borrower, changed])
+    book.want("router-1", {"b": Want(in_hand=90.0)})
+    for _ in range(2):
+        parts = parts_of(book, "router-1", 101.0)
+    # The other router obeys 18 of a and 5 of b still.
+    assert parts == {"a": 2, "b": 5}
+    if how == "said":
+        parts_of(book, "router-0", 101.0)
+        assert book.moves(["router-1"], 101.0) == {"router-1": ["b"]}
+    assert parts_of(book, "router-1", 101.0 if how == "said" else 100.0 + TTL_S)["b"] == 15
+
+
+def test_what_is_out_is_not_lent_in_the_cohort_that_the_lender_joins() -> None:
+    lender, borrower, other = tenant("b", 20), tenant("a", 10), replace(tenant("y", 4), cohort="d")
+    book = book_of([borrower, lender, other], routers=2)
+    book.want("router-0", {"a": Want(in_hand=90.0)})
+    settle(book, 100.0)
+    set_tenants(book, [borrower, replace(lender, cohort="d"), other])
+    book.want("router-1", {"y": Want(in_hand=90.0)})
+    for _ in range(2):
+        parts = parts_of(book, "router-1", 101.0)
+    assert parts["y"] == 2, "and 2 at the other router"
+    parts_of(book, "router-0", 101.0)
+    assert parts_of(book, "router-1", 101.0)["y"] == 13
+
+
+def test_a_lender_that_comes_back_to_its_cohort_is_owed_nothing_beside_what_is_lent_there() -> None:
+    borrower, lender = tenant("a", 10), tenant("b", 20)
+    book = book_of([borrower, lender])
+    book.want("router-0", {"a": Want(in_hand=90.0)})
+    had = settle(book, 100.0)
+    set_tenants(book, [borrower, replace(lender, cohort="d")])
+    set_tenants(book, [borrower, lender])
+    assert settle(book, 100.0) == had
 
 
 def test_a_new_autoscaler_that_first_knew_a_smaller_limit_waits_for_leases_under_the_old_one() -> None:
@@ -340,6 +402,19 @@ class CohortMesh(LeaseMesh):
         self.quotas = tuple(replace(each, cohort=cohort) if each.name == name else each for each in self.quotas)
         self.book.set_limits(self.limits, self.quotas)
 
+    @precondition(lambda self: hasattr(self, "limits") and len(self.limits) > 1)
+    @rule(borrower=LeaseMesh.places, lender=LeaseMesh.places, busy=LeaseMesh.names, other=LeaseMesh.names,
+          cohort=st.sampled_from(["d", ""]))  # fmt: skip
+    def a_lender_leaves_and_a_router_hears_before_another(
+        self, borrower: int, lender: int, busy: str, other: str, cohort: str
+    ) -> None:
+        """Else the borrower's router has mostly heard already."""
+        self.all_goes_well_for_a_while(busy, borrower)
+        self.a_tenant_changes_its_cohort(lender, cohort)
+        self.demand_is_reported(other, lender, 100.0, 40.0)
+        for _ in range(2):
+            self.catches_up(other)
+
     @precondition(lambda self: hasattr(self, "limits"))
     @rule(place=LeaseMesh.places)
     def limits_are_lifted_and_set_again(self, place: int) -> None:
@@ -384,6 +459,11 @@ def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None
     def place() -> int:
         return random.randrange(3)
 
+    def leaves(busy: str, other: str) -> None:
+        if len(mesh.limits) > 1:
+            cohort = random.choice(["d", ""])
+            mesh.a_lender_leaves_and_a_router_hears_before_another(place(), place(), busy, other, cohort)
+
     steps = (
         (6, lambda: mesh.time_passes(random.choice([0.1, 1.0, 3.0, 9.0, 11.0]))),
         (20, lambda: mesh.the_autoscaler_writes(some())),
@@ -400,6 +480,7 @@ def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None
         (0.5, lambda: mesh.a_tenant_is_created_again(random.choice("cd")) if mesh.gone else None),
         (0.5, lambda: mesh.a_tenant_changes_its_cohort(place(), random.choice(["c", "d", ""]))),
         (0.5, lambda: mesh.limits_are_lifted_and_set_again(place())),
+        (2, lambda: leaves(some(), some())),
     )
     weights, moves = [weight for weight, _ in steps], [move for _, move in steps]
     for move in random.choices(moves, weights, k=1500):

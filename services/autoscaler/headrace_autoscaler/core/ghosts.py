@@ -37,6 +37,10 @@ class Ghost:
         """What routers could be obeying that was its cohort's."""
         return self.pool.beyond(self.own, now)
 
+    def kept(self, now: float) -> int:
+        """What routers could be obeying that was its own."""
+        return self.pool.within(self.own, now)
+
 
 class Ghosts:
     """Of all keys; the oldest first."""

@@ -120,9 +120,17 @@ class Pool:
         """What routers could be obeying in all beyond this much each."""
         return sum(max(0, self.bound(router, now) - parts[router]) for router in self._routers)
 
+    def within(self, parts: Mapping[str, int], now: float) -> int:
+        """What routers could be obeying in all of this much each."""
+        return sum(min(parts[router], self.bound(router, now)) for router in self._routers)
+
     def leased(self, now: float) -> bool:
         """A lease has not run out that gives something."""
         return any(grant.amount and now < grant.expires for grants in self._grants.values() for grant in grants)
+
+    def lasts(self) -> float:
+        """When the last lease runs out that gives something; monotonic seconds."""
+        return max((grant.expires for grants in self._grants.values() for grant in grants if grant.amount), default=0.0)
 
     def bound(self, router: str, now: float) -> int:
         """The most that a router could be obeying, or may begin to obey."""

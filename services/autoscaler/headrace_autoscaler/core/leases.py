@@ -20,6 +20,7 @@ from math import ceil
 from headrace_autoscaler.core.ghosts import Ghost, Ghosts
 from headrace_autoscaler.core.lease_pool import HEADROOM, Pool
 from headrace_autoscaler.core.lending import Lending, Trees
+from headrace_autoscaler.core.loans import Loan, Loans
 from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
 from headrace_autoscaler.domain import Limits
 from headrace_common.quantities import MAX
@@ -123,9 +124,11 @@ class LeaseBook:
         self._sent: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         self._serial = 0
         self._ghosts = Ghosts()
+        self._loans = Loans()
 
     def set_limits(self, limits: Mapping[str, Limits], quotas: Iterable[TenantQuota] = ()) -> None:
-        """The limits that there are. What routers may still obey of those that are gone stays booked: see `ghosts`.
+        """The limits that there are. What routers may still obey of those that are gone stays booked: see `ghosts`, and
+        `loans` for what of them was lent.
 
         Args:
             quotas: of tenants; who is not among them neither lends nor borrows.
@@ -138,16 +141,14 @@ class LeaseBook:
                 cohort = before.cohort(key, _BY_NAME[name].dimension)
                 gone = key not in limits or getattr(limits[key], name) is None
                 if gone or (_BY_NAME[name].dimension is not None and cohorts.get(key, "") != cohort):
-                    pool = pools.pop(name)
-                    own = pool.parts_within(pool.terms.limit)
-                    self._ghosts.add(Ghost(key, name, _BY_NAME[name].dimension, cohort, own, pool))
+                    self._depart(key, _BY_NAME[name], pools.pop(name), cohort)
         for key in [key for key in self._pools if key not in limits]:
             del self._pools[key]
             self._unsettled.discard(key)
         self._lending = Lending(quotas, len(self.routers))
         for key, each in limits.items():
             self._set(key, each)
-        self._lending = Lending(quotas, len(self.routers), self._ghosts)
+        self._lending = Lending(quotas, len(self.routers), self._ghosts, self._loans)
         for key, pools in self._pools.items():
             for name, pool in pools.items():
                 self._lending.join(key, _BY_NAME[name].dimension, pool)
@@ -197,6 +198,8 @@ class LeaseBook:
                 for key in keys:
                     freed = self._obeyed(key, router, issued) or freed
         self._sent[router] = [each for each in sent if each[0] > serial]
+        if freed:
+            self._unsettled |= self._loans.keys() & self._pools.keys()
         return freed
 
     def allot(self) -> None:
@@ -259,7 +262,11 @@ class LeaseBook:
             known = pools.get(each.name)
             if known is not None and known.terms == terms:
                 continue
-            known = known or self._ghosts.back(key, each.name, self._lending.cohort(key, each.dimension))
+            if known is None:
+                cohort = self._lending.cohort(key, each.dimension)
+                known = self._ghosts.back(key, each.name, cohort)
+                if each.dimension is not None:
+                    self._loans.returned(key, each.dimension, cohort)
             if known is None:
                 pools[each.name] = Pool(terms, self.routers, most=before, held_until=self._held_until)
             else:
@@ -267,10 +274,18 @@ class LeaseBook:
                 pools[each.name] = known
             self._unsettled.add(key)
 
+    def _depart(self, key: str, each: LeasedLimit, pool: Pool, cohort: str) -> None:
+        ghost = Ghost(key, each.name, each.dimension, cohort, pool.parts_within(pool.terms.limit), pool)
+        if cohort and each.dimension is not None:
+            until = self._lending.lasts(cohort, each.dimension)
+            self._loans.left(Loan(key, each.dimension, cohort, pool.terms.limit, until, ghost))
+        self._ghosts.add(ghost)
+
     def _prepare(self, now: float) -> None:
         self.allot()
         self._ghosts.expire(now)
         self._lending.book(now)
+        self._unsettled |= self._loans.expire(now) & self._pools.keys()
 
     def _obeyed(self, key: str, router: str, serial: int) -> bool:
         # All of them: none may be left out because another one has given something back.

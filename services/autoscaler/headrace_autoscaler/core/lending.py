@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from headrace_autoscaler.core.ghosts import Ghost
 from headrace_autoscaler.core.lease_pool import Pool, Terms, with_headroom
+from headrace_autoscaler.core.loans import Loan
 from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
 from headrace_autoscaler.core.quota.allotments import Member, allot
 from headrace_common.quantities import MAX
@@ -27,9 +28,12 @@ class Lending:
         quotas: of tenants, by name; who is in no cohort neither lends nor borrows.
         routers: how many are configured.
         ghosts: what is gone, and not yet given back.
+        loans: of tenants that were in another cohort before.
     """
 
-    def __init__(self, quotas: Iterable[TenantQuota], routers: int, ghosts: Iterable[Ghost] = ()) -> None:
+    def __init__(
+        self, quotas: Iterable[TenantQuota], routers: int, ghosts: Iterable[Ghost] = (), loans: Iterable[Loan] = ()
+    ) -> None:
         self._routers = routers
         self._quotas = {each.name: each for each in quotas if each.cohort}
         self._cohorts: dict[str, list[TenantQuota]] = {}
@@ -41,11 +45,15 @@ class Lending:
             for dimension in LEASED
         }
         self._tree = QuotaTree(self._quotas.values())
+        # Of no tenant's name; they use something, and have nothing of their own.
         self._ghosts = {f"\0{place}": ghost for place, ghost in enumerate(ghosts) if ghost.cohort}
+        self._loans = {f"\1{place}": loan for place, loan in enumerate(loans)}
         for name, ghost in self._ghosts.items():
             if ghost.dimension is not None:
-                nothing = Bounds.of(Amount(ghost.dimension, 0))
-                self._tree.set_tenant(TenantQuota(name, nothing, cohort=ghost.cohort))
+                self._stand_in(name, ghost.dimension, ghost.cohort)
+        for name, loan in self._loans.items():
+            if loan.key in self._quotas:
+                self._stand_in(name, loan.dimension, self._quotas[loan.key].cohort)
         self._pools: dict[tuple[str, Dimension], Pool] = {}
         self._booked: dict[tuple[str, Dimension], int] = {}
         self._owed: set[tuple[str, Dimension]] = set()
@@ -113,7 +121,17 @@ class Lending:
             for name, ghost in self._ghosts.items():
                 if ghost.dimension is not None:
                     self._use(name, ghost.dimension, ghost.borrowed(now))
+            for name, loan in self._loans.items():
+                loan.falls(self._tree.overdrawn(loan.cohort, loan.dimension), now)
+                if loan.key in self._quotas:
+                    self._use(name, loan.dimension, self._withheld(loan))
             self._booked_at = now
+
+    def lasts(self, cohort: str, dimension: Dimension) -> float:
+        """When the last lease of it runs out that was granted in this cohort; monotonic seconds."""
+        members = (self._pools[each.name, dimension] for each in self._members.get((cohort, dimension), ()))
+        gone = (ghost.pool for ghost in self._ghosts.values() if (ghost.cohort, ghost.dimension) == (cohort, dimension))
+        return max(pool.lasts() for pool in (*members, *gone))
 
     def granted(self, key: str, now: float) -> None:
         """What this tenant's routers could be obeying has changed."""
@@ -131,8 +149,11 @@ class Lending:
 
     def most(self, key: str, dimension: Dimension | None, limit: int) -> int:
         """What all routers together may hold of it now, as booked."""
-        if dimension is None or (key, dimension) not in self._pools:
+        if dimension is None:
             return limit
+        if (key, dimension) not in self._pools:
+            lent = sum(loan.units for loan in self._loans.values() if (loan.key, loan.dimension) == (key, dimension))
+            return max(0, limit - lent)
         return self._tree.ceiling_of(key, dimension) or 0
 
     def refusal(self, trees: Trees, tenant: str, model: str, missing: Amount, needs: Needs) -> Refusal | None:
@@ -175,6 +196,14 @@ class Lending:
             quota.weight,
             pool.wanted(needed),
         )
+
+    def _stand_in(self, name: str, dimension: Dimension, cohort: str) -> None:
+        self._tree.set_tenant(TenantQuota(name, Bounds.of(Amount(dimension, 0)), cohort=cohort))
+
+    def _withheld(self, loan: Loan) -> int:
+        """Of what the tenant has where it is now: a cut may have left less than what is out."""
+        nominal = self._quotas[loan.key].nominal.units[loan.dimension]
+        return min(loan.units, nominal or 0)
 
     def _use(self, name: str, dimension: Dimension, held: int) -> None:
         held = min(MAX, held)

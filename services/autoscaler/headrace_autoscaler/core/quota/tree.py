@@ -117,6 +117,11 @@ class QuotaTree:
         node = self._nodes.get(tenant)
         return node.quota.cohort if node else ""
 
+    def overdrawn(self, cohort: str, dimension: Dimension) -> int:
+        """How much more its tenants use or keep than they have together, in the smallest unit."""
+        found = self._cohorts.get(cohort)
+        return 0 if found is None else max(0, found.reserved[dimension] - found.nominal[dimension])
+
     def has_own(self, tenant: str, dimension: Dimension) -> bool:
         """It has a nominal quantity: it is limited there, and that much is its."""
         node = self._nodes.get(tenant)
