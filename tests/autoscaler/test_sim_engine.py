@@ -142,6 +142,12 @@ def test_starts_begin_no_faster_than_they_can_and_are_billed_from_the_command() 
     assert found.instance_seconds == 40.0
 
 
+def test_a_start_that_is_cancelled_before_it_begins_gives_its_place_back() -> None:
+    # Four are commanded at 0 and begin every 2 s; at 1 the three that wait are cancelled, at 3 one is wanted again.
+    outcome, _ = run(case([0.0], starts_per_s=0.5), lambda: Scripted((0, 4), (1, 1), (3, 2)))
+    assert [life.ready for life in outcome.lifetimes] == [2.0, 4.0, 6.0, 8.0, 5.0]
+
+
 def test_a_standby_pool_lets_as_many_start_at_once_and_is_paid_for() -> None:
     conditions = {"starts_per_s": 2.0, "standby": 3, "replacement_cpu_s": 0.5, "cold_start_s": 0.1}
     outcome, found = run(case([0.0], **conditions), lambda: Scripted((0, 4)))

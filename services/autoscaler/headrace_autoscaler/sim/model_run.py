@@ -322,6 +322,8 @@ class ModelRun:
 
     def _retire(self, now: float, chosen: list[Lifetime], reason: str) -> None:
         for instance in chosen:
+            if instance.ready > now:
+                self._world.starts.withdraw(instance.ready - self._cold_start_s, now)
             instance.stopped = now
             instance.stop_reason = reason
             self._world.gate.stop(self.name, self.tenant)
