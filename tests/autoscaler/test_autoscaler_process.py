@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace.control.v1 import control_pb2, control_pb2_grpc, process_pb2, process_pb2_grpc
 from headrace.v1 import mesh_pb2, mesh_pb2_grpc, models_pb2, models_pb2_grpc, usage_pb2, usage_pb2_grpc
+from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.config import AutoscalerConfig, MeshConfig, ProcessContext, RunnerConfig
 from headrace_common.life_sign import life_path
 
@@ -279,3 +280,21 @@ async def test_a_replaced_one_ends_and_leaves_the_runners(process: Process) -> N
     await process.start()
     usage = await usage_pb2_grpc.UsageServiceStub(process.channel).GetUsage(usage_pb2.GetUsageRequest())
     assert [row.tenant for row in usage.rows] == ["operator"]
+
+
+async def test_one_whose_books_another_keeps_ends_and_lets_its_routers_go(process: Process) -> None:
+    """No router need have heard of the other one."""
+    await process.start()
+    await process.until_standby()
+    call = control_pb2_grpc.ControlServiceStub(process.channel).Sync()
+    await call.write(control_pb2.SyncRequest(hello=control_pb2.Hello(router_id="router-0")))
+    update = await call.read()
+    store = SqlStore.open(sqlite_url(process.context.state_dir / "headrace.db"))
+    assert store.begin_epoch() > update.epoch
+    assert process.child is not None
+    async with asyncio.timeout(DEADLINE_S):
+        assert await process.child.wait() == 1
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    store.close()
+    assert len([name for name in process.runners() if name.endswith(".sock")]) == 1

@@ -165,7 +165,7 @@ def fake_books() -> Callable[[float | None], tuple[Books, float]]:
 
 def open_books(clock: FakeClock, vault: Vault, booked_until_us: int | None = None, epoch: int = 1) -> Books:
     prices = LocalPrices.parse("0.0425", "USD")
-    return Books(prices, FREE, vault, clock, epoch, Opening(booked_until_us))
+    return Books(prices, FREE, vault, clock, epoch, Opening(booked_until_us), lambda: None)
 
 
 def runner_of(books: Books, from_us: int | None = None, **fields: Any) -> Runner:

@@ -27,11 +27,12 @@ class Store(Protocol):
     """What survives a restart. Synchronous, thread-safe; every method is one transaction.
 
     Callers on an event loop run these in a thread. One conformance suite holds SQLite and
-    PostgreSQL to it.
+    PostgreSQL to it. Whatever writes raises FailedPrecondition once another store has begun a later epoch.
     """
 
     def begin_epoch(self) -> int:
-        """Counts this start; returns the new fencing epoch, higher than every earlier one."""
+        """Counts this start; returns the new fencing epoch, higher than every earlier one. What is read after this is
+        all that autoscalers before will ever have written."""
         ...
 
     def models(self) -> tuple[Model, ...]: ...

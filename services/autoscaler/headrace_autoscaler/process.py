@@ -113,6 +113,7 @@ class Autoscaler:
             room,
             load_catalog(config.catalog).rates,
             opening,
+            self._replaced,
         )
         fleet = RunnerFleet(parts)
         offer = Offer(room, context.mesh.runner.allow_fake_engine, gpu.target if gpu is not None else "")

@@ -6,7 +6,8 @@ twice holds what ran in both.
 
 A posting says with what it adds until when everything that ran is booked, by the wall clock of that moment. Whoever
 comes after a kill books what it finds from there, or from its own start where that was later: nothing twice, and
-nothing lost but what the dead one had counted since its last posting.
+nothing lost but what the dead one had counted since its last posting. Likewise where the dead one lives on: it learns
+at its next posting that it was replaced, and ends.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from headrace_autoscaler.fleet.reports import CacheEntry, DemandEntry
 from headrace_autoscaler.fleet.runners import Assignment, Runner
 from headrace_autoscaler.ports import Store
 from headrace_common.clock import Clock
+from headrace_common.errors import FailedPrecondition
 from headrace_common.identity import OPERATOR
 from headrace_common.logs import get_logger
 
@@ -51,17 +53,24 @@ class Opening:
 
 
 class Books:
-    """Attributes:
-    tally: money in the hour and the month that run, all of it that is booked.
+    """
+    Args:
+        replaced: called when a later autoscaler keeps the books; it books whatever ran on from where they end.
+
+    Attributes:
+        tally: money in the hour and the month that run, all of it that is booked.
     """
 
     def __init__(
-        self, prices: LocalPrices, rates: Rates, sink: UsageSink, clock: Clock, epoch: int, opening: Opening
-    ) -> None:
+        self, prices: LocalPrices, rates: Rates, sink: UsageSink, clock: Clock, epoch: int, opening: Opening,
+        replaced: Callable[[], None],
+    ) -> None:  # fmt: skip
         self._prices = prices
         self._sink = sink
         self._clock = clock
         self._epoch = epoch
+        self._replaced = replaced
+        self._closed = False
         self._opening = opening
         self.tally = Tally()
         for (period, start), spent in opening.spent.items():
@@ -133,7 +142,10 @@ class Books:
         self._ledger.book_cold_start(self._account(assignment), self.now_us())
 
     async def flush(self, runners: Iterable[Runner], models: Iterable[Model]) -> bool:
-        """Writes what has come together; whether it is. What cannot be written now is written later."""
+        """Writes what has come together; whether it is. What cannot be written now is written later, and never once
+        somebody else keeps the books."""
+        if self._closed:
+            return False
         # First, because it takes time, in which others settle too: what is taken below ends where it says.
         if not await self._post_unsure():
             return False
@@ -158,6 +170,11 @@ class Books:
         if self._unsure is not None:
             try:
                 await self._sink(self._unsure)
+            except FailedPrecondition as error:
+                self._log.error("replaced", reason=str(error))
+                self._closed = True
+                self._replaced()
+                return False
             except Exception as error:  # noqa: BLE001 - whatever it is, the increments must not be lost
                 self._log.error("usage not written", error=repr(error))
                 return False

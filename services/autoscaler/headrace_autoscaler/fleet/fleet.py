@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -63,6 +64,7 @@ class FleetParts:
         usage: where postings of the books go.
         rates: of what serving costs beside instances.
         opening: how far the books went when this autoscaler began.
+        replaced: called when a later autoscaler keeps them.
     """
 
     context: ProcessContext
@@ -75,6 +77,7 @@ class FleetParts:
     capacity: Limits
     rates: Rates = FREE
     opening: Opening = field(default_factory=Opening)
+    replaced: Callable[[], None] = lambda: None
 
     @property
     def config(self) -> AutoscalerConfig:
@@ -99,7 +102,7 @@ class RunnerFleet:
         self.history = History()
         self._demand = DemandBook(config.window_s)
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
-        self._books = Books(prices, parts.rates, parts.usage, parts.clock, parts.epoch, parts.opening)
+        self._books = Books(prices, parts.rates, parts.usage, parts.clock, parts.epoch, parts.opening, parts.replaced)
         self.treasury = Treasury(
             self._books, prices, parts.rates, self.registry, self._demand, parts.announcements, config.drain_timeout_s
         )

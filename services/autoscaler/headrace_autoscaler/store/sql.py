@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class SqlStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reading = reading(engine)
+        self._epoch: int | None = None
         self._insert: Any = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
     @classmethod
@@ -70,7 +72,8 @@ class SqlStore:
 
     def begin_epoch(self) -> int:
         with self._engine.begin() as connection:
-            return self._count(connection, EPOCH, EPOCH.c.epoch, id=1)
+            self._epoch = self._count(connection, EPOCH, EPOCH.c.epoch, id=1)
+        return self._epoch
 
     def models(self) -> tuple[Model, ...]:
         revisions: dict[str, list[Revision]] = defaultdict(list)
@@ -85,7 +88,7 @@ class SqlStore:
         )
 
     def put_model(self, spec: ModelSpec, now: float) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             insert = self._insert(MODELS).values(
                 name=spec.name, tenant=spec.tenant, created_at=now, deleting=False, document=documents.SPEC.dump(spec)
             )
@@ -101,7 +104,7 @@ class SqlStore:
 
     def add_revision(self, revision: Revision) -> Revision:
         try:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 number = self._count(connection, REVISION_COUNTERS, REVISION_COUNTERS.c.last, model=revision.model)
                 added = replace(revision, revision=number)
                 connection.execute(sa.insert(REVISIONS).values(_row(added)))
@@ -110,14 +113,14 @@ class SqlStore:
             raise NotFound(f"there is no model {revision.model!r}") from None
 
     def update_revision(self, revision: Revision) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             done = connection.execute(
                 sa.update(REVISIONS).where(_is(revision.model, revision.revision)).values(_row(revision))
             )
             _found(done.rowcount == 1, revision.model, revision.revision)
 
     def activate_revisions(self, model: str, revisions: Sequence[int], spec: ModelSpec | None = None) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             _retire(connection, model)
             for revision in revisions:
                 done = connection.execute(
@@ -129,28 +132,28 @@ class SqlStore:
                 connection.execute(sa.update(MODELS).where(MODELS.c.name == model).values(document=document))
 
     def remove_revision(self, model: str, revision: int) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.delete(REVISIONS).where(_is(model, revision)))
 
     def mark_deleting(self, model: str) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             done = connection.execute(sa.update(MODELS).where(MODELS.c.name == model).values(deleting=True))
             if done.rowcount == 0:
                 raise NotFound(f"there is no model {model!r}")
             _retire(connection, model)
 
     def remove_model(self, model: str) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.delete(MODELS).where(MODELS.c.name == model))
 
     def record_failure(self, model: str, failure: DeployFailure) -> None:
         values = {"at": failure.at, "reason": failure.reason}
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             insert = self._insert(FAILURES).values(model=model, **values)
             connection.execute(insert.on_conflict_do_update(index_elements=[FAILURES.c.model], set_=values))
 
     def clear_failure(self, model: str) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.delete(FAILURES).where(FAILURES.c.model == model))
 
     def failures(self) -> Mapping[str, DeployFailure]:
@@ -166,14 +169,14 @@ class SqlStore:
     def put_job(self, job: Job) -> None:
         values = {"state": job.state.value, "document": documents.JOB.dump(job)}
         try:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 insert = self._insert(JOBS).values(model=job.model, **values)
                 connection.execute(insert.on_conflict_do_update(index_elements=[JOBS.c.model], set_=values))
         except IntegrityError:
             raise NotFound(f"there is no model {job.model!r}") from None
 
     def remove_job(self, model: str) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.delete(JOBS).where(JOBS.c.model == model))
 
     def tenants(self) -> tuple[Tenant, ...]:
@@ -183,22 +186,19 @@ class SqlStore:
 
     def put_tenant(self, tenant: Tenant) -> None:
         document = documents.TENANT.dump(tenant)
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             insert = self._insert(TENANTS).values(name=tenant.name, document=document)
             connection.execute(
                 insert.on_conflict_do_update(index_elements=[TENANTS.c.name], set_={"document": document})
             )
 
     def remove_tenant(self, name: str) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.delete(TENANTS).where(TENANTS.c.name == name))
 
     def post(self, posting: Posting) -> None:
         with self._engine.begin() as connection:
-            # Locked: who begins a new epoch reads how far the books go after this, or this is refused.
-            epoch = connection.execute(sa.select(EPOCH.c.epoch).with_for_update()).scalar_one_or_none() or 0
-            if posting.epoch < epoch:
-                raise FailedPrecondition(f"the books are kept by the autoscaler of epoch {epoch} now")
+            self._refuse_replaced(connection, posting.epoch, read=False)
             last = connection.execute(sa.select(LEDGER)).first()
             if last is not None and (last.epoch, last.serial) == (posting.epoch, posting.serial):
                 return
@@ -232,6 +232,27 @@ class SqlStore:
             )
             for row in rows
         )
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction of the autoscaler that has begun the last epoch, or of a program that has begun none."""
+        with self._engine.begin() as connection:
+            if self._epoch is not None:
+                self._refuse_replaced(connection, self._epoch, read=True)
+            yield connection
+
+    def _refuse_replaced(self, connection: Connection, epoch: int, read: bool) -> None:
+        """Who begins a later epoch waits for this transaction, and reads what it has written.
+
+        Args:
+            read: others of the same epoch need not wait for it.
+        """
+        last = connection.execute(sa.select(EPOCH.c.epoch).with_for_update(read=read)).scalar_one_or_none() or 0
+        if epoch < last:
+            raise FailedPrecondition(
+                f"this autoscaler (epoch {epoch}) has been replaced: that of epoch {last} writes the database and "
+                "keeps the books now; ask that one"
+            )
 
     def _add_usage(self, connection: Connection, increments: Mapping[UsageKey, Usage]) -> None:
         # In one order everywhere: two writers of the same rows must not wait for each other in a circle.
