@@ -31,6 +31,7 @@ from headrace_autoscaler.shape_catalog import load_catalog
 from headrace_autoscaler.stopping import Stopping
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import SystemClock
+from headrace_common.collector import spare_the_collector
 from headrace_common.config import MIB, ProcessContext
 from headrace_common.gpus import find_gpus, own_gpu
 from headrace_common.grpc_server import add_health, add_process_service, new_server
@@ -144,6 +145,8 @@ class Autoscaler:
         control.start()
         _bind(server, context.socket)
         await server.start()
+        # A full pass over what is imported and stored stops all streams for tens of milliseconds.
+        spare_the_collector()
         return _Running(server, health, catalogue, deploys, jobs, fleet, control, provider, telemetry)
 
     async def _end(self, running: _Running) -> None:

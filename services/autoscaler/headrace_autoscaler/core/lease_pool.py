@@ -134,7 +134,13 @@ class Pool:
 
     def bound(self, router: str, now: float) -> int:
         """The most that a router could be obeying, or may begin to obey."""
-        return max(grant.amount if now < grant.expires else grant.floor for grant in self._grants[router])
+        # Loops here and below, and no generators: this is asked for every tenant and router, twice a second.
+        most = 0
+        for grant in self._grants[router]:
+            obeyed = grant.amount if now < grant.expires else grant.floor
+            if obeyed > most:
+                most = obeyed
+        return most
 
     def obeys(self, router: str, now: float) -> int:
         """The least that a router may be obeying still."""
@@ -143,11 +149,19 @@ class Pool:
 
     def held(self, now: float) -> int:
         """The most that all routers could be obeying, with their floors."""
-        return sum(max(self.bound(router, now), self.floor) for router in self._routers)
+        floor, held = self.floor, 0
+        for router in self._routers:
+            bound = self.bound(router, now)
+            held += bound if bound > floor else floor
+        return held
 
     def wanted(self, needs: Mapping[str, int]) -> int:
         """What all routers hold where each has what it needs: floors are nobody else's."""
-        return sum(max(self.floor, needs.get(router, 0)) for router in self._routers)
+        floor, wanted = self.floor, 0
+        for router in self._routers:
+            need = needs.get(router, 0)
+            wanted += need if need > floor else floor
+        return wanted
 
     def kept(self, needs: Mapping[str, int]) -> int:
         """What all routers hold of the limit because of what they need, or as the least floors."""
@@ -174,9 +188,9 @@ class Pool:
         """
         if router not in self._grants:
             return 0
-        floor = self.floor
-        others = sum(max(self.bound(other, now), floor) for other in self._routers if other != router)
-        return max(min(self._target(router, needs), most - others), min(floor, self.bound(router, now)))
+        own = self.bound(router, now)
+        others = self.held(now) - max(own, self.floor)
+        return max(min(self._target(router, needs), most - others), min(self.floor, own))
 
     def granted(self, router: str) -> int:
         """What the router was sent last."""
@@ -187,9 +201,11 @@ class Pool:
         grants = self._grants.get(router)
         if grants is None:
             return False
-        obeyed = max((grant.serial for grant in grants if grant.serial <= serial), default=0)
+        obeyed = max([grant.serial for grant in grants if grant.serial <= serial], default=0)
         kept = self._grants[router] = [grant for grant in grants if grant.serial >= obeyed]
-        return max(grant.amount for grant in grants) > max(grant.amount for grant in kept)
+        if len(kept) == len(grants):
+            return False
+        return max([grant.amount for grant in grants]) > max([grant.amount for grant in kept])
 
     def _target(self, router: str, needs: Mapping[str, int]) -> int:
         if len(self._routers) == 1:

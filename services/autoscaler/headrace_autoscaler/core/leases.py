@@ -193,10 +193,12 @@ class LeaseBook:
         if freed:
             self._lending.given_back()
             self._unsettled.update(self._lending.everybody())
-        for issued, keys in sent:
-            if issued <= serial:
-                for key in keys:
-                    freed = self._obeyed(key, router, issued) or freed
+        obeyed = [(issued, key) for issued, keys in sent if issued <= serial for key in keys]
+        given_back = {key for issued, key in obeyed if self._obeyed(key, router, issued)}
+        if given_back:
+            freed = True
+            self._lending.given_back()
+            self._unsettled |= given_back | self._lending.companions(given_back)
         self._sent[router] = [each for each in sent if each[0] > serial]
         if freed:
             self._unsettled |= self._loans.keys() & self._pools.keys()
@@ -290,12 +292,7 @@ class LeaseBook:
     def _obeyed(self, key: str, router: str, serial: int) -> bool:
         # All of them: none may be left out because another one has given something back.
         freed = [pool.applied(router, serial) for pool in self._pools.get(key, {}).values()]
-        if not any(freed):
-            return False
-        self._lending.given_back()
-        self._unsettled.add(key)
-        self._unsettled.update(self._lending.companions(key))
-        return True
+        return any(freed)
 
     def _share(self, key: str, router: str, expires: float, now: float) -> Share:
         parts, floors = {}, {}

@@ -86,10 +86,10 @@ class Lending:
     def everybody(self) -> Iterator[str]:
         return iter(self._quotas)
 
-    def companions(self, key: str) -> Iterator[str]:
-        """Tenants that may get what this one gives back."""
-        quota = self._quotas.get(key)
-        return (each.name for each in self._cohorts[quota.cohort]) if quota else iter(())
+    def companions(self, keys: Iterable[str]) -> set[str]:
+        """Tenants that may get what these give back."""
+        cohorts = {self._quotas[key].cohort for key in keys if key in self._quotas}
+        return {each.name for cohort in cohorts for each in self._cohorts[cohort]}
 
     def demand_changed(self, key: str) -> None:
         if key in self._quotas:
@@ -207,12 +207,9 @@ class Lending:
 
     def _use(self, name: str, dimension: Dimension, held: int) -> None:
         held = min(MAX, held)
-        change = held - self._booked.get((name, dimension), 0)
-        self._booked[name, dimension] = held
-        if change > 0:
-            self._tree.take(name, "", Amounts.of(Amount(dimension, change)))
-        elif change < 0:
-            self._tree.give_back(name, "", Amounts.of(Amount(dimension, -change)))
+        if held != self._booked.get((name, dimension), 0):
+            self._booked[name, dimension] = held
+            self._tree.hold(name, dimension, held)
 
 
 def _kept(quota: TenantQuota, dimension: Dimension) -> int:

@@ -113,15 +113,16 @@ class Node:
 
     def use(self, amounts: Amounts, sign: int) -> None:
         """Takes (1) or gives back (-1)."""
-        cohort, nominal = self.cohort, self.quota.nominal.units
         for place, units in amounts.present:
-            change = sign * units
-            before = self.used[place]
-            after = self.used[place] = before + change
-            if nominal[place] is not None:
-                kept = self.kept[place]
-                cohort.used[place] += change
-                cohort.reserved[place] += (after if after > kept else kept) - (before if before > kept else kept)
+            self.hold(place, self.used[place] + sign * units)
+
+    def hold(self, place: int, after: int) -> None:
+        """Uses so much in all."""
+        cohort, before, kept = self.cohort, self.used[place], self.kept[place]
+        self.used[place] = after
+        if self.quota.nominal.units[place] is not None:
+            cohort.used[place] += after - before
+            cohort.reserved[place] += (after if after > kept else kept) - (before if before > kept else kept)
         cohort.changed()
 
     def alone(self, place: int) -> bool:

@@ -67,6 +67,11 @@ class QuotaTree:
         """
         self._use(tenant, model, amounts, -1)
 
+    def hold(self, tenant: str, dimension: Dimension, units: int) -> None:
+        """Books what a tenant uses in all in one dimension, of no model, in the smallest unit; whether or not it is
+        within the limits. For a tenant that has been set, and of which nothing is taken otherwise."""
+        self._nodes[tenant].hold(dimension, units)
+
     def admit(self, tenant: str, model: str, amounts: Amounts) -> Refusal | None:
         """Takes it if that is within every limit; otherwise takes nothing and says what binds."""
         refusal = self.refusal(tenant, model, amounts)
