@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 
 from headrace_autoscaler.core.allocator.choice import WORTH_A_RESIZE, meets, needed, sustained
 from headrace_autoscaler.core.allocator.types import Way
-from headrace_autoscaler.core.decider import CHANGED, TRUSTED, Decision
-from headrace_autoscaler.core.plans import Holding, Key, Want
+from headrace_autoscaler.core.decider import CHANGED, TRUSTED
+from headrace_autoscaler.core.plans import Holding, Key
 from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.core.shape_change import Attempt, Change
+from headrace_autoscaler.core.shape_situation import Situation, Sizing
+from headrace_autoscaler.core.shape_trials import is_time_to_try, never_ran
 from headrace_autoscaler.core.sizing import MicrosPerHour, Option, enough, most_common, options, rate_of, room_for
 from headrace_autoscaler.domain import Resources
 from headrace_common.quantities import format_millis
@@ -31,59 +33,6 @@ TRIAL_S = 10.0
 """A trial waits for a runner for this long, and a change for the room of what went first."""
 IDLE_S = 5.0
 """Nobody has asked for so long: an instance may go before there is another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """One model's current revision, as far as its shape depends on it.
-
-    Attributes:
-        want: as it would be with the footing.
-        ways: allowed shapes with what was measured, ascending.
-        live: its instances; one that drains is none.
-        arrivals: rows per second.
-        failures: loads in a row that failed.
-        known: shapes that it was loaded with, measured or not.
-        awaiting: an instance is ready, and what its load found out is not known yet.
-    """
-
-    want: Want
-    decision: Decision
-    ways: tuple[Way, ...]
-    live: tuple[Holding, ...]
-    slo_s: float | None = None
-    minimum: int = 0
-    maximum: int | None = None
-    arrivals: float = 0.0
-    failures: int = 0
-    known: frozenset[Resources] = frozenset()
-    awaiting: bool = False
-
-    def way(self, resources: Resources) -> Way | None:
-        return next((way for way in self.ways if way.resources == resources), None)
-
-    @property
-    def serves(self) -> float:
-        """Rows per second of what runs, as far as it was measured."""
-        measured = [way for each in self.live if (way := self.way(each.resources)) is not None and way.profile_us]
-        return sum(sustained(way.profile_us, self.slo_s)[0] for way in measured)
-
-    def other_than(self, resources: Resources) -> tuple[Holding, ...]:
-        return tuple(each for each in self.live if each.resources != resources)
-
-
-@dataclass(frozen=True, slots=True)
-class Sizing:
-    """What becomes of a want.
-
-    Attributes:
-        leaving: instances that are replaced.
-        reason: what it does about shapes, for people, without numbers that change; empty: nothing.
-    """
-
-    want: Want
-    leaving: frozenset[str] = frozenset()
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,10 +251,10 @@ class Resizing:
         """Measures the next larger shape with one instance beside those that serve, where there is room for that."""
         want = now_is.want
         steady = [each for each in now_is.live if not each.slow]
-        unknown = self._unknown(model, now_is)
+        unknown = never_ran(model.footing, model.tried | model.barred.keys(), now_is)
         if unknown is None or want.desired > len(steady) or want.held_back or want.paused:
             return None
-        if self._is_time_to_try(model, now_is, steady):
+        if is_time_to_try(model.footing, now_is, steady):
             model.trying_until = now + TRIAL_S
         tried = replace(want, resources=unknown, desired=len(steady) + 1)
         if now >= model.trying_until or not room_for(room, tried, 1):
@@ -313,29 +262,6 @@ class Resizing:
         room.promise(tried)
         reason = f"tries {_cpus(unknown)} per instance, which was never measured"
         return Sizing(replace(tried, start_reason=reason), reason=reason)
-
-    def _unknown(self, model: _Model, now_is: Situation) -> Resources | None:
-        """The smallest shape above the footing that never ran; of all, where the range has no footing any more."""
-        known = model.tried | model.barred.keys()
-        inside = now_is.way(model.footing) is not None
-        above = (
-            way for way in now_is.ways if not inside or way.resources.cpu_millicores > model.footing.cpu_millicores
-        )
-        return next((way.resources for way in above if not way.profile_us and way.resources not in known), None)
-
-    def _is_time_to_try(self, model: _Model, now_is: Situation, steady: Sequence[Holding]) -> bool:
-        """The objective is missed, or what runs is out of the range; or one instance is being added, which is neither a
-        burst nor a lull.
-        """
-        own = now_is.way(model.footing)
-        loading = [each for each in steady if not each.ready]
-        if own is None:
-            return not loading and not any(way.profile_us for way in now_is.ways)
-        if not own.profile_us:
-            return False
-        if not meets(own, now_is.slo_s):
-            return not loading
-        return len(loading) == 1 < len(steady) and loading[0].resources == model.footing
 
     def _stay(self, model: _Model, sizing: Sizing, now_is: Situation) -> Sizing:
         """What the policy keeps without need was counted in other instances before a change: that starts nothing."""

@@ -9,8 +9,9 @@ from headrace_autoscaler.core.allocator import Way
 from headrace_autoscaler.core.backoff import Failures
 from headrace_autoscaler.core.decider import Decision
 from headrace_autoscaler.core.plans import Holding, Key, Want
-from headrace_autoscaler.core.resizing import Resizing, Situation
+from headrace_autoscaler.core.resizing import Resizing
 from headrace_autoscaler.core.room import Room
+from headrace_autoscaler.core.shape_situation import Situation
 from headrace_autoscaler.core.sizing import MicrosPerHour, first_that_meets, shapes, ways
 from headrace_autoscaler.domain import (
     InstanceView,
