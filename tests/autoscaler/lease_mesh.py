@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from headrace_autoscaler.core.leases import DIMENSIONS, LeaseBook, Share, Want
+from headrace_autoscaler.core.leased_limits import DIMENSIONS
+from headrace_autoscaler.core.leases import LeaseBook, Share, Want
 from headrace_autoscaler.core.quota import TenantQuota
 from headrace_autoscaler.domain import Limits
 

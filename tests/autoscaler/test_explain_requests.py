@@ -28,7 +28,7 @@ from headrace_autoscaler.domain import Limits, Model, ModelSpec, Revision, Revis
 from headrace_common.clock import FakeClock
 from headrace_router.core import admission
 from headrace_router.core.accounts import Totals
-from tests.autoscaler.test_lease_lending import settle
+from tests.autoscaler.lease_books import settle
 from tests.autoscaler.typed import type_it
 
 TICK_S = 0.25

@@ -10,7 +10,8 @@ from typing import TypeVar
 from headrace.control.v1 import control_pb2
 from headrace_autoscaler.control import messages
 from headrace_autoscaler.control.session import Session
-from headrace_autoscaler.core.leases import LeaseBook, is_limited
+from headrace_autoscaler.core.leased_limits import is_limited
+from headrace_autoscaler.core.leases import LeaseBook
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.quota import TenantQuota, quota_of

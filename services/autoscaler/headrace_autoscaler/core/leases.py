@@ -19,6 +19,7 @@ from math import ceil
 
 from headrace_autoscaler.core.ghosts import Ghost, Ghosts
 from headrace_autoscaler.core.lease_pool import HEADROOM, Pool
+from headrace_autoscaler.core.leased_limits import BY_DIMENSION, BY_NAME, DIMENSIONS, DUST, LeasedLimit, is_limited
 from headrace_autoscaler.core.lending import Lending, Trees
 from headrace_autoscaler.core.loans import Loan, Loans
 from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
@@ -28,8 +29,6 @@ from headrace_common.quantities import MAX
 DEAD_BAND = 0.02
 """Of a limit: less is not worth a message."""
 _NOTHING: Mapping[str, int] = {}
-_DUST = 1e-6
-"""Of a unit: what floating point leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,43 +49,6 @@ class Want:
 
     rate: float = 0.0
     in_hand: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class LeasedLimit:
-    """One field of `Limits` that is leased.
-
-    Attributes:
-        by: the want that it is lent by.
-        dimension: of the quota tree; None: it is not borrowed.
-        scale: units in one of the field.
-    """
-
-    name: str
-    by: str
-    dimension: Dimension | None = None
-    scale: int = 1
-
-    def units(self, amount: float) -> int:
-        return min(MAX, int(amount * self.scale + _DUST)) if self.scale > 1 else min(MAX, int(amount))
-
-    def amount(self, units: int) -> float:
-        return units / self.scale if self.scale > 1 else units
-
-
-DIMENSIONS = (
-    LeasedLimit("concurrency", "in_hand", Dimension.CONCURRENCY),
-    LeasedLimit("requests_per_second", "rate", Dimension.REQUEST_RATE, 1000),
-    LeasedLimit("queue_length", "in_hand"),
-    LeasedLimit("queue_bytes", "in_hand"),
-)
-_BY_NAME = {each.name: each for each in DIMENSIONS}
-_BY_DIMENSION = {each.dimension: each for each in DIMENSIONS if each.dimension is not None}
-
-
-def is_limited(limits: Limits) -> bool:
-    """Something of it is leased."""
-    return any(getattr(limits, dimension.name) is not None for dimension in DIMENSIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +100,10 @@ class LeaseBook:
         cohorts = {each.name: each.cohort for each in quotas}
         for key, pools in self._pools.items():
             for name in list(pools):
-                cohort = before.cohort(key, _BY_NAME[name].dimension)
+                cohort = before.cohort(key, BY_NAME[name].dimension)
                 gone = key not in limits or getattr(limits[key], name) is None
-                if gone or (_BY_NAME[name].dimension is not None and cohorts.get(key, "") != cohort):
-                    self._depart(key, _BY_NAME[name], pools.pop(name), cohort)
+                if gone or (BY_NAME[name].dimension is not None and cohorts.get(key, "") != cohort):
+                    self._depart(key, BY_NAME[name], pools.pop(name), cohort)
         for key in [key for key in self._pools if key not in limits]:
             del self._pools[key]
             self._unsettled.discard(key)
@@ -151,7 +113,7 @@ class LeaseBook:
         self._lending = Lending(quotas, len(self.routers), self._ghosts, self._loans)
         for key, pools in self._pools.items():
             for name, pool in pools.items():
-                self._lending.join(key, _BY_NAME[name].dimension, pool)
+                self._lending.join(key, BY_NAME[name].dimension, pool)
 
     def want(self, router: str, wants: Mapping[str, Want]) -> None:
         """All that a router was seen to need, by key; what is not named it does not need."""
@@ -217,7 +179,7 @@ class LeaseBook:
         pool = self._pools.get(key, {}).get(name)
         if pool is None:
             return None
-        needs = self._needs(key, _BY_NAME[name])
+        needs = self._needs(key, BY_NAME[name])
         if proven:
             needs = {each: max(needs.get(each, 0), proven.get(each, 0)) for each in needs.keys() | proven.keys()}
         return LimitStanding(pool.terms.limit, pool.total, pool.wanted(needs))
@@ -229,7 +191,7 @@ class LeaseBook:
 
     def leaves(self, key: str, name: str, router: str, now: float) -> int:
         """What a router surely has beyond what it was seen to need; negative: that is more."""
-        return self.obeys(key, name, router, now) - self._needs(key, _BY_NAME[name]).get(router, 0)
+        return self.obeys(key, name, router, now) - self._needs(key, BY_NAME[name]).get(router, 0)
 
     def refusal(
         self, key: str, tenant: str, model: str, dimension: Dimension, missing: int, trees: Trees
@@ -239,7 +201,7 @@ class LeaseBook:
         Args:
             trees: empty at first; the same for all that is asked at one moment, as filling one goes through a cohort.
         """
-        each = _BY_DIMENSION[dimension]
+        each = BY_DIMENSION[dimension]
         pool = self._pools[key][each.name]
         if key == tenant and self._lending.lends(tenant):
             return self._lending.refusal(trees, tenant, model, Amount(dimension, missing), self._needs_of)
@@ -297,7 +259,7 @@ class LeaseBook:
     def _share(self, key: str, router: str, expires: float, now: float) -> Share:
         parts, floors = {}, {}
         for name, pool in self._pools.get(key, {}).items():
-            each = _BY_NAME[name]
+            each = BY_NAME[name]
             part = self._part(key, each, pool, router, now)
             pool.grant(router, part, self._serial, expires, now)
             parts[name], floors[name] = each.amount(part), each.amount(min(pool.floor, part))
@@ -310,16 +272,16 @@ class LeaseBook:
 
     def _moves(self, key: str, router: str, now: float) -> bool:
         for name, pool in self._pools[key].items():
-            change = self._part(key, _BY_NAME[name], pool, router, now) - pool.granted(router)
+            change = self._part(key, BY_NAME[name], pool, router, now) - pool.granted(router)
             if abs(change) > DEAD_BAND * max(pool.total, pool.terms.limit):
                 return True
             # Little of a large limit may be all of a small one.
-            if change < 0 and self._lending.owes(key, _BY_NAME[name].dimension):
+            if change < 0 and self._lending.owes(key, BY_NAME[name].dimension):
                 return True
         return False
 
     def _needs_of(self, tenant: str, dimension: Dimension) -> dict[str, int]:
-        return self._needs(tenant, _BY_DIMENSION[dimension])
+        return self._needs(tenant, BY_DIMENSION[dimension])
 
     def _needs(self, key: str, each: LeasedLimit) -> dict[str, int]:
         """Units, by router; the same object until they change."""
@@ -335,7 +297,7 @@ class LeaseBook:
             total = sum(needs.values()) or 1.0
             limit = self._pools[key][each.name].terms.limit
             return {router: int(limit * need / total / HEADROOM) for router, need in needs.items()}
-        return {router: min(MAX, ceil(need * each.scale - _DUST)) for router, need in needs.items()}
+        return {router: min(MAX, ceil(need * each.scale - DUST)) for router, need in needs.items()}
 
     def _wanted(self, key: str) -> bool:
         return any(key in wants for wants in self._wants.values())

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from headrace_autoscaler.core.leases import DIMENSIONS, LeaseBook, LimitStanding
+from headrace_autoscaler.core.leased_limits import DIMENSIONS
+from headrace_autoscaler.core.leases import LeaseBook, LimitStanding
 from headrace_autoscaler.core.lending import Trees
 from headrace_autoscaler.core.quota import Refusal
 

@@ -1,0 +1,219 @@
+"""That a cohort never has more of concurrency and rates than there is, whatever is late, lost or dead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, precondition, rule
+
+from headrace_autoscaler.core.leased_limits import DIMENSIONS
+from headrace_autoscaler.core.leases import Want
+from headrace_autoscaler.core.quota import TenantQuota, quota_of
+from headrace_autoscaler.domain import Limits, Tenant
+from tests.autoscaler.lease_books import LENT, book_of, settle, units
+from tests.autoscaler.lease_mesh import TTL_S, LeaseMesh, Router
+
+tenants_of = st.lists(
+    st.tuples(units, st.none() | st.integers(0, 10), st.none() | st.integers(0, 10), st.sampled_from([1.0, 2.0])),
+    min_size=2,
+    max_size=4,
+)
+Drawn = list[tuple[int, int | None, int | None, float]]
+
+
+def tenants(drawn: Drawn) -> list[Tenant]:
+    def both(count: int | None) -> Limits:
+        return Limits() if count is None else Limits(concurrency=count, requests_per_second=count / 4)
+
+    return [
+        Tenant(name, both(nominal), both(borrow), both(lend), "c", weight)
+        for name, (nominal, borrow, lend, weight) in zip("abcd", drawn, strict=False)
+    ]
+
+
+class CohortMesh(LeaseMesh):
+    """Tenants of a cohort. Its operator changes their limits, deletes them, and moves them from cohort to cohort."""
+
+    @initialize(processes=st.integers(1, 3), drawn=tenants_of)
+    def begin(self, processes: int, drawn: Drawn) -> None:
+        found = tenants(drawn)
+        self.set_up(processes, {each.name: each.nominal for each in found}, [quota_of(each) for each in found])
+        self.was: list[tuple[float, dict[str, Limits]]] = []
+        self.gone: dict[str, tuple[Limits, TenantQuota]] = {}
+
+    def groups(self) -> list[list[str]]:
+        return [[*self.limits, *self.gone]]
+
+    @precondition(lambda self: hasattr(self, "limits"))
+    @rule(place=LeaseMesh.places, nominal=units, lend=st.none() | st.integers(0, 10))
+    def limits_are_changed(self, place: int, nominal: int, lend: int | None) -> None:
+        name = self.key(place)
+        self.was.append((self.now, dict(self.limits)))
+        [changed] = [quota_of(each) for each in tenants([(nominal, None, lend, 1.0)])]
+        changed = replace(changed, name=name)
+        self.limits = {**self.limits, name: Limits(concurrency=nominal, requests_per_second=nominal / 4)}
+        self.quotas = tuple(changed if each.name == name else each for each in self.quotas)
+        self.book.set_limits(self.limits, self.quotas)
+
+    @precondition(lambda self: hasattr(self, "limits") and len(self.limits) > 1)
+    @rule(place=LeaseMesh.places)
+    def a_tenant_is_deleted(self, place: int) -> None:
+        name = self.key(place)
+        self.was.append((self.now, dict(self.limits)))
+        self.gone[name] = (self.limits[name], next(each for each in self.quotas if each.name == name))
+        self.limits = {key: each for key, each in self.limits.items() if key != name}
+        self.quotas = tuple(each for each in self.quotas if each.name != name)
+        self.book.set_limits(self.limits, self.quotas)
+
+    @precondition(lambda self: getattr(self, "gone", None))
+    @rule(cohort=st.sampled_from("cd"))
+    def a_tenant_is_created_again(self, cohort: str) -> None:
+        name = next(iter(self.gone))
+        limits, quota = self.gone.pop(name)
+        self.was.append((self.now, dict(self.limits)))
+        self.limits = {**self.limits, name: limits}
+        self.quotas = (*self.quotas, replace(quota, cohort=cohort))
+        self.book.set_limits(self.limits, self.quotas)
+
+    @precondition(lambda self: hasattr(self, "limits"))
+    @rule(place=LeaseMesh.places, cohort=st.sampled_from(["c", "d", ""]))
+    def a_tenant_changes_its_cohort(self, place: int, cohort: str) -> None:
+        name = self.key(place)
+        self.quotas = tuple(replace(each, cohort=cohort) if each.name == name else each for each in self.quotas)
+        self.book.set_limits(self.limits, self.quotas)
+
+    @precondition(lambda self: hasattr(self, "limits") and len(self.limits) > 1)
+    @rule(borrower=LeaseMesh.places, lender=LeaseMesh.places, busy=LeaseMesh.names, other=LeaseMesh.names,
+          cohort=st.sampled_from(["d", ""]))  # fmt: skip
+    def a_lender_leaves_and_a_router_hears_before_another(
+        self, borrower: int, lender: int, busy: str, other: str, cohort: str
+    ) -> None:
+        """Else the borrower's router has mostly heard already."""
+        self.all_goes_well_for_a_while(busy, borrower)
+        self.a_tenant_changes_its_cohort(lender, cohort)
+        self.demand_is_reported(other, lender, 100.0, 40.0)
+        for _ in range(2):
+            self.catches_up(other)
+
+    @precondition(lambda self: hasattr(self, "limits"))
+    @rule(place=LeaseMesh.places)
+    def limits_are_lifted_and_set_again(self, place: int) -> None:
+        name = self.key(place)
+        self.book.set_limits({**self.limits, name: Limits()}, self.quotas)
+        self.book.set_limits(self.limits, self.quotas)
+
+    def most(self, keys: object, name: str) -> float | None:
+        """Of all cohorts together: who moves takes its own along. What was lent under larger limits runs out, but for
+        floors: an operator's cut frees nobody at once."""
+        if name not in LENT:
+            return None
+        recent = [limits for at, limits in self.was if self.now < at + TTL_S]
+        floors = sum(self.floor(router, name) for router in self.routers.values()) if self.was else 0.0
+        left = sum(
+            getattr(router.leases[gone][0].floor, name) or 0
+            for router in self.routers.values()
+            for gone in self.gone
+            if gone in router.leases
+        )
+        sums = (sum(getattr(each, name) for each in limits.values()) for limits in (self.limits, *recent))
+        return max(floors, left + max(sums))
+
+    def floor(self, router: Router, name: str) -> float:
+        return sum(getattr(share.floor, name) or 0 for share, _ in router.leases.values())
+
+
+TestCohortMesh = CohortMesh.TestCase
+TestCohortMesh.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None:
+    random = Random(seed)
+    mesh = CohortMesh()
+    mesh.begin(random.choice([1, 2, 3]), [(random.choice([0, 5, 20]), None, None, 1.0) for _ in range(3)])
+    names = list(mesh.routers)
+
+    def some() -> str:
+        return random.choice(names)
+
+    def place() -> int:
+        return random.randrange(3)
+
+    def leaves(busy: str, other: str) -> None:
+        if len(mesh.limits) > 1:
+            cohort = random.choice(["d", ""])
+            mesh.a_lender_leaves_and_a_router_hears_before_another(place(), place(), busy, other, cohort)
+
+    steps = (
+        (6, lambda: mesh.time_passes(random.choice([0.1, 1.0, 3.0, 9.0, 11.0]))),
+        (20, lambda: mesh.the_autoscaler_writes(some())),
+        (20, lambda: mesh.the_router_reads(some())),
+        (20, lambda: mesh.the_autoscaler_reads(some())),
+        (10, lambda: mesh.demand_is_reported(some(), place(), random.choice([0, 9.0]), random.choice([0, 40.0]))),
+        (3, lambda: mesh.connects(some())),
+        (1, lambda: mesh.connects_and_is_heard_late(some(), 12.0)),
+        (1, lambda: mesh.the_autoscaler_gives_the_stream_up(some())),
+        (0.3, lambda: mesh.the_router_is_replaced(some())),
+        (0.2, mesh.the_autoscaler_is_replaced),
+        (2, lambda: mesh.all_goes_well_for_a_while(some(), place())),
+        (0.5, lambda: mesh.a_tenant_is_deleted(place()) if len(mesh.limits) > 1 else None),
+        (0.5, lambda: mesh.a_tenant_is_created_again(random.choice("cd")) if mesh.gone else None),
+        (0.5, lambda: mesh.a_tenant_changes_its_cohort(place(), random.choice(["c", "d", ""]))),
+        (0.5, lambda: mesh.limits_are_lifted_and_set_again(place())),
+        (2, lambda: leaves(some(), some())),
+    )
+    weights, moves = [weight for weight, _ in steps], [move for _, move in steps]
+    for move in random.choices(moves, weights, k=1500):
+        move()
+        mesh.nobody_has_more_than_there_is()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 3), tenants_of, st.data())
+def test_a_lender_has_its_own_back_when_the_leases_of_those_who_borrowed_have_run_out(
+    processes: int, drawn: Drawn, data: st.DataObject
+) -> None:
+    """They hear nothing any more. The lender's demand is spread over all routers."""
+    mesh = CohortMesh()
+    mesh.begin(processes, drawn)
+    for place in range(1, len(drawn)):
+        mesh.all_goes_well_for_a_while(data.draw(st.sampled_from(list(mesh.routers)[:processes])), place)
+    mesh.time_passes(data.draw(st.floats(0.0, 5.0)))
+    lender = mesh.key(0)
+    for name in mesh.book.routers:
+        mesh.demand_is_reported(name, 0, 100.0, 100.0)
+    mesh.time_passes(TTL_S)
+    for _ in range(3):
+        for name in mesh.book.routers:
+            serial, shares = mesh.book.issue(name, [lender], mesh.now, mesh.now)
+            mesh.book.applied(name, serial)
+            mesh.routers[name].leases[lender] = (shares[lender], mesh.now + TTL_S)
+            mesh.nobody_has_more_than_there_is()
+    for each in DIMENSIONS[:2]:
+        assert mesh.obeyed([lender], each.name) >= getattr(mesh.limits[lender], each.name) - 1e-9
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 3), tenants_of, st.data())
+def test_steady_demand_comes_to_rest_and_nobody_starves(processes: int, drawn: Drawn, data: st.DataObject) -> None:
+    cohort = tenants(drawn)
+    book = book_of(cohort, processes)
+    wants = {
+        router: {each.name: Want(data.draw(st.floats(0, 10)), data.draw(st.floats(0, 40))) for each in cohort}
+        for router in book.routers
+    }
+    for router, each in wants.items():
+        book.want(router, each)
+    had = settle(book)
+    assert settle(book, 1.0) == had
+    for each in cohort:
+        for name, by in zip(LENT, ("in_hand", "rate"), strict=True):
+            own = getattr(each.nominal, name)
+            wanted = sum(getattr(of[each.name], by) for of in wants.values())
+            assert getattr(had[each.name], name) >= min(own, wanted) - 1e-6
+            spare = sum(getattr(other.nominal, name) for other in cohort) - sum(getattr(o, name) for o in had.values())
+            assert abs(spare) < 1e-6, "all that there is, is somebody's"
