@@ -217,3 +217,14 @@ def test_steady_demand_comes_to_rest_and_nobody_starves(processes: int, drawn: D
             assert getattr(had[each.name], name) >= min(own, wanted) - 1e-6
             spare = sum(getattr(other.nominal, name) for other in cohort) - sum(getattr(o, name) for o in had.values())
             assert abs(spare) < 1e-6, "all that there is, is somebody's"
+
+
+def test_what_had_run_out_is_not_taken_for_what_a_tenant_that_moves_has_at_a_router() -> None:
+    mesh = CohortMesh()
+    mesh.begin(2, [(2, None, None, 1.0), (0, None, None, 1.0)])
+    mesh.time_passes(TTL_S)
+    mesh.a_tenant_changes_its_cohort(0, "")
+    mesh.the_autoscaler_writes_to_one_that_is_read_at_once("router-1", "router-0", 0)
+    mesh.a_tenant_changes_its_cohort(0, "c")
+    mesh.the_autoscaler_writes_to_one_that_is_read_at_once("router-0", "router-0", 0)
+    mesh.nobody_has_more_than_there_is()

@@ -99,12 +99,13 @@ class Pool:
         """Nobody is to have anything of it."""
         self.total = self.floor = 0
 
-    def parts_within(self, most: int) -> dict[str, int]:
+    def parts_within(self, most: int, now: float) -> dict[str, int]:
         """Of what routers could be obeying so much in all, by router; floors first."""
         parts = dict.fromkeys(self._routers, 0)
-        for of in ("floor", "amount"):
+        floors = {router: max(grant.floor for grant in grants) for router, grants in self._grants.items()}
+        for of in (floors, {router: self.bound(router, now) for router in self._routers}):
             for router in self._routers:
-                wanted = max(getattr(grant, of) for grant in self._grants[router])
+                wanted = of[router]
                 given = min(most, max(0, wanted - parts[router]))
                 parts[router] += given
                 most -= given

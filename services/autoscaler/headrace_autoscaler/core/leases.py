@@ -87,6 +87,7 @@ class LeaseBook:
         self._serial = 0
         self._ghosts = Ghosts()
         self._loans = Loans()
+        self._now = float("-inf")
 
     def set_limits(self, limits: Mapping[str, Limits], quotas: Iterable[TenantQuota] = ()) -> None:
         """The limits that there are. What routers may still obey of those that are gone stays booked: see `ghosts`, and
@@ -239,13 +240,15 @@ class LeaseBook:
             self._unsettled.add(key)
 
     def _depart(self, key: str, each: LeasedLimit, pool: Pool, cohort: str) -> None:
-        ghost = Ghost(key, each.name, each.dimension, cohort, pool.parts_within(pool.terms.limit), pool)
+        ghost = Ghost(key, each.name, each.dimension, cohort, pool.parts_within(pool.terms.limit, self._now), pool)
         if cohort and each.dimension is not None:
             until = self._lending.lasts(cohort, each.dimension)
             self._loans.left(Loan(key, each.dimension, cohort, pool.terms.limit, until, ghost))
         self._ghosts.add(ghost)
 
     def _prepare(self, now: float) -> None:
+        # As of the last grant: whatever has run out since then has not been granted to others.
+        self._now = now
         self.allot()
         self._ghosts.expire(now)
         self._lending.book(now)
