@@ -146,6 +146,26 @@ class Router:
 
 
 @pytest.fixture
+async def two_meshes(runtime_dir: Path) -> AsyncIterator[list[Process]]:
+    """Of one database."""
+    both = [_of_one_database(runtime_dir, name) for name in ("a", "b")]
+    yield both
+    for each in both:
+        if each.child is not None and each.child.returncode is None:
+            await each.end(signal.SIGTERM)
+
+
+def _of_one_database(directory: Path, name: str) -> Process:
+    own = directory / name
+    (own / "state").mkdir(parents=True)
+    mesh = MeshConfig(
+        autoscaler=AutoscalerConfig(database_url=sqlite_url(directory / "shared.db"), drain_timeout_s=5.0),
+        runner=RunnerConfig(allow_fake_engine=True),
+    )
+    return Process(ProcessContext(process="autoscaler", state_dir=own / "state", runtime_dir=own, mesh=mesh))
+
+
+@pytest.fixture
 async def process(runtime_dir: Path) -> AsyncIterator[Process]:
     state = runtime_dir / "state"
     state.mkdir()
@@ -298,3 +318,19 @@ async def test_one_whose_books_another_keeps_ends_and_lets_its_routers_go(proces
             pass
     store.close()
     assert len([name for name in process.runners() if name.endswith(".sock")]) == 1
+
+
+async def test_two_meshes_do_not_take_one_database_from_each_other(two_meshes: list[Process]) -> None:
+    first, second = two_meshes
+    await first.start()
+    await first.until_standby()
+    command = (sys.executable, "-m", "headrace_autoscaler", "--context", str(second.file))
+    refused = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(DEADLINE_S):
+        _, said = await refused.communicate()
+    assert refused.returncode == 2
+    assert b"one database is for one mesh; stop that mesh, or give this one another autoscaler.database_url" in said
+    assert (await first.deploy("ocr", 60)).state == models_pb2.MODEL_STATE_READY
+    assert await first.end(signal.SIGTERM) == 0
+    await second.start()
+    assert (await second.model("ocr")).name == "ocr"

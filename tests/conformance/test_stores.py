@@ -117,7 +117,9 @@ REVISION = Revision(
 
 
 def test_epochs_only_rise_across_stores(open_store: Callable[[], SqlStore]) -> None:
+    assert open_store().last_epoch() == 0
     assert [open_store().begin_epoch() for _ in range(4)] == [1, 2, 3, 4]
+    assert open_store().last_epoch() == 4
 
 
 def test_a_model_and_its_revision_come_back_whole(open_store: Callable[[], SqlStore]) -> None:

@@ -30,6 +30,10 @@ class Store(Protocol):
     PostgreSQL to it. Whatever writes raises FailedPrecondition once another store has begun a later epoch.
     """
 
+    def last_epoch(self) -> int:
+        """The newest that anybody has begun; 0: none."""
+        ...
+
     def begin_epoch(self) -> int:
         """Counts this start; returns the new fencing epoch, higher than every earlier one. What is read after this is
         all that autoscalers before will ever have written."""

@@ -30,6 +30,7 @@ from headrace_autoscaler.providers.machine import capacity
 from headrace_autoscaler.shape_catalog import load_catalog
 from headrace_autoscaler.stopping import Stopping
 from headrace_autoscaler.store import SqlStore, sqlite_url
+from headrace_autoscaler.succession import take_over
 from headrace_common.clock import SystemClock
 from headrace_common.collector import spare_the_collector
 from headrace_common.config import MIB, ProcessContext
@@ -95,7 +96,7 @@ class Autoscaler:
         )
         url = config.database_url or sqlite_url(context.state_dir / "headrace.db")
         store = await asyncio.to_thread(SqlStore.open, url)
-        epoch = await asyncio.to_thread(store.begin_epoch)
+        epoch = await take_over(store, context.state_dir / "epoch")
         catalogue = await StoredCatalogue.open(store, artifacts, self._clock)
         prices = LocalPrices.parse(config.price_per_cpu_hour, config.currency)
         board = Board(prices, context.mesh.router.processes, self._clock)

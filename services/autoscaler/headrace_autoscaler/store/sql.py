@@ -70,6 +70,10 @@ class SqlStore:
     def close(self) -> None:
         self._engine.dispose()
 
+    def last_epoch(self) -> int:
+        with self._reading.connect() as connection:
+            return _newest(connection.execute(sa.select(EPOCH.c.epoch)))
+
     def begin_epoch(self) -> int:
         with self._engine.begin() as connection:
             self._epoch = self._count(connection, EPOCH, EPOCH.c.epoch, id=1)
@@ -247,7 +251,7 @@ class SqlStore:
         Args:
             read: others of the same epoch need not wait for it.
         """
-        last = connection.execute(sa.select(EPOCH.c.epoch).with_for_update(read=read)).scalar_one_or_none() or 0
+        last = _newest(connection.execute(sa.select(EPOCH.c.epoch).with_for_update(read=read)))
         if epoch < last:
             raise FailedPrecondition(
                 f"this autoscaler (epoch {epoch}) has been replaced: that of epoch {last} writes the database and "
@@ -268,6 +272,10 @@ class SqlStore:
             index_elements=list(table.primary_key), set_={counter.name: counter + 1}
         ).returning(counter)
         return int(connection.execute(counted).scalar_one())
+
+
+def _newest(epochs: sa.Result[Any]) -> int:
+    return int(epochs.scalar_one_or_none() or 0)
 
 
 def _row(revision: Revision) -> dict[str, Any]:
