@@ -35,9 +35,21 @@ class Postgres:
         self._run("createdb", "-h", str(self.directory), "-U", "headrace", name)
         return f"postgresql://headrace@/{name}?host={self.directory}"
 
+    def take_away(self) -> None:
+        """The newest database ends its connections and takes no others."""
+        name = f"d{self._databases}"
+        self._sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        self._sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+    def bring_back(self) -> None:
+        self._sql(f"ALTER DATABASE d{self._databases} ALLOW_CONNECTIONS true")
+
     def stop(self) -> None:
         self._run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
         shutil.rmtree(self.directory)
+
+    def _sql(self, statement: str) -> None:
+        self._run("psql", "-h", str(self.directory), "-U", "headrace", "-d", "postgres", "-c", statement)
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(

@@ -27,7 +27,8 @@ class Store(Protocol):
     """What survives a restart. Synchronous, thread-safe; every method is one transaction.
 
     Callers on an event loop run these in a thread. One conformance suite holds SQLite and
-    PostgreSQL to it. Whatever writes raises FailedPrecondition once another store has begun a later epoch.
+    PostgreSQL to it. Whatever writes raises FailedPrecondition once another store has begun a later epoch,
+    and whatever reads or writes Unavailable while the database cannot be used.
     """
 
     def last_epoch(self) -> int:

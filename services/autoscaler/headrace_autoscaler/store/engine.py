@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext, make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
-from headrace_common.errors import FailedPrecondition, InvalidArgument
+from headrace_common.errors import FailedPrecondition, InvalidArgument, Unavailable
 
 BUSY_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 0x4845_4144  # Any number, the same in every autoscaler on one PostgreSQL database.
@@ -37,7 +37,18 @@ def open_engine(url: str) -> Engine:
     except BaseException:
         engine.dispose()
         raise
+    event.listen(engine, "handle_error", _explain)
     return engine
+
+
+def _explain(context: ExceptionContext) -> None:
+    """Whoever asked for something is told that the database is away, and not that we have failed."""
+    if isinstance(context.sqlalchemy_exception, (OperationalError, InterfaceError)) and not context.is_pre_ping:
+        reason = " ".join(str(context.original_exception).split())
+        raise Unavailable(
+            f"the mesh's database cannot be used now: {reason}; models go on serving, and this works again when the "
+            "database does"
+        ) from context.original_exception
 
 
 def migrate(engine: Engine) -> None:
