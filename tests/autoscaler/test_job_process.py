@@ -15,6 +15,7 @@ import pytest
 from headrace_autoscaler.core.jobs import Optimization
 from headrace_autoscaler.jobs.optimizer import ProcessOptimizer, arguments
 from headrace_autoscaler.jobs.work import Progress, Work, WorkFailed
+from headrace_common.quantities import parse_seconds
 
 KEEPER = (sys.executable, "-m", "headrace_autoscaler.jobs.keeper")
 _TELLS_WHO_IT_IS = """
@@ -104,7 +105,13 @@ def test_only_what_was_asked_for_is_on_the_command_line(tmp_path: Path) -> None:
         f"{tmp_path}/model.onnx",
     ]
     asked = arguments(work(tmp_path, labels="-y", latency_s=0.02, precisions=("fp16", "int8"), prune=(0.3, 0.5)))
-    assert {"--labels=-y", "--latency=20ms", "--precisions=fp16,int8", "--prune=0.3,0.5"} <= set(asked)
+    assert {"--labels=-y", "--latency=0.020000000s", "--precisions=fp16,int8", "--prune=0.3,0.5"} <= set(asked)
+
+
+@pytest.mark.parametrize("latency_s", [1500.0, 1.23456789, 1e-7])
+def test_any_latency_is_written_as_the_optimiser_reads_it(tmp_path: Path, latency_s: float) -> None:
+    [text] = [each for each in arguments(work(tmp_path, latency_s=latency_s)) if each.startswith("--latency=")]
+    assert parse_seconds(text.partition("=")[2], "--latency") == pytest.approx(latency_s)
 
 
 @pytest.mark.parametrize("code", [0, 1])

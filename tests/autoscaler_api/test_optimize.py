@@ -12,10 +12,10 @@ import pytest
 
 from headrace.v1 import models_pb2 as pb
 from headrace_autoscaler.core.jobs import MOST_ATTEMPTS
-from headrace_autoscaler.jobs.work import WorkFailed
+from headrace_autoscaler.jobs.work import Found, Work, WorkFailed
 from headrace_common.config import AutoscalerConfig
-from headrace_common.errors import FailedPrecondition, InvalidArgument
-from tests.autoscaler_api.optimizations import ROWS, OnnxModel, Optimized, current, finds, npz, refused
+from headrace_common.errors import FailedPrecondition, InvalidArgument, LimitExceeded
+from tests.autoscaler_api.optimizations import ROWS, OnnxModel, Optimized, current, finds, measured, npz, refused
 
 Code = grpc.StatusCode
 
@@ -114,6 +114,34 @@ async def test_files_that_cannot_be_written_are_a_sentence(api: Any, m: Optimize
     listed = await m.until(pb.JOB_STATE_FAILED)
     assert listed.job.reason == "the mesh cannot write the job's files: File exists"
     assert not api.fleet.claimed
+
+
+async def test_variants_that_not_all_found_room_leave_none_on_the_full_disk(
+    api: Any, m: Optimized, onnx_model: OnnxModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two(work: Work) -> Found:
+        files = [work.folder / f"{name}.onnx" for name in ("fp16", "int8")]
+        for file in files:
+            file.write_bytes(onnx_model() + file.name.encode())
+        return Found(tuple((measured(file.stem), file) for file in files), "int8", "int8 is the cheapest")
+
+    before, receive, kept = api.stored_artifacts(), api.artifacts.receive, []
+
+    async def one_only(parts: Any) -> Any:
+        if kept:
+            raise LimitExceeded("the disk of the mesh's state directory is full")
+        kept.append(await receive(parts))
+        return kept[0]
+
+    api.optimizer.answers = [two]
+    await m.start()
+    await m.begun()
+    monkeypatch.setattr(api.artifacts, "receive", one_only)
+    api.optimizer.gate.set()
+    listed = await m.until(pb.JOB_STATE_FAILED)
+    assert listed.job.reason == "the disk of the mesh's state directory is full"
+    assert kept
+    assert api.stored_artifacts() == before
 
 
 async def test_a_variant_that_does_not_load_leaves_the_original(api: Any, m: Optimized) -> None:

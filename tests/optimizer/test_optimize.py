@@ -91,7 +91,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
     (tmp_path / "thesis.txt").write_text("chapter one")
     ran = optimize(trained.path, "--samples", samples(x=trained.x), "--out", tmp_path)
     assert (ran.code, ran.out) == (2, "")
-    assert "has files in it that are not an earlier result; name an empty folder" in ran.err
+    assert "has files in it that are not an earlier result: samples.npz, thesis.txt; delete them" in ran.err
 
 
 def test_without_matplotlib_the_report_says_why_it_has_no_plot(

@@ -72,7 +72,7 @@ def arguments(work: Work) -> list[str]:
         "samples": str(work.samples),
         "labels": asked.labels,
         "floor": repr(asked.floor),
-        "latency": "" if asked.latency_s is None else f"{asked.latency_s * 1e3:g}ms",
+        "latency": "" if asked.latency_s is None else f"{asked.latency_s:.9f}s",
         "precisions": ",".join(asked.precisions),
         "prune": ",".join(map(repr, asked.prune)),
         "out": str(work.folder / _OUT),

@@ -254,6 +254,15 @@ class JobService:
 
     async def _keep(self, job: Job, found: Found) -> Job:
         variants: list[Variant] = []
+        try:
+            return await self._kept(job, found, variants)
+        except BaseException:
+            # Nobody knows of them yet: else they lay there for an hour, and the disk may be full.
+            await self.catalogue.settled()
+            await self.catalogue.drop_artifacts({each.artifact for each in variants})
+            raise
+
+    async def _kept(self, job: Job, found: Found, variants: list[Variant]) -> Job:
         for variant, file in found.variants:
             usable = file if _SERVES_VARIANTS in variant.engines else None
             artifact = "" if usable is None else (await self.files.keep(job, usable)).name

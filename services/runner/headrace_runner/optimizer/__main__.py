@@ -34,7 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"headrace: {error.message}\n")
         return 2
     except OSError as error:
-        sys.stderr.write(f"headrace: {error.filename or 'output'}: {error.strerror or error}\n")
+        sys.stderr.write(f"headrace: {error.filename or tempfile.gettempdir()}: {error.strerror or error}\n")
+        return 2
+    except MemoryError:
+        sys.stderr.write(
+            "headrace: this takes more memory than there is; bring fewer samples, or compare fewer outputs (--output)\n"
+        )
         return 2
     except KeyboardInterrupt:
         return 130

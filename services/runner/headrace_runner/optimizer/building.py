@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import warnings
@@ -26,6 +27,7 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _DYNAMIC = ("MatMul", "Attention", "LSTM", "Gather", "EmbedLayerNormalization")
 _BLOCK = 32
 _LEAST_WITH_EDGES = 3
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class NotBuilt(Exception):
@@ -219,6 +221,8 @@ def _own_words(maker: str) -> Iterator[None]:
     except NotBuilt:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise  # It says nothing about the variant.
         # Whatever a transformation meets in somebody's graph.
         lines = str(error).strip().splitlines()
         raise NotBuilt(f"{maker}: {type(error).__name__}: {lines[0][:300] if lines else 'without a reason'}") from error

@@ -36,7 +36,11 @@ def batches(inputs: Inputs, rows: int, *, whole: bool) -> Iterator[dict[str, NDA
 def answer_all(
     model: LoadedModel, inputs: Inputs, rows: int, comparison: Comparison, *, whole: bool, outputs: tuple[str, ...]
 ) -> dict[str, Answers]:
-    """What the model answers to every sample, by output. Raises EngineError, also for outputs without rows."""
+    """What the model answers to every sample, by output.
+
+    Raises:
+        EngineError: also for outputs without a row for each sample, and with rows of unlike shapes.
+    """
     count = len(next(iter(inputs.values())))
     found: dict[str, list[Answers]] = {}
     for batch in batches(inputs, rows, whole=whole):
@@ -45,6 +49,10 @@ def answer_all(
             if output.ndim == 0 or len(output) != size:
                 raise EngineError(f"output {name!r} is {list(output.shape)} for {size} rows: it has no row for each")
             found.setdefault(name, []).append(answers(output, comparison))
+    for name, parts in found.items():
+        if len(shapes := {part.values.shape[1:] for part in parts}) > 1:
+            unlike = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
+            raise EngineError(f"output {name!r} has rows of {unlike}, which cannot be compared; compare another output")
     return {
         name: Answers(
             np.concatenate([part.values for part in parts])[:count],

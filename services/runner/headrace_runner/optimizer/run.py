@@ -107,6 +107,8 @@ class Optimization:
         question = self._question
         trials = self._build(folder, stage)
         reference = self._reference()
+        if not any(each.values.size for each in reference.values()):
+            raise InvalidArgument(f"{question.source}: its answers hold no values, so there is nothing to compare")
         trials[0].right = self._right(reference, reference)
         with stage("comparing") as progress:
             for done, trial in enumerate(trials[1:], 1):
@@ -246,20 +248,37 @@ class Optimization:
                 f"--labels {self._question.labels}: are {self._labels.dtype}; the model answers {answer.dtype}, which "
                 "none of them can equal"
             )
-        return np.asarray((answer == self._labels).reshape(len(answer), -1).all(axis=1))
+        return np.asarray((answer == _like(answer, self._labels)).reshape(len(answer), -1).all(axis=1))
 
 
 def open_optimization(question: Question) -> Optimization:
     """Raises InvalidArgument or FailedPrecondition where the question cannot be answered."""
     source = sources.read_source(question.source)
     original = sources.load_given(source, question.threads)
-    if not original.inputs:
-        raise InvalidArgument(f"{source.path}: has no inputs, so there is nothing to measure with")
+    _check_model(source, original)
     given = [sources.read_variant(name, path, original, question.threads) for name, path in question.variants]
     samples = read_samples(question.samples, original.inputs, question.labels, question.max_samples_bytes)
     _check_outputs(question, original)
     _check_enough(question, samples)
     return Optimization(question, source, given, original, samples)
+
+
+def _check_model(source: sources.Source, original: LoadedModel) -> None:
+    for kind, tensors in (("inputs", original.inputs), ("outputs", original.outputs)):
+        if not tensors:
+            raise InvalidArgument(f"{source.path}: has no {kind}, so there is nothing to measure with")
+    if single := [each.name for each in original.inputs if not each.dims]:
+        raise InvalidArgument(
+            f"{source.path}: input {single[0]!r} is a single value and has no rows; expected inputs with a row per "
+            "sample: make it a constant of the model"
+        )
+
+
+def _like(answer: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels as the engine has them: its text is bytes."""
+    if labels.dtype.kind == "U" and answer.dtype.kind == "O":
+        return np.char.encode(labels, "utf-8").astype(object)
+    return labels
 
 
 def _check_outputs(question: Question, original: LoadedModel) -> None:

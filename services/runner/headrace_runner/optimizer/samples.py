@@ -77,8 +77,11 @@ def read_samples(path: Path, tensors: Sequence[EngineTensor], labels: str | None
     if len(set(counts.values())) > 1:
         rows = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise InvalidArgument(f"{path}: expected as many rows in each array; found {rows}")
+    if answers is not None:
+        _check_labels(path, str(labels), answers)
     places = unique_rows(arrays)
-    kept = {name: array[places] for name, array in arrays.items()}
+    # A copy of all of them is made only where there is something to leave out.
+    kept = arrays if len(places) == max(counts.values()) else {name: array[places] for name, array in arrays.items()}
     return Samples(kept, None if answers is None else answers[places], max(counts.values()) - len(places))
 
 
@@ -143,6 +146,17 @@ def _check(path: Path, tensor: EngineTensor, array: NDArray[Any]) -> None:
         raise InvalidArgument(f"{what} has no rows")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidArgument(f"{what} has NaN or infinity in it; expected finite numbers")
+
+
+def _check_labels(path: Path, name: str, labels: NDArray[Any]) -> None:
+    """The right answers are numbers of classes or of things counted: no answer equals what is neither."""
+    if labels.dtype.kind == "f":
+        wrong = (~np.isfinite(labels) | (labels != np.floor(labels))).reshape(len(labels), -1).any(axis=1)
+        if wrong.any():
+            raise InvalidArgument(
+                f"{path}: labels {name!r} are NaN or no whole numbers in {int(wrong.sum()):,} of {len(labels):,} rows; "
+                "expected the number of the right class"
+            )
 
 
 def _list(names: Any) -> str:
