@@ -121,3 +121,12 @@ def test_what_numpy_writes_fits(tmp_path: Path, method: int) -> None:
     rows = np.random.default_rng(1).random((300_000, 3), np.float32)
     path.write_bytes(packed({"x.npy": npy(rows), "digit.npy": npy(np.zeros(300_000))}, method))
     check_samples(path, SIGNATURE, "digit", MOST)
+
+
+def test_an_input_of_a_single_value_has_no_samples(tmp_path: Path) -> None:
+    """silero-vad's sampling rate is one."""
+    path = tmp_path / "samples.npz"
+    path.write_bytes(packed({"x.npy": npy(ROWS), "sr.npy": npy(np.zeros(40, np.int64))}))
+    signature = Signature((*SIGNATURE.inputs, TensorSpec("sr", "INT64", ())), (), batchable=False)
+    with pytest.raises(HeadraceError, match="input 'sr' is a single value and has no row per sample"):
+        check_samples(path, signature, "", MOST)

@@ -66,8 +66,13 @@ def check_samples(path: Path, signature: Signature, labels: str, max_bytes: int)
         InvalidArgument: the file is none, or does not fit; says what was expected and what is there.
         LimitExceeded: it is too large.
     """
-    headers = _headers(path, max_bytes)
     inputs = {tensor.name: tensor for tensor in signature.inputs}
+    if single := [name for name, tensor in inputs.items() if not tensor.shape]:
+        raise InvalidArgument(
+            f"samples: the model's input {single[0]!r} is a single value and has no row per sample; make it a constant "
+            "of the model"
+        )
+    headers = _headers(path, max_bytes)
     if labels:
         _check_labels(labels, headers, inputs)
     arrays = {name: header for name, header in headers.items() if not labels or name != labels}
