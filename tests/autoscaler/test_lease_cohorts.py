@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from headrace_autoscaler.core.leased_limits import DIMENSIONS
-from headrace_autoscaler.core.leases import Want
+from headrace_autoscaler.core.leases import Share, Want
 from headrace_autoscaler.core.quota import TenantQuota, quota_of
 from headrace_autoscaler.domain import Limits, Tenant
 from tests.autoscaler.lease_books import LENT, book_of, settle, units
@@ -44,6 +44,19 @@ class CohortMesh(LeaseMesh):
         self.set_up(processes, {each.name: each.nominal for each in found}, [quota_of(each) for each in found])
         self.was: list[tuple[float, dict[str, Limits]]] = []
         self.gone: dict[str, tuple[Limits, TenantQuota]] = {}
+        self.forgotten: list[tuple[Router, str, Share]] = []
+
+    @rule()
+    def the_autoscaler_is_replaced(self) -> None:
+        super().the_autoscaler_is_replaced()
+        if hasattr(self, "limits"):
+            changed = {key for _, before in self.was for key in before if before[key] != self.limits.get(key)}
+            self.forgotten = [
+                (router, key, share)
+                for router in self.routers.values()
+                for key, (share, _) in router.leases.items()
+                if key in changed
+            ]
 
     def groups(self) -> list[list[str]]:
         return [[*self.limits, *self.gone]]
@@ -108,7 +121,7 @@ class CohortMesh(LeaseMesh):
 
     def most(self, keys: object, name: str) -> float | None:
         """Of all cohorts together: who moves takes its own along. What was lent under larger limits runs out, but for
-        floors: an operator's cut frees nobody at once."""
+        floors: an operator's cut frees nobody at once, and an autoscaler that came after it does not know them."""
         if name not in LENT:
             return None
         recent = [limits for at, limits in self.was if self.now < at + TTL_S]
@@ -119,8 +132,13 @@ class CohortMesh(LeaseMesh):
             for gone in self.gone
             if gone in router.leases
         )
+        unknown = sum(
+            getattr(share.floor, name) or 0
+            for router, key, share in self.forgotten
+            if key not in self.gone and router.leases.get(key, (None,))[0] is share
+        )
         sums = (sum(getattr(each, name) for each in limits.values()) for limits in (self.limits, *recent))
-        return max(floors, left + max(sums))
+        return max(floors, left + unknown + max(sums))
 
     def floor(self, router: Router, name: str) -> float:
         return sum(getattr(share.floor, name) or 0 for share, _ in router.leases.values())

@@ -316,7 +316,7 @@ def test_usage_in_all_adds_up_by_who_and_what_and_tells_the_parts(mesh: Any, run
     mesh.on(methods.GET_USAGE, usage_pb2.GetUsageResponse(rows=rows))
     hours, in_all = run("usage").out.split("in all\n")
     assert [line.split() for line in hours.splitlines()[1:] if line.strip()] == [
-        ["acme", "iris", "42.5", "0.0", "3", "0", "0.000207", "USD"]
+        ["-", "acme", "iris", "42.5", "0.0", "3", "0", "0.000207", "USD"]
     ], "by the hour, one line is one model's, whatever it ran on"
     lines = in_all.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["acme", "acme", "(total)"]
