@@ -318,6 +318,9 @@ async def test_one_whose_books_another_keeps_ends_and_lets_its_routers_go(proces
             pass
     store.close()
     assert len([name for name in process.runners() if name.endswith(".sock")]) == 1
+    # Its supervisor starts it again: the other one posts nothing, so it has gone.
+    await process.start()
+    assert len((await process.status()).standby) == 1, "what it left is its own again"
 
 
 async def test_two_meshes_do_not_take_one_database_from_each_other(two_meshes: list[Process]) -> None:
