@@ -7,6 +7,7 @@ two would take the database from each other in turn, for ever, and the routers o
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from headrace_autoscaler.ports import Store
@@ -35,12 +36,14 @@ async def take_over(store: Store, mark: Path) -> int:
                 "stop that mesh, or give this one another autoscaler.database_url"
             )
     epoch = await asyncio.to_thread(store.begin_epoch)
-    await asyncio.to_thread(mark.write_text, f"{epoch}\n")
+    # A full disk costs the next start the time of watching, and this one nothing.
+    with suppress(OSError):
+        await asyncio.to_thread(mark.write_text, f"{epoch}\n")
     return epoch
 
 
 def _own(mark: Path) -> int | None:
-    """None where it was lost, or damaged by a full disk: that costs the time of watching, and nothing else."""
+    """None where it is missing or damaged."""
     try:
         return int(mark.read_text())
     except (OSError, ValueError):
