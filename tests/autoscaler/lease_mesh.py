@@ -25,9 +25,19 @@ class Stream:
     up: list[int] = field(default_factory=list)
     version: int = 0
     serials: dict[int, int] = field(default_factory=dict)
+    changes: dict[int, int] = field(default_factory=dict)
     answers: int = 0
     heard_at: float = 0.0
     open: bool = True
+
+
+@dataclass
+class Promise:
+    """What a limit was before a change, which these routers may not have heard of."""
+
+    limits: Limits
+    change: int
+    unheard: set[str]
 
 
 @dataclass
@@ -58,10 +68,13 @@ class LeaseMesh(RuleBasedStateMachine):
         self.now = 0.0
         self.routers = {name: Router() for name in NAMES}
         self.wants: dict[str, dict[str, Want]] = {}
+        self.changes = 0
+        self.promises: dict[str, Promise] = {}
         self.book = self.new_book()
 
     def new_book(self) -> LeaseBook:
-        book = LeaseBook(self.processes, TTL_S, self.now + TTL_S)
+        promised = {key: each.limits for key, each in self.promises.items()}
+        book = LeaseBook(self.processes, TTL_S, self.now + TTL_S, promised)
         book.set_limits(self.limits, self.quotas)
         return book
 
@@ -95,7 +108,7 @@ class LeaseMesh(RuleBasedStateMachine):
             return
         serial, shares = self.book.issue(name, self.limits, stream.heard_at, self.now)
         stream.version += 1
-        stream.serials[stream.version] = serial
+        stream.serials[stream.version], stream.changes[stream.version] = serial, self.changes
         stream.down.append((stream.version, stream.answers, shares))
 
     @rule(name=names)
@@ -116,6 +129,10 @@ class LeaseMesh(RuleBasedStateMachine):
             return
         stream.answers, stream.heard_at = stream.up.pop(0), self.now
         self.book.applied(name, stream.serials[stream.answers])
+        for promise in self.promises.values():
+            if stream.changes[stream.answers] >= promise.change:
+                promise.unheard.discard(name)
+        self.promises = {key: each for key, each in self.promises.items() if each.unheard}
 
     @rule(name=names, busy=names, place=places)
     def the_autoscaler_writes_to_one_that_is_read_at_once(self, name: str, busy: str, place: int) -> None:
@@ -145,6 +162,8 @@ class LeaseMesh(RuleBasedStateMachine):
             if router.stream is not None:
                 router.stream.open = False
         self.wants = {}
+        for promise in self.promises.values():
+            promise.unheard = set(self.book.routers)
         self.book = self.new_book()
 
     @rule(name=names, place=places, rate=st.floats(0.0, 100.0), in_hand=st.floats(0.0, 40.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -106,6 +106,7 @@ class Mesh:
     clock: FakeClock
     stub: control_pb2_grpc.ControlServiceStub
     replaced: asyncio.Event
+    promised: dict[str, Limits]
 
     def announce(
         self,
@@ -123,8 +124,14 @@ async def open_mesh(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
 
     async def open_one(processes: int = 1) -> Mesh:
         clock, heard, replaced = FakeClock(), Heard(), asyncio.Event()
-        board = Board(LocalPrices(42_500, "USD"), processes, clock)
-        servicer = ControlServicer(EPOCH, board, heard, replaced.set)
+        promised: dict[str, Limits] = {}
+
+        async def forgets(outdated: Mapping[str, Limits]) -> None:
+            for key in outdated:
+                promised.pop(key)
+
+        board = Board(LocalPrices(42_500, "USD"), processes, clock, promised.copy)
+        servicer = ControlServicer(EPOCH, board, heard, replaced.set, forgets)
         server = new_server()
         control_pb2_grpc.add_ControlServiceServicer_to_server(servicer, server)
         target = f"unix:{runtime_dir / 'autoscaler.sock'}"
@@ -132,7 +139,7 @@ async def open_mesh(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
         await server.start()
         channel = grpc.aio.insecure_channel(target)
         closing.extend((channel.close, servicer.close, lambda: server.stop(0)))
-        return Mesh(board, heard, clock, control_pb2_grpc.ControlServiceStub(channel), replaced)
+        return Mesh(board, heard, clock, control_pb2_grpc.ControlServiceStub(channel), replaced, promised)
 
     yield open_one
     for close in closing:

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from headrace_autoscaler.core.leased_limits import DIMENSIONS
-from headrace_autoscaler.core.leases import Share, Want
+from headrace_autoscaler.core.leases import Want
+from headrace_autoscaler.core.promises import promised_to_tenant, with_earlier
 from headrace_autoscaler.core.quota import TenantQuota, quota_of
 from headrace_autoscaler.domain import Limits, Tenant
 from tests.autoscaler.lease_books import LENT, book_of, settle, units
-from tests.autoscaler.lease_mesh import TTL_S, LeaseMesh, Router
+from tests.autoscaler.lease_mesh import TTL_S, LeaseMesh, Promise
 
 tenants_of = st.lists(
     st.tuples(units, st.none() | st.integers(0, 10), st.none() | st.integers(0, 10), st.sampled_from([1.0, 2.0])),
@@ -40,23 +41,28 @@ class CohortMesh(LeaseMesh):
 
     @initialize(processes=st.integers(1, 3), drawn=tenants_of)
     def begin(self, processes: int, drawn: Drawn) -> None:
-        found = tenants(drawn)
-        self.set_up(processes, {each.name: each.nominal for each in found}, [quota_of(each) for each in found])
+        self.tenants = {each.name: each for each in tenants(drawn)}
+        self.set_up(processes, *self.as_set())
         self.was: list[tuple[float, dict[str, Limits]]] = []
-        self.gone: dict[str, tuple[Limits, TenantQuota]] = {}
-        self.forgotten: list[tuple[Router, str, Share]] = []
+        self.gone: dict[str, Tenant] = {}
 
-    @rule()
-    def the_autoscaler_is_replaced(self) -> None:
-        super().the_autoscaler_is_replaced()
-        if hasattr(self, "limits"):
-            changed = {key for _, before in self.was for key in before if before[key] != self.limits.get(key)}
-            self.forgotten = [
-                (router, key, share)
-                for router in self.routers.values()
-                for key, (share, _) in router.leases.items()
-                if key in changed
-            ]
+    def as_set(self) -> tuple[dict[str, Limits], list[TenantQuota]]:
+        found = self.tenants.values()
+        return {each.name: each.nominal for each in found}, [quota_of(each) for each in found if each.cohort]
+
+    def operator_sets(self, *changed: Tenant, deleted: str = "") -> None:
+        """What was promised is kept first, as if the autoscaler were killed at any moment."""
+        self.was.append((self.now, dict(self.limits)))
+        self.changes += 1
+        new = {each.name: each for each in changed}
+        for name in {*new, deleted} & self.tenants.keys():
+            promised, earlier = promised_to_tenant(self.tenants[name], new.get(name)), self.promises.get(name)
+            if promised is not None:
+                promised = with_earlier(promised, earlier.limits if earlier else None)
+                self.promises[name] = Promise(promised, self.changes, set(self.book.routers))
+        self.tenants = {name: each for name, each in {**self.tenants, **new}.items() if name != deleted}
+        self.limits, self.quotas = self.as_set()
+        self.book.set_limits(self.limits, self.quotas)
 
     def groups(self) -> list[list[str]]:
         return [[*self.limits, *self.gone]]
@@ -64,40 +70,46 @@ class CohortMesh(LeaseMesh):
     @precondition(lambda self: hasattr(self, "limits"))
     @rule(place=LeaseMesh.places, nominal=units, lend=st.none() | st.integers(0, 10))
     def limits_are_changed(self, place: int, nominal: int, lend: int | None) -> None:
-        name = self.key(place)
-        self.was.append((self.now, dict(self.limits)))
-        [changed] = [quota_of(each) for each in tenants([(nominal, None, lend, 1.0)])]
-        changed = replace(changed, name=name)
-        self.limits = {**self.limits, name: Limits(concurrency=nominal, requests_per_second=nominal / 4)}
-        self.quotas = tuple(changed if each.name == name else each for each in self.quotas)
-        self.book.set_limits(self.limits, self.quotas)
+        old = self.tenants[self.key(place)]
+        [new] = tenants([(nominal, None, lend, 1.0)])
+        self.operator_sets(replace(new, name=old.name, cohort=old.cohort))
+
+    @precondition(lambda self: hasattr(self, "limits"))
+    @rule(place=LeaseMesh.places, nominal=units, cohort=st.sampled_from(["c", "d", ""]), other=LeaseMesh.names,
+          seconds=st.sampled_from([0.1, 11.0]))  # fmt: skip
+    def a_tenant_changes_the_autoscaler_is_replaced_and_one_router_hears(
+        self, place: int, nominal: int, cohort: str, other: str, seconds: float
+    ) -> None:
+        """Else whoever has more than there is has mostly heard."""
+        self.all_goes_well_for_a_while(other, place)
+        old = self.tenants[self.key(place)]
+        limits = Limits(concurrency=nominal, requests_per_second=nominal / 4)
+        self.operator_sets(replace(old, nominal=limits, cohort=cohort))
+        self.the_autoscaler_is_replaced()
+        self.time_passes(seconds)
+        self.demand_is_reported(other, place, 100.0, 40.0)
+        for _ in range(2):
+            self.catches_up(other)
 
     @precondition(lambda self: hasattr(self, "limits") and len(self.limits) > 1)
     @rule(place=LeaseMesh.places)
     def a_tenant_is_deleted(self, place: int) -> None:
         name = self.key(place)
-        self.was.append((self.now, dict(self.limits)))
-        self.gone[name] = (self.limits[name], next(each for each in self.quotas if each.name == name))
-        self.limits = {key: each for key, each in self.limits.items() if key != name}
-        self.quotas = tuple(each for each in self.quotas if each.name != name)
-        self.book.set_limits(self.limits, self.quotas)
+        self.gone[name] = self.tenants[name]
+        self.operator_sets(deleted=name)
 
     @precondition(lambda self: getattr(self, "gone", None))
-    @rule(cohort=st.sampled_from("cd"))
-    def a_tenant_is_created_again(self, cohort: str) -> None:
-        name = next(iter(self.gone))
-        limits, quota = self.gone.pop(name)
-        self.was.append((self.now, dict(self.limits)))
-        self.limits = {**self.limits, name: limits}
-        self.quotas = (*self.quotas, replace(quota, cohort=cohort))
-        self.book.set_limits(self.limits, self.quotas)
+    @rule(cohort=st.sampled_from("cd"), nominal=st.none() | units)
+    def a_tenant_is_created_again(self, cohort: str, nominal: int | None = None) -> None:
+        old = self.gone.pop(next(iter(self.gone)))
+        if nominal is not None:
+            old = replace(old, nominal=Limits(concurrency=nominal, requests_per_second=nominal / 4))
+        self.operator_sets(replace(old, cohort=cohort))
 
     @precondition(lambda self: hasattr(self, "limits"))
     @rule(place=LeaseMesh.places, cohort=st.sampled_from(["c", "d", ""]))
     def a_tenant_changes_its_cohort(self, place: int, cohort: str) -> None:
-        name = self.key(place)
-        self.quotas = tuple(replace(each, cohort=cohort) if each.name == name else each for each in self.quotas)
-        self.book.set_limits(self.limits, self.quotas)
+        self.operator_sets(replace(self.tenants[self.key(place)], cohort=cohort))
 
     @precondition(lambda self: hasattr(self, "limits") and len(self.limits) > 1)
     @rule(borrower=LeaseMesh.places, lender=LeaseMesh.places, busy=LeaseMesh.names, other=LeaseMesh.names,
@@ -121,27 +133,28 @@ class CohortMesh(LeaseMesh):
 
     def most(self, keys: object, name: str) -> float | None:
         """Of all cohorts together: who moves takes its own along. What was lent under larger limits runs out, but for
-        floors: an operator's cut frees nobody at once, and an autoscaler that came after it does not know them."""
+        floors: an operator's cut frees nobody at once, and of those with whom it shares nothing, never."""
         if name not in LENT:
             return None
         recent = [limits for at, limits in self.was if self.now < at + TTL_S]
-        floors = sum(self.floor(router, name) for router in self.routers.values()) if self.was else 0.0
-        left = sum(
-            getattr(router.leases[gone][0].floor, name) or 0
-            for router in self.routers.values()
-            for gone in self.gone
-            if gone in router.leases
-        )
-        unknown = sum(
-            getattr(share.floor, name) or 0
-            for router, key, share in self.forgotten
-            if key not in self.gone and router.leases.get(key, (None,))[0] is share
-        )
         sums = (sum(getattr(each, name) for each in limits.values()) for limits in (self.limits, *recent))
-        return max(floors, left + unknown + max(sums))
+        left = sum(self.floors(gone, name) for gone in self.gone)
+        return max(sums) + left + sum(self.left_over(group, name) for group in self.cohorts())
 
-    def floor(self, router: Router, name: str) -> float:
-        return sum(getattr(share.floor, name) or 0 for share, _ in router.leases.values())
+    def cohorts(self) -> list[list[str]]:
+        """A tenant without one is alone."""
+        found: dict[str, list[str]] = {}
+        for each in self.tenants.values():
+            found.setdefault(each.cohort or f"of {each.name}", []).append(each.name)
+        return list(found.values())
+
+    def left_over(self, group: list[str], name: str) -> float:
+        """Of floors, by cuts."""
+        return max(0.0, sum(self.floors(key, name) - getattr(self.limits[key], name) for key in group))
+
+    def floors(self, key: str, name: str) -> float:
+        shares = [router.leases[key][0] for router in self.routers.values() if key in router.leases]
+        return sum(getattr(share.floor, name) or 0 for share in shares)
 
 
 TestCohortMesh = CohortMesh.TestCase
@@ -166,6 +179,10 @@ def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None
             cohort = random.choice(["d", ""])
             mesh.a_lender_leaves_and_a_router_hears_before_another(place(), place(), busy, other, cohort)
 
+    def changes_and_is_replaced(other: str) -> None:
+        nominal, cohort, seconds = (random.choice(each) for each in ((0, 5, 20), ("c", "d", ""), (0.1, 11.0)))
+        mesh.a_tenant_changes_the_autoscaler_is_replaced_and_one_router_hears(place(), nominal, cohort, other, seconds)
+
     steps = (
         (6, lambda: mesh.time_passes(random.choice([0.1, 1.0, 3.0, 9.0, 11.0]))),
         (20, lambda: mesh.the_autoscaler_writes(some())),
@@ -180,6 +197,7 @@ def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None
         (2, lambda: mesh.all_goes_well_for_a_while(some(), place())),
         (0.5, lambda: mesh.a_tenant_is_deleted(place()) if len(mesh.limits) > 1 else None),
         (0.5, lambda: mesh.a_tenant_is_created_again(random.choice("cd")) if mesh.gone else None),
+        (0.5, lambda: changes_and_is_replaced(some())),
         (0.5, lambda: mesh.a_tenant_changes_its_cohort(place(), random.choice(["c", "d", ""]))),
         (0.5, lambda: mesh.limits_are_lifted_and_set_again(place())),
         (2, lambda: leaves(some(), some())),

@@ -218,6 +218,22 @@ def test_deletion_retires_what_serves_and_survives_a_new_spec(store: SqlStore) -
         store.mark_deleting("nobody")
 
 
+def test_what_was_promised_is_kept_whoever_is_gone_until_it_is_forgotten(open_store: Callable[[], SqlStore]) -> None:
+    store = open_store()
+    store.promise("acme", Limits(concurrency=20))
+    store.promise("acme/ocr", Limits(requests_per_second=1.5))
+    store.promise("acme", Limits(concurrency=21, queue_bytes=5))
+    store.remove_tenant("acme")
+    store.remove_model("ocr")
+    assert open_store().promised() == {
+        "acme": Limits(concurrency=21, queue_bytes=5),
+        "acme/ocr": Limits(requests_per_second=1.5),
+    }
+    store.forget_promised(["acme", "nobody"])
+    assert open_store().promised() == {"acme/ocr": Limits(requests_per_second=1.5)}
+    store.forget_promised([])
+
+
 def test_failures_outlive_and_precede_models(store: SqlStore) -> None:
     store.record_failure("ocr", DeployFailure(1.0, "first"))
     store.record_failure("ocr", DeployFailure(2.0, "second"))
@@ -256,6 +272,7 @@ def test_models_from_before_jobs_are_kept(url: str, open_store: Callable[[], Sql
     engine = open_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE jobs"))
+        connection.execute(sa.text("DROP TABLE promised_limits"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
     engine.dispose()
     store = open_store()

@@ -100,6 +100,7 @@ def test_usage_from_before_the_extra_costs_is_kept(url: str, open_store: Callabl
     with engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE ledger"))
         connection.execute(sa.text("DROP TABLE jobs"))
+        connection.execute(sa.text("DROP TABLE promised_limits"))
         for column in USAGE.columns:
             if column.server_default is not None:
                 connection.execute(sa.text(f"ALTER TABLE usage DROP COLUMN {column.name}"))

@@ -9,7 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -59,6 +59,9 @@ MODEL = Model(
         ),
     ),
 )  # fmt: skip
+
+
+async def _forgets_nothing(_outdated: Mapping[str, Limits]) -> None: ...
 
 
 class Nobody:
@@ -185,7 +188,7 @@ async def opened() -> AsyncIterator[Front]:
         routers = envoy_child.router_children(running, "router-0", "router-1")
         board = Board(LocalPrices(42_500, "USD"), len(routers), SystemClock())
         board.announce([MODEL], {}, (), [Tenant("limited", Limits(concurrency=LIMIT))])
-        control = ControlServicer(1, board, Nobody(), lambda: None)
+        control = ControlServicer(1, board, Nobody(), lambda: None, _forgets_nothing)
         server = new_server()
         control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
         for router in routers:

@@ -9,15 +9,17 @@ A write that has begun is finished even if its caller is cancelled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from headrace_autoscaler.artifacts import ArtifactStore
 from headrace_autoscaler.core.jobs import Job
+from headrace_autoscaler.core.promises import Promised, promised_to_model, promised_to_tenant, with_earlier
 from headrace_autoscaler.domain import (
     DeployFailure,
+    Limits,
     Model,
     ModelSpec,
     Posting,
@@ -61,6 +63,7 @@ class StoredCatalogue:
         self._tenants: dict[str, Tenant] = {}
         self._failures: dict[str, DeployFailure] = {}
         self._jobs: dict[str, Job] = {}
+        self._promised: dict[str, Limits] = {}
 
     @classmethod
     async def open(cls, store: CatalogueStore, artifacts: ArtifactStore, clock: Clock) -> StoredCatalogue:
@@ -70,13 +73,14 @@ class StoredCatalogue:
         to the catalogue and goes.
         """
         catalogue = cls(store, artifacts, clock)
-        models, tenants, failures, jobs = await asyncio.to_thread(
-            lambda: (store.models(), store.tenants(), store.failures(), store.jobs())
+        models, tenants, failures, jobs, promised = await asyncio.to_thread(
+            lambda: (store.models(), store.tenants(), store.failures(), store.jobs(), store.promised())
         )
         catalogue._models = {model.spec.name: model for model in models}
         catalogue._tenants = {tenant.name: tenant for tenant in tenants}
         catalogue._failures = dict(failures)
         catalogue._jobs = {job.model: job for job in jobs}
+        catalogue._promised = dict(promised)
         await catalogue._clear_interrupted()
         return catalogue
 
@@ -120,6 +124,10 @@ class StoredCatalogue:
 
     def jobs(self) -> tuple[Job, ...]:
         return tuple(self._jobs.values())
+
+    def promised(self) -> Promised:
+        """What limits were that routers may still obey: see `core.promises`."""
+        return dict(self._promised)
 
     def artifacts_in_use(self) -> frozenset[str]:
         of_models = {revision.artifact for model in self._models.values() for revision in model.revisions}
@@ -167,7 +175,7 @@ class StoredCatalogue:
             old = self._models.get(spec.name)
             self._models[spec.name] = replace(old, spec=spec) if old else Model(spec=spec, created_at=now)
 
-        await self._write(lambda: self._store.put_model(spec, now), remember)
+        await self._write(lambda: self._store.put_model(spec, now), remember, lambda: self._of_model(spec.name, spec))
 
     async def add_revision(self, revision: Revision) -> Revision:
         """Stores it under the model's next revision number and returns it with that number."""
@@ -192,7 +200,11 @@ class StoredCatalogue:
             self._models[spec.name] = replace(self._models[spec.name], spec=spec)
             self._revise(spec.name, lambda all_: (_activated(r, revisions) for r in all_))
 
-        await self._write(lambda: self._store.activate_revisions(spec.name, revisions, spec), remember)
+        await self._write(
+            lambda: self._store.activate_revisions(spec.name, revisions, spec),
+            remember,
+            lambda: self._of_model(spec.name, spec),
+        )
 
     async def remove_revision(self, model: str, revision: int) -> None:
         await self._write(
@@ -217,7 +229,7 @@ class StoredCatalogue:
             self._models.pop(model, None)
             self._jobs.pop(model, None)
 
-        await self._write(lambda: self._store.remove_model(model), remember)
+        await self._write(lambda: self._store.remove_model(model), remember, lambda: self._of_model(model, None))
         await self.drop_artifacts(job.artifacts if job else ())
 
     async def put_job(self, job: Job) -> None:
@@ -247,10 +259,32 @@ class StoredCatalogue:
             await self._write(lambda: self._store.clear_failure(model), lambda _: self._failures.pop(model, None))
 
     async def put_tenant(self, tenant: Tenant) -> None:
-        await self._write(lambda: self._store.put_tenant(tenant), lambda _: self._tenants.update({tenant.name: tenant}))
+        await self._write(
+            lambda: self._store.put_tenant(tenant),
+            lambda _: self._tenants.update({tenant.name: tenant}),
+            lambda: {tenant.name: promised_to_tenant(self._tenants.get(tenant.name), tenant)},
+        )
 
     async def remove_tenant(self, name: str) -> None:
-        await self._write(lambda: self._store.remove_tenant(name), lambda _: self._tenants.pop(name, None))
+        await self._write(
+            lambda: self._store.remove_tenant(name),
+            lambda _: self._tenants.pop(name, None),
+            lambda: {name: promised_to_tenant(self._tenants.get(name), None)},
+        )
+
+    async def forget_promised(self, promised: Promised) -> None:
+        """Routers obey nothing of this any more; what was promised since stays."""
+
+        def commit() -> list[str]:
+            keys = [key for key, limits in promised.items() if self._promised.get(key) is limits]
+            self._store.forget_promised(keys)
+            return keys
+
+        def remember(keys: list[str]) -> None:
+            for key in keys:
+                del self._promised[key]
+
+        await self._write(commit, remember)
 
     async def drop_artifacts(self, artifacts: Iterable[str]) -> None:
         """Removes the files of those that no revision uses any more."""
@@ -265,20 +299,47 @@ class StoredCatalogue:
     async def usage(self, tenant: str | None, since: float) -> tuple[UsageRow, ...]:
         return await asyncio.to_thread(self._store.usage, tenant, since)
 
-    async def _write(self, commit: Callable[[], T], remember: Callable[[T], object]) -> T:
-        task = asyncio.get_running_loop().create_task(self._commit(commit, remember))
+    async def _write(
+        self,
+        commit: Callable[[], T],
+        remember: Callable[[T], object],
+        promised: Callable[[], Mapping[str, Limits | None]] = dict,
+    ) -> T:
+        """Args:
+        promised: what routers may go on obeying, as of before the write.
+        """
+        task = asyncio.get_running_loop().create_task(self._commit(commit, remember, promised))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
         return await asyncio.shield(task)
 
-    def _commit(self, commit: Callable[[], T], remember: Callable[[T], object]) -> Coroutine[object, object, T]:
-        async def committed() -> T:
-            async with self._lock:
-                result = await asyncio.get_running_loop().run_in_executor(self._writer, commit)
-                remember(result)
-                return result
+    async def _commit(
+        self,
+        commit: Callable[[], T],
+        remember: Callable[[T], object],
+        promised: Callable[[], Mapping[str, Limits | None]],
+    ) -> T:
+        async with self._lock:
+            kept = {
+                key: with_earlier(limits, self._promised.get(key))
+                for key, limits in promised().items()
+                if limits is not None
+            }
 
-        return committed()
+            def both() -> T:
+                # Promises first: who is killed in between has promised too much, which is forgotten in time.
+                for key, limits in kept.items():
+                    self._store.promise(key, limits)
+                return commit()
+
+            result = await asyncio.get_running_loop().run_in_executor(self._writer, both)
+            self._promised.update(kept)
+            remember(result)
+            return result
+
+    def _of_model(self, name: str, new: ModelSpec | None) -> Mapping[str, Limits | None]:
+        old = self._models[name].spec if name in self._models else None
+        return {f"{old.tenant}/{name}": promised_to_model(old, new)} if old is not None else {}
 
     def _revise(self, model: str, change: Callable[[tuple[Revision, ...]], Iterable[Revision]]) -> None:
         found = self._models.get(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from headrace_autoscaler.core.budgets import Standings
@@ -11,6 +11,7 @@ from headrace_autoscaler.core.jobs import Job
 from headrace_autoscaler.domain import (
     DeployFailure,
     FleetView,
+    Limits,
     Loaded,
     Model,
     ModelSpec,
@@ -85,6 +86,16 @@ class Store(Protocol):
     def put_tenant(self, tenant: Tenant) -> None: ...
 
     def remove_tenant(self, name: str) -> None: ...
+
+    def promised(self) -> Mapping[str, Limits]:
+        """What limits were that routers may still obey, by key: "tenant" or "tenant/model"."""
+        ...
+
+    def promise(self, key: str, limits: Limits) -> None:
+        """Keeps it, in place of what was promised before, whether there is such a tenant or model or none."""
+        ...
+
+    def forget_promised(self, keys: Collection[str]) -> None: ...
 
     def post(self, posting: Posting) -> None:
         """Adds to the books. The same posting again, because its outcome was not known, changes nothing.

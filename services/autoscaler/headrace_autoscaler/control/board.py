@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import TypeVar
@@ -14,6 +14,7 @@ from headrace_autoscaler.core.leased_limits import is_limited
 from headrace_autoscaler.core.leases import LeaseBook
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.core.promises import Promised
 from headrace_autoscaler.core.quota import TenantQuota, quota_of
 from headrace_autoscaler.core.refused import RefusalLog, Refused
 from headrace_autoscaler.core.wants import Use, WantMeter, needed
@@ -50,9 +51,12 @@ class Board:
 
     Args:
         processes: routers that are configured; limits are divided among that many.
+        promised: what limits were that routers may still obey, as of now and of whenever state is announced.
     """
 
-    def __init__(self, prices: LocalPrices, processes: int, clock: Clock) -> None:
+    def __init__(
+        self, prices: LocalPrices, processes: int, clock: Clock, promised: Callable[[], Promised] = dict
+    ) -> None:
         self._prices = prices
         self._processes = processes
         self._clock = clock
@@ -66,7 +70,10 @@ class Board:
         self._limits: dict[str, _Leased] = {}
         self._notices: Mapping[str, BudgetNotice] = {}
         # Routers may still obey what an autoscaler before us has lent them.
-        self._book = LeaseBook(processes, LEASE_TTL_S, clock.monotonic() + LEASE_TTL_S)
+        self._book = LeaseBook(processes, LEASE_TTL_S, clock.monotonic() + LEASE_TTL_S, promised())
+        self._promised = promised
+        self._outdated: dict[str, tuple[Limits, int]] = {}
+        self._renewal = 0
         self._meters: dict[str, WantMeter] = {}
         self._left_at: dict[str, float] = {}
         self._refusals = RefusalLog()
@@ -82,6 +89,10 @@ class Board:
         budgets: BudgetNotices = NO_NOTICES,
     ) -> int:
         models = tuple(models)
+        self._outdated = {
+            key: before if (before := self._outdated.get(key)) and before[0] is limits else (limits, self._renewal)
+            for key, limits in self._promised().items()
+        }
         changed_models = self._set_models(models, blocked, budgets.models)
         changed_placements = self._set_placements({notice.instance: notice for notice in placements})
         changed_leases = self._set_limits(models, tenants, budgets.leases)
@@ -108,7 +119,7 @@ class Board:
     def open(self, router: str) -> Session:
         """A new session for this router, in place of any that it had."""
         now = self._clock.monotonic()
-        session = self._sessions[router] = Session(router, now)
+        session = self._sessions[router] = Session(router, now, self._renewal)
         self._left_at.pop(router, None)
         self._meters.setdefault(router, WantMeter(now))
         return session
@@ -175,8 +186,15 @@ class Board:
     def refresh_leases(self) -> None:
         """Renews what expires. Call it well within the time to live."""
         expiring = [key for key, each in self._limits.items() if is_limited(each.limits)]
+        self._renewal += 1
         for session in self._sessions.values():
-            session.touch(leases=expiring)
+            session.renew(expiring, self._renewal)
+
+    def outdated(self) -> Promised:
+        """What was promised that no router obeys any more: each has applied all that there was to say since."""
+        sessions = [self._sessions.get(router) for router in self._book.routers]
+        renewed = min(-1 if session is None else session.renewed for session in sessions)
+        return {key: limits for key, (limits, renewal) in self._outdated.items() if renewal < renewed}
 
     def _own_rate(self, key: str) -> float:
         each = self._limits.get(key)

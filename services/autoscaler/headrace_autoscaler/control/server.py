@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 from headrace.control.v1 import control_pb2, control_pb2_grpc
 from headrace_autoscaler.control.board import Board
 from headrace_autoscaler.control.messages import report_of
 from headrace_autoscaler.control.session import Session
+from headrace_autoscaler.core.promises import Promised
 from headrace_autoscaler.fleet.reports import Report
 from headrace_autoscaler.fleet.tasks import TaskSet
 from headrace_common.errors import FailedPrecondition, InvalidArgument, Unavailable
@@ -35,14 +36,24 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
     Args:
         replaced: called when a router has obeyed a higher epoch than ours: this process is not the
             autoscaler any more and has to end without touching anything.
+        forget: called with what was promised that no router obeys any more.
     """
 
-    def __init__(self, epoch: int, board: Board, routers: Routers, replaced: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        board: Board,
+        routers: Routers,
+        replaced: Callable[[], None],
+        forget: Callable[[Promised], Awaitable[None]],
+    ) -> None:
         self._epoch = epoch
         self._board = board
         self._routers = routers
         self._replaced = replaced
+        self._forget = forget
         self._tasks = TaskSet()
+        self._forgetting: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._log = get_logger(epoch=epoch)
 
@@ -125,4 +136,17 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
             for _ in range(_MOVES_PER_REFRESH):
                 await asyncio.sleep(_MOVE_PERIOD_S)
                 self._board.move_leases()
+            self._forget_outdated()
             self._board.refresh_leases()
+
+    def _forget_outdated(self) -> None:
+        # Not awaited: no database that is slow may keep routers from their leases.
+        outdated = self._board.outdated()
+        if outdated and (self._forgetting is None or self._forgetting.done()):
+            self._forgetting = self._tasks.start(self._try_to_forget(outdated), "forget promises")
+
+    async def _try_to_forget(self, outdated: Promised) -> None:
+        try:
+            await self._forget(outdated)
+        except Unavailable as error:
+            self._log.warning("outdated promises are kept for now", reason=str(error))

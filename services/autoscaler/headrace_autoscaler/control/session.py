@@ -16,9 +16,13 @@ class Session:
     Attributes:
         answers: the last version that the router said to have applied; 0: none.
         heard_at: when it said so, or greeted; monotonic seconds.
+        renewed: the last renewal of all leases that it has applied; negative: none.
+
+    Args:
+        renewal: the last that there was.
     """
 
-    def __init__(self, router: str, now: float) -> None:
+    def __init__(self, router: str, now: float, renewal: int = 0) -> None:
         self.router = router
         self._changed = asyncio.Event()
         self._models: set[str] = set()
@@ -26,12 +30,14 @@ class Session:
         self._leases: set[str] = set()
         self._full = True
         self._version = 0
-        self._sent: deque[tuple[int, int]] = deque()
+        self._renewal = renewal
+        self._sent: deque[tuple[int, int, int]] = deque()
         self._applied_mark = -1
         self._reported_mark = -1
         self._issued: deque[tuple[int, int]] = deque()
         self.answers = 0
         self.heard_at = now
+        self.renewed = -1
         self._changed.set()
 
     def touch(self, models: Iterable[str] = (), placements: Iterable[str] = (), leases: Iterable[str] = ()) -> None:
@@ -41,6 +47,11 @@ class Session:
         self._leases.update(leases)
         if self._models or self._placements or self._leases:
             self._changed.set()
+
+    def renew(self, leases: Iterable[str], renewal: int) -> None:
+        """Sends all leases again."""
+        self._renewal = renewal
+        self.touch(leases=leases)
 
     async def wait(self) -> None:
         """Until there is something to send."""
@@ -64,7 +75,7 @@ class Session:
         """
         self._changed.clear()
         self._version += 1
-        self._sent.append((self._version, mark))
+        self._sent.append((self._version, mark, self._renewal))
         update = control_pb2.StateUpdate(version=self._version, full=self._full)
         wanted = (models, placements, leases) if self._full else (self._models, self._placements, self._leases)
         for key in wanted[0]:
@@ -88,7 +99,7 @@ class Session:
             serial = self._issued.popleft()[1]
         self.answers, self.heard_at = version, now
         while self._sent and self._sent[0][0] <= version:
-            self._applied_mark = self._sent.popleft()[1]
+            _, self._applied_mark, self.renewed = self._sent.popleft()
         return serial
 
     def reported(self) -> None:

@@ -79,5 +79,6 @@ class Ghosts:
         return any(freed)
 
     def expire(self, now: float) -> None:
-        """Forgets those whose leases have all run out: what floors leave was its own."""
-        self._all = [ghost for ghost in self._all if ghost.pool.leased(now)]
+        """Forgets those of which no router obeys anything. What floors leave was its own, but a limit that returns
+        smaller has them still."""
+        self._all = [ghost for ghost in self._all if ghost.pool.obeyed(now)]

@@ -68,20 +68,22 @@ class Pool:
     Args:
         most: of the limit and what is borrowed, what somebody before us may have lent to routers.
         held_until: until then they may be obeying that.
+        floors: by router, what floors they may have from then on.
 
     Attributes:
         total: what all routers are to have together; without a cohort the limit.
         floor: see `Terms.floor`.
     """
 
-    def __init__(self, terms: Terms, routers: Iterable[str], *, most: int, held_until: float) -> None:
+    def __init__(
+        self, terms: Terms, routers: Iterable[str], *, most: int, held_until: float, floors: Mapping[str, int]
+    ) -> None:
         self._routers = tuple(routers)
         self._last_first = self._routers[::-1]
         self._targets: dict[str, int] = {}
         self._targets_of = (-1, -1)
         self._targets_by: Mapping[str, int] = {}
-        floor = terms.floor(len(self._routers))
-        self._grants = {router: [_Grant(0, 0, floor, held_until)] for router in self._routers}
+        self._grants = {router: [_Grant(0, 0, floors[router], held_until)] for router in self._routers}
         self.set_terms(terms, most)
 
     def set_terms(self, terms: Terms, most: int) -> None:
@@ -125,9 +127,9 @@ class Pool:
         """What routers could be obeying in all of this much each."""
         return sum(min(parts[router], self.bound(router, now)) for router in self._routers)
 
-    def leased(self, now: float) -> bool:
-        """A lease has not run out that gives something."""
-        return any(grant.amount and now < grant.expires for grants in self._grants.values() for grant in grants)
+    def obeyed(self, now: float) -> bool:
+        """A router could be obeying something of it."""
+        return any(self.bound(router, now) for router in self._routers)
 
     def lasts(self) -> float:
         """When the last lease runs out that gives something; monotonic seconds."""

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from math import ceil
 
 from headrace_autoscaler.core.ghosts import Ghost, Ghosts
-from headrace_autoscaler.core.lease_pool import HEADROOM, Pool
+from headrace_autoscaler.core.lease_pool import HEADROOM, Pool, Terms
 from headrace_autoscaler.core.leased_limits import BY_DIMENSION, BY_NAME, DIMENSIONS, DUST, LeasedLimit, is_limited
 from headrace_autoscaler.core.lending import Lending, Trees
 from headrace_autoscaler.core.loans import Loan, Loans
+from headrace_autoscaler.core.promises import Promised
 from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
 from headrace_autoscaler.domain import Limits
 from headrace_common.quantities import MAX
@@ -29,6 +30,7 @@ from headrace_common.quantities import MAX
 DEAD_BAND = 0.02
 """Of a limit: less is not worth a message."""
 _NOTHING: Mapping[str, int] = {}
+_NOTHING_PROMISED: Promised = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,16 @@ class LeaseBook:
     Args:
         routers: that are configured: "router-0" and on.
         held_until: until then routers may be obeying leases of an autoscaler before this one.
+        promised: what limits were that they may have been leased by, beside what limits there are. Where there is
+            anything of that, nobody knows what a router has that is not yet heard of, but for its floors.
     """
 
-    def __init__(self, routers: int, ttl_s: float, held_until: float) -> None:
+    def __init__(self, routers: int, ttl_s: float, held_until: float, promised: Promised = _NOTHING_PROMISED) -> None:
         self.routers = tuple(f"router-{number}" for number in range(routers))
         self._ttl_s = ttl_s
         self._held_until = held_until
+        self._promised = promised
+        self._unheard = set(self.routers)
         self._pools: dict[str, dict[str, Pool]] = {}
         self._lending = Lending((), routers)
         self._wants: dict[str, dict[str, Want]] = {}
@@ -151,6 +157,7 @@ class LeaseBook:
 
     def applied(self, router: str, serial: int) -> bool:
         """The router has said that it obeys what was issued under this serial. Whether others may have more by that."""
+        self._unheard.discard(router)
         sent = self._sent.get(router, [])
         freed = self._ghosts.applied(router, serial)
         if freed:
@@ -223,7 +230,7 @@ class LeaseBook:
                 pools.pop(each.name, None)
                 continue
             terms = self._lending.terms(key, each.dimension, each.units(limit))
-            before = self._lending.before(key, each.dimension, terms.limit)
+            before = MAX if self._promised else self._lending.before(key, each.dimension, terms.limit)
             known = pools.get(each.name)
             if known is not None and known.terms == terms:
                 continue
@@ -233,11 +240,21 @@ class LeaseBook:
                 if each.dimension is not None:
                     self._loans.returned(key, each.dimension, cohort)
             if known is None:
-                pools[each.name] = Pool(terms, self.routers, most=before, held_until=self._held_until)
+                floors = self._floors_before(key, each, terms)
+                pools[each.name] = Pool(terms, self.routers, most=before, held_until=self._held_until, floors=floors)
             else:
                 known.set_terms(terms, before)
                 pools[each.name] = known
             self._unsettled.add(key)
+
+    def _floors_before(self, key: str, each: LeasedLimit, terms: Terms) -> dict[str, int]:
+        """What somebody before us may have promised routers that we have not heard of, by router."""
+        count = len(self.routers)
+        floor = terms.floor(count) if self._now < self._held_until else 0
+        if key in self._promised:
+            was = getattr(self._promised[key], each.name)
+            floor = max(floor, 0 if was is None else Terms(each.units(was)).floor(count))
+        return {router: floor if router in self._unheard else 0 for router in self.routers}
 
     def _depart(self, key: str, each: LeasedLimit, pool: Pool, cohort: str) -> None:
         ghost = Ghost(key, each.name, each.dimension, cohort, pool.parts_within(pool.terms.limit, self._now), pool)

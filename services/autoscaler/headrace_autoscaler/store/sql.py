@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from headrace_autoscaler.core.jobs import Job, JobState
 from headrace_autoscaler.domain import (
     DeployFailure,
+    Limits,
     Model,
     ModelSpec,
     Posting,
@@ -35,6 +36,7 @@ from headrace_autoscaler.store.tables import (
     JOBS,
     LEDGER,
     MODELS,
+    PROMISED_LIMITS,
     REVISION_COUNTERS,
     REVISIONS,
     TENANTS,
@@ -199,6 +201,23 @@ class SqlStore:
     def remove_tenant(self, name: str) -> None:
         with self._writing() as connection:
             connection.execute(sa.delete(TENANTS).where(TENANTS.c.name == name))
+
+    def promised(self) -> Mapping[str, Limits]:
+        with self._reading.connect() as connection:
+            rows = connection.execute(sa.select(PROMISED_LIMITS)).all()
+        return {row.key: documents.LIMITS.load(row.document) for row in rows}
+
+    def promise(self, key: str, limits: Limits) -> None:
+        document = documents.LIMITS.dump(limits)
+        with self._writing() as connection:
+            insert = self._insert(PROMISED_LIMITS).values(key=key, document=document)
+            connection.execute(
+                insert.on_conflict_do_update(index_elements=[PROMISED_LIMITS.c.key], set_={"document": document})
+            )
+
+    def forget_promised(self, keys: Collection[str]) -> None:
+        with self._writing() as connection:
+            connection.execute(sa.delete(PROMISED_LIMITS).where(PROMISED_LIMITS.c.key.in_(keys)))
 
     def post(self, posting: Posting) -> None:
         with self._engine.begin() as connection:

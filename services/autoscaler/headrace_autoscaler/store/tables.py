@@ -102,6 +102,14 @@ LEDGER = Table(
     Column("booked_until_us", BigInteger, nullable=False),
 )
 
+# What limits were that routers may still obey; "tenant" or "tenant/model". What is gone may be promised still.
+PROMISED_LIMITS = Table(
+    "promised_limits",
+    METADATA,
+    Column("key", String(193), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
 # The last optimisation of each model, and the variants that it found.
 JOBS = Table(
     "jobs",
