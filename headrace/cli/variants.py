@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 _POLL_S = 0.3
 _PRECISIONS = ("fp32", "fp16", "int8", "int4")
 
+_USE = "Serve this one from now on; original rolls back; auto: the mesh chooses, by what they measure where they serve."
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
 
 
 def variants(
     name: Name,
-    use: Annotated[str, typer.Option(metavar="VARIANT", help="Serve this one from now on; original rolls back.")] = "",
+    use: Annotated[str, typer.Option(metavar="VARIANT", help=_USE)] = "",
     cancel: Annotated[bool, typer.Option("--cancel", help="End its optimisation, if that waits or runs.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return once its optimisation has ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -141,6 +143,7 @@ def show(listed: models_pb2.ListVariantsResponse, as_json: bool) -> None:
         columns = ("", "VARIANT", "SIZE", quality.upper(), "95% INTERVAL", "CPU/ROW", "P50", "VERDICT", "ENGINES")
         print_table(columns, [_cells(each) for each in found], whole=("VARIANT", "VERDICT"))
         print_heading(job_words(view["job"]))
+        print(choice_words(listed.job.model, view["job"]), end="")
     else:
         print(job_words(view["job"]))
     for each in view["variants"]:
@@ -158,6 +161,16 @@ def job_words(job: dict[str, Any]) -> str:
     elif job["reason"]:
         words += f": {' '.join(job['reason'].split())}"
     return words
+
+
+def choice_words(name: str, job: dict[str, Any]) -> str:
+    """Lines that say who chooses what serves, once the job is done; and why that was changed since."""
+    if job["state"] != "done" or not job["chosen"]:
+        return ""
+    switched = f"{' '.join(job['switched'].split())}\n" if job["switched"] else ""
+    if job["automatic"]:
+        return f"{switched}the mesh goes on choosing, by what variants measure where they serve\n"
+    return f"{switched}chosen by hand; `headrace variants {name} --use auto` has the mesh choose\n"
 
 
 def _cells(variant: dict[str, Any]) -> list[str]:

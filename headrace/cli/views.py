@@ -60,6 +60,8 @@ def job_view(job: models_pb2.OptimizeJob) -> dict[str, Any]:
         "stage_total": job.stage_total,
         "attempts": job.attempts,
         "chosen": job.chosen or None,
+        "automatic": job.automatic,
+        "switched": job.switched,
         "created_at": moment(job.created_at),
         "started_at": moment(job.started_at),
         "ended_at": moment(job.ended_at),

@@ -238,7 +238,7 @@ class Optimization(_message.Message):
     def __init__(self, labels: _Optional[str] = ..., floor: _Optional[float] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., precisions: _Optional[_Iterable[str]] = ..., prune: _Optional[_Iterable[float]] = ..., keep_original: bool = ...) -> None: ...
 
 class OptimizeJob(_message.Message):
-    __slots__ = ("model", "state", "reason", "stage", "stage_done", "stage_total", "optimization", "created_at", "started_at", "ended_at", "attempts", "chosen")
+    __slots__ = ("model", "state", "reason", "stage", "stage_done", "stage_total", "optimization", "created_at", "started_at", "ended_at", "attempts", "chosen", "automatic", "switched")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -251,6 +251,8 @@ class OptimizeJob(_message.Message):
     ENDED_AT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    AUTOMATIC_FIELD_NUMBER: _ClassVar[int]
+    SWITCHED_FIELD_NUMBER: _ClassVar[int]
     model: str
     state: JobState
     reason: str
@@ -263,7 +265,9 @@ class OptimizeJob(_message.Message):
     ended_at: _timestamp_pb2.Timestamp
     attempts: int
     chosen: str
-    def __init__(self, model: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., stage: _Optional[str] = ..., stage_done: _Optional[int] = ..., stage_total: _Optional[int] = ..., optimization: _Optional[_Union[Optimization, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[int] = ..., chosen: _Optional[str] = ...) -> None: ...
+    automatic: bool
+    switched: str
+    def __init__(self, model: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., stage: _Optional[str] = ..., stage_done: _Optional[int] = ..., stage_total: _Optional[int] = ..., optimization: _Optional[_Union[Optimization, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempts: _Optional[int] = ..., chosen: _Optional[str] = ..., automatic: bool = ..., switched: _Optional[str] = ...) -> None: ...
 
 class Variant(_message.Message):
     __slots__ = ("name", "what", "verdict", "reason", "size_bytes", "quality", "share", "lower", "upper", "samples", "cpu_per_row", "timings", "on_front", "chosen", "serves", "artifact", "engines")

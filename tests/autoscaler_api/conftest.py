@@ -28,6 +28,7 @@ from headrace_autoscaler.artifacts import ArtifactStore
 from headrace_autoscaler.catalogue import StoredCatalogue
 from headrace_autoscaler.core.budgets import Standings
 from headrace_autoscaler.core.explaining import Explanation
+from headrace_autoscaler.core.variant_choice import Load
 from headrace_autoscaler.deploy import DeployService
 from headrace_autoscaler.deploy_plan import Offer
 from headrace_autoscaler.domain import FleetView, Limits, Loaded, ModelSpec, ModelView, Revision, Signature, TensorSpec
@@ -66,6 +67,7 @@ class FakeFleet:
         refuse: model version -> what verification raises.
         no_room, must_stop: by model, why a job gets nothing, or has to give it back.
         claimed: models whose jobs hold something.
+        loads: what serves models, and what that has to serve.
     """
 
     artifacts: Path
@@ -83,6 +85,7 @@ class FakeFleet:
     no_room: dict[str, str] = field(default_factory=dict)
     must_stop: dict[str, str] = field(default_factory=dict)
     claimed: set[str] = field(default_factory=set)
+    loads: dict[str, Load] = field(default_factory=dict)
     changes: int = 0
     specs: list[ModelSpec] = field(default_factory=list)
 
@@ -113,6 +116,9 @@ class FakeFleet:
 
     def job_must_stop(self, model: str) -> str:
         return self.must_stop.get(model, "") if model in self.claimed else ""
+
+    def load_of(self, model: str) -> Load | None:
+        return self.loads.get(model)
 
     def catalogue_changed(self) -> None:
         self.changes += 1

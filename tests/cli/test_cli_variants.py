@@ -19,7 +19,7 @@ Run = Callable[..., Any]
 MODEL = pb.Model(name="iris", tenant="acme", state=pb.MODEL_STATE_READY, versions=[{"version": "2"}])
 DONE = pb.OptimizeJob(
     model="iris", state=pb.JOB_STATE_DONE, reason="int8 is the cheapest", attempts=1, chosen="int8",
-    optimization={"floor": 0.99},
+    optimization={"floor": 0.99}, automatic=True,
 )  # fmt: skip
 RUNNING = pb.OptimizeJob(
     model="iris", state=pb.JOB_STATE_RUNNING, stage="timing", stage_done=3, stage_total=18, optimization={"floor": 0.99}
@@ -117,8 +117,33 @@ def test_with_wait_it_follows_the_job_and_prints_what_it_found(
         "serves  int8      256Ki  0.9950     0.9910-0.9980  0.5 ms   1 ms  chosen   onnxruntime",
         "",
         "optimization done: int8 is the cheapest",
+        "the mesh goes on choosing, by what variants measure where they serve",
         "int4: no MatMul has weights",
     ]
+
+
+@pytest.mark.parametrize(
+    ("automatic", "switched", "lines"),
+    [
+        (True, "", ["the mesh goes on choosing, by what variants measure where they serve"]),
+        (
+            True,
+            "original serves: it is faster",
+            ["original serves: it is faster", "the mesh goes on choosing"],
+        ),
+        (False, "", ["chosen by hand; `headrace variants iris --use auto` has the mesh choose"]),
+    ],
+    ids=["the mesh", "the mesh again", "somebody"],
+)
+def test_who_chooses_what_serves_is_said(mesh: Any, run: Run, automatic: bool, switched: str, lines: list[str]) -> None:
+    job = pb.OptimizeJob()
+    job.CopyFrom(DONE)
+    job.automatic, job.switched = automatic, switched
+    mesh.on(methods.LIST_VARIANTS, pb.ListVariantsResponse(job=job, variants=VARIANTS))
+    shown = run("variants", "iris").out.splitlines()
+    said = shown[shown.index("optimization done: int8 is the cheapest") + 1 : -1]
+    assert len(said) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(said, lines, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Protocol
 from headrace_autoscaler.core.budgets import Standings
 from headrace_autoscaler.core.explaining import Explanation
 from headrace_autoscaler.core.jobs import Job
+from headrace_autoscaler.core.variant_choice import Load
 from headrace_autoscaler.domain import (
     DeployFailure,
     FleetView,
@@ -175,6 +176,10 @@ class Fleet(Protocol):
 
     def release_job(self, model: str) -> None:
         """Gives back what `claim_job` took. Idempotent."""
+        ...
+
+    def load_of(self, model: str) -> Load | None:
+        """What serves it and what it has to serve; None: nothing serves it in one measured shape just now."""
         ...
 
     def job_must_stop(self, model: str) -> str:

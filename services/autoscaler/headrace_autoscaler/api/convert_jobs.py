@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.v1 import models_pb2 as pb
 from headrace_autoscaler.api.convert_time import duration, seconds, timestamp
 from headrace_autoscaler.core.jobs import Job, JobState, Optimization, Variant, serving_variant
+from headrace_autoscaler.core.variant_choice import is_ours_to_choose
 from headrace_autoscaler.domain import Model
 from headrace_autoscaler.jobs.work import Progress
 
@@ -30,7 +31,7 @@ def optimization_of(asked: pb.Optimization) -> Optimization:
     )
 
 
-def job_pb(job: Job, progress: Progress | None) -> pb.OptimizeJob:
+def job_pb(job: Job, model: Model | None, progress: Progress | None) -> pb.OptimizeJob:
     """Progress: of its run, where it runs and has told of any."""
     asked = job.optimization
     shown = pb.OptimizeJob(
@@ -50,6 +51,8 @@ def job_pb(job: Job, progress: Progress | None) -> pb.OptimizeJob:
         ended_at=timestamp(job.ended_at) if job.ended_at else None,
         attempts=job.attempts,
         chosen=job.chosen,
+        automatic=model is not None and is_ours_to_choose(job, model),
+        switched=job.moved,
     )
     if progress is not None:
         shown.stage, shown.stage_done, shown.stage_total = progress.stage, progress.done, progress.total

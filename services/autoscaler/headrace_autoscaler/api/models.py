@@ -72,19 +72,20 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     async def OptimizeModel(self, request: pb.OptimizeModelRequest, context: Context) -> pb.OptimizeModelResponse:
         self._check_may_change(request.name, context)
         job = await self._jobs.submit(request.name, request.samples, optimization_of(request.optimization))
-        return pb.OptimizeModelResponse(job=job_pb(job, None))
+        return pb.OptimizeModelResponse(job=job_pb(job, self._catalogue.model(job.model), None))
 
     @answers
     async def CancelOptimization(
         self, request: pb.CancelOptimizationRequest, context: Context
     ) -> pb.CancelOptimizationResponse:
         self._check_may_change(request.name, context)
-        return pb.CancelOptimizationResponse(job=job_pb(await self._jobs.cancel(request.name), None))
+        job = await self._jobs.cancel(request.name)
+        return pb.CancelOptimizationResponse(job=job_pb(job, self._catalogue.model(job.model), None))
 
     @answers
     async def ListVariants(self, request: pb.ListVariantsRequest, context: Context) -> pb.ListVariantsResponse:
         model, job = self._found(request.name), self._jobs.job(request.name)
-        shown = job_pb(job, self._jobs.progress(request.name))
+        shown = job_pb(job, model, self._jobs.progress(request.name))
         return pb.ListVariantsResponse(job=shown, variants=variants_pb(job, model))
 
     @answers
@@ -108,7 +109,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         name = model.spec.name
         shown = model_pb(model, self._fleet.view(name), self._catalogue.failure(name))
         if (job := self._catalogue.job(name)) is not None:
-            shown.job.CopyFrom(job_pb(job, self._jobs.progress(name)))
+            shown.job.CopyFrom(job_pb(job, model, self._jobs.progress(name)))
             shown.variant = serving_variant(job, model)
         return shown
 

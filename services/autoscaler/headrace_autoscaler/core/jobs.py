@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from headrace_autoscaler.domain import Model, Resources, RevisionState
+from headrace_autoscaler.domain import Model, Resources, RevisionState, ShapeProfile
 
 ORIGINAL = "original"
 """The variant that is the model as it was deployed."""
+AUTO = "auto"
+"""In place of a variant's name: the mesh chooses."""
 BEFORE = "-before"
 """End of the name of a variant that the job before has found and that serves on, where another has its name now."""
 MOST_ATTEMPTS = 3
@@ -92,6 +94,7 @@ class Variant:
         samples: it was measured with; 0: it was not.
         cpu_s_per_row: None: no batch size is inside the latency.
         artifact: its files, as they are deployed; empty: it cannot be.
+        profiles: what its instances have measured where they ran.
     """
 
     name: str
@@ -109,6 +112,7 @@ class Variant:
     on_front: bool = False
     engines: tuple[str, ...] = ()
     artifact: str = ""
+    profiles: tuple[ShapeProfile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,9 @@ class Job:
         chosen: name of the cheapest variant that fits; empty: there is none.
         variants: what it found; until it has, what the job before it did.
         found: it has.
+        managed: artifact that the mesh has chosen to serve; empty: somebody else has, and the mesh leaves it at that.
+        moving: artifact that the mesh is about to put in its place; empty: none.
+        moved: why the mesh has changed the variant since the job, or could not.
     """
 
     model: str
@@ -148,6 +155,9 @@ class Job:
     engine: str = ""
     gave_way: int = 0
     gives_way_since: float = 0.0
+    managed: str = ""
+    moving: str = ""
+    moved: str = ""
 
     @property
     def active(self) -> bool:
@@ -271,6 +281,16 @@ def is_to_be_deployed(job: Job, model: Model) -> bool:
     if job.optimization.keep_original or chosen is None or not chosen.artifact or current is None:
         return False
     return current.artifact != chosen.artifact and current.artifact in (job.artifact, job.served)
+
+
+def as_chosen(job: Job, model: Model | None) -> Job:
+    """A job that has ended: where what it chose serves, the mesh goes on choosing among what it found."""
+    chosen, current = job.variant(job.chosen), model.current if model is not None else None
+    if job.state is not JobState.DONE or job.optimization.keep_original or chosen is None or current is None:
+        return job
+    if current.artifact != chosen.artifact:
+        return job
+    return replace(job, managed=chosen.artifact)
 
 
 def job_resources(memory_bytes: int) -> Resources:

@@ -42,6 +42,12 @@ class DemandBook:
         window = self._windows.get(key)
         return 1.0 if window is None else window.observe(now).rows_per_request
 
+    def rows_per_s(self, key: Key, now: float) -> float:
+        """That arrive; 0: nobody has reported on it."""
+        window = self._windows.get(key)
+        seen = None if window is None else window.observe(now)
+        return 0.0 if seen is None else (seen.arrival_rate or 0.0) * seen.rows_per_request
+
     def apply(self, report: Report, now: float) -> None:
         """Callers of one revision are summed; a complete report takes back the levels it leaves out."""
         self.traffic.apply(report, now)

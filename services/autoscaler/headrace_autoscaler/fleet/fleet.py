@@ -16,6 +16,7 @@ from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.raising import Raises
 from headrace_autoscaler.core.rates import FREE, Rates
 from headrace_autoscaler.core.replacement import Replacements
+from headrace_autoscaler.core.variant_choice import Load
 from headrace_autoscaler.domain import (
     FleetView,
     Limits,
@@ -32,6 +33,7 @@ from headrace_autoscaler.fleet.demand_book import DemandBook
 from headrace_autoscaler.fleet.history import History
 from headrace_autoscaler.fleet.job_desk import JobDesk
 from headrace_autoscaler.fleet.lifecycle import Lifecycle, Timeouts
+from headrace_autoscaler.fleet.loads import Loads
 from headrace_autoscaler.fleet.observation import Judge
 from headrace_autoscaler.fleet.placing import Placing
 from headrace_autoscaler.fleet.reconciler import REFILL_HELD_S, Reconciler
@@ -120,6 +122,7 @@ class RunnerFleet:
             self.registry, self._lifecycle, self._verifications, self.history, self._books, self._shapes, prices,
             parts.clock, parts.context.state_dir / "artifacts", parts.context.mesh.router.max_attempts,
         )  # fmt: skip
+        self._loads = Loads(parts.catalogue, self.registry, self._demand, self._shapes, prices, parts.clock)
         self._standby = StandbyPool(bounds_of(config, prices), self._lifecycle.starts)
         retirement = Retirement(parts.catalogue, parts.announcements, self._tasks)
         decider = Decider(
@@ -231,6 +234,9 @@ class RunnerFleet:
             cold_start_p95_s=self.history.cold_start_p95(model),
             traffic=self._demand.traffic.view(model, self._parts.clock.monotonic()),
         )
+
+    def load_of(self, model: str) -> Load | None:
+        return self._loads.of(model, self._reconciler.standing(model), self._reconciler.room)
 
     def explain(self, spec: ModelSpec) -> Explanation:
         parts = self._parts

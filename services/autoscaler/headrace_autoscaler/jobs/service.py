@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from headrace_autoscaler.catalogue import StoredCatalogue
@@ -24,6 +25,7 @@ from headrace_autoscaler.core.jobs import (
     Optimization,
     Variant,
     advanced,
+    as_chosen,
     gave_way,
     in_line,
     interrupted,
@@ -39,6 +41,7 @@ from headrace_autoscaler.deploy_plan import DeployRequest
 from headrace_autoscaler.domain import Limits, Model, Revision
 from headrace_autoscaler.jobs.files import JobFiles
 from headrace_autoscaler.jobs.samples import check_samples
+from headrace_autoscaler.jobs.switching import VariantSwitching
 from headrace_autoscaler.jobs.work import Found, Optimizer, Progress, Work, WorkFailed
 from headrace_autoscaler.ports import Fleet
 from headrace_common.clock import Clock
@@ -76,6 +79,11 @@ class JobService:
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _loop: asyncio.Task[None] | None = None
+    _switching: VariantSwitching = field(init=False)
+
+    def __post_init__(self) -> None:
+        withdrawn = partial(self._deploy, withdraw=True)
+        self._switching = VariantSwitching(self.catalogue, self.fleet, self.clock, withdrawn, self._deploy)
 
     def start(self) -> None:
         """Takes up what an earlier autoscaler has left, and begins to run what is queued."""
@@ -89,6 +97,7 @@ class JobService:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._switching.close()
 
     async def submit(self, name: str, samples: str, optimization: Optimization) -> Job:
         """Queues a job in place of the model's last one.
@@ -105,6 +114,7 @@ class JobService:
                 revision = _optimizable(model)
                 needed = job_resources(model.spec.resources.memory_bytes)
                 self.deploys.check_room(replace(model.spec, resources=needed, limits=Limits()))
+                await self._switching.stop(name)
                 path = await self.files.samples(samples)
                 if revision.loaded is not None:
                     signature, labels = revision.loaded.signature, optimization.labels
@@ -129,19 +139,12 @@ class JobService:
             return await self._end(job, JobEvent.CANCEL, "it was cancelled")
 
     async def use(self, name: str, variant: str) -> Model:
-        """Deploys a variant in place of what serves.
+        """Deploys a variant in place of what serves, and leaves it at that; `AUTO`: the mesh chooses from now on.
 
         Raises:
             HeadraceError: there is none, or it cannot be loaded.
         """
-        job, model = self.job(name), self._model(name)
-        artifact = job.artifact if variant == ORIGINAL else getattr(job.variant(variant), "artifact", "")
-        if not artifact:
-            usable = dict.fromkeys([ORIGINAL, *(each.name for each in job.variants if each.artifact)])
-            raise NotFound(
-                f"model {name!r} has no variant {variant[:80]!r} that can be used; it has {', '.join(usable)}"
-            )
-        return await self._deploy(model, artifact)
+        return await self._switching.use(self.job(name), self._model(name), variant)
 
     def job(self, name: str) -> Job:
         self._model(name)
@@ -172,6 +175,7 @@ class JobService:
                     )
                 else:
                     await self._begin(job)
+            await self._switching.review()
 
     async def _wait_on(self, job: Job, waits: Job) -> None:
         if waits != job:
@@ -280,7 +284,8 @@ class JobService:
             job = self.catalogue.job(name)
             if job is not None:
                 with suppress(NotFound):  # The model is gone meanwhile.
-                    await self._put(advanced(job, outcome, self.clock.wall(), reason))
+                    ended = advanced(job, outcome, self.clock.wall(), reason)
+                    await self._put(as_chosen(ended, self.catalogue.model(name)))
         finally:
             self._runs.pop(name, None)
             self._wake.set()
