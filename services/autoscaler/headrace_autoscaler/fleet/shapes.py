@@ -101,8 +101,7 @@ class Shapes:
         known = {each.resources: each.profile_us for each in self.profiles(revision)}
         before = known.get(held.resources)
         merged = _least(before or (), profile_us)
-        ranges = model.spec.max_cpu_millicores is not None
-        if before is not None and not (ranges and _is_better(dict(before), dict(merged))):
+        if before is not None and not _is_better(dict(before), dict(merged)):
             return
         self._measured.setdefault(held.key, {})[held.resources] = merged
         self._tasks.start(
