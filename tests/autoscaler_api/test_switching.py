@@ -139,5 +139,5 @@ async def test_the_mesh_chooses_only_once_there_is_something_to_choose_from(api:
     code, said = await refused(optimized.use("auto"))
     assert code is Code.FAILED_PRECONDITION
     assert said.startswith(
-        "model 'm': the mesh chooses among variants once its optimization is done and one of them serves; its last one is "
+        "model 'm': the mesh chooses among variants once its optimization is done and one of them serves; its last "
     )
