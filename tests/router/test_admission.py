@@ -129,6 +129,16 @@ def test_a_renewed_lease_does_not_refill_the_bucket(before: Limits, after: Limit
     assert entered == admitted
 
 
+def test_a_rate_that_comes_back_from_nothing_begins_with_an_empty_bucket() -> None:
+    limiter = leased(Limits(requests_per_second=2.0))
+    for _ in range(2):
+        limiter.enter(0.0)
+    limiter.set_lease(Lease(Limits(requests_per_second=0.0)), 0.1)
+    limiter.set_lease(Lease(Limits(requests_per_second=2.0)), 0.2)
+    assert refused(limiter, 0.2) == "requests_per_second", "or what is lent in turns would be lent twice"
+    assert refused(limiter, 0.701) is None
+
+
 def test_an_expired_lease_falls_to_its_floor_and_keeps_what_the_floor_leaves_open() -> None:
     limits, floor = Limits(concurrency=10, queue_length=3), Limits(concurrency=1)
     waiting = Occupant()

@@ -251,6 +251,8 @@ class Limiter:
         interval_was, slack_was = self._interval_s, self._slack_s
         lacking = (max(0.0, self._full_at - now) / interval_was) if interval_was else 0.0
         held = slack_was / interval_was + 1.0 - lacking if interval_was else inf
+        if self._limits.requests_per_second == 0:
+            held = 0.0
         self._obey(limits)
         interval_s = self._interval_s
         if interval_s:
