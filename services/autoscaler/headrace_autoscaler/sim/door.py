@@ -17,7 +17,7 @@ BUDGET_SPENT = "budget spent"
 class Door:
     """One tenant's. Rates are kept as GCRA (the virtual scheduling form of the token bucket, ITU-T I.371).
 
-    One router has all of both. What the mesh lends of them within a cohort, by leases, is not simulated.
+    One router has all of both: the tenant's nominal quantities, or what it is lent of its cohort's (see `leasing`).
 
     Attributes:
         spent: a budget is: new requests are refused or wait, as the tenant chose.
@@ -54,6 +54,24 @@ class Door:
 
     def leave(self) -> None:
         self._in_hand -= 1
+
+    def obey(self, concurrency: int | None, rate: float | None, now: float) -> None:
+        """Limits from now on; None: there is none, as before. What is in hand stays. The bucket keeps what it holds, as
+        far as its new size lets it: a rate that moves takes no tokens along."""
+        self._concurrency = math.inf if concurrency is None else concurrency
+        interval_s, slack_s = pace(rate)
+        if rate is None or interval_s == self._interval_s:
+            return
+        held = self._held(now)
+        self._interval_s, self._slack_s = interval_s, slack_s
+        if rate:
+            size = slack_s / interval_s + 1.0
+            self._full_at = now + (size - min(held, size)) * interval_s
+
+    def _held(self, now: float) -> float:
+        if math.isinf(self._interval_s):
+            return 0.0
+        return (self._slack_s - max(0.0, self._full_at - now)) / self._interval_s + 1.0
 
 
 def pace(rate: float | None) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from headrace_autoscaler.core.policies.base import Policy, Profile
 from headrace_autoscaler.core.policies.schedules import Schedule, ScheduledPolicy, parse_schedule
 from headrace_autoscaler.sim.door import door_of
 from headrace_autoscaler.sim.gate import Gate, OpenGate, QuotaGate
+from headrace_autoscaler.sim.leasing import Leasing, lending
 from headrace_autoscaler.sim.model_run import ARRIVAL, DONE, END, READY, ModelRun, World
 from headrace_autoscaler.sim.outcome import Outcome
 from headrace_autoscaler.sim.purse import Purse
@@ -66,11 +67,14 @@ def simulate(case: Case, name: str, factory: Callable[[], Policy], gate: Gate | 
     ]
     if isinstance(gate, QuotaGate) and any(tenant.cohort for tenant in conditions.tenants):
         world.lenders = TakingBack(gate, models)
+    model_of = workload.model.tolist()
+    if lenders := lending(conditions.tenants):
+        Leasing(lenders, doors, models, model_of, world).begin()
     if purse is not None:
         Treasury(purse, doors, models, world).tick(0.0)
     for model in models:
         model.begin()
-    _loop(world, models, workload.model.tolist(), workload.horizon_s)
+    _loop(world, models, model_of, workload.horizon_s)
     gone = (instance.gone for instance in world.lifetimes)
     return Outcome(
         policy=name,

@@ -92,6 +92,11 @@ class ModelRun:
         self._next_tick = 0.0
         self._held = self.ended = False
 
+    @property
+    def in_hand(self) -> int:
+        """Admitted and not answered."""
+        return self.present + len(self._unpaid)
+
     def begin(self) -> None:
         """Has the policy asked at time 0."""
         self._set_tick(0.0)
