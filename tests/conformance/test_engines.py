@@ -155,6 +155,9 @@ def test_only_wanted_outputs_are_given(loader: Callable[..., LoadedModel]) -> No
         pytest.param({"x": np.zeros((2, 4), np.float32)}, id="a wrong size"),
         pytest.param({"x": np.zeros(3, np.float32)}, id="a wrong rank"),
         pytest.param({"x": np.zeros((2, 3), np.float64)}, id="a wrong datatype"),
+        pytest.param({"x": np.array([[b"text"] * 3], dtype=object)}, id="text for numbers"),
+        pytest.param({"z": np.zeros((2, 3), np.float32)}, id="another name"),
+        pytest.param({"x": np.zeros((2, 3), np.float32), "z": np.zeros(1, np.float32)}, id="one too many"),
         pytest.param({}, id="nothing"),
     ],
 )

@@ -402,6 +402,25 @@ def test_a_batch_of_another_layout_or_type_in_memory_is_sent_as_the_plan_wants_i
     np.testing.assert_array_equal(Plan().model.run({"x": columns})["y"], 2 * columns)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "says"),
+    [
+        ({"x": batch_of(2).astype(np.float64)}, (), "input 'x': expected FP32; float64 came"),
+        ({"x": batch_of(2), "z": batch_of(2)}, (), "there is no input 'z'; expected 'x'"),
+        ({"x": batch_of(2)}, ("z",), "there is no output 'z'; expected 'y'"),
+    ],
+    ids=["another datatype", "an input too many", "an output that is none"],
+)
+def test_what_does_not_fit_the_plan_is_the_inputs_fault(
+    inputs: dict[str, NDArray[Any]], outputs: tuple[str, ...], says: str
+) -> None:
+    plan = Plan()
+    with pytest.raises(InputRefused, match=says):
+        plan.model.run(inputs, outputs)
+    np.testing.assert_array_equal(plan.model.run({"x": batch_of(3)})["y"], 2 * batch_of(3))
+    assert plan.enqueued == 1
+
+
 def test_what_the_plan_was_not_built_for_reaches_no_gpu() -> None:
     plan = Plan(HostCuda("kernel"))
     with pytest.raises(InputRefused, match="dimension 0 is 9; the plan was built for 1 to 8"):

@@ -10,10 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from headrace_common.errors import InvalidArgument
-from headrace_runner.core.options import nearest, unknown_option
+from headrace_runner.core.options import MOST_TOLD, nearest, thread_count, unknown_option
 
 ENGINE = "onnxruntime"
-MAX_THREADS = 256
 CPU = "cpu"
 
 PROVIDERS = {
@@ -62,7 +61,6 @@ _VALUE = re.compile(r"[A-Za-z0-9_:,.-]{1,64}")
 _SHAPES = re.compile(r"[^:,\x00-\x20]{1,512}:[0-9]{1,9}(x[0-9]{1,9}){0,15}")
 """Of an input, whose name may have slashes in it."""
 _MOST_SHAPES = 64
-_MOST_TOLD = 80
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "graph_optimization": ("all", "none", "basic", "extended", "layout"),
@@ -142,8 +140,8 @@ def read_options(options: Mapping[str, str], threads: int) -> OrtSettings:
     providers = _providers(given.get("providers", CPU), options)
     chosen = {name: _choice(name, given.get(name, values[0])) for name, values in _CHOICES.items()}
     settings = OrtSettings(
-        intra_op_threads=_count("intra_op_threads", given.get("intra_op_threads", str(threads))),
-        inter_op_threads=_count("inter_op_threads", given.get("inter_op_threads", "1")),
+        intra_op_threads=thread_count("intra_op_threads", given.get("intra_op_threads", str(threads))),
+        inter_op_threads=thread_count("inter_op_threads", given.get("inter_op_threads", "1")),
         spinning=chosen["spinning"] == "on",
         graph_optimization=chosen["graph_optimization"],
         arena=chosen["arena"] == "on",
@@ -186,12 +184,12 @@ def _providers(text: str, options: Mapping[str, str]) -> tuple[Provider, ...]:
     for name in names:
         if name not in PROVIDERS:
             raise InvalidArgument(
-                f"engine option providers: there is no execution provider {name[:_MOST_TOLD]!r}"
-                f"{nearest(name[:_MOST_TOLD], PROVIDERS)}; "
+                f"engine option providers: there is no execution provider {name[:MOST_TOLD]!r}"
+                f"{nearest(name[:MOST_TOLD], PROVIDERS)}; "
                 f"expected some of {', '.join(PROVIDERS)}, with commas between them"
             )
     if len(set(names)) < len(names):
-        raise InvalidArgument(f"engine option providers: expected each once; got {text[:_MOST_TOLD]!r}")
+        raise InvalidArgument(f"engine option providers: expected each once; got {text[:MOST_TOLD]!r}")
     settings: dict[str, dict[str, str]] = {name: {} for name in names}
     for option in sorted(option for option in options if "." in option):
         provider, _, key = option.partition(".")
@@ -214,11 +212,11 @@ def _setting(option: str, key: str, value: str) -> str:
         if len(shapes) > _MOST_SHAPES or not all(_SHAPES.fullmatch(shape) for shape in shapes):
             raise InvalidArgument(
                 f"engine option {option}: expected the shapes of at most {_MOST_SHAPES} inputs, such as x:1x3,y:1x4; "
-                f"got {value[:_MOST_TOLD]!r}"
+                f"got {value[:MOST_TOLD]!r}"
             )
     elif not _VALUE.fullmatch(value):
         raise InvalidArgument(
-            f"engine option {option}: expected a number or a word, none that names a file; got {value[:_MOST_TOLD]!r}"
+            f"engine option {option}: expected a number or a word, none that names a file; got {value[:MOST_TOLD]!r}"
         )
     return value
 
@@ -226,7 +224,7 @@ def _setting(option: str, key: str, value: str) -> str:
 def _device_number(option: str, value: str) -> str:
     if not value.isascii() or not value.isdigit() or len(value) > 2:
         raise InvalidArgument(
-            f"engine option {option}: expected the number of a device, 0 to 99; got {value[:_MOST_TOLD]!r}"
+            f"engine option {option}: expected the number of a device, 0 to 99; got {value[:MOST_TOLD]!r}"
         )
     return value
 
@@ -234,12 +232,6 @@ def _device_number(option: str, value: str) -> str:
 def _choice(name: str, value: str) -> str:
     if value not in _CHOICES[name]:
         raise InvalidArgument(
-            f"engine option {name}: expected one of {', '.join(_CHOICES[name])}; got {value[:_MOST_TOLD]!r}"
+            f"engine option {name}: expected one of {', '.join(_CHOICES[name])}; got {value[:MOST_TOLD]!r}"
         )
     return value
-
-
-def _count(name: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or len(value) > 4 or not 1 <= int(value) <= MAX_THREADS:
-        raise InvalidArgument(f"engine option {name}: expected 1 to {MAX_THREADS}; got {value[:_MOST_TOLD]!r}")
-    return int(value)

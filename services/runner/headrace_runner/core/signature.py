@@ -46,6 +46,11 @@ class Signature:
     batchable: bool
 
 
+def open_dims(shape: Sequence[int]) -> tuple[Dimension, ...]:
+    """Sizes below zero are those that vary, without a name."""
+    return tuple("" if size < 0 else size for size in shape)
+
+
 def make_signature(inputs: Sequence[EngineTensor], outputs: Sequence[EngineTensor], batchable: bool) -> Signature:
     return Signature(_specs(inputs), _specs(outputs), batchable)
 

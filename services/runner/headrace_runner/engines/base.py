@@ -32,6 +32,13 @@ class ExecutionFailed(EngineError):
     """The engine failed while it executed."""
 
 
+class ModelClosed(ExecutionFailed):
+    """It was asked after `LoadedModel.close`."""
+
+    def __init__(self) -> None:
+        super().__init__("the model has been closed")
+
+
 class EngineLost(ExecutionFailed):
     """It failed in such a way that nothing more can be executed in this process."""
 

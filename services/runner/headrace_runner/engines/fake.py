@@ -24,16 +24,18 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from headrace_runner.core.signature import EngineTensor
+from headrace_runner.core.options import unknown_option
+from headrace_runner.core.signature import EngineTensor, open_dims
 from headrace_runner.engines.base import (
     ExecutionFailed,
     GpuMemory,
-    InputRefused,
     LoadedModel,
+    ModelClosed,
     ModelRefused,
     ModelSource,
     OutOfMemory,
 )
+from headrace_runner.engines.checks import check_inputs, check_outputs
 from headrace_runner.tensors import DTYPES
 
 CRASH_STATUS = 139
@@ -84,7 +86,7 @@ class FakeEngine:
 
     def load(self, source: ModelSource) -> LoadedModel:
         if source.options:
-            raise ModelRefused(f"engine option {min(source.options)!r} is not known to fake; it knows none")
+            raise ModelRefused(unknown_option(self.name, min(source.options), ()))
         try:
             spec = FakeSpec.model_validate_json(source.path.read_bytes())
         except ValidationError as error:
@@ -99,30 +101,22 @@ class FakeModel:
     def __init__(self, spec: FakeSpec, threads: int = 1) -> None:
         self._spec = spec
         self._slowness = 1 - spec.parallel + spec.parallel / threads
-        self._inputs = _tensors(spec.inputs)
-        self._outputs = _tensors(spec.outputs)
+        self.inputs, self.outputs = _tensors(spec.inputs), _tensors(spec.outputs)
         self._closed = False
         self._leaked: list[bytes] = []
 
-    @property
-    def inputs(self) -> tuple[EngineTensor, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[EngineTensor, ...]:
-        return self._outputs
-
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
         if self._closed:
-            raise ExecutionFailed("the model has been closed")
-        self._check_inputs(inputs, outputs)
-        first = inputs[self._inputs[0].name]
+            raise ModelClosed
+        check_inputs(self.inputs, inputs)
+        check_outputs(outputs, [tensor.name for tensor in self.outputs])
+        first = inputs[self.inputs[0].name]
         rows = first.shape[0] if first.ndim else 1
         time.sleep((self._spec.latency_ms + self._spec.per_row_ms * rows) * self._slowness / 1000)
         self._misbehave(first)
         if self._spec.leak_bytes and (self._spec.leak_on is None or _holds(first, self._spec.leak_on)):
             self._leak(self._spec.leak_bytes)
-        pairs = zip(self._outputs, self._inputs, strict=False)
+        pairs = zip(self.outputs, self.inputs, strict=False)
         return {out.name: inputs[into.name] for out, into in pairs if not outputs or out.name in outputs}
 
     def gpu_memory(self) -> GpuMemory | None:
@@ -138,20 +132,6 @@ class FakeModel:
             self._leaked.append(b"\1" * size)
         except MemoryError as error:
             raise OutOfMemory(f"there is no memory for {size} bytes more") from error
-
-    def _check_inputs(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> None:
-        for tensor in self._inputs:
-            array = inputs.get(tensor.name)
-            if array is None:
-                raise InputRefused(f"input {tensor.name!r} is missing")
-            fits = array.ndim == len(tensor.dims) and all(
-                isinstance(dim, str) or dim == size for dim, size in zip(tensor.dims, array.shape, strict=True)
-            )
-            if array.dtype != DTYPES[tensor.datatype] or not fits:
-                raise InputRefused(f"input {tensor.name!r} is {array.dtype} {list(array.shape)}, which does not fit")
-        unknown = sorted(set(outputs) - {tensor.name for tensor in self._outputs})
-        if unknown:
-            raise InputRefused(f"there is no output {unknown[0]!r}")
 
     def _misbehave(self, first: NDArray[Any]) -> None:
         spec = self._spec
@@ -183,6 +163,4 @@ def _check(spec: FakeSpec, name: str) -> None:
 
 
 def _tensors(specs: tuple[FakeTensor, ...]) -> tuple[EngineTensor, ...]:
-    return tuple(
-        EngineTensor(spec.name, spec.datatype, tuple("" if size < 0 else size for size in spec.shape)) for spec in specs
-    )
+    return tuple(EngineTensor(spec.name, spec.datatype, open_dims(spec.shape)) for spec in specs)

@@ -22,12 +22,14 @@ from headrace_runner.engines.base import (
     ExecutionFailed,
     InputRefused,
     LoadedModel,
+    ModelClosed,
     ModelRefused,
     ModelSource,
     OutOfMemory,
 )
 from headrace_runner.engines.ort_binding import BoundSession
 from headrace_runner.engines.ort_session import FATAL, open_session, run_options
+from headrace_runner.engines.reasons import lacks_memory, reason_of
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -49,14 +51,10 @@ _ONNX_BFLOAT16 = 16
 """TensorProto.DataType.BFLOAT16 of onnx.proto."""
 _NOT_BOUND = {"BYTES", "BF16"}
 """Strings have no place on a device, and numpy no bfloat16."""
-_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
 # Tensor content that ONNX Runtime takes from an address in memory: never from a file.
 _IN_MEMORY = "_ORT_MEM_ADDR_"
-
-_MAX_REASON = 500
 _CODE_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_PREFIX = re.compile(r"/\S+\.(?:h|hpp|cc|cpp):\d+ [^()]*\([^()]*\)(?: const)?\s*")
-_ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^\s:'\"/]+/)+([^\s:'\"/]*)")
 
 SMALLEST = (
     b'\x08\x08\x12\x00:@\n\x11\n\x01x\n\x01x\x12\x01y"\x06MatMul\x12\x01gZ\x13\n\x01x\x12\x0e\n\x0c\x08\x01'
@@ -102,33 +100,25 @@ class OnnxRuntimeEngine:
         except Exception as error:
             # The binding raises types of its own without a common base, RuntimeError, and what it meets in a model's
             # names, which need not be text.
-            kind = OutOfMemory if _lacks_memory(error) else ModelRefused
-            raise kind(f"onnxruntime cannot load {source.name}: {reason_of(error)}") from error
+            kind = OutOfMemory if lacks_memory(error) else ModelRefused
+            raise kind(f"onnxruntime cannot load {source.name}: {_reason(error)}") from error
 
 
 class OnnxRuntimeModel:
     """A session. Strings must be UTF-8: ONNX Runtime's Python interface takes no other bytes."""
 
     def __init__(self, session: ort.InferenceSession, name: str, settings: OrtSettings) -> None:
-        self._inputs = tuple(_describe(name, "input", tensor) for tensor in session.get_inputs())
-        self._outputs = tuple(_describe(name, "output", tensor) for tensor in session.get_outputs())
-        self._names = [tensor.name for tensor in self._outputs]
+        self.inputs = tuple(_describe(name, "input", tensor) for tensor in session.get_inputs())
+        self.outputs = tuple(_describe(name, "output", tensor) for tensor in session.get_outputs())
+        self._names = [tensor.name for tensor in self.outputs]
         self._options = run_options(settings)
         # A batch of a small model takes microseconds: what there is to do is decided here, once.
         self._execute: _Execute | None = self._executing(session, settings)
 
-    @property
-    def inputs(self) -> tuple[EngineTensor, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[EngineTensor, ...]:
-        return self._outputs
-
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
         execute = self._execute
         if execute is None:
-            raise ExecutionFailed("the model has been closed")
+            raise ModelClosed
         names = list(outputs) if outputs else self._names
         try:
             results = execute(names, inputs, self._options)
@@ -141,23 +131,19 @@ class OnnxRuntimeModel:
         self._execute = None
 
     def _executing(self, session: ort.InferenceSession, settings: OrtSettings) -> _Execute:
-        kinds = {tensor.datatype for tensor in (*self._inputs, *self._outputs)}
+        kinds = {tensor.datatype for tensor in (*self.inputs, *self.outputs)}
         if settings.device is not None and kinds.isdisjoint(_NOT_BOUND):
-            return BoundSession(session, self._inputs, settings.device).run
+            return BoundSession(session, self.inputs, settings.device).run
         execute: _Execute = session.run
         if "BF16" in kinds:
-            execute = _by_values(session, frozenset(_named(self._inputs, "BF16")))
+            execute = _by_values(session, frozenset(_named(self.inputs, "BF16")))
         if "BYTES" in kinds:
-            execute = _with_strings(execute, _named(self._inputs, "BYTES"), frozenset(_named(self._outputs, "BYTES")))
+            execute = _with_strings(execute, _named(self.inputs, "BYTES"), frozenset(_named(self.outputs, "BYTES")))
         return execute
 
 
-def reason_of(error: BaseException) -> str:
-    """The engine's own reason: one line, without its error code, source lines and absolute paths."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = _CODE_PREFIX.sub("", lines[0]) if lines else type(error).__name__
-    text = _ABSOLUTE.sub(r"\1", _SOURCE_PREFIX.sub("", text))
-    return text[:_MAX_REASON]
+def _reason(error: BaseException) -> str:
+    return reason_of(error, _CODE_PREFIX, _SOURCE_PREFIX)
 
 
 def _named(tensors: Sequence[EngineTensor], datatype: str) -> list[str]:
@@ -196,15 +182,11 @@ def _with_strings(plain: _Execute, strings: Sequence[str], string_outputs: froze
 def _translated(error: Exception) -> EngineError:
     if isinstance(error, EngineError):
         return error
-    if _lacks_memory(error):
-        return OutOfMemory(reason_of(error))
+    if lacks_memory(error):
+        return OutOfMemory(_reason(error))
     if isinstance(error, (ort_errors.InvalidArgument, ValueError)):
-        return InputRefused(reason_of(error))
-    return ExecutionFailed(reason_of(error))
-
-
-def _lacks_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _MEMORY)
+        return InputRefused(_reason(error))
+    return ExecutionFailed(_reason(error))
 
 
 def _external_locations(source: ModelSource) -> frozenset[str]:

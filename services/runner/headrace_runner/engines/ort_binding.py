@@ -16,8 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from headrace_runner.core.signature import EngineTensor
-from headrace_runner.engines.base import InputRefused
-from headrace_runner.tensors import DTYPES
+from headrace_runner.engines.checks import check_inputs, check_outputs
 
 _Forms = tuple[tuple[str, tuple[int, ...], str], ...]
 _MOST_FORMS = 8
@@ -43,7 +42,9 @@ class BoundSession:
         self, names: Sequence[str], inputs: Mapping[str, NDArray[Any]], options: ort.RunOptions | None
     ) -> list[NDArray[Any]]:
         """The outputs named, in this order. Raises InputRefused, and what the binding raises."""
-        self._check(names, inputs)
+        # ONNX Runtime looks at bound inputs too, and says with one and the same exception whatever is wrong.
+        check_inputs(self._inputs, inputs)
+        check_outputs(names, self._outputs)
         # A new one each time: what is bound to it is freed with it, also where the run fails.
         binding = self._session.io_binding()
         for name, value in self._placed(inputs).items():
@@ -56,20 +57,6 @@ class BoundSession:
         self._session.run_with_iobinding(binding, options)
         binding.synchronize_outputs()
         return [value.numpy() for value in binding.get_outputs()]
-
-    def _check(self, names: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> None:
-        """ONNX Runtime looks at bound inputs too, and says with one and the same exception whatever is wrong."""
-        for tensor in self._inputs:
-            array = inputs.get(tensor.name)
-            if array is None:
-                raise InputRefused(f"input {tensor.name!r} is missing")
-            fixed = zip(tensor.dims, array.shape, strict=False)
-            fits = array.ndim == len(tensor.dims) and all(isinstance(dim, str) or dim == size for dim, size in fixed)
-            if array.dtype != DTYPES[tensor.datatype] or not fits:
-                raise InputRefused(f"input {tensor.name!r} is {array.dtype} {list(array.shape)}, which does not fit")
-        unknown = sorted(set(names) - self._outputs)
-        if unknown:
-            raise InputRefused(f"there is no output {unknown[0]!r}")
 
     def _placed(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, ort.OrtValue]:
         """The inputs on the device: in the place of the last ones of their form, or in a new one."""

@@ -19,18 +19,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace_common.errors import HeadraceError, InvalidArgument
 from headrace_runner import samples
-from headrace_runner.core.signature import EngineTensor
+from headrace_runner.core.options import thread_count, unknown_option
 from headrace_runner.engines.base import (
     ExecutionFailed,
     GpuMemory,
     InputRefused,
     LoadedModel,
+    ModelClosed,
     ModelRefused,
     ModelSource,
     OutOfMemory,
 )
-from headrace_runner.tensors import DTYPES
+from headrace_runner.engines.checks import check_datatypes, check_outputs
+from headrace_runner.engines.reasons import lacks_memory, reason_of
 
 if TYPE_CHECKING:
     from headrace_runner.engines.torch_program import Program
@@ -38,11 +41,7 @@ if TYPE_CHECKING:
 SUFFIX = ".pt2"
 _THREADS, _DEVICE, _COMPILE = "intra_op_threads", "device", "compile"
 _OPTIONS = (_COMPILE, _DEVICE, _THREADS)
-_MAX_THREADS = 256
 _COMPILED_ROWS = (2, 1, 64)
-_MAX_REASON = 500
-_ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^\s:'\"/]+/)+([^\s:'\"/]*)")
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 
 
 class TorchEngine:
@@ -76,7 +75,10 @@ class TorchEngine:
 
         if not source.name.endswith(SUFFIX):
             raise ModelRefused(f"torch cannot load {source.name}: expected a file that ends in {SUFFIX}; {EXPORT}")
-        device, threads, compiled = _settings(source)
+        try:
+            device, threads, compiled = _settings(source)
+        except HeadraceError as error:
+            raise ModelRefused(error.message) from error
         _import_torch(threads)
         try:
             model = TorchModel(open_program(source.path, _present(device)), device, compiled=compiled)
@@ -88,7 +90,7 @@ class TorchEngine:
             raise ModelRefused(f"torch cannot load {source.name}: {error}") from error
         except Exception as error:
             # Of a file that is made up, torch may say anything.
-            kind = OutOfMemory if _lacks_memory(error) else ModelRefused
+            kind = OutOfMemory if lacks_memory(error) else ModelRefused
             raise kind(f"torch cannot load {source.name}: {reason_of(error)}") from error
         return model
 
@@ -98,8 +100,8 @@ class TorchModel:
 
     def __init__(self, program: Program, device: str, *, compiled: bool) -> None:
         self._signature = program.signature
-        self._inputs = tuple(tensor.described() for tensor in program.signature.inputs)
-        self._outputs = tuple(tensor.described() for tensor in program.signature.outputs)
+        self.inputs = tuple(tensor.described() for tensor in program.signature.inputs)
+        self.outputs = tuple(tensor.described() for tensor in program.signature.outputs)
         self._datatypes = {tensor.name: tensor.datatype for tensor in program.signature.inputs}
         self._positions = {tensor.name: tensor.position for tensor in program.signature.outputs}
         self._changes_inputs = program.changes_inputs
@@ -110,17 +112,9 @@ class TorchModel:
 
             self._module = torch_compile.compiled(self._module)
 
-    @property
-    def inputs(self) -> tuple[EngineTensor, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[EngineTensor, ...]:
-        return self._outputs
-
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
         if self._module is None:
-            raise ExecutionFailed("the model has been closed")
+            raise ModelClosed
         names = outputs or tuple(self._positions)
         self._check(inputs, names)
         import torch
@@ -133,7 +127,7 @@ class TorchModel:
                 results = self._module(*(arguments[position] for position in range(len(arguments))))
             return {name: _fetched(results[self._positions[name]], arguments.values()) for name in names}
         except (MemoryError, RuntimeError) as error:
-            kind = OutOfMemory if _lacks_memory(error) else ExecutionFailed
+            kind = OutOfMemory if lacks_memory(error) else ExecutionFailed
             raise kind(reason_of(error)) from error
         except (IndexError, ValueError, AssertionError) as error:
             raise InputRefused(reason_of(error)) from error
@@ -159,16 +153,10 @@ class TorchModel:
             torch.cuda.empty_cache()
 
     def _check(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> None:
-        for name, array in inputs.items():
-            datatype = self._datatypes.get(name)
-            if datatype is None:
-                raise InputRefused(f"there is no input {name!r}; expected {', '.join(map(repr, self._datatypes))}")
-            if array.dtype != DTYPES[datatype]:
-                raise InputRefused(f"input {name!r}: expected {datatype}; {array.dtype} came")
+        check_datatypes(self._datatypes, inputs)
         if reason := self._signature.refusal({name: array.shape for name, array in inputs.items()}):
             raise InputRefused(reason)
-        if unknown := [name for name in outputs if name not in self._positions]:
-            raise InputRefused(f"there is no output {unknown[0]!r}; expected {', '.join(map(repr, self._positions))}")
+        check_outputs(outputs, self._positions)
 
     def _sent(self, array: NDArray[Any], datatype: str) -> Any:
         import torch
@@ -179,12 +167,6 @@ class TorchModel:
         if datatype == "BF16":
             tensor = tensor.view(torch.bfloat16)
         return tensor if self._device == "cpu" else tensor.to(self._device)
-
-
-def reason_of(error: BaseException) -> str:
-    """torch's own reason: its first line, without absolute paths."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return _ABSOLUTE.sub(r"\1", lines[0] if lines else type(error).__name__)[:_MAX_REASON]
 
 
 def _import_torch(threads: int) -> None:
@@ -245,24 +227,22 @@ def _shares(argument: Any, result: Any) -> bool:
 
 
 def _settings(source: ModelSource) -> tuple[str, int, bool]:
-    unknown = sorted(set(source.options) - set(_OPTIONS))
-    if unknown:
-        raise ModelRefused(f"engine option {unknown[0]!r} is not known to torch; it knows: {', '.join(_OPTIONS)}")
+    """Device, threads, whether it is compiled. Raises InvalidArgument."""
+    for option in sorted(set(source.options) - set(_OPTIONS)):
+        raise InvalidArgument(unknown_option("torch", option, _OPTIONS))
     device = source.options.get(_DEVICE, "cpu")
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?", device):
-        raise ModelRefused(f"engine option {_DEVICE}: expected cpu, cuda or cuda:N; got {device!r}")
-    threads = source.options.get(_THREADS, str(source.threads))
-    if not threads.isascii() or not threads.isdigit() or len(threads) > 4 or not 1 <= int(threads) <= _MAX_THREADS:
-        raise ModelRefused(f"engine option {_THREADS}: expected 1 to {_MAX_THREADS}; got {threads!r}")
+        raise InvalidArgument(f"engine option {_DEVICE}: expected cpu, cuda or cuda:N; got {device!r}")
+    threads = thread_count(_THREADS, source.options.get(_THREADS, str(source.threads)))
     compiled = source.options.get(_COMPILE, "off")
     if compiled not in ("off", "inductor"):
-        raise ModelRefused(f"engine option {_COMPILE}: expected off or inductor; got {compiled!r}")
+        raise InvalidArgument(f"engine option {_COMPILE}: expected off or inductor; got {compiled!r}")
     if compiled == "inductor" and device == "cpu" and not _has_compiler():
-        raise ModelRefused(
+        raise InvalidArgument(
             f"engine option {_COMPILE}: inductor needs a C++ compiler on the runner's machine (g++, or what CXX says) "
             "and finds none; install one, or leave the option out"
         )
-    return device, int(threads), compiled == "inductor"
+    return device, threads, compiled == "inductor"
 
 
 def _has_compiler() -> bool:
@@ -285,7 +265,3 @@ def _present(device: str) -> str:
             "`headrace doctor` says what is missing"
         )
     return f"cuda:{number or 0}"
-
-
-def _lacks_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY)

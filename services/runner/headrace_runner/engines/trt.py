@@ -15,6 +15,7 @@ from headrace_common.errors import HeadraceError
 from headrace_common.gpus import find_gpus, own_gpu
 from headrace_runner.cache_directory import cache_root
 from headrace_runner.compile.plan_files import Plan, manifest_path, plans_beside, read_plan
+from headrace_runner.core.options import unknown_option
 from headrace_runner.core.plan_fitness import MachineFacts, check_fits, choose_plan
 from headrace_runner.core.runtime_cache import runtime_cache_name
 from headrace_runner.engines import trt_library
@@ -59,7 +60,7 @@ class TensorRTEngine:
 
     def load(self, source: ModelSource) -> LoadedModel:
         if source.options:
-            raise ModelRefused(f"engine option {min(source.options)!r} is not known to {self.name}; it knows none")
+            raise ModelRefused(unknown_option(self.name, min(source.options), ()))
         phases: dict[str, float] = {}
         with _timed(phases, "read"):
             facts = machine_facts()

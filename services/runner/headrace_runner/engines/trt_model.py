@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +15,15 @@ from headrace_runner.core.buffer_plan import BufferPlan, input_refusal, plan_buf
 from headrace_runner.core.graph_policy import GraphPolicy, Shapes, planned_shapes
 from headrace_runner.core.lanes import Roster, lane_count
 from headrace_runner.core.plan_manifest import Manifest, PlanTensor
-from headrace_runner.core.signature import EngineTensor
+from headrace_runner.core.signature import EngineTensor, open_dims
 from headrace_runner.engines.base import (
-    ExecutionFailed,
     GpuMemory,
     InputRefused,
+    ModelClosed,
     ModelRefused,
     OutOfMemory,
 )
+from headrace_runner.engines.checks import check_datatypes, check_outputs
 from headrace_runner.engines.cuda import Cuda, CudaFailed
 from headrace_runner.engines.gpu_memory import GpuWatch
 from headrace_runner.engines.trt_lane import Contexts, Lane, translated
@@ -69,8 +70,9 @@ class TensorRTModel:
 
     def __init__(self, manifest: Manifest, parts: Parts) -> None:
         self._manifest, self._parts = manifest, parts
-        self._inputs = tuple(_engine_tensor(tensor) for tensor in manifest.inputs)
-        self._outputs = tuple(_engine_tensor(tensor) for tensor in manifest.outputs)
+        self.inputs, self.outputs = _tensors(manifest.inputs), _tensors(manifest.outputs)
+        self._datatypes = {tensor.name: tensor.datatype for tensor in manifest.inputs}
+        self._output_names = tuple(tensor.name for tensor in manifest.outputs)
         self._kinds = {tensor.name: DTYPES[tensor.datatype] for tensor in (*manifest.inputs, *manifest.outputs)}
         self._planned: tuple[Shapes, ...] = planned_shapes(manifest.request.profile)
         self._lanes: list[Lane] = []
@@ -85,14 +87,6 @@ class TensorRTModel:
             self.close()
             raise
         self._roster = Roster(len(self._lanes))
-
-    @property
-    def inputs(self) -> tuple[EngineTensor, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[EngineTensor, ...]:
-        return self._outputs
 
     @property
     def lanes(self) -> int:
@@ -114,13 +108,14 @@ class TensorRTModel:
     def begin(self, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()) -> _Pending:
         """See `base.Pipelined`. With every lane taken it waits for one."""
         if not self._lanes:
-            raise ExecutionFailed("the model has been closed")
+            raise ModelClosed
         if reason := input_refusal(self._manifest, {name: array.shape for name, array in inputs.items()}):
             raise InputRefused(reason)
-        number = self._take_lane()
-        names = outputs or tuple(tensor.name for tensor in self._outputs)
+        check_datatypes(self._datatypes, inputs)
+        check_outputs(outputs, self._output_names)
+        number, names = self._take_lane(), outputs or self._output_names
         try:
-            self._lanes[number].begin({tensor.name: inputs[tensor.name] for tensor in self._inputs}, names)
+            self._lanes[number].begin({tensor.name: inputs[tensor.name] for tensor in self.inputs}, names)
         except BaseException:
             self._give_back(number)
             raise
@@ -173,9 +168,10 @@ class TensorRTModel:
 
     def _lane(self, context: Any, buffers: BufferPlan) -> Lane:
         policy = GraphPolicy(self._planned if self._parts.records else ())
-        names = tuple(tensor.name for tensor in self._outputs)
         contexts = Contexts(self._context, self._parts.scratch_bytes)
-        return Lane(self._parts.cuda, context, contexts, self._kinds, buffers, names, policy, self._parts.words)
+        return Lane(
+            self._parts.cuda, context, contexts, self._kinds, buffers, self._output_names, policy, self._parts.words
+        )
 
     def _context(self) -> Any:
         self._parts.words.clear()
@@ -188,13 +184,13 @@ class TensorRTModel:
 
     def _output_bytes(self, context: Any) -> dict[str, int]:
         """At the largest inputs: outputs grow with them."""
-        for tensor in self._inputs:
+        for tensor in self.inputs:
             largest = self._manifest.request.profile[tensor.name].largest
             if not context.set_input_shape(tensor.name, largest):
                 raise self._parts.words.after(
                     f"input {tensor.name!r}: the plan refuses {list(largest)}, which its manifest allows", ModelRefused
                 )
-        sizes = {tensor.name: int(context.get_max_output_size(tensor.name)) for tensor in self._outputs}
+        sizes = {tensor.name: int(context.get_max_output_size(tensor.name)) for tensor in self.outputs}
         for name, size in sizes.items():
             if size < 0 or -1 in tuple(context.get_tensor_shape(name)):
                 raise ModelRefused(f"the size of output {name!r} depends on what is in the inputs, not on their shapes")
@@ -229,5 +225,5 @@ def _nothing() -> None:
     """Of a model that has been closed."""
 
 
-def _engine_tensor(tensor: PlanTensor) -> EngineTensor:
-    return EngineTensor(tensor.name, tensor.datatype, tuple("" if size < 0 else size for size in tensor.shape))
+def _tensors(planned: Sequence[PlanTensor]) -> tuple[EngineTensor, ...]:
+    return tuple(EngineTensor(tensor.name, tensor.datatype, open_dims(tensor.shape)) for tensor in planned)
