@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,63 @@ def test_labels_that_no_answer_can_equal(
     assert f"labels 'kind' are NaN or no whole numbers in {rows} rows" in message
 
 
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(
+            lambda labels: np.where(np.arange(len(labels)) < 12, 7, labels),
+            "12 of 1,200 samples have a label that no answer can equal: 7 (12); "
+            "the model's classes are numbered 0 to 2; leave out the samples that have no right answer here",
+            id="a class too many",
+        ),
+        pytest.param(
+            lambda labels: np.where(np.arange(len(labels)) % 4 == 0, -100.0, labels),
+            "300 of 1,200 samples have a label that no answer can equal: -100 (300); ",
+            id="a mark for none",
+        ),
+        pytest.param(
+            lambda labels: labels + 1,
+            "numbered 0 to 2; they seem to be counted from 1: subtract 1",
+            id="counted from 1",
+        ),
+        pytest.param(
+            lambda labels: labels + 10 * np.minimum(np.arange(len(labels)), 9),
+            "more values; the model's classes are numbered 0 to 2",
+            id="many",
+        ),
+    ],
+)
+def test_labels_outside_the_models_classes_are_no_wrong_answers(
+    trained: Any,
+    samples: SavesSamples,
+    optimize: Optimize,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[NDArray[np.int64]], NDArray[Any]],
+    says: str,
+) -> None:
+    monkeypatch.setattr(building, "build", lambda *_: pytest.fail("nothing is made for a question without an answer"))
+    path = samples(x=trained.x, kind=spoil(trained.labels))
+    message = refused(optimize(trained.path, "--samples", path, "--labels=kind", "--floor=0.5"))
+    assert message.startswith("headrace: --labels kind: ")
+    assert says in message
+
+
+def test_labels_that_the_type_of_the_answers_cannot_hold(
+    samples: SavesSamples, optimize: Optimize, tmp_path: Path
+) -> None:
+    nodes = [
+        helper.make_node("ArgMax", ["x"], ["place"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["place"], ["y"], to=TensorProto.UINT8),
+    ]
+    model = save(tmp_path / "places.onnx", nodes, helper.make_tensor_value_info("y", TensorProto.UINT8, ["n"]), [])
+    path = samples(x=X, place=np.where(np.arange(len(X)) < 3, -1, X.argmax(1)))
+    message = refused(optimize(model, "--samples", path, "--labels=place", "--floor=0.5"))
+    assert (
+        "3 of 600 samples have a label that no answer can equal: -1 (3); the model's answers are of a type" in message
+    )
+    assert "that holds 0 to 255" in message
+
+
 @pytest.mark.parametrize("dtype", ["U", "S"])
 def test_answers_in_words_are_held_against_labels_in_words(
     samples: SavesSamples, optimize: Optimize, tmp_path: Path, dtype: str
@@ -115,15 +172,51 @@ def test_answers_in_words_are_held_against_labels_in_words(
     assert ran.variant("original")["quality"]["share"] == 1.0
 
 
-def test_a_full_disk_is_no_fault_of_the_variants(
-    trained: Any, samples: SavesSamples, optimize: Optimize, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """No file of this process becomes larger: it is as if there were no room for the rest."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    monkeypatch.setitem(building._MAKERS, building.Method.CAST, full)
-    message = refused(optimize(trained.path, "--samples", samples(x=trained.x), "--precisions=fp16"))
-    assert message.endswith(": No space left on device\n")
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+def test_a_full_disk_is_no_fault_of_the_variants(
+    trained: Any, samples: SavesSamples, optimize: Optimize, precision: str
+) -> None:
+    """Wherever it becomes full."""
+    arguments = (trained.path, "--samples", samples(x=trained.x), f"--precisions={precision}", "--floor=0.5")
+    whole = [each["verdict"] for each in optimize(*arguments).found["variants"]]
+    full = 0
+    for size in range(0, 3 * trained.path.stat().st_size, 4096):
+        with files_up_to(size):
+            ran = optimize(*arguments)
+        if ran.code == 2:
+            assert refused(ran).endswith(": File too large\n")
+            full += 1
+        else:
+            assert [each["verdict"] for each in ran.found["variants"]] == whole
+    assert full
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["there is room", "the disk is full"])
+def test_half_a_file_is_a_variants_fault_only_where_there_is_room(
+    trained: Any, samples: SavesSamples, optimize: Optimize, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """On a full disk onnx's C++ tells nobody, and leaves as much of a file as there was room for."""
+    size, path = trained.path.stat().st_size, samples(x=trained.x)
+    monkeypatch.setattr(
+        onnx.shape_inference, "infer_shapes_path", lambda whole, target: Path(target).write_bytes(b"\xff" * 9)
+    )
+    with files_up_to(16 * size if room else size + size // 2):
+        ran = optimize(trained.path, "--samples", path, "--precisions=int8")
+    if room:
+        assert "onnxruntime.quantization: DecodeError: " in ran.variant("int8-static")["reason"]
+    else:
+        assert refused(ran).endswith(": File too large\n")
 
 
 def test_samples_that_no_memory_holds_are_a_sentence(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,8 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _DYNAMIC = ("MatMul", "Attention", "LSTM", "Gather", "EmbedLayerNormalization")
 _BLOCK = 32
 _LEAST_WITH_EDGES = 3
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_FILES = 2
+"""What a library may have on the disk at once for one variant, in sizes of the model, at the most."""
 
 
 class NotBuilt(Exception):
@@ -52,12 +53,17 @@ def build(recipe: Recipe, base: onnx.ModelProto, batches: Batches, target: Path)
 
     Raises:
         NotBuilt
+        OSError: a file cannot be written, which says nothing about the variant.
     """
     model = _copy(base)
-    with _own_words(_LIBRARY[recipe.method]):
-        _MAKERS[recipe.method](recipe, model, batches, target)
-        if recipe.method is not Method.CLEAN and _makeup(onnx.load(str(target))) == _makeup(base):
-            raise NotBuilt(f"no part of this model can be held in {recipe.precision} this way")
+    try:
+        with _own_words(_LIBRARY[recipe.method]):
+            _MAKERS[recipe.method](recipe, model, batches, target)
+            if recipe.method is not Method.CLEAN and _makeup(onnx.load(str(target))) == _makeup(base):
+                raise NotBuilt(f"no part of this model can be held in {recipe.precision} this way")
+    except NotBuilt:
+        _check_room(_FILES * base.ByteSize())
+        raise
 
 
 def _cleaned(recipe: Recipe, model: onnx.ModelProto, batches: Batches, target: Path) -> None:
@@ -209,6 +215,16 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def _check_room(size: int) -> None:
+    """Raises OSError where so many bytes cannot be written to a temporary file.
+
+    ONNX Runtime's quantisers have onnx.shape_inference.infer_shapes_path write one. It does not look whether it could,
+    so that on a full disk the quantiser reads half a model and says that this is none.
+    """
+    with tempfile.TemporaryFile() as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
 @contextlib.contextmanager
 def _own_words(maker: str) -> Iterator[None]:
     """Keeps what a library prints off our output, and makes what it raises a reason."""
@@ -221,8 +237,8 @@ def _own_words(maker: str) -> Iterator[None]:
     except NotBuilt:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            raise  # It says nothing about the variant.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         # Whatever a transformation meets in somebody's graph.
         lines = str(error).strip().splitlines()
         raise NotBuilt(f"{maker}: {type(error).__name__}: {lines[0][:300] if lines else 'without a reason'}") from error

@@ -57,6 +57,7 @@ def answer_all(
         name: Answers(
             np.concatenate([part.values for part in parts])[:count],
             np.concatenate([part.finite for part in parts])[:count],
+            max(part.classes for part in parts),
         )
         for name, parts in found.items()
     }

@@ -19,6 +19,7 @@ from headrace_runner.optimizer import building, machine, measuring, sources
 from headrace_runner.optimizer.core import comparing
 from headrace_runner.optimizer.core.choice import Candidate, Demand, choose
 from headrace_runner.optimizer.core.comparing import Answers, Comparison
+from headrace_runner.optimizer.core.labels import Labels
 from headrace_runner.optimizer.core.recipes import ORIGINAL, Recipe
 from headrace_runner.optimizer.core.statistics import samples_needed
 from headrace_runner.optimizer.results import Making, Result
@@ -27,7 +28,6 @@ from headrace_runner.optimizer.samples import Samples, read_samples
 Stage = Callable[[str], AbstractContextManager[measuring.Progress]]
 """A stage's name to what is told how far it is."""
 
-_NUMBERS = "biuf"
 _ANSWER_ROWS, _CALIBRATION_ROWS = 32, 16
 
 
@@ -88,7 +88,8 @@ class Optimization:
         self._question, self._source, self._given, self._original = question, source, given, original
         calibrating, measuring_rows = comparing.split(samples.count)
         self._calibration, self._held_out = samples.rows(calibrating), samples.rows(measuring_rows)
-        self._labels = None if samples.labels is None else samples.labels[measuring_rows]
+        self._measuring = measuring_rows
+        self._labels = None if samples.labels is None else Labels(str(question.labels), samples.labels)
         self._batch = _fixed_batch(original)
         self._outputs = (question.output,) if question.output else tuple(each.name for each in original.outputs)
         self._notes: list[str] = []
@@ -105,10 +106,9 @@ class Optimization:
             InvalidArgument: the original itself cannot answer the samples.
         """
         question = self._question
+        with stage("answering"):
+            reference = self._reference()
         trials = self._build(folder, stage)
-        reference = self._reference()
-        if not any(each.values.size for each in reference.values()):
-            raise InvalidArgument(f"{question.source}: its answers hold no values, so there is nothing to compare")
         trials[0].right = self._right(reference, reference)
         with stage("comparing") as progress:
             for done, trial in enumerate(trials[1:], 1):
@@ -202,10 +202,19 @@ class Optimization:
         return measuring.batches(self._calibration, self._batch or _CALIBRATION_ROWS, whole=True)
 
     def _reference(self) -> dict[str, Answers]:
+        """What the original answers, found to be something to compare with."""
         try:
-            return self._answers(self._original)
+            reference = self._answers(self._original)
         except EngineError as error:
             raise InvalidArgument(f"{self._question.samples}: the model itself cannot answer these: {error}") from None
+        if not any(each.values.size for each in reference.values()):
+            raise InvalidArgument(
+                f"{self._question.source}: its answers hold no values, so there is nothing to compare"
+            )
+        if self._labels is not None:
+            [output] = self._outputs
+            self._labels.check(output, reference[output])
+        return reference
 
     def _compare(self, trial: _Trial, reference: dict[str, Answers]) -> None:
         if trial.problem or trial.loaded is None:
@@ -232,23 +241,8 @@ class Optimization:
     def _right(self, reference: dict[str, Answers], found: dict[str, Answers]) -> NDArray[np.bool_]:
         if self._labels is None:
             return comparing.agreeing(reference, found, self._question.tolerance)
-        [answer] = [found[name].values for name in self._outputs]
-        if answer.dtype.kind == "f":
-            raise InvalidArgument(
-                f"--labels {self._question.labels}: output {self._outputs[0]!r} has no classes to choose from "
-                f"(a row is {list(answer.shape[1:])}); use --agreement, or name another --output"
-            )
-        if answer.shape != self._labels.shape:
-            raise InvalidArgument(
-                f"--labels {self._question.labels}: expected one label per answer, {list(answer.shape[1:])} a row; "
-                f"found {list(self._labels.shape[1:])}"
-            )
-        if (answer.dtype.kind in _NUMBERS) != (self._labels.dtype.kind in _NUMBERS):
-            raise InvalidArgument(
-                f"--labels {self._question.labels}: are {self._labels.dtype}; the model answers {answer.dtype}, which "
-                "none of them can equal"
-            )
-        return np.asarray((answer == _like(answer, self._labels)).reshape(len(answer), -1).all(axis=1))
+        [output] = self._outputs
+        return self._labels.right(self._measuring, found[output])
 
 
 def open_optimization(question: Question) -> Optimization:
@@ -272,13 +266,6 @@ def _check_model(source: sources.Source, original: LoadedModel) -> None:
             f"{source.path}: input {single[0]!r} is a single value and has no rows; expected inputs with a row per "
             "sample: make it a constant of the model"
         )
-
-
-def _like(answer: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels as the engine has them: its text is bytes."""
-    if labels.dtype.kind == "U" and answer.dtype.kind == "O":
-        return np.char.encode(labels, "utf-8").astype(object)
-    return labels
 
 
 def _check_outputs(question: Question, original: LoadedModel) -> None:

@@ -33,10 +33,12 @@ class Answers:
     Attributes:
         values: [rows, ...]: the place of the largest score where that is what is compared, the output itself elsewhere.
         finite: [rows]: no NaN or infinity in the row's output.
+        classes: among how many scores the largest was looked for; 0: the output itself is compared.
     """
 
     values: NDArray[Any]
     finite: NDArray[np.bool_]
+    classes: int = 0
 
 
 def answers(output: NDArray[Any], comparison: Comparison) -> Answers:
@@ -49,7 +51,7 @@ def answers(output: NDArray[Any], comparison: Comparison) -> Answers:
     finite = np.isfinite(output).reshape(rows, -1).all(axis=1)
     chosen = comparison is Comparison.ARGMAX or (comparison is Comparison.AUTO and output.ndim == 2)
     if chosen and output.ndim > 1 and output.shape[-1] > 1:
-        return Answers(output.argmax(axis=-1), finite)
+        return Answers(output.argmax(axis=-1), finite, output.shape[-1])
     return Answers(output, finite)
 
 
