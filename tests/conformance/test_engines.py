@@ -14,14 +14,21 @@ import numpy as np
 import pytest
 
 from headrace_common.errors import InvalidArgument
-from headrace_runner.core.signature import EngineTensor
-from headrace_runner.engines.base import ExecutionFailed, InputRefused, LoadedModel, ModelRefused
+from headrace_runner.core.signature import MOST_DIMENSIONS, EngineTensor
+from headrace_runner.engines.base import (
+    EngineError,
+    ExecutionFailed,
+    InputRefused,
+    LoadedModel,
+    ModelRefused,
+    OutOfMemory,
+)
 from headrace_runner.engines.fake import FakeEngine
 from headrace_runner.engines.registry import SERVED, pick, prepare
 from headrace_runner.probe import probe_rows
 from headrace_runner.process import resident_bytes
 from headrace_runner.tensors import DTYPES
-from tests.conformance.engines.kits import DATATYPES, ENGINES, Kit, Tensors, made_up
+from tests.conformance.engines.kits import DATATYPES, ENGINES, Kit, Tensors, bf16, made_up
 from tests.conformance.engines.registered import KITS
 
 COMPUTE = [kit for kit in KITS if kit.doubled is not None]
@@ -81,6 +88,13 @@ def test_dimensions_of_any_size_have_any_size(loader: Callable[..., LoadedModel]
     result = model.run({"x": given})["x_out"]
     assert result.shape == shape
     assert (result == given).all()
+
+
+def test_there_may_be_as_many_dimensions_as_are_served(loader: Callable[..., LoadedModel]) -> None:
+    sizes = [*(1 for _ in range(MOST_DIMENSIONS - 2)), 2]
+    given = made_up("FP32", (3, *sizes))
+    result = loader([("x", "FP32", ["N", *sizes])]).run({"x": given})["x_out"]
+    assert (result.shape, result.tolist()) == (given.shape, given.tolist())
 
 
 def test_one_model_takes_one_shape_after_another(loader: Callable[..., LoadedModel]) -> None:
@@ -226,6 +240,10 @@ def test_sums_are_numpys(loader: Callable[..., LoadedModel], kit: Kit, datatype:
     """Integers wrap around, as numpy's do."""
     assert kit.doubled is not None
     dtype = DTYPES[datatype]
+    if datatype == "BF16":
+        odd = np.array([0, 0.5, -7, 2.0**126, np.inf, -np.inf, np.nan], np.float32)
+        assert loader(kit.doubled(datatype)).run({"x": bf16(odd)})["y"].tolist() == bf16(odd + odd).tolist()
+        return
     if dtype.kind == "f":
         given = np.array([0, 0.1, -7, np.finfo(dtype).max, np.inf, np.nan], dtype)
     else:
@@ -246,6 +264,41 @@ def test_answers_are_numpys_within_the_tolerance_of_floats(
     x = random.normal(size=(rows, 70)).astype(np.float32)
     reference = np.maximum(x.astype(np.float64) @ w + b, 0)
     np.testing.assert_allclose(loader(kit.dense(w, b)).run({"x": x})["y"], reference, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kit", COMPUTE, indirect=True)
+def test_a_row_that_is_not_a_number_spoils_no_other(loader: Callable[..., LoadedModel], kit: Kit) -> None:
+    assert kit.dense is not None
+    x = np.ones((5, 3), np.float32)
+    x[1, 1], x[3] = np.nan, np.inf
+    result = loader(kit.dense(np.ones((3, 2), np.float32), np.zeros(2, np.float32))).run({"x": x})["y"]
+    np.testing.assert_array_equal(result, np.repeat([[3], [np.nan], [3], [np.inf], [3]], 2, axis=1))
+
+
+@pytest.mark.parametrize("kit", COMPUTE, indirect=True)
+def test_an_output_has_the_size_that_the_data_say(loader: Callable[..., LoadedModel], kit: Kit) -> None:
+    assert kit.sized is not None
+    model = loader(kit.sized())
+    for size in (3, 0, 1, 1 << 20, 3):
+        assert model.run({"n": np.array([size])})["y"].shape == (size,)
+
+
+@pytest.mark.parametrize("kit", COMPUTE, indirect=True)
+@pytest.mark.parametrize(
+    ("size", "error"),
+    [(1 << 44, OutOfMemory), (1 << 62, ExecutionFailed), (-5, ExecutionFailed)],
+    ids=["64 TiB", "over 64 bits", "below zero"],
+)
+def test_a_size_that_no_memory_has_fails_its_batch_and_the_next_runs(
+    loader: Callable[..., LoadedModel], kit: Kit, size: int, error: type[EngineError]
+) -> None:
+    assert kit.sized is not None
+    model = loader(kit.sized())
+    with pytest.raises(EngineError) as caught:
+        model.run({"n": np.array([size])})
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
+    assert model.run({"n": np.array([2])})["y"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("kit", COMPUTE, indirect=True)

@@ -102,13 +102,13 @@ def test_labels_that_no_answer_can_equal(
     [
         pytest.param(
             lambda labels: np.where(np.arange(len(labels)) < 12, 7, labels),
-            "12 of 1,200 samples have a label that no answer can equal: 7 (12); "
+            "12 of 1,200 different samples have a label that no answer can equal: 7 (12); "
             "the model's classes are numbered 0 to 2; leave out the samples that have no right answer here",
             id="a class too many",
         ),
         pytest.param(
             lambda labels: np.where(np.arange(len(labels)) % 4 == 0, -100.0, labels),
-            "300 of 1,200 samples have a label that no answer can equal: -100 (300); ",
+            "300 of 1,200 different samples have a label that no answer can equal: -100 (300); ",
             id="a mark for none",
         ),
         pytest.param(
@@ -149,7 +149,8 @@ def test_labels_that_the_type_of_the_answers_cannot_hold(
     path = samples(x=X, place=np.where(np.arange(len(X)) < 3, -1, X.argmax(1)))
     message = refused(optimize(model, "--samples", path, "--labels=place", "--floor=0.5"))
     assert (
-        "3 of 600 samples have a label that no answer can equal: -1 (3); the model's answers are of a type" in message
+        "3 of 600 different samples have a label that no answer can equal: -1 (3); the model's answers are of a type"
+        in message
     )
     assert "that holds 0 to 255" in message
 

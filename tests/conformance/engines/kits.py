@@ -37,6 +37,7 @@ class Kit:
         doubled: y = x + x for x [N] of a datatype; None: this engine computes nothing.
         doubles: datatypes for which it must be able to.
         dense: y = relu(x @ w + b), for x FP32 [N, K] and w [K, M].
+        sized: y, as many zeros as n INT64 [1] says.
         weights: a model that holds so many bytes.
         troubles: by CRASH, HANG and HOG.
         crash_status: of a process that CRASH has ended.
@@ -53,6 +54,7 @@ class Kit:
     doubled: Callable[[str], bytes] | None = None
     doubles: frozenset[str] = frozenset()
     dense: Callable[[NDArray[np.float32], NDArray[np.float32]], bytes] | None = None
+    sized: Callable[[], bytes] | None = None
     weights: Callable[[int], bytes] | None = None
     troubles: Mapping[float, Callable[[], bytes]] = field(default_factory=dict)
     crash_status: int = 0

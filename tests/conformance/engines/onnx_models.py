@@ -61,6 +61,11 @@ def dense(w: NDArray[np.float32], b: NDArray[np.float32]) -> bytes:
     return model(nodes, [into], [out], {"w": w, "b": b}).SerializeToString()
 
 
+def sized() -> bytes:
+    fill = helper.make_node("ConstantOfShape", ["n"], ["y"])
+    return model([fill], [("n", "INT64", [1])], [("y", "FP32", ["A"])]).SerializeToString()
+
+
 def holding(size: int) -> bytes:
     """y = the sum of x [N, 1] and as many floats as take `size` bytes."""
     add, total = helper.make_node("Mul", ["x", "table"], ["m"]), helper.make_node("ReduceMax", ["m"], ["y"], axes=[1])

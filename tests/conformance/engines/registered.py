@@ -36,6 +36,7 @@ ONNXRUNTIME = Kit(
     doubled=onnx_models.doubled,
     doubles=DATATYPES - {"BF16", "BOOL", "BYTES"},
     dense=onnx_models.dense,
+    sized=onnx_models.sized,
     weights=onnx_models.holding,
     troubles=onnx_models.TROUBLES,
     crash_status=-signal.SIGFPE,

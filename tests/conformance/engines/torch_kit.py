@@ -58,6 +58,15 @@ class Dense(torch.nn.Module):
         return torch.relu(x @ self.w + self.b)
 
 
+class Sized(torch.nn.Module):
+    """As many zeros as n says."""
+
+    def forward(self, n: torch.Tensor) -> torch.Tensor:
+        size = n.amax().item()
+        torch._check(size >= 0)
+        return torch.zeros(size)
+
+
 class Holding(torch.nn.Module):
     """The largest of x [N, 1] times each of as many floats as take `size` bytes."""
 
@@ -130,8 +139,9 @@ TORCH = Kit(
     "torch cannot load model.pt2: ",
     datatypes=DATATYPES - {"BYTES"},
     doubled=lambda datatype: exported(Doubled(), torch.zeros(2, dtype=_DTYPES[datatype]), inputs=["x"], outputs=["y"]),
-    doubles=DATATYPES - {"BF16", "BOOL", "BYTES", "UINT16", "UINT32", "UINT64"},
+    doubles=DATATYPES - {"BOOL", "BYTES", "UINT16", "UINT32", "UINT64"},
     dense=lambda w, b: exported(Dense(w, b), torch.zeros(2, len(w)), inputs=["x"], outputs=["y"]),
+    sized=lambda: exported(Sized(), torch.tensor([2]), inputs=["n"], outputs=["y"], batch=False),
     weights=lambda size: exported(Holding(size), torch.zeros(2, 1), inputs=["x"], outputs=["y"]),
     troubles={CRASH: lambda: small(Crashing()), HANG: lambda: small(Hanging()), HOG: lambda: small(Hogging())},
     crash_status=-signal.SIGFPE,

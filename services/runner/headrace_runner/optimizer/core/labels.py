@@ -69,8 +69,8 @@ class Labels:
         if classes and self.values.min() >= 1 and self.values.max() == most + 1:
             hint = "they seem to be counted from 1: subtract 1"
         raise InvalidArgument(
-            f"--labels {self.name}: {rows:,} of {len(outside):,} samples have a label that no answer can equal: "
-            f"{', '.join(told)}; {range_of} {least} to {most}; {hint}"
+            f"--labels {self.name}: {rows:,} of {len(outside):,} different samples have a label that no answer can "
+            f"equal: {', '.join(told)}; {range_of} {least} to {most}; {hint}"
         )
 
 
