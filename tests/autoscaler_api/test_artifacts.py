@@ -236,6 +236,24 @@ async def test_removal_spares_what_is_in_use_or_unknown(store: ArtifactStore) ->
     assert left_behind(store) == []
 
 
+async def test_what_was_uploaded_again_is_there_for_what_it_was_uploaded_for(
+    store: ArtifactStore, clock: FakeClock
+) -> None:
+    def content() -> AsyncIterator[Part]:
+        return stream(header("a", b"1"), b"1")
+
+    name = (await store.receive(content(), announced=True)).name
+    with store.pinned(name):
+        await store.receive(content(), announced=True)
+    assert not await store.remove_unused(name, nothing), "its last user has ended, and the next one is on its way"
+    with store.pinned(name):
+        pass
+    assert await store.remove_unused(name, nothing)
+    await store.receive(content(), announced=True)
+    clock.advance(61.0)
+    assert await store.remove_unused(name, nothing), "nobody came"
+
+
 @pytest.mark.parametrize("name", ["..", "../artifacts", "", "x" * 64, "A" * 64, "0" * 63])
 async def test_names_that_are_no_digest_find_nothing(store: ArtifactStore, name: str) -> None:
     assert await store.find(name) is None

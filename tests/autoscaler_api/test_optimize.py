@@ -574,7 +574,7 @@ async def test_a_tenant_changes_models_of_its_own_only(api: Any, m: Optimized) -
 
 
 async def test_variants_that_there_are_not_are_refused_with_those_that_there_are(api: Any, m: Optimized) -> None:
-    never = (Code.NOT_FOUND, "model 'm' was never optimized (`headrace deploy m --optimize`)")
+    never = (Code.NOT_FOUND, "model 'm' was never optimized, as it is deployed now (`headrace deploy m --optimize`)")
     assert await refused(m.use("int8")) == never
     assert await refused(m.listed()) == never
     api.optimizer.gate.set()

@@ -43,7 +43,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     async def UploadArtifact(
         self, request_iterator: AsyncIterator[pb.UploadArtifactRequest], context: Context
     ) -> pb.UploadArtifactResponse:
-        artifact = await self._artifacts.receive(_parts(request_iterator))
+        artifact = await self._artifacts.receive(_parts(request_iterator), announced=True)
         return pb.UploadArtifactResponse(artifact=artifact.name, size_bytes=artifact.size_bytes)
 
     @answers

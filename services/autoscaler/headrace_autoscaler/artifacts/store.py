@@ -26,6 +26,8 @@ from headrace_common.clock import Clock, SystemClock
 
 _INCOMING = ".incoming"
 _TRASH = ".trash"
+_ANNOUNCED_S = 60.0
+"""An upload is followed by the request that it is for within this, and is kept until then."""
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
@@ -79,6 +81,7 @@ class ArtifactStore:
         self._clock = clock or SystemClock()
         self._free_bytes = free_bytes
         self._pins: Counter[str] = Counter()
+        self._announced: dict[str, float] = {}
         directory.mkdir(parents=True, exist_ok=True)
         for left_over in (_INCOMING, _TRASH):
             shutil.rmtree(directory / left_over, ignore_errors=True)
@@ -87,8 +90,11 @@ class ArtifactStore:
     def directory(self) -> Path:
         return self._directory
 
-    async def receive(self, parts: AsyncIterator[FileHeader | bytes]) -> Artifact:
+    async def receive(self, parts: AsyncIterator[FileHeader | bytes], *, announced: bool = False) -> Artifact:
         """Writes, checks and keeps an upload; the same files again are the same artifact.
+
+        Args:
+            announced: a request that is for it follows; until then, or for a minute, nobody removes it.
 
         Raises:
             InvalidArgument: a path, size or digest is wrong; nothing is kept.
@@ -97,7 +103,7 @@ class ArtifactStore:
         async with self._incoming() as incoming:
             async for part in parts:
                 await _step(incoming, partial(incoming.take, part))
-            return await self._keep(incoming)
+            return await self._keep(incoming, announced)
 
     async def fetch(self, url: str, schemes: Collection[str]) -> Artifact:
         """Fetches a file or a directory by URL and keeps it.
@@ -121,7 +127,8 @@ class ArtifactStore:
 
     @contextmanager
     def pinned(self, name: str) -> Iterator[None]:
-        """Keeps an artifact from being removed for as long as the block runs."""
+        """Keeps an artifact from being removed for as long as the block runs; it has come to its use."""
+        self._announced.pop(name, None)
         self._pins[name] += 1
         try:
             yield
@@ -131,11 +138,12 @@ class ArtifactStore:
                 del self._pins[name]
 
     async def remove_unused(self, name: str, in_use: Callable[[], Collection[str]]) -> bool:
-        """Removes one artifact now unless it is pinned or in use; says whether it did.
+        """Removes one artifact now unless it is pinned, in use, or was uploaded for what is just about to be asked for;
+        says whether it did.
 
         A name that is none removes nothing: a client may have made it up, and as a path it could lead anywhere.
         """
-        if not _NAME.fullmatch(name) or self._pins[name] or name in in_use():
+        if not _NAME.fullmatch(name) or self._pins[name] or self._is_announced(name) or name in in_use():
             return False
         trash = self._temporary(_TRASH)
         trash.parent.mkdir(exist_ok=True)
@@ -176,12 +184,19 @@ class ArtifactStore:
             # Shielded: the removal runs to its end even when the uploader has gone.
             await asyncio.shield(asyncio.to_thread(incoming.abandon))
 
-    async def _keep(self, incoming: Incoming) -> Artifact:
+    async def _keep(self, incoming: Incoming, announced: bool = False) -> Artifact:
         files = await _step(incoming, incoming.finish)
         artifact = Artifact(digest_of(files), files)
         with self.pinned(artifact.name):
             await _step(incoming, partial(self._settle, incoming.directory, artifact))
+        if announced:
+            self._announced[artifact.name] = self._clock.wall()
         return artifact
+
+    def _is_announced(self, name: str) -> bool:
+        """Whoever uploads what is there already gets the old copy, which its last user may be about to remove."""
+        self._announced = {each: at for each, at in self._announced.items() if self._clock.wall() - at < _ANNOUNCED_S}
+        return name in self._announced
 
     def _settle(self, incoming: Path, artifact: Artifact) -> None:
         final = self._directory / artifact.name

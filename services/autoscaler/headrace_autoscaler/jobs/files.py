@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path, PurePosixPath
 
 from headrace_autoscaler.artifacts import Artifact, ArtifactStore, FileHeader
@@ -54,6 +54,10 @@ class JobFiles:
                 f"{format_bytes(self._max_samples_bytes)} (configuration key autoscaler.max_samples_bytes); bring fewer"
             )
         return self._artifacts.directory / name / artifact.files[0].path
+
+    def pinned(self, samples: str) -> AbstractContextManager[None]:
+        """Keeps them for as long as the block runs."""
+        return self._artifacts.pinned(samples)
 
     async def holds_samples(self, name: str) -> bool:
         """Whether there is an artifact of that name which is of use for nothing else."""

@@ -109,18 +109,19 @@ class JobService:
         try:
             if not self.config.optimize_jobs:
                 raise FailedPrecondition("this mesh runs no optimisations (configuration key autoscaler.optimize_jobs)")
-            async with self._changing:
-                model = self._model(name)
-                revision = _optimizable(model)
-                needed = job_resources(model.spec.resources.memory_bytes)
-                self.deploys.check_room(replace(model.spec, resources=needed, limits=Limits()))
-                await self._switching.stop(name)
-                path = await self.files.samples(samples)
-                if revision.loaded is not None:
-                    signature, labels = revision.loaded.signature, optimization.labels
-                    await asyncio.to_thread(check_samples, path, signature, labels, self.config.max_samples_bytes)
-                await self._stop(name)
-                job = await self._put(self._new(model, revision, samples, optimization))
+            with self.files.pinned(samples):
+                async with self._changing:
+                    model = self._model(name)
+                    revision = _optimizable(model)
+                    needed = job_resources(model.spec.resources.memory_bytes)
+                    self.deploys.check_room(replace(model.spec, resources=needed, limits=Limits()))
+                    await self._switching.stop(name)
+                    path = await self.files.samples(samples)
+                    if revision.loaded is not None:
+                        signature, labels = revision.loaded.signature, optimization.labels
+                        await asyncio.to_thread(check_samples, path, signature, labels, self.config.max_samples_bytes)
+                    await self._stop(name)
+                    job = await self._put(self._new(model, revision, samples, optimization))
         except BaseException:
             if await self.files.holds_samples(samples):
                 await self.catalogue.drop_artifacts({samples})
@@ -150,7 +151,9 @@ class JobService:
         self._model(name)
         job = self.catalogue.job(name)
         if job is None:
-            raise NotFound(f"model {name!r} was never optimized (`headrace deploy {name} --optimize`)")
+            raise NotFound(
+                f"model {name!r} was never optimized, as it is deployed now (`headrace deploy {name} --optimize`)"
+            )
         return job
 
     def progress(self, name: str) -> Progress | None:
