@@ -16,6 +16,7 @@ from headrace_autoscaler.control.messages import report_of
 from headrace_autoscaler.control.server import ControlServicer
 from headrace_autoscaler.core.leases import DEAD_BAND
 from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.core.promises import Promise
 from headrace_autoscaler.domain import (
     Limits,
     Loaded,
@@ -106,7 +107,7 @@ class Mesh:
     clock: FakeClock
     stub: control_pb2_grpc.ControlServiceStub
     replaced: asyncio.Event
-    promised: dict[str, Limits]
+    promised: dict[str, Promise]
 
     def announce(
         self,
@@ -124,7 +125,7 @@ async def open_mesh(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
 
     async def open_one(processes: int = 1) -> Mesh:
         clock, heard, replaced = FakeClock(), Heard(), asyncio.Event()
-        promised: dict[str, Limits] = {}
+        promised: dict[str, Promise] = {}
 
         async def forgets(outdated: Mapping[str, Limits]) -> None:
             for key in outdated:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +16,13 @@ from headrace_autoscaler.control.board import LEASE_TTL_S, Board
 from headrace_autoscaler.control.messages import report_of
 from headrace_autoscaler.control.session import Session
 from headrace_autoscaler.core.pricing import LocalPrices
-from headrace_autoscaler.core.promises import promised_to_model, promised_to_tenant, with_earlier
+from headrace_autoscaler.core.promises import Promise, Promised, promised_to_model, promised_to_tenant, with_earlier
 from headrace_autoscaler.domain import Limits, ModelSpec, Tenant
 from headrace_autoscaler.store import SqlStore, sqlite_url
 from headrace_common.clock import FakeClock
 
 ACME = Tenant("acme", Limits(concurrency=21, cpu_millicores=4000))
+OF_21 = Promise(Limits(concurrency=21), Limits(concurrency=21))
 BORROWS = replace(ACME, cohort="c", borrowing_limit=Limits(concurrency=4))
 
 
@@ -56,9 +57,11 @@ def test_what_a_models_routers_may_go_on_obeying() -> None:
     assert promised_to_model(old, None) == Limits(concurrency=3)
 
 
-def test_of_what_was_promised_more_than_once_the_largest_counts() -> None:
-    assert with_earlier(Limits(concurrency=3, queue_length=5), Limits(concurrency=4, requests_per_second=0.5)) == (
-        Limits(concurrency=4, requests_per_second=0.5, queue_length=5)
+def test_of_what_was_promised_more_than_once_the_largest_and_the_smallest_count() -> None:
+    earlier = with_earlier(Limits(concurrency=4, requests_per_second=0.5), None)
+    assert with_earlier(Limits(concurrency=3, queue_length=5), earlier) == Promise(
+        Limits(concurrency=4, requests_per_second=0.5, queue_length=5),
+        Limits(concurrency=3, requests_per_second=0.5, queue_length=5),
     )
 
 
@@ -109,7 +112,7 @@ class Database:
     async def close(self) -> None:
         await asyncio.gather(*(catalogue.close() for catalogue in self._open))
 
-    def promised(self) -> Mapping[str, Limits]:
+    def promised(self) -> Promised:
         store = SqlStore.open(sqlite_url(self.state / "headrace.db"))
         try:
             return store.promised()
@@ -161,7 +164,7 @@ async def test_a_promise_is_forgotten_once_every_router_has_heard(database: Data
     await autoscaler.sets(ACME)
     sessions = await both_serve(autoscaler)
     await autoscaler.sets(replace(ACME, nominal=Limits(concurrency=7)))
-    assert database.promised() == {"acme": Limits(concurrency=21)}
+    assert database.promised() == {"acme": OF_21}
     for hearing in sessions:
         autoscaler.board.refresh_leases()
         await autoscaler.forgets()
@@ -204,8 +207,8 @@ async def test_what_changed_again_in_the_meantime_stays_promised(database: Datab
         autoscaler.catalogue.put_tenant(replace(ACME, nominal=Limits(concurrency=7))),
         autoscaler.catalogue.forget_promised(outdated),
     )
-    assert outdated == {"acme": Limits(concurrency=21)}
-    assert database.promised() == {"acme": Limits(concurrency=21)}
+    assert outdated == {"acme": OF_21}
+    assert database.promised() == {"acme": Promise(OF_21.largest, Limits(concurrency=15))}
     autoscaler.announce()
     assert autoscaler.board.outdated() == {}
 

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from headrace_autoscaler.artifacts import ArtifactStore
 from headrace_autoscaler.core.jobs import Job
-from headrace_autoscaler.core.promises import Promised, promised_to_model, promised_to_tenant, with_earlier
+from headrace_autoscaler.core.promises import Promise, Promised, promised_to_model, promised_to_tenant, with_earlier
 from headrace_autoscaler.domain import (
     DeployFailure,
     Limits,
@@ -63,7 +63,7 @@ class StoredCatalogue:
         self._tenants: dict[str, Tenant] = {}
         self._failures: dict[str, DeployFailure] = {}
         self._jobs: dict[str, Job] = {}
-        self._promised: dict[str, Limits] = {}
+        self._promised: dict[str, Promise] = {}
 
     @classmethod
     async def open(cls, store: CatalogueStore, artifacts: ArtifactStore, clock: Clock) -> StoredCatalogue:
@@ -276,7 +276,7 @@ class StoredCatalogue:
         """Routers obey nothing of this any more; what was promised since stays."""
 
         def commit() -> list[str]:
-            keys = [key for key, limits in promised.items() if self._promised.get(key) is limits]
+            keys = [key for key, promise in promised.items() if self._promised.get(key) is promise]
             self._store.forget_promised(keys)
             return keys
 
@@ -328,8 +328,8 @@ class StoredCatalogue:
 
             def both() -> T:
                 # Promises first: who is killed in between has promised too much, which is forgotten in time.
-                for key, limits in kept.items():
-                    self._store.promise(key, limits)
+                for key, promise in kept.items():
+                    self._store.promise(key, promise)
                 return commit()
 
             result = await asyncio.get_running_loop().run_in_executor(self._writer, both)
