@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -108,6 +109,7 @@ class Mesh:
     stub: control_pb2_grpc.ControlServiceStub
     replaced: asyncio.Event
     promised: dict[str, Promise]
+    servicer: ControlServicer
 
     def announce(
         self,
@@ -140,7 +142,7 @@ async def open_mesh(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
         await server.start()
         channel = grpc.aio.insecure_channel(target)
         closing.extend((channel.close, servicer.close, lambda: server.stop(0)))
-        return Mesh(board, heard, clock, control_pb2_grpc.ControlServiceStub(channel), replaced, promised)
+        return Mesh(board, heard, clock, control_pb2_grpc.ControlServiceStub(channel), replaced, promised, servicer)
 
     yield open_one
     for close in closing:
@@ -295,6 +297,22 @@ async def test_a_router_that_leaves_is_gone_unless_it_is_back_already(open_mesh:
     async with asyncio.timeout(DEADLINE_S):
         while mesh.heard.gone != ["router-0"]:  # noqa: ASYNC110 - crosses a real socket
             await asyncio.sleep(0.002)
+
+
+async def test_a_stream_that_its_router_has_replaced_is_sent_no_lease_any_more(open_mesh: Callable[..., object]) -> None:
+    """What it is sent nobody obeys; once something newer is applied, it would pass for what the router has."""
+    mesh = await open_mesh()
+    mesh.announce(tenants=(Tenant("acme", Limits(concurrency=20)),))
+
+    async def says() -> AsyncIterator[control_pb2.SyncRequest]:
+        yield control_pb2.SyncRequest(hello=control_pb2.Hello(router_id="router-0"))
+        await asyncio.Event().wait()
+
+    async with aclosing(mesh.servicer.Sync(says(), None)) as old, aclosing(mesh.servicer.Sync(says(), None)) as new:
+        await anext(old)
+        mesh.announce(tenants=(Tenant("acme", Limits(concurrency=4)),))
+        assert (await anext(new)).update.leases
+        assert await anext(old, None) is None
 
 
 async def test_leases_divide_limits_and_follow_them(open_mesh: Callable[..., object]) -> None:

@@ -124,9 +124,14 @@ class Board:
         self._meters.setdefault(router, WantMeter(now))
         return session
 
+    def serves(self, session: Session) -> bool:
+        """Not one that its router has replaced: nobody would obey what it is sent, and the book would take it for
+        what the router has."""
+        return self._sessions.get(session.router) is session
+
     def close(self, session: Session) -> bool:
         """Whether the router is gone with it; not if it has a newer one."""
-        if self._sessions.get(session.router) is not session:
+        if not self.serves(session):
             return False
         was_complete = self._complete
         del self._sessions[session.router]
@@ -153,7 +158,7 @@ class Board:
         """The router says that it obeys this version, so no lease from before."""
         first = session.answers == 0
         serial = session.applied(version, self._clock.monotonic())
-        if self._sessions.get(session.router) is session and serial:
+        if self.serves(session) and serial:
             freed = self._book.applied(session.router, serial)
             if first and freed:
                 # Until now it was taken to obey all that somebody before us may have lent it.
