@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
@@ -22,9 +22,16 @@ NAMES = ("router-0", "router-1", "router-2", "router-9")
 
 @dataclass
 class Stream:
-    """One Sync stream. What was written on it can be read late, even after the other end has given it up."""
+    """One Sync stream. What was written on it can be read late, even after the other end has given it up.
 
-    down: list[tuple[int, int, dict[str, Share]]] = field(default_factory=list)
+    Attributes:
+        due: keys that have changed since the last update, which the next one has to name.
+        whole: versions of updates that name all keys.
+    """
+
+    down: list[tuple[int, int, dict[str, Share | None]]] = field(default_factory=list)
+    due: set[str] = field(default_factory=set)
+    whole: set[int] = field(default_factory=set)
     up: list[int] = field(default_factory=list)
     version: int = 0
     serials: dict[int, int] = field(default_factory=dict)
@@ -48,13 +55,13 @@ class Router:
     """What a router obeys. Without any lease it serves nobody: it does not know the models yet.
 
     Attributes:
-        change: the last that had been made when the leases were issued that it obeys.
+        changes: the last that had been made when the lease was issued that it obeys, by key.
     """
 
     stream: Stream | None = None
     sent_at: dict[int, float] = field(default_factory=dict)
     leases: dict[str, tuple[Share, float]] = field(default_factory=dict)
-    change: int = 0
+    changes: dict[str, int] = field(default_factory=dict)
 
     def obeys(self, key: str, name: str, now: float) -> float:
         if key not in self.leases:
@@ -86,8 +93,15 @@ class LeaseMesh(RuleBasedStateMachine):
         book.set_limits(self.limits, self.quotas)
         return book
 
+    def changed(self, *keys: str) -> None:
+        """Before the change itself. Streams' next updates name these keys."""
+        self.changes += 1
+        for router in self.routers.values():
+            if router.stream is not None:
+                router.stream.due.update(keys)
+
     def promise(self, key: str, was: Limits | None) -> None:
-        """Before a change: as if the autoscaler were killed at any moment. After `changes` has counted it."""
+        """Before a change: as if the autoscaler were killed at any moment. After `changed`."""
         if was is not None:
             earlier = self.promises.get(key)
             promise = with_earlier(was, earlier.promise if earlier else None)
@@ -118,13 +132,24 @@ class LeaseMesh(RuleBasedStateMachine):
 
     @rule(name=names)
     def the_autoscaler_writes(self, name: str) -> None:
+        self.the_autoscaler_writes_of_some(name, self.limits)
+
+    @rule(name=names, place=places)
+    def the_autoscaler_writes_of_one(self, name: str, place: int) -> None:
+        self.the_autoscaler_writes_of_some(name, [self.key(place)])
+
+    def the_autoscaler_writes_of_some(self, name: str, keys: Collection[str]) -> None:
         stream = self.routers[name].stream
         if stream is None or not stream.open:
             return
-        serial, shares = self.book.issue(name, self.limits, stream.heard_at, self.now)
+        stream.due.update(keys if stream.version else self.limits)
+        serial, shares = self.book.issue(name, stream.due & self.limits.keys(), stream.heard_at, self.now)
         stream.version += 1
         stream.serials[stream.version], stream.changes[stream.version] = serial, self.changes
-        stream.down.append((stream.version, stream.answers, shares))
+        if stream.due >= self.limits.keys():
+            stream.whole.add(stream.version)
+        stream.down.append((stream.version, stream.answers, {key: shares.get(key) for key in sorted(stream.due)}))
+        stream.due = set()
 
     @rule(name=names)
     def the_router_reads(self, name: str) -> None:
@@ -133,8 +158,14 @@ class LeaseMesh(RuleBasedStateMachine):
         if stream is None or not stream.down:
             return
         version, answers, shares = stream.down.pop(0)
-        router.leases = {key: (share, router.sent_at[answers] + TTL_S) for key, share in shares.items()}
-        router.sent_at[version], router.change = self.now, stream.changes[version]
+        if version == 1:
+            router.leases.clear()
+        for key, share in shares.items():
+            router.leases.pop(key, None)
+            if share is not None:
+                router.leases[key] = share, router.sent_at[answers] + TTL_S
+                router.changes[key] = stream.changes[version]
+        router.sent_at[version] = self.now
         stream.up.append(version)
 
     @rule(name=names)
@@ -145,7 +176,7 @@ class LeaseMesh(RuleBasedStateMachine):
         stream.answers, stream.heard_at = stream.up.pop(0), self.now
         self.book.applied(name, stream.serials[stream.answers])
         for unheard in self.promises.values():
-            if stream.changes[stream.answers] >= unheard.change:
+            if stream.answers in stream.whole and stream.changes[stream.answers] >= unheard.change:
                 unheard.routers.discard(name)
         self.promises = {key: each for key, each in self.promises.items() if each.routers}
 
@@ -221,9 +252,9 @@ class LeaseMesh(RuleBasedStateMachine):
         """Keys that share what they have."""
         return [[key] for key in self.limits]
 
-    def settled(self) -> list[list[str]]:
+    def settled(self) -> list[set[str]]:
         """The same, of those that nobody has left lately with what it had borrowed."""
-        return self.groups()
+        return [set(keys) for keys in self.groups()]
 
     @invariant()
     def who_is_over_is_sent_floors_only(self) -> None:
@@ -234,8 +265,10 @@ class LeaseMesh(RuleBasedStateMachine):
                 if None in limits or self.obeyed(keys, each.name) <= sum(limits) * (1 + 1e-9):
                     continue
                 for name, router in self.routers.items():
-                    for key in keys if router.change == self.changes else ():
-                        share = router.leases[key][0] if key in router.leases else Share(Limits(), Limits())
+                    for key in keys & router.leases.keys():
+                        if router.changes[key] < self.changes:
+                            continue
+                        share = router.leases[key][0]
                         part, floor = getattr(share.limits, each.name) or 0, getattr(share.floor, each.name) or 0
                         assert part <= floor, (name, key, each.name, part, floor)
 

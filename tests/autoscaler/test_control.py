@@ -299,7 +299,9 @@ async def test_a_router_that_leaves_is_gone_unless_it_is_back_already(open_mesh:
             await asyncio.sleep(0.002)
 
 
-async def test_a_stream_that_its_router_has_replaced_is_sent_no_lease_any_more(open_mesh: Callable[..., object]) -> None:
+async def test_a_stream_that_its_router_has_replaced_is_sent_no_lease_any_more(
+    open_mesh: Callable[..., object],
+) -> None:
     """What it is sent nobody obeys; once something newer is applied, it would pass for what the router has."""
     mesh = await open_mesh()
     mesh.announce(tenants=(Tenant("acme", Limits(concurrency=20)),))

@@ -36,7 +36,7 @@ class ChangingMesh(LeaseMesh):
     def the_limit_is_changed(self, units: int) -> None:
         old, new = self.limits[KEY], limits_of(units)
         self.was.append((self.now, old))
-        self.changes += 1
+        self.changed(KEY)
         self.promise(KEY, promised_to_model(ModelSpec("ocr", limits=old), ModelSpec("ocr", limits=new)))
         self.limits = {KEY: new}
         self.book.set_limits(self.limits)

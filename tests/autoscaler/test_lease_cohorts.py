@@ -53,8 +53,8 @@ class CohortMesh(LeaseMesh):
 
     def operator_sets(self, *changed: Tenant, deleted: str = "") -> None:
         self.was.append((self.now, dict(self.limits)))
-        self.changes += 1
         new = {each.name: each for each in changed}
+        self.changed(*new, *([deleted] if deleted else ()))
         before, after = self.tenants.keys() - {deleted}, {**self.tenants, **new}
         if before != after.keys() or any(after[name].cohort != self.tenants[name].cohort for name in before):
             self.moved_at = self.now
@@ -145,8 +145,8 @@ class CohortMesh(LeaseMesh):
         left = sum(self.floors(gone, name) for gone in self.gone)
         return max(sums) + left + sum(self.left_over(group, name) for group in self.cohorts())
 
-    def settled(self) -> list[list[str]]:
-        return self.cohorts() if self.now >= self.moved_at + TTL_S else []
+    def settled(self) -> list[set[str]]:
+        return [set(group) for group in self.cohorts()] if self.now >= self.moved_at + TTL_S else []
 
     def cohorts(self) -> list[list[str]]:
         """A tenant without one is alone."""
@@ -192,7 +192,8 @@ def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None
 
     steps = (
         (6, lambda: mesh.time_passes(random.choice([0.1, 1.0, 3.0, 9.0, 11.0]))),
-        (20, lambda: mesh.the_autoscaler_writes(some())),
+        (10, lambda: mesh.the_autoscaler_writes(some())),
+        (10, lambda: mesh.the_autoscaler_writes_of_one(some(), place())),
         (20, lambda: mesh.the_router_reads(some())),
         (20, lambda: mesh.the_autoscaler_reads(some())),
         (10, lambda: mesh.demand_is_reported(some(), place(), random.choice([0, 9.0]), random.choice([0, 40.0]))),
