@@ -45,6 +45,7 @@ class CohortMesh(LeaseMesh):
         self.set_up(processes, *self.as_set())
         self.was: list[tuple[float, dict[str, Limits]]] = []
         self.moved_at = -TTL_S
+        self.brought: dict[str, dict[str, float]] = {}
         self.gone: dict[str, Tenant] = {}
 
     def as_set(self) -> tuple[dict[str, Limits], list[TenantQuota]]:
@@ -62,6 +63,8 @@ class CohortMesh(LeaseMesh):
             self.promise(name, promised_to_tenant(self.tenants[name], new.get(name)))
         self.tenants = {name: each for name, each in {**self.tenants, **new}.items() if name != deleted}
         self.limits, self.quotas = self.as_set()
+        for name in before & new.keys():
+            self.brought[name] = {each: self.left_over([name], each) for each in LENT}
         self.book.set_limits(self.limits, self.quotas)
 
     def groups(self) -> list[list[str]]:
@@ -156,8 +159,13 @@ class CohortMesh(LeaseMesh):
         return list(found.values())
 
     def left_over(self, group: list[str], name: str) -> float:
-        """Of floors, by cuts."""
-        return max(0.0, sum(self.floors(key, name) - getattr(self.limits[key], name) for key in group))
+        """Of floors, by cuts; and what a tenant had left over when it came to others that use all that they have."""
+        brought = [key for key in group if key in self.brought]
+        return max(
+            sum(self.floors(key, name) - getattr(self.limits[key], name) for key in group),
+            sum(min(self.brought[key][name], self.left_over([key], name)) for key in brought if group != [key]),
+            0.0,
+        )
 
     def floors(self, key: str, name: str) -> float:
         shares = [router.leases[key][0] for router in self.routers.values() if key in router.leases]
