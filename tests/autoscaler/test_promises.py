@@ -19,7 +19,9 @@ from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.promises import Promise, Promised, promised_to_model, promised_to_tenant, with_earlier
 from headrace_autoscaler.domain import Limits, ModelSpec, Tenant
 from headrace_autoscaler.store import SqlStore, sqlite_url
+from headrace_autoscaler.store.engine import open_engine
 from headrace_common.clock import FakeClock
+from headrace_common.errors import Unavailable
 
 ACME = Tenant("acme", Limits(concurrency=21, cpu_millicores=4000))
 OF_21 = Promise(Limits(concurrency=21), Limits(concurrency=21))
@@ -95,6 +97,17 @@ class Autoscaler:
         await self.catalogue.forget_promised(self.board.outdated())
 
 
+class LossyStore(SqlStore):
+    """Of a database whose answers can be lost: what was written is."""
+
+    loses_answers = False
+
+    def put_tenant(self, tenant: Tenant) -> None:
+        super().put_tenant(tenant)
+        if self.loses_answers:
+            raise Unavailable("the connection was lost")
+
+
 class Database:
     """Autoscalers that come after one another."""
 
@@ -103,7 +116,7 @@ class Database:
         self._open: list[StoredCatalogue] = []
 
     async def autoscaler(self) -> Autoscaler:
-        store = SqlStore.open(sqlite_url(self.state / "headrace.db"))
+        self.store = store = LossyStore(open_engine(sqlite_url(self.state / "headrace.db")))
         store.begin_epoch()
         artifacts = ArtifactStore(self.state / "artifacts", 1 << 20, 3600.0, self.clock)
         self._open.append(await StoredCatalogue.open(store, artifacts, self.clock))
@@ -211,6 +224,30 @@ async def test_what_changed_again_in_the_meantime_stays_promised(database: Datab
     assert database.promised() == {"acme": Promise(OF_21.largest, Limits(concurrency=15))}
     autoscaler.announce()
     assert autoscaler.board.outdated() == {}
+
+
+async def test_a_change_that_failed_and_was_written_all_the_same_stays_promised(database: Database) -> None:
+    autoscaler = await database.autoscaler()
+    await autoscaler.sets(ACME)
+    sessions = await both_serve(autoscaler)
+    await autoscaler.sets(replace(ACME, nominal=Limits(concurrency=15)))
+    cut = replace(ACME, nominal=Limits(concurrency=7))
+    database.store.loses_answers = True
+    with pytest.raises(Unavailable):
+        await autoscaler.sets(cut)
+    autoscaler.announce()
+    autoscaler.board.refresh_leases()
+    for session in sessions:
+        assert autoscaler.hears(session), "by the limit of 15"
+    await autoscaler.forgets()
+    assert database.promised(), "a successor finds the limit of 7"
+    database.store.loses_answers = False
+    await autoscaler.sets(cut)
+    autoscaler.board.refresh_leases()
+    for session in sessions:
+        autoscaler.hears(session)
+    await autoscaler.forgets()
+    assert not database.promised()
 
 
 async def test_a_tenant_that_comes_back_smaller_leaves_a_silent_router_its_floor(database: Database) -> None:

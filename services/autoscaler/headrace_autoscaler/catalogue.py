@@ -64,6 +64,8 @@ class StoredCatalogue:
         self._failures: dict[str, DeployFailure] = {}
         self._jobs: dict[str, Job] = {}
         self._promised: dict[str, Promise] = {}
+        # Keys of changes that have failed. The store may have them all the same: who comes next would need the promise.
+        self._in_doubt: set[str] = set()
 
     @classmethod
     async def open(cls, store: CatalogueStore, artifacts: ArtifactStore, clock: Clock) -> StoredCatalogue:
@@ -277,6 +279,7 @@ class StoredCatalogue:
 
         def commit() -> list[str]:
             keys = [key for key, promise in promised.items() if self._promised.get(key) is promise]
+            keys = [key for key in keys if key not in self._in_doubt]
             self._store.forget_promised(keys)
             return keys
 
@@ -332,7 +335,9 @@ class StoredCatalogue:
                     self._store.promise(key, promise)
                 return commit()
 
+            self._in_doubt.update(kept)
             result = await asyncio.get_running_loop().run_in_executor(self._writer, both)
+            self._in_doubt.difference_update(kept)
             self._promised.update(kept)
             remember(result)
             return result
