@@ -64,7 +64,7 @@ class CohortMesh(LeaseMesh):
         self.tenants = {name: each for name, each in {**self.tenants, **new}.items() if name != deleted}
         self.limits, self.quotas = self.as_set()
         for name in before & new.keys():
-            self.brought[name] = {each: self.left_over([name], each) for each in LENT}
+            self.brought[name] = {each: self.left_over(name, each) for each in LENT}
         self.book.set_limits(self.limits, self.quotas)
 
     def groups(self) -> list[list[str]]:
@@ -139,14 +139,22 @@ class CohortMesh(LeaseMesh):
         self.book.set_limits(self.limits, self.quotas)
 
     def most(self, keys: object, name: str) -> float | None:
-        """Of all cohorts together: who moves takes its own along. What was lent under larger limits runs out, but for
-        floors: an operator's cut frees nobody at once, and of those with whom it shares nothing, never."""
+        """Of all cohorts together: who moves takes its own along, and what it had borrowed is of those that it left.
+        What was lent under larger limits runs out, but for floors: an operator's cut frees nobody at once, and of those
+        with whom it shares nothing, never."""
         if name not in LENT:
             return None
+        return sum(self.most_of(group, name) for group in (*self.cohorts(), *([gone] for gone in self.gone)))
+
+    def most_of(self, group: list[str], name: str) -> float:
         recent = [limits for at, limits in self.was if self.now < at + TTL_S]
-        sums = (sum(getattr(each, name) for each in limits.values()) for limits in (self.limits, *recent))
-        left = sum(self.floors(gone, name) for gone in self.gone)
-        return max(sums) + left + sum(self.left_over(group, name) for group in self.cohorts())
+        sums = [sum(getattr(limits[key], name) for key in group if key in limits) for limits in (self.limits, *recent)]
+        return max(*sums, sum(self.floors(key, name) for key in group), sums[0] + self.came_with(group, name))
+
+    def came_with(self, group: list[str], name: str) -> float:
+        """What of floors tenants had left over when they came to others, who may use all that they have."""
+        brought = [key for key in group if key in self.brought and group != [key]]
+        return sum(min(self.brought[key][name], self.left_over(key, name)) for key in brought)
 
     def settled(self) -> list[set[str]]:
         return [set(group) for group in self.cohorts()] if self.now >= self.moved_at + TTL_S else []
@@ -158,14 +166,9 @@ class CohortMesh(LeaseMesh):
             found.setdefault(each.cohort or f"of {each.name}", []).append(each.name)
         return list(found.values())
 
-    def left_over(self, group: list[str], name: str) -> float:
-        """Of floors, by cuts; and what a tenant had left over when it came to others that use all that they have."""
-        brought = [key for key in group if key in self.brought]
-        return max(
-            sum(self.floors(key, name) - getattr(self.limits[key], name) for key in group),
-            sum(min(self.brought[key][name], self.left_over([key], name)) for key in brought if group != [key]),
-            0.0,
-        )
+    def left_over(self, key: str, name: str) -> float:
+        """Of floors, by a cut."""
+        return max(0.0, self.floors(key, name) - getattr(self.limits[key], name))
 
     def floors(self, key: str, name: str) -> float:
         shares = [router.leases[key][0] for router in self.routers.values() if key in router.leases]
