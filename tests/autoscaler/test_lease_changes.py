@@ -43,11 +43,11 @@ class ChangingMesh(LeaseMesh):
 
     @precondition(lambda self: hasattr(self, "limits"))
     @rule(busy=LeaseMesh.names, units=st.sampled_from(NEAR_A_STEP), change=st.sampled_from([1, -1, -7]),
-          when=st.sampled_from(REPLACED), seconds=st.sampled_from([0.1, 11.0]))  # fmt: skip
+          when=st.sampled_from(REPLACED), seconds=st.sampled_from([0.1, 11.0]), in_vain=st.booleans())  # fmt: skip
     def it_changes_a_little_and_others_hear_than_who_has_most(
-        self, busy: str, units: int, change: int, when: str, seconds: float
+        self, busy: str, units: int, change: int, when: str, seconds: float, in_vain: bool
     ) -> None:
-        """And the autoscaler may be replaced."""
+        """And the autoscaler may be replaced, or write to the other what it never reads."""
         self.the_limit_is_changed(units)
         self.all_goes_well_for_a_while(busy, 0)
         self.time_passes(TTL_S)
@@ -57,6 +57,9 @@ class ChangingMesh(LeaseMesh):
         self.the_limit_is_changed(max(0, units + change))
         if when == "after":
             self.the_autoscaler_is_replaced()
+        for _ in range(2 if in_vain else 0):
+            self.the_autoscaler_writes(busy)
+            self.time_passes(seconds)
         self.time_passes(seconds)
         for name in self.book.routers:
             if name != busy:
@@ -80,9 +83,10 @@ TestChangingMesh.settings = settings(max_examples=150, stateful_step_count=40, d
 @pytest.mark.parametrize("processes", [2, 3])
 def test_what_a_change_makes_a_floor_is_nobodys_while_another_may_have_it(processes: int, when: str) -> None:
     names = [f"router-{number}" for number in range(processes)]
-    for units, change, seconds, busy in product(NEAR_A_STEP, (1, -1, -7), (0.1, 11.0), names):
+    waits = ((0.1, False), (11.0, False), (11.0, True))
+    for units, change, (seconds, in_vain), busy in product(NEAR_A_STEP, (1, -1, -7), waits, names):
         mesh = ChangingMesh()
         mesh.begin(processes, units)
-        mesh.it_changes_a_little_and_others_hear_than_who_has_most(busy, units, change, when, seconds)
+        mesh.it_changes_a_little_and_others_hear_than_who_has_most(busy, units, change, when, seconds, in_vain)
         mesh.nobody_has_more_than_there_is()
         mesh.who_is_over_is_sent_floors_only()
