@@ -250,6 +250,20 @@ async def test_a_change_that_failed_and_was_written_all_the_same_stays_promised(
     assert not database.promised()
 
 
+async def test_limits_that_are_set_while_a_first_deploy_begins_or_is_undone_stay(database: Database) -> None:
+    catalogue = (await database.autoscaler()).catalogue
+    unlimited = Tenant("acme", created_at=1.0)
+    await asyncio.gather(catalogue.put_tenant(ACME), catalogue.add_tenant(unlimited))
+    assert catalogue.tenant("acme") == ACME
+    await catalogue.remove_tenant("acme")
+    await catalogue.add_tenant(unlimited)
+    await asyncio.gather(catalogue.put_tenant(ACME), catalogue.remove_tenant("acme", only=unlimited))
+    assert catalogue.tenant("acme") == ACME
+    assert database.store.tenants() == (ACME,)
+    await catalogue.remove_tenant("acme", only=ACME)
+    assert database.store.tenants() == catalogue.tenants() == ()
+
+
 async def test_a_tenant_that_comes_back_smaller_leaves_a_silent_router_its_floor(database: Database) -> None:
     autoscaler = await database.autoscaler()
     await autoscaler.sets(ACME)

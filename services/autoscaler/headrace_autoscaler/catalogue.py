@@ -267,11 +267,30 @@ class StoredCatalogue:
             lambda: {tenant.name: promised_to_tenant(self._tenants.get(tenant.name), tenant)},
         )
 
-    async def remove_tenant(self, name: str) -> None:
+    async def add_tenant(self, tenant: Tenant) -> None:
+        """One without limits, for its first model; not in place of one that has been set by then."""
+
+        def commit() -> bool:
+            if tenant.name in self._tenants:
+                return False
+            self._store.put_tenant(tenant)
+            return True
+
+        await self._write(commit, lambda added: self._tenants.update({tenant.name: tenant} if added else {}))
+
+    async def remove_tenant(self, name: str, *, only: Tenant | None = None) -> None:
+        """
+        Args:
+            only: if it is this by then. None: whatever has been set.
+        """
+
+        def goes() -> bool:
+            return only is None or self._tenants.get(name) == only
+
         await self._write(
-            lambda: self._store.remove_tenant(name),
-            lambda _: self._tenants.pop(name, None),
-            lambda: {name: promised_to_tenant(self._tenants.get(name), None)},
+            lambda: self._store.remove_tenant(name) if goes() else None,
+            lambda _: self._tenants.pop(name, None) if goes() else None,
+            lambda: {name: promised_to_tenant(self._tenants.get(name), None)} if goes() else {},
         )
 
     async def forget_promised(self, promised: Promised) -> None:
