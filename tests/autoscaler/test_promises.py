@@ -200,6 +200,8 @@ async def test_a_promise_is_kept_for_a_router_that_is_away(database: Database) -
         await autoscaler.forgets()
     assert database.promised()
     back = autoscaler.board.open("router-1")
+    await autoscaler.forgets()
+    assert database.promised(), "it is back, and has heard nothing yet"
     autoscaler.board.refresh_leases()
     for session in (sessions[0], back):
         autoscaler.hears(session)
