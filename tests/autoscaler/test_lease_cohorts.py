@@ -284,3 +284,23 @@ def test_what_had_run_out_is_not_taken_for_what_a_tenant_that_moves_has_at_a_rou
     mesh.a_tenant_changes_its_cohort(0, "c")
     mesh.the_autoscaler_writes_to_one_that_is_read_at_once("router-0", "router-0", 0)
     mesh.nobody_has_more_than_there_is()
+
+
+def test_what_a_lender_that_leaves_had_lent_to_one_that_is_deleted_is_out_as_long_as_that_lasts() -> None:
+    mesh = CohortMesh()
+    mesh.begin(2, [(20, None, None, 1.0), (0, None, None, 1.0), (0, None, None, 1.0)])
+    mesh.all_goes_well_for_a_while("router-1", 1)
+    mesh.time_passes(5.0)
+    for _ in range(2):
+        mesh.the_autoscaler_writes_of_one("router-1", 1)
+        mesh.the_router_reads("router-1")
+        mesh.the_autoscaler_reads("router-1")
+    assert mesh.obeyed("b", "concurrency") > 0
+    mesh.a_tenant_is_deleted(1)
+    mesh.a_tenant_changes_its_cohort(0, "")
+    mesh.time_passes(6.0)
+    mesh.demand_is_reported("router-0", 0, 100.0, 40.0)
+    for _ in range(2):
+        mesh.catches_up("router-0")
+    assert mesh.obeyed("b", "concurrency") > 0, "its lease is newer than the lender's"
+    mesh.nobody_has_more_than_there_is()
