@@ -266,12 +266,18 @@ async def test_limits_that_are_set_while_a_first_deploy_begins_or_is_undone_stay
     assert database.store.tenants() == catalogue.tenants() == ()
 
 
-async def test_a_tenant_that_comes_back_smaller_leaves_a_silent_router_its_floor(database: Database) -> None:
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_tenant_that_comes_back_smaller_leaves_a_silent_router_its_floor(
+    database: Database, replaced: bool
+) -> None:
     autoscaler = await database.autoscaler()
     await autoscaler.sets(ACME)
     one, _silent = await both_serve(autoscaler)
     await autoscaler.catalogue.remove_tenant("acme")
     autoscaler.announce()
+    if replaced:
+        autoscaler = await database.autoscaler()
+        one = autoscaler.board.open("router-0")
     database.clock.advance(LEASE_TTL_S + 1)
     autoscaler.board.move_leases()
     autoscaler.hears(one)
