@@ -266,9 +266,9 @@ class LeaseMesh(RuleBasedStateMachine):
                     continue
                 for name, router in self.routers.items():
                     for key in keys & router.leases.keys():
-                        if router.changes[key] < self.changes:
+                        share, expires = router.leases[key]
+                        if router.changes[key] < self.changes or self.now >= expires:
                             continue
-                        share = router.leases[key][0]
                         part, floor = getattr(share.limits, each.name) or 0, getattr(share.floor, each.name) or 0
                         assert part <= floor, (name, key, each.name, part, floor)
 

@@ -304,3 +304,18 @@ def test_what_a_lender_that_leaves_had_lent_to_one_that_is_deleted_is_out_as_lon
         mesh.catches_up("router-0")
     assert mesh.obeyed("b", "concurrency") > 0, "its lease is newer than the lender's"
     mesh.nobody_has_more_than_there_is()
+
+
+def test_what_a_cut_left_over_with_a_tenant_alone_counts_in_the_cohort_that_it_joins() -> None:
+    mesh = CohortMesh()
+    mesh.begin(2, [(20, None, None, 1.0), (4, None, None, 1.0)])
+    mesh.a_tenant_changes_its_cohort(0, "")
+    mesh.all_goes_well_for_a_while("router-1", 0)
+    mesh.limits_are_changed(0, 4, None)
+    mesh.a_tenant_changes_its_cohort(0, "c")
+    mesh.time_passes(11.0)
+    mesh.demand_is_reported("router-0", 0, 100.0, 40.0)
+    for _ in range(2):
+        mesh.catches_up("router-0")
+        mesh.nobody_has_more_than_there_is()
+        mesh.who_is_over_is_sent_floors_only()
