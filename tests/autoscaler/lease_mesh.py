@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
@@ -10,18 +10,28 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from headrace_autoscaler.core.leased_limits import DIMENSIONS
 from headrace_autoscaler.core.leases import LeaseBook, Share, Want
+from headrace_autoscaler.core.promises import Promise, with_earlier
 from headrace_autoscaler.core.quota import TenantQuota
 from headrace_autoscaler.domain import Limits
 
 TTL_S = 10.0
+REPLACED = ("before", "after", "never")
+"""The autoscaler, with a change."""
 NAMES = ("router-0", "router-1", "router-2", "router-9")
 
 
 @dataclass
 class Stream:
-    """One Sync stream. What was written on it can be read late, even after the other end has given it up."""
+    """One Sync stream. What was written on it can be read late, even after the other end has given it up.
 
-    down: list[tuple[int, int, dict[str, Share]]] = field(default_factory=list)
+    Attributes:
+        due: keys that have changed since the last update, which the next one has to name.
+        whole: versions of updates that name all keys.
+    """
+
+    down: list[tuple[int, int, dict[str, Share | None]]] = field(default_factory=list)
+    due: set[str] = field(default_factory=set)
+    whole: set[int] = field(default_factory=set)
     up: list[int] = field(default_factory=list)
     version: int = 0
     serials: dict[int, int] = field(default_factory=dict)
@@ -32,21 +42,26 @@ class Stream:
 
 
 @dataclass
-class Promise:
-    """What a limit was before a change, which these routers may not have heard of."""
+class Unheard:
+    """What a limit was before a change, and which routers may not have heard of that."""
 
-    limits: Limits
+    promise: Promise
     change: int
-    unheard: set[str]
+    routers: set[str]
 
 
 @dataclass
 class Router:
-    """What a router obeys. Without any lease it serves nobody: it does not know the models yet."""
+    """What a router obeys. Without any lease it serves nobody: it does not know the models yet.
+
+    Attributes:
+        changes: the last that had been made when the lease was issued that it obeys, by key.
+    """
 
     stream: Stream | None = None
     sent_at: dict[int, float] = field(default_factory=dict)
     leases: dict[str, tuple[Share, float]] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
 
     def obeys(self, key: str, name: str, now: float) -> float:
         if key not in self.leases:
@@ -69,14 +84,28 @@ class LeaseMesh(RuleBasedStateMachine):
         self.routers = {name: Router() for name in NAMES}
         self.wants: dict[str, dict[str, Want]] = {}
         self.changes = 0
-        self.promises: dict[str, Promise] = {}
+        self.promises: dict[str, Unheard] = {}
         self.book = self.new_book()
 
     def new_book(self) -> LeaseBook:
-        promised = {key: each.limits for key, each in self.promises.items()}
+        promised = {key: each.promise for key, each in self.promises.items()}
         book = LeaseBook(self.processes, TTL_S, self.now + TTL_S, promised)
         book.set_limits(self.limits, self.quotas)
         return book
+
+    def changed(self, *keys: str) -> None:
+        """Before the change itself. Streams' next updates name these keys."""
+        self.changes += 1
+        for router in self.routers.values():
+            if router.stream is not None:
+                router.stream.due.update(keys)
+
+    def promise(self, key: str, was: Limits | None) -> None:
+        """Before a change: as if the autoscaler were killed at any moment. After `changed`."""
+        if was is not None:
+            earlier = self.promises.get(key)
+            promise = with_earlier(was, earlier.promise if earlier else None)
+            self.promises[key] = Unheard(promise, self.changes, set(self.book.routers))
 
     def key(self, place: int) -> str:
         return list(self.limits)[place % len(self.limits)]
@@ -103,13 +132,24 @@ class LeaseMesh(RuleBasedStateMachine):
 
     @rule(name=names)
     def the_autoscaler_writes(self, name: str) -> None:
+        self.the_autoscaler_writes_of_some(name, self.limits)
+
+    @rule(name=names, place=places)
+    def the_autoscaler_writes_of_one(self, name: str, place: int) -> None:
+        self.the_autoscaler_writes_of_some(name, [self.key(place)])
+
+    def the_autoscaler_writes_of_some(self, name: str, keys: Collection[str]) -> None:
         stream = self.routers[name].stream
         if stream is None or not stream.open:
             return
-        serial, shares = self.book.issue(name, self.limits, stream.heard_at, self.now)
+        stream.due.update(keys if stream.version else self.limits)
+        serial, shares = self.book.issue(name, stream.due & self.limits.keys(), stream.heard_at, self.now)
         stream.version += 1
         stream.serials[stream.version], stream.changes[stream.version] = serial, self.changes
-        stream.down.append((stream.version, stream.answers, shares))
+        if stream.due >= self.limits.keys():
+            stream.whole.add(stream.version)
+        stream.down.append((stream.version, stream.answers, {key: shares.get(key) for key in sorted(stream.due)}))
+        stream.due = set()
 
     @rule(name=names)
     def the_router_reads(self, name: str) -> None:
@@ -118,7 +158,13 @@ class LeaseMesh(RuleBasedStateMachine):
         if stream is None or not stream.down:
             return
         version, answers, shares = stream.down.pop(0)
-        router.leases = {key: (share, router.sent_at[answers] + TTL_S) for key, share in shares.items()}
+        if version == 1:
+            router.leases.clear()
+        for key, share in shares.items():
+            router.leases.pop(key, None)
+            if share is not None:
+                router.leases[key] = share, router.sent_at[answers] + TTL_S
+                router.changes[key] = stream.changes[version]
         router.sent_at[version] = self.now
         stream.up.append(version)
 
@@ -129,10 +175,10 @@ class LeaseMesh(RuleBasedStateMachine):
             return
         stream.answers, stream.heard_at = stream.up.pop(0), self.now
         self.book.applied(name, stream.serials[stream.answers])
-        for promise in self.promises.values():
-            if stream.changes[stream.answers] >= promise.change:
-                promise.unheard.discard(name)
-        self.promises = {key: each for key, each in self.promises.items() if each.unheard}
+        for unheard in self.promises.values():
+            if stream.answers in stream.whole and stream.changes[stream.answers] >= unheard.change:
+                unheard.routers.discard(name)
+        self.promises = {key: each for key, each in self.promises.items() if each.routers}
 
     @rule(name=names, busy=names, place=places)
     def the_autoscaler_writes_to_one_that_is_read_at_once(self, name: str, busy: str, place: int) -> None:
@@ -162,8 +208,8 @@ class LeaseMesh(RuleBasedStateMachine):
             if router.stream is not None:
                 router.stream.open = False
         self.wants = {}
-        for promise in self.promises.values():
-            promise.unheard = set(self.book.routers)
+        for unheard in self.promises.values():
+            unheard.routers = set(self.book.routers)
         self.book = self.new_book()
 
     @rule(name=names, place=places, rate=st.floats(0.0, 100.0), in_hand=st.floats(0.0, 40.0))
@@ -205,6 +251,26 @@ class LeaseMesh(RuleBasedStateMachine):
     def groups(self) -> list[list[str]]:
         """Keys that share what they have."""
         return [[key] for key in self.limits]
+
+    def settled(self) -> list[set[str]]:
+        """The same, of those that nobody has left lately with what it had borrowed."""
+        return [set(keys) for keys in self.groups()]
+
+    @invariant()
+    def who_is_over_is_sent_floors_only(self) -> None:
+        """What a cut leaves over falls: nobody is let in above floors until there is room for that."""
+        for keys in self.settled() if hasattr(self, "limits") else ():
+            for each in DIMENSIONS:
+                limits = [getattr(self.limits[key], each.name) for key in keys]
+                if None in limits or self.obeyed(keys, each.name) <= sum(limits) * (1 + 1e-9):
+                    continue
+                for name, router in self.routers.items():
+                    for key in keys & router.leases.keys():
+                        share, expires = router.leases[key]
+                        if router.changes[key] < self.changes or self.now >= expires:
+                            continue
+                        part, floor = getattr(share.limits, each.name) or 0, getattr(share.floor, each.name) or 0
+                        assert part <= floor, (name, key, each.name, part, floor)
 
     @invariant()
     def nobody_has_more_than_there_is(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from headrace_autoscaler.control.messages import report_of
 from headrace_autoscaler.control.server import ControlServicer
 from headrace_autoscaler.core.leases import DEAD_BAND
 from headrace_autoscaler.core.pricing import LocalPrices
+from headrace_autoscaler.core.promises import Promise
 from headrace_autoscaler.domain import (
     Limits,
     Loaded,
@@ -106,7 +108,8 @@ class Mesh:
     clock: FakeClock
     stub: control_pb2_grpc.ControlServiceStub
     replaced: asyncio.Event
-    promised: dict[str, Limits]
+    promised: dict[str, Promise]
+    servicer: ControlServicer
 
     def announce(
         self,
@@ -124,7 +127,7 @@ async def open_mesh(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
 
     async def open_one(processes: int = 1) -> Mesh:
         clock, heard, replaced = FakeClock(), Heard(), asyncio.Event()
-        promised: dict[str, Limits] = {}
+        promised: dict[str, Promise] = {}
 
         async def forgets(outdated: Mapping[str, Limits]) -> None:
             for key in outdated:
@@ -139,7 +142,7 @@ async def open_mesh(runtime_dir: Path) -> AsyncIterator[Callable[..., object]]:
         await server.start()
         channel = grpc.aio.insecure_channel(target)
         closing.extend((channel.close, servicer.close, lambda: server.stop(0)))
-        return Mesh(board, heard, clock, control_pb2_grpc.ControlServiceStub(channel), replaced, promised)
+        return Mesh(board, heard, clock, control_pb2_grpc.ControlServiceStub(channel), replaced, promised, servicer)
 
     yield open_one
     for close in closing:
@@ -294,6 +297,24 @@ async def test_a_router_that_leaves_is_gone_unless_it_is_back_already(open_mesh:
     async with asyncio.timeout(DEADLINE_S):
         while mesh.heard.gone != ["router-0"]:  # noqa: ASYNC110 - crosses a real socket
             await asyncio.sleep(0.002)
+
+
+async def test_a_stream_that_its_router_has_replaced_is_sent_no_lease_any_more(
+    open_mesh: Callable[..., object],
+) -> None:
+    """What it is sent nobody obeys; once something newer is applied, it would pass for what the router has."""
+    mesh = await open_mesh()
+    mesh.announce(tenants=(Tenant("acme", Limits(concurrency=20)),))
+
+    async def says() -> AsyncIterator[control_pb2.SyncRequest]:
+        yield control_pb2.SyncRequest(hello=control_pb2.Hello(router_id="router-0"))
+        await asyncio.Event().wait()
+
+    async with aclosing(mesh.servicer.Sync(says(), None)) as old, aclosing(mesh.servicer.Sync(says(), None)) as new:
+        await anext(old)
+        mesh.announce(tenants=(Tenant("acme", Limits(concurrency=4)),))
+        assert (await anext(new)).update.leases
+        assert await anext(old, None) is None
 
 
 async def test_leases_divide_limits_and_follow_them(open_mesh: Callable[..., object]) -> None:

@@ -12,11 +12,11 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from headrace_autoscaler.core.leased_limits import DIMENSIONS
 from headrace_autoscaler.core.leases import Want
-from headrace_autoscaler.core.promises import promised_to_tenant, with_earlier
+from headrace_autoscaler.core.promises import promised_to_tenant
 from headrace_autoscaler.core.quota import TenantQuota, quota_of
 from headrace_autoscaler.domain import Limits, Tenant
 from tests.autoscaler.lease_books import LENT, book_of, settle, units
-from tests.autoscaler.lease_mesh import TTL_S, LeaseMesh, Promise
+from tests.autoscaler.lease_mesh import REPLACED, TTL_S, LeaseMesh
 
 tenants_of = st.lists(
     st.tuples(units, st.none() | st.integers(0, 10), st.none() | st.integers(0, 10), st.sampled_from([1.0, 2.0])),
@@ -44,6 +44,8 @@ class CohortMesh(LeaseMesh):
         self.tenants = {each.name: each for each in tenants(drawn)}
         self.set_up(processes, *self.as_set())
         self.was: list[tuple[float, dict[str, Limits]]] = []
+        self.moved_at = -TTL_S
+        self.brought: dict[str, dict[str, float]] = {}
         self.gone: dict[str, Tenant] = {}
 
     def as_set(self) -> tuple[dict[str, Limits], list[TenantQuota]]:
@@ -51,17 +53,18 @@ class CohortMesh(LeaseMesh):
         return {each.name: each.nominal for each in found}, [quota_of(each) for each in found if each.cohort]
 
     def operator_sets(self, *changed: Tenant, deleted: str = "") -> None:
-        """What was promised is kept first, as if the autoscaler were killed at any moment."""
         self.was.append((self.now, dict(self.limits)))
-        self.changes += 1
         new = {each.name: each for each in changed}
+        self.changed(*new, *([deleted] if deleted else ()))
+        before, after = self.tenants.keys() - {deleted}, {**self.tenants, **new}
+        if before != after.keys() or any(after[name].cohort != self.tenants[name].cohort for name in before):
+            self.moved_at = self.now
         for name in {*new, deleted} & self.tenants.keys():
-            promised, earlier = promised_to_tenant(self.tenants[name], new.get(name)), self.promises.get(name)
-            if promised is not None:
-                promised = with_earlier(promised, earlier.limits if earlier else None)
-                self.promises[name] = Promise(promised, self.changes, set(self.book.routers))
+            self.promise(name, promised_to_tenant(self.tenants[name], new.get(name)))
         self.tenants = {name: each for name, each in {**self.tenants, **new}.items() if name != deleted}
         self.limits, self.quotas = self.as_set()
+        for name in before & new.keys():
+            self.brought[name] = {each: self.left_over(name, each) for each in LENT}
         self.book.set_limits(self.limits, self.quotas)
 
     def groups(self) -> list[list[str]]:
@@ -76,18 +79,22 @@ class CohortMesh(LeaseMesh):
 
     @precondition(lambda self: hasattr(self, "limits"))
     @rule(place=LeaseMesh.places, nominal=units, cohort=st.sampled_from(["c", "d", ""]), other=LeaseMesh.names,
-          seconds=st.sampled_from([0.1, 11.0]))  # fmt: skip
-    def a_tenant_changes_the_autoscaler_is_replaced_and_one_router_hears(
-        self, place: int, nominal: int, cohort: str, other: str, seconds: float
+          when=st.sampled_from(REPLACED), seconds=st.sampled_from([0.1, 11.0]),
+          busy=LeaseMesh.names, wanted=LeaseMesh.places)  # fmt: skip
+    def a_tenant_changes_and_one_router_hears(
+        self, place: int, nominal: int, cohort: str, other: str, when: str, seconds: float, busy: str, wanted: int
     ) -> None:
-        """Else whoever has more than there is has mostly heard."""
-        self.all_goes_well_for_a_while(other, place)
+        """Else whoever has more than there is has mostly heard. And the autoscaler may be replaced."""
+        self.all_goes_well_for_a_while(busy, place)
         old = self.tenants[self.key(place)]
         limits = Limits(concurrency=nominal, requests_per_second=nominal / 4)
+        if when == "before":
+            self.the_autoscaler_is_replaced()
         self.operator_sets(replace(old, nominal=limits, cohort=cohort))
-        self.the_autoscaler_is_replaced()
+        if when == "after":
+            self.the_autoscaler_is_replaced()
         self.time_passes(seconds)
-        self.demand_is_reported(other, place, 100.0, 40.0)
+        self.demand_is_reported(other, wanted, 100.0, 40.0)
         for _ in range(2):
             self.catches_up(other)
 
@@ -132,14 +139,25 @@ class CohortMesh(LeaseMesh):
         self.book.set_limits(self.limits, self.quotas)
 
     def most(self, keys: object, name: str) -> float | None:
-        """Of all cohorts together: who moves takes its own along. What was lent under larger limits runs out, but for
-        floors: an operator's cut frees nobody at once, and of those with whom it shares nothing, never."""
+        """Of all cohorts together: who moves takes its own along, and what it had borrowed is of those that it left.
+        What was lent under larger limits runs out, but for floors: an operator's cut frees nobody at once, and of those
+        with whom it shares nothing, never."""
         if name not in LENT:
             return None
+        return sum(self.most_of(group, name) for group in (*self.cohorts(), *([gone] for gone in self.gone)))
+
+    def most_of(self, group: list[str], name: str) -> float:
         recent = [limits for at, limits in self.was if self.now < at + TTL_S]
-        sums = (sum(getattr(each, name) for each in limits.values()) for limits in (self.limits, *recent))
-        left = sum(self.floors(gone, name) for gone in self.gone)
-        return max(sums) + left + sum(self.left_over(group, name) for group in self.cohorts())
+        sums = [sum(getattr(limits[key], name) for key in group if key in limits) for limits in (self.limits, *recent)]
+        return max(*sums, sum(self.floors(key, name) for key in group), sums[0] + self.came_with(group, name))
+
+    def came_with(self, group: list[str], name: str) -> float:
+        """What of floors tenants had left over when they came to others, who may use all that they have."""
+        brought = [key for key in group if key in self.brought and group != [key]]
+        return sum(min(self.brought[key][name], self.left_over(key, name)) for key in brought)
+
+    def settled(self) -> list[set[str]]:
+        return [set(group) for group in self.cohorts()] if self.now >= self.moved_at + TTL_S else []
 
     def cohorts(self) -> list[list[str]]:
         """A tenant without one is alone."""
@@ -148,9 +166,9 @@ class CohortMesh(LeaseMesh):
             found.setdefault(each.cohort or f"of {each.name}", []).append(each.name)
         return list(found.values())
 
-    def left_over(self, group: list[str], name: str) -> float:
-        """Of floors, by cuts."""
-        return max(0.0, sum(self.floors(key, name) - getattr(self.limits[key], name) for key in group))
+    def left_over(self, key: str, name: str) -> float:
+        """Of floors, by a cut."""
+        return max(0.0, self.floors(key, name) - getattr(self.limits[key], name))
 
     def floors(self, key: str, name: str) -> float:
         shares = [router.leases[key][0] for router in self.routers.values() if key in router.leases]
@@ -179,13 +197,14 @@ def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None
             cohort = random.choice(["d", ""])
             mesh.a_lender_leaves_and_a_router_hears_before_another(place(), place(), busy, other, cohort)
 
-    def changes_and_is_replaced(other: str) -> None:
-        nominal, cohort, seconds = (random.choice(each) for each in ((0, 5, 20), ("c", "d", ""), (0.1, 11.0)))
-        mesh.a_tenant_changes_the_autoscaler_is_replaced_and_one_router_hears(place(), nominal, cohort, other, seconds)
+    def changes(busy: str, other: str) -> None:
+        nominal, cohort, when, seconds = map(random.choice, ((0, 5, 20), ("c", "d", ""), REPLACED, (0.1, 11.0)))
+        mesh.a_tenant_changes_and_one_router_hears(place(), nominal, cohort, other, when, seconds, busy, place())
 
     steps = (
         (6, lambda: mesh.time_passes(random.choice([0.1, 1.0, 3.0, 9.0, 11.0]))),
-        (20, lambda: mesh.the_autoscaler_writes(some())),
+        (10, lambda: mesh.the_autoscaler_writes(some())),
+        (10, lambda: mesh.the_autoscaler_writes_of_one(some(), place())),
         (20, lambda: mesh.the_router_reads(some())),
         (20, lambda: mesh.the_autoscaler_reads(some())),
         (10, lambda: mesh.demand_is_reported(some(), place(), random.choice([0, 9.0]), random.choice([0, 40.0]))),
@@ -197,7 +216,7 @@ def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None
         (2, lambda: mesh.all_goes_well_for_a_while(some(), place())),
         (0.5, lambda: mesh.a_tenant_is_deleted(place()) if len(mesh.limits) > 1 else None),
         (0.5, lambda: mesh.a_tenant_is_created_again(random.choice("cd")) if mesh.gone else None),
-        (0.5, lambda: changes_and_is_replaced(some())),
+        (0.5, lambda: changes(some(), some())),
         (0.5, lambda: mesh.a_tenant_changes_its_cohort(place(), random.choice(["c", "d", ""]))),
         (0.5, lambda: mesh.limits_are_lifted_and_set_again(place())),
         (2, lambda: leaves(some(), some())),
@@ -206,6 +225,7 @@ def test_in_a_long_life_a_cohort_never_has_more_than_there_is(seed: int) -> None
     for move in random.choices(moves, weights, k=1500):
         move()
         mesh.nobody_has_more_than_there_is()
+        mesh.who_is_over_is_sent_floors_only()
 
 
 @settings(max_examples=150, deadline=None)
@@ -264,3 +284,38 @@ def test_what_had_run_out_is_not_taken_for_what_a_tenant_that_moves_has_at_a_rou
     mesh.a_tenant_changes_its_cohort(0, "c")
     mesh.the_autoscaler_writes_to_one_that_is_read_at_once("router-0", "router-0", 0)
     mesh.nobody_has_more_than_there_is()
+
+
+def test_what_a_lender_that_leaves_had_lent_to_one_that_is_deleted_is_out_as_long_as_that_lasts() -> None:
+    mesh = CohortMesh()
+    mesh.begin(2, [(20, None, None, 1.0), (0, None, None, 1.0), (0, None, None, 1.0)])
+    mesh.all_goes_well_for_a_while("router-1", 1)
+    mesh.time_passes(5.0)
+    for _ in range(2):
+        mesh.the_autoscaler_writes_of_one("router-1", 1)
+        mesh.the_router_reads("router-1")
+        mesh.the_autoscaler_reads("router-1")
+    assert mesh.obeyed("b", "concurrency") > 0
+    mesh.a_tenant_is_deleted(1)
+    mesh.a_tenant_changes_its_cohort(0, "")
+    mesh.time_passes(6.0)
+    mesh.demand_is_reported("router-0", 0, 100.0, 40.0)
+    for _ in range(2):
+        mesh.catches_up("router-0")
+    assert mesh.obeyed("b", "concurrency") > 0, "its lease is newer than the lender's"
+    mesh.nobody_has_more_than_there_is()
+
+
+def test_what_a_cut_left_over_with_a_tenant_alone_counts_in_the_cohort_that_it_joins() -> None:
+    mesh = CohortMesh()
+    mesh.begin(2, [(20, None, None, 1.0), (4, None, None, 1.0)])
+    mesh.a_tenant_changes_its_cohort(0, "")
+    mesh.all_goes_well_for_a_while("router-1", 0)
+    mesh.limits_are_changed(0, 4, None)
+    mesh.a_tenant_changes_its_cohort(0, "c")
+    mesh.time_passes(11.0)
+    mesh.demand_is_reported("router-0", 0, 100.0, 40.0)
+    for _ in range(2):
+        mesh.catches_up("router-0")
+        mesh.nobody_has_more_than_there_is()
+        mesh.who_is_over_is_sent_floors_only()

@@ -209,7 +209,8 @@ def test_in_a_long_life_nobody_has_more_than_there_is(seed: int) -> None:
 
     steps = (
         (6, lambda: mesh.time_passes(random.choice([0.1, 1.0, 3.0, 9.0, 11.0]))),
-        (20, lambda: mesh.the_autoscaler_writes(some())),
+        (10, lambda: mesh.the_autoscaler_writes(some())),
+        (10, lambda: mesh.the_autoscaler_writes_of_one(some(), 0)),
         (20, lambda: mesh.the_router_reads(some())),
         (20, lambda: mesh.the_autoscaler_reads(some())),
         (10, lambda: mesh.demand_is_reported(some(), 0, random.choice([0.0, 100.0]), random.choice([0.0, 40.0]))),

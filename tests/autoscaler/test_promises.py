@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +16,15 @@ from headrace_autoscaler.control.board import LEASE_TTL_S, Board
 from headrace_autoscaler.control.messages import report_of
 from headrace_autoscaler.control.session import Session
 from headrace_autoscaler.core.pricing import LocalPrices
-from headrace_autoscaler.core.promises import promised_to_model, promised_to_tenant, with_earlier
+from headrace_autoscaler.core.promises import Promise, Promised, promised_to_model, promised_to_tenant, with_earlier
 from headrace_autoscaler.domain import Limits, ModelSpec, Tenant
 from headrace_autoscaler.store import SqlStore, sqlite_url
+from headrace_autoscaler.store.engine import open_engine
 from headrace_common.clock import FakeClock
+from headrace_common.errors import Unavailable
 
 ACME = Tenant("acme", Limits(concurrency=21, cpu_millicores=4000))
+OF_21 = Promise(Limits(concurrency=21), Limits(concurrency=21))
 BORROWS = replace(ACME, cohort="c", borrowing_limit=Limits(concurrency=4))
 
 
@@ -56,9 +59,11 @@ def test_what_a_models_routers_may_go_on_obeying() -> None:
     assert promised_to_model(old, None) == Limits(concurrency=3)
 
 
-def test_of_what_was_promised_more_than_once_the_largest_counts() -> None:
-    assert with_earlier(Limits(concurrency=3, queue_length=5), Limits(concurrency=4, requests_per_second=0.5)) == (
-        Limits(concurrency=4, requests_per_second=0.5, queue_length=5)
+def test_of_what_was_promised_more_than_once_the_largest_and_the_smallest_count() -> None:
+    earlier = with_earlier(Limits(concurrency=4, requests_per_second=0.5), None)
+    assert with_earlier(Limits(concurrency=3, queue_length=5), earlier) == Promise(
+        Limits(concurrency=4, requests_per_second=0.5, queue_length=5),
+        Limits(concurrency=3, requests_per_second=0.5, queue_length=5),
     )
 
 
@@ -92,6 +97,17 @@ class Autoscaler:
         await self.catalogue.forget_promised(self.board.outdated())
 
 
+class LossyStore(SqlStore):
+    """Of a database whose answers can be lost: what was written is."""
+
+    loses_answers = False
+
+    def put_tenant(self, tenant: Tenant) -> None:
+        super().put_tenant(tenant)
+        if self.loses_answers:
+            raise Unavailable("the connection was lost")
+
+
 class Database:
     """Autoscalers that come after one another."""
 
@@ -100,7 +116,7 @@ class Database:
         self._open: list[StoredCatalogue] = []
 
     async def autoscaler(self) -> Autoscaler:
-        store = SqlStore.open(sqlite_url(self.state / "headrace.db"))
+        self.store = store = LossyStore(open_engine(sqlite_url(self.state / "headrace.db")))
         store.begin_epoch()
         artifacts = ArtifactStore(self.state / "artifacts", 1 << 20, 3600.0, self.clock)
         self._open.append(await StoredCatalogue.open(store, artifacts, self.clock))
@@ -109,7 +125,7 @@ class Database:
     async def close(self) -> None:
         await asyncio.gather(*(catalogue.close() for catalogue in self._open))
 
-    def promised(self) -> Mapping[str, Limits]:
+    def promised(self) -> Promised:
         store = SqlStore.open(sqlite_url(self.state / "headrace.db"))
         try:
             return store.promised()
@@ -161,7 +177,7 @@ async def test_a_promise_is_forgotten_once_every_router_has_heard(database: Data
     await autoscaler.sets(ACME)
     sessions = await both_serve(autoscaler)
     await autoscaler.sets(replace(ACME, nominal=Limits(concurrency=7)))
-    assert database.promised() == {"acme": Limits(concurrency=21)}
+    assert database.promised() == {"acme": OF_21}
     for hearing in sessions:
         autoscaler.board.refresh_leases()
         await autoscaler.forgets()
@@ -184,6 +200,8 @@ async def test_a_promise_is_kept_for_a_router_that_is_away(database: Database) -
         await autoscaler.forgets()
     assert database.promised()
     back = autoscaler.board.open("router-1")
+    await autoscaler.forgets()
+    assert database.promised(), "it is back, and has heard nothing yet"
     autoscaler.board.refresh_leases()
     for session in (sessions[0], back):
         autoscaler.hears(session)
@@ -204,18 +222,62 @@ async def test_what_changed_again_in_the_meantime_stays_promised(database: Datab
         autoscaler.catalogue.put_tenant(replace(ACME, nominal=Limits(concurrency=7))),
         autoscaler.catalogue.forget_promised(outdated),
     )
-    assert outdated == {"acme": Limits(concurrency=21)}
-    assert database.promised() == {"acme": Limits(concurrency=21)}
+    assert outdated == {"acme": OF_21}
+    assert database.promised() == {"acme": Promise(OF_21.largest, Limits(concurrency=15))}
     autoscaler.announce()
     assert autoscaler.board.outdated() == {}
 
 
-async def test_a_tenant_that_comes_back_smaller_leaves_a_silent_router_its_floor(database: Database) -> None:
+async def test_a_change_that_failed_and_was_written_all_the_same_stays_promised(database: Database) -> None:
+    autoscaler = await database.autoscaler()
+    await autoscaler.sets(ACME)
+    sessions = await both_serve(autoscaler)
+    await autoscaler.sets(replace(ACME, nominal=Limits(concurrency=15)))
+    cut = replace(ACME, nominal=Limits(concurrency=7))
+    database.store.loses_answers = True
+    with pytest.raises(Unavailable):
+        await autoscaler.sets(cut)
+    autoscaler.announce()
+    autoscaler.board.refresh_leases()
+    for session in sessions:
+        assert autoscaler.hears(session), "by the limit of 15"
+    await autoscaler.forgets()
+    assert database.promised(), "a successor finds the limit of 7"
+    database.store.loses_answers = False
+    await autoscaler.sets(cut)
+    autoscaler.board.refresh_leases()
+    for session in sessions:
+        autoscaler.hears(session)
+    await autoscaler.forgets()
+    assert not database.promised()
+
+
+async def test_limits_that_are_set_while_a_first_deploy_begins_or_is_undone_stay(database: Database) -> None:
+    catalogue = (await database.autoscaler()).catalogue
+    unlimited = Tenant("acme", created_at=1.0)
+    await asyncio.gather(catalogue.put_tenant(ACME), catalogue.add_tenant(unlimited))
+    assert catalogue.tenant("acme") == ACME
+    await catalogue.remove_tenant("acme")
+    await catalogue.add_tenant(unlimited)
+    await asyncio.gather(catalogue.put_tenant(ACME), catalogue.remove_tenant("acme", only=unlimited))
+    assert catalogue.tenant("acme") == ACME
+    assert database.store.tenants() == (ACME,)
+    await catalogue.remove_tenant("acme", only=ACME)
+    assert database.store.tenants() == catalogue.tenants() == ()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_tenant_that_comes_back_smaller_leaves_a_silent_router_its_floor(
+    database: Database, replaced: bool
+) -> None:
     autoscaler = await database.autoscaler()
     await autoscaler.sets(ACME)
     one, _silent = await both_serve(autoscaler)
     await autoscaler.catalogue.remove_tenant("acme")
     autoscaler.announce()
+    if replaced:
+        autoscaler = await database.autoscaler()
+        one = autoscaler.board.open("router-0")
     database.clock.advance(LEASE_TTL_S + 1)
     autoscaler.board.move_leases()
     autoscaler.hears(one)

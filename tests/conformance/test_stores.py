@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from headrace_autoscaler.core.jobs import Job, JobState, Optimization, Variant, VariantTiming
+from headrace_autoscaler.core.promises import Promise
 from headrace_autoscaler.domain import (
     Batching,
     DeployFailure,
@@ -220,17 +221,16 @@ def test_deletion_retires_what_serves_and_survives_a_new_spec(store: SqlStore) -
 
 def test_what_was_promised_is_kept_whoever_is_gone_until_it_is_forgotten(open_store: Callable[[], SqlStore]) -> None:
     store = open_store()
-    store.promise("acme", Limits(concurrency=20))
-    store.promise("acme/ocr", Limits(requests_per_second=1.5))
-    store.promise("acme", Limits(concurrency=21, queue_bytes=5))
+    of_acme = Promise(Limits(concurrency=21, queue_bytes=5), Limits(concurrency=20))
+    of_ocr = Promise(Limits(requests_per_second=1.5), Limits(requests_per_second=0.5))
+    store.promise("acme", of_ocr)
+    store.promise("acme/ocr", of_ocr)
+    store.promise("acme", of_acme)
     store.remove_tenant("acme")
     store.remove_model("ocr")
-    assert open_store().promised() == {
-        "acme": Limits(concurrency=21, queue_bytes=5),
-        "acme/ocr": Limits(requests_per_second=1.5),
-    }
+    assert open_store().promised() == {"acme": of_acme, "acme/ocr": of_ocr}
     store.forget_promised(["acme", "nobody"])
-    assert open_store().promised() == {"acme/ocr": Limits(requests_per_second=1.5)}
+    assert open_store().promised() == {"acme/ocr": of_ocr}
     store.forget_promised([])
 
 

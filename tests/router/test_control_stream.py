@@ -11,7 +11,7 @@ import pytest
 
 from headrace.control.v1 import control_pb2
 from headrace_common import errors
-from headrace_common.clock import SystemClock
+from headrace_common.clock import FakeClock, SystemClock
 from headrace_router.plane import Plane
 
 StartBench = Callable[..., Awaitable[Any]]
@@ -219,6 +219,22 @@ async def test_a_lease_runs_from_when_the_router_sent_what_it_answers(
     await eventually(lambda: bench.control.version in bench.control.applied)
     with pytest.raises(errors.QuotaExceeded, match="concurrency: 0 requests"):
         await bench.infer()
+
+
+async def test_what_a_router_does_before_it_obeys_a_lease_does_not_make_it_longer(
+    make_context: Callable[..., Any], make_request: Callable[..., Any], scripts: SimpleNamespace
+) -> None:
+    """A large catalogue comes first, and a process may be stopped at any moment."""
+    clock = FakeClock()
+    plane = Plane(make_context(), clock)
+    lease = control_pb2.QuotaLease(tenant="t", limits=control_pb2.QuotaLimits(concurrency=9), weight=1.0)
+    lease.floor.concurrency = 0
+    lease.ttl.FromSeconds(10)
+    read_at = clock.monotonic()
+    clock.advance(10.0)
+    plane.apply(control_pb2.StateUpdate(full=True, models=[scripts.model_entry()], leases=[lease]), read_at)
+    with pytest.raises(errors.QuotaExceeded, match="concurrency: 0 requests"):
+        plane.submit(make_request(entry=plane.catalogue.resolve("t", "m", "")), asyncio.Future())
 
 
 async def test_a_catalogue_may_be_larger_than_any_tensor_message(

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from headrace_autoscaler.artifacts import ArtifactStore
 from headrace_autoscaler.core.jobs import Job
-from headrace_autoscaler.core.promises import Promised, promised_to_model, promised_to_tenant, with_earlier
+from headrace_autoscaler.core.promises import Promise, Promised, promised_to_model, promised_to_tenant, with_earlier
 from headrace_autoscaler.domain import (
     DeployFailure,
     Limits,
@@ -63,7 +63,9 @@ class StoredCatalogue:
         self._tenants: dict[str, Tenant] = {}
         self._failures: dict[str, DeployFailure] = {}
         self._jobs: dict[str, Job] = {}
-        self._promised: dict[str, Limits] = {}
+        self._promised: dict[str, Promise] = {}
+        # Keys of changes that have failed. The store may have them all the same: who comes next would need the promise.
+        self._in_doubt: set[str] = set()
 
     @classmethod
     async def open(cls, store: CatalogueStore, artifacts: ArtifactStore, clock: Clock) -> StoredCatalogue:
@@ -265,18 +267,38 @@ class StoredCatalogue:
             lambda: {tenant.name: promised_to_tenant(self._tenants.get(tenant.name), tenant)},
         )
 
-    async def remove_tenant(self, name: str) -> None:
+    async def add_tenant(self, tenant: Tenant) -> None:
+        """One without limits, for its first model; not in place of one that has been set by then."""
+
+        def commit() -> bool:
+            if tenant.name in self._tenants:
+                return False
+            self._store.put_tenant(tenant)
+            return True
+
+        await self._write(commit, lambda added: self._tenants.update({tenant.name: tenant} if added else {}))
+
+    async def remove_tenant(self, name: str, *, only: Tenant | None = None) -> None:
+        """
+        Args:
+            only: if it is this by then. None: whatever has been set.
+        """
+
+        def goes() -> bool:
+            return only is None or self._tenants.get(name) == only
+
         await self._write(
-            lambda: self._store.remove_tenant(name),
-            lambda _: self._tenants.pop(name, None),
-            lambda: {name: promised_to_tenant(self._tenants.get(name), None)},
+            lambda: self._store.remove_tenant(name) if goes() else None,
+            lambda _: self._tenants.pop(name, None) if goes() else None,
+            lambda: {name: promised_to_tenant(self._tenants.get(name), None)} if goes() else {},
         )
 
     async def forget_promised(self, promised: Promised) -> None:
         """Routers obey nothing of this any more; what was promised since stays."""
 
         def commit() -> list[str]:
-            keys = [key for key, limits in promised.items() if self._promised.get(key) is limits]
+            keys = [key for key, promise in promised.items() if self._promised.get(key) is promise]
+            keys = [key for key in keys if key not in self._in_doubt]
             self._store.forget_promised(keys)
             return keys
 
@@ -328,11 +350,13 @@ class StoredCatalogue:
 
             def both() -> T:
                 # Promises first: who is killed in between has promised too much, which is forgotten in time.
-                for key, limits in kept.items():
-                    self._store.promise(key, limits)
+                for key, promise in kept.items():
+                    self._store.promise(key, promise)
                 return commit()
 
+            self._in_doubt.update(kept)
             result = await asyncio.get_running_loop().run_in_executor(self._writer, both)
+            self._in_doubt.difference_update(kept)
             self._promised.update(kept)
             remember(result)
             return result

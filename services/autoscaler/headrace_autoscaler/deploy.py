@@ -236,7 +236,7 @@ class DeployService:
         request = replace(request, spec=spec)
         planned = plan_revisions(self._catalogue.model(name), request, artifact.name, found, settings, now)
         if self._catalogue.tenant(spec.tenant) is None:
-            await self._catalogue.put_tenant(Tenant(spec.tenant, created_at=now))
+            await self._catalogue.add_tenant(Tenant(spec.tenant, created_at=now))
         if self._catalogue.model(name) is None:
             await self._catalogue.put_model(spec)
         revisions = [await self._catalogue.add_revision(r) if is_new(r) else r for r in planned]
@@ -288,7 +288,7 @@ class DeployService:
         # One that the operator has set meanwhile is not the deploy's to take back.
         untouched = tenant is not None and tenant == Tenant(spec.tenant, created_at=tenant.created_at)
         if new_tenant and untouched and not self._catalogue.models_of(spec.tenant):
-            await self._catalogue.remove_tenant(spec.tenant)
+            await self._catalogue.remove_tenant(spec.tenant, only=tenant)
         if artifact is not None:
             await self._catalogue.drop_artifacts({artifact.name})
         if said and name not in self._deleting:

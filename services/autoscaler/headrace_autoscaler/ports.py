@@ -8,11 +8,11 @@ from typing import Protocol
 from headrace_autoscaler.core.budgets import Standings
 from headrace_autoscaler.core.explaining import Explanation
 from headrace_autoscaler.core.jobs import Job
+from headrace_autoscaler.core.promises import Promise, Promised
 from headrace_autoscaler.core.variant_choice import Load
 from headrace_autoscaler.domain import (
     DeployFailure,
     FleetView,
-    Limits,
     Loaded,
     Model,
     ModelSpec,
@@ -88,11 +88,11 @@ class Store(Protocol):
 
     def remove_tenant(self, name: str) -> None: ...
 
-    def promised(self) -> Mapping[str, Limits]:
+    def promised(self) -> Promised:
         """What limits were that routers may still obey, by key: "tenant" or "tenant/model"."""
         ...
 
-    def promise(self, key: str, limits: Limits) -> None:
+    def promise(self, key: str, promise: Promise) -> None:
         """Keeps it, in place of what was promised before, whether there is such a tenant or model or none."""
         ...
 

@@ -38,8 +38,12 @@ class Report:
 class ControlUser(Protocol):
     """Who obeys the autoscaler. Called in the event loop."""
 
-    def apply(self, update: control_pb2.StateUpdate) -> None:
-        """As one step: nobody sees half of it."""
+    def apply(self, update: control_pb2.StateUpdate, read_at: float) -> None:
+        """As one step: nobody sees half of it.
+
+        Args:
+            read_at: from then on leases run; monotonic seconds.
+        """
         ...
 
     def demand(self) -> Report:
@@ -125,14 +129,15 @@ class ControlClient:
         update = response.update
         if not update.full and (self._applied is None or update.version != self._applied + 1):
             raise Refused(f"delta {update.version} does not follow {self._applied}; a full state is needed")
-        self._shorten(update.leases)
-        self._user.apply(update)
+        read_at = time.monotonic()
+        self._shorten(update.leases, read_at)
+        self._user.apply(update, read_at)
         self._applied = update.version
         self.connected = True
 
-    def _shorten(self, leases: Iterable[control_pb2.QuotaLease]) -> None:
+    def _shorten(self, leases: Iterable[control_pb2.QuotaLease], now: float) -> None:
         """A lease runs from when we sent what it answers, however long it was on its way to us."""
-        now, answered = time.monotonic(), 0
+        answered = 0
         for lease in leases:
             if lease.ttl.ToNanoseconds():
                 age_s = now - self._sent_at.get(lease.answers, now - LONGEST_LEASE_S)

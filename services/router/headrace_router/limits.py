@@ -42,9 +42,15 @@ class LimitBook:
         lane.queue.set_weight(tenant, self._weight(tenant, model))
         return account
 
-    def apply(self, update: control_pb2.StateUpdate, lanes: Iterable[Lane], now: float, wall_s: float) -> bool:
-        """A full update ends the leases that it does not name. Whether one of these says that requests wait."""
-        leases = {(lease.tenant, lease.model): _lease(lease, wall_s) for lease in update.leases}
+    def apply(
+        self, update: control_pb2.StateUpdate, lanes: Iterable[Lane], now: float, wall_s: float, age_s: float
+    ) -> bool:
+        """A full update ends the leases that it does not name. Whether one of these says that requests wait.
+
+        Args:
+            age_s: so long ago they began to run.
+        """
+        leases = {(lease.tenant, lease.model): _lease(lease, wall_s, age_s) for lease in update.leases}
         if update.full:
             gone = [key for key, limiter in self._limiters.items() if limiter.lease and key not in leases]
         else:
@@ -151,12 +157,12 @@ def _key(name: str) -> _Key:
     return tenant, model
 
 
-def _lease(lease: control_pb2.QuotaLease, wall_s: float) -> Lease:
+def _lease(lease: control_pb2.QuotaLease, wall_s: float, age_s: float) -> Lease:
     returns = lease.HasField("budget_returns_at")
     return Lease(
         limits=_limits(lease.limits),
         floor=_limits(lease.floor),
-        ttl_s=(lease.ttl.ToNanoseconds() / 1e9) or None,
+        ttl_s=lease.ttl.ToNanoseconds() / 1e9 - age_s if lease.ttl.ToNanoseconds() else None,
         budget=_BUDGETS.get(lease.budget_state, Budget.WITHIN),
         weight=lease.weight if lease.weight > 0 else 1.0,
         budget_reason=lease.budget_reason,

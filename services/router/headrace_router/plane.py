@@ -201,12 +201,14 @@ class Plane:
 
     # --- what the control stream asks (control.ControlUser) ---
 
-    def apply(self, update: control_pb2.StateUpdate) -> None:
-        """As one step: catalogue, then leases, then placements."""
+    def apply(self, update: control_pb2.StateUpdate, read_at: float) -> None:
+        """As one step: catalogue, then leases, then placements. A lease runs from when it was read, however long what
+        comes before it takes."""
         self.catalogue.apply(update)
         for lane in self._lanes.values():
             self._describe(lane)
-        hold = self._limits.apply(update, self._lanes.values(), self._now(), self._clock.wall())
+        now = self._now()
+        hold = self._limits.apply(update, self._lanes.values(), now, self._clock.wall(), now - read_at)
         for lane in self._lanes.values():
             if hold or lane.held.count:
                 lane.hold_back(lambda item: may_be_sent(item.account))

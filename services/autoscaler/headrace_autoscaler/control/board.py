@@ -14,7 +14,7 @@ from headrace_autoscaler.core.leased_limits import is_limited
 from headrace_autoscaler.core.leases import LeaseBook
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
-from headrace_autoscaler.core.promises import Promised
+from headrace_autoscaler.core.promises import Promise, Promised
 from headrace_autoscaler.core.quota import TenantQuota, quota_of
 from headrace_autoscaler.core.refused import RefusalLog, Refused
 from headrace_autoscaler.core.wants import Use, WantMeter, needed
@@ -72,7 +72,7 @@ class Board:
         # Routers may still obey what an autoscaler before us has lent them.
         self._book = LeaseBook(processes, LEASE_TTL_S, clock.monotonic() + LEASE_TTL_S, promised())
         self._promised = promised
-        self._outdated: dict[str, tuple[Limits, int]] = {}
+        self._outdated: dict[str, tuple[Promise, int]] = {}
         self._renewal = 0
         self._meters: dict[str, WantMeter] = {}
         self._left_at: dict[str, float] = {}
@@ -90,8 +90,8 @@ class Board:
     ) -> int:
         models = tuple(models)
         self._outdated = {
-            key: before if (before := self._outdated.get(key)) and before[0] is limits else (limits, self._renewal)
-            for key, limits in self._promised().items()
+            key: before if (before := self._outdated.get(key)) and before[0] is promise else (promise, self._renewal)
+            for key, promise in self._promised().items()
         }
         changed_models = self._set_models(models, blocked, budgets.models)
         changed_placements = self._set_placements({notice.instance: notice for notice in placements})
@@ -124,9 +124,14 @@ class Board:
         self._meters.setdefault(router, WantMeter(now))
         return session
 
+    def serves(self, session: Session) -> bool:
+        """Not one that its router has replaced: nobody would obey what it is sent, and the book would take it for
+        what the router has."""
+        return self._sessions.get(session.router) is session
+
     def close(self, session: Session) -> bool:
         """Whether the router is gone with it; not if it has a newer one."""
-        if self._sessions.get(session.router) is not session:
+        if not self.serves(session):
             return False
         was_complete = self._complete
         del self._sessions[session.router]
@@ -153,7 +158,7 @@ class Board:
         """The router says that it obeys this version, so no lease from before."""
         first = session.answers == 0
         serial = session.applied(version, self._clock.monotonic())
-        if self._sessions.get(session.router) is session and serial:
+        if self.serves(session) and serial:
             freed = self._book.applied(session.router, serial)
             if first and freed:
                 # Until now it was taken to obey all that somebody before us may have lent it.
@@ -194,7 +199,7 @@ class Board:
         """What was promised that no router obeys any more: each has applied all that there was to say since."""
         sessions = [self._sessions.get(router) for router in self._book.routers]
         renewed = min(-1 if session is None else session.renewed for session in sessions)
-        return {key: limits for key, (limits, renewal) in self._outdated.items() if renewal < renewed}
+        return {key: promise for key, (promise, renewal) in self._outdated.items() if renewal < renewed}
 
     def _own_rate(self, key: str) -> float:
         each = self._limits.get(key)

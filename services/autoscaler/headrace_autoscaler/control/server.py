@@ -113,7 +113,7 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
                     raise InvalidArgument("Sync: after Hello, only demand and applied_version can follow")
 
     async def _something_to_send(self, session: Session, listening: asyncio.Task[None]) -> bool:
-        """False: the stream ends, because the router closed its side or we stop."""
+        """False: the stream ends, because the router closed its side or has another one, or we stop."""
         changed = asyncio.ensure_future(session.wait())
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
@@ -121,7 +121,7 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
             if listening.done():
                 listening.result()
                 return False
-            return not stopping.done()
+            return not stopping.done() and self._board.serves(session)
         finally:
             changed.cancel()
             stopping.cancel()

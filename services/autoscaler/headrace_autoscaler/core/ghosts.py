@@ -65,7 +65,9 @@ class Ghosts:
             self._all.remove(ghost)
             return ghost.pool
         pool = deepcopy(ghost.pool)
-        pool.clip(ghost.own)
+        # Alone it had borrowed nothing: what is beyond its limit, a cut has left over.
+        if ghost.cohort:
+            pool.clip(ghost.own)
         return pool
 
     def issued(self, router: str, serial: int, expires: float, now: float) -> None:

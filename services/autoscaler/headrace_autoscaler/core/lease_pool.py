@@ -69,6 +69,7 @@ class Pool:
         most: of the limit and what is borrowed, what somebody before us may have lent to routers.
         held_until: until then they may be obeying that.
         floors: by router, what floors they may have from then on.
+        sure: and of each until then at least, whatever others may have.
 
     Attributes:
         total: what all routers are to have together; without a cohort the limit.
@@ -76,13 +77,21 @@ class Pool:
     """
 
     def __init__(
-        self, terms: Terms, routers: Iterable[str], *, most: int, held_until: float, floors: Mapping[str, int]
+        self,
+        terms: Terms,
+        routers: Iterable[str],
+        *,
+        most: int,
+        held_until: float,
+        floors: Mapping[str, int],
+        sure: int,
     ) -> None:
         self._routers = tuple(routers)
         self._last_first = self._routers[::-1]
         self._targets: dict[str, int] = {}
         self._targets_of = (-1, -1)
         self._targets_by: Mapping[str, int] = {}
+        self._sure = sure
         self._grants = {router: [_Grant(0, 0, floors[router], held_until)] for router in self._routers}
         self.set_terms(terms, most)
 
@@ -193,7 +202,13 @@ class Pool:
             return 0
         own = self.bound(router, now)
         others = self.held(now) - max(own, self.floor)
-        return max(min(self._target(router, needs), most - others), min(self.floor, own))
+        return max(min(self._target(router, needs), most - others), min(self._floor_of(router, now), own))
+
+    def _floor_of(self, router: str, now: float) -> int:
+        """What it has whatever others could be obeying. Who may obey an autoscaler before us may have had less, and
+        others the rest."""
+        oldest = self._grants[router][0]
+        return min(self._sure, self.floor) if oldest.serial == 0 and now < oldest.expires else self.floor
 
     def granted(self, router: str) -> int:
         """What the router was sent last."""

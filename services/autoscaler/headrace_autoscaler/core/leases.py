@@ -22,7 +22,7 @@ from headrace_autoscaler.core.lease_pool import HEADROOM, Pool, Terms
 from headrace_autoscaler.core.leased_limits import BY_DIMENSION, BY_NAME, DIMENSIONS, DUST, LeasedLimit, is_limited
 from headrace_autoscaler.core.lending import Lending, Trees
 from headrace_autoscaler.core.loans import Loan, Loans
-from headrace_autoscaler.core.promises import Promised
+from headrace_autoscaler.core.promises import Promised, promised_units
 from headrace_autoscaler.core.quota import Amount, Amounts, Bounds, Dimension, QuotaTree, Refusal, TenantQuota
 from headrace_autoscaler.domain import Limits
 from headrace_common.quantities import MAX
@@ -240,21 +240,23 @@ class LeaseBook:
                 if each.dimension is not None:
                     self._loans.returned(key, each.dimension, cohort)
             if known is None:
-                floors = self._floors_before(key, each, terms)
-                pools[each.name] = Pool(terms, self.routers, most=before, held_until=self._held_until, floors=floors)
+                floors, sure = self._floors_before(key, each, terms)
+                pools[each.name] = Pool(
+                    terms, self.routers, most=before, held_until=self._held_until, floors=floors, sure=sure
+                )
             else:
                 known.set_terms(terms, before)
                 pools[each.name] = known
             self._unsettled.add(key)
 
-    def _floors_before(self, key: str, each: LeasedLimit, terms: Terms) -> dict[str, int]:
-        """What somebody before us may have promised routers that we have not heard of, by router."""
+    def _floors_before(self, key: str, each: LeasedLimit, terms: Terms) -> tuple[dict[str, int], int]:
+        """What somebody before us may have promised routers that we have not heard of, by router, and at least."""
         count = len(self.routers)
-        floor = terms.floor(count) if self._now < self._held_until else 0
-        if key in self._promised:
-            was = getattr(self._promised[key], each.name)
-            floor = max(floor, 0 if was is None else Terms(each.units(was)).floor(count))
-        return {router: floor if router in self._unheard else 0 for router in self.routers}
+        largest, smallest = promised_units(self._promised, key, each, terms.limit)
+        known = terms.floor(count) if self._now < self._held_until else 0
+        floor = max(known, Terms(largest).floor(count)) if key in self._promised else known
+        sure = min(terms.floor(count), Terms(smallest).floor(count))
+        return {router: floor if router in self._unheard else 0 for router in self.routers}, sure
 
     def _depart(self, key: str, each: LeasedLimit, pool: Pool, cohort: str) -> None:
         ghost = Ghost(key, each.name, each.dimension, cohort, pool.parts_within(pool.terms.limit, self._now), pool)

@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 from pydantic import ConfigDict, TypeAdapter
 
 from headrace_autoscaler.core.jobs import Job
-from headrace_autoscaler.domain import Limits, ModelSpec, Revision, Tenant
+from headrace_autoscaler.core.promises import Promise
+from headrace_autoscaler.domain import ModelSpec, Revision, Tenant
 
 T = TypeVar("T")
 
@@ -35,5 +36,5 @@ class Document(Generic[T]):
 SPEC: Document[ModelSpec] = Document(TypeAdapter(tuple[ModelSpec], config=CONFIG))
 REVISION: Document[Revision] = Document(TypeAdapter(tuple[Revision], config=CONFIG))
 TENANT: Document[Tenant] = Document(TypeAdapter(tuple[Tenant], config=CONFIG))
-LIMITS: Document[Limits] = Document(TypeAdapter(tuple[Limits], config=CONFIG))
+PROMISE: Document[Promise] = Document(TypeAdapter(tuple[Promise], config=CONFIG))
 JOB: Document[Job] = Document(TypeAdapter(tuple[Job], config=CONFIG))

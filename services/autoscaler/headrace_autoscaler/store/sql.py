@@ -15,9 +15,9 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from headrace_autoscaler.core.jobs import Job, JobState
+from headrace_autoscaler.core.promises import Promise, Promised
 from headrace_autoscaler.domain import (
     DeployFailure,
-    Limits,
     Model,
     ModelSpec,
     Posting,
@@ -202,13 +202,13 @@ class SqlStore:
         with self._writing() as connection:
             connection.execute(sa.delete(TENANTS).where(TENANTS.c.name == name))
 
-    def promised(self) -> Mapping[str, Limits]:
+    def promised(self) -> Promised:
         with self._reading.connect() as connection:
             rows = connection.execute(sa.select(PROMISED_LIMITS)).all()
-        return {row.key: documents.LIMITS.load(row.document) for row in rows}
+        return {row.key: documents.PROMISE.load(row.document) for row in rows}
 
-    def promise(self, key: str, limits: Limits) -> None:
-        document = documents.LIMITS.dump(limits)
+    def promise(self, key: str, promise: Promise) -> None:
+        document = documents.PROMISE.dump(promise)
         with self._writing() as connection:
             insert = self._insert(PROMISED_LIMITS).values(key=key, document=document)
             connection.execute(
