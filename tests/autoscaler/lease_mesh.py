@@ -32,7 +32,7 @@ class Stream:
     down: list[tuple[int, int, dict[str, Share | None]]] = field(default_factory=list)
     due: set[str] = field(default_factory=set)
     whole: set[int] = field(default_factory=set)
-    up: list[int] = field(default_factory=list)
+    up: list[tuple[int | None, dict[str, Limits]]] = field(default_factory=list)
     version: int = 0
     serials: dict[int, int] = field(default_factory=dict)
     changes: dict[int, int] = field(default_factory=dict)
@@ -56,12 +56,20 @@ class Router:
 
     Attributes:
         changes: the last that had been made when the lease was issued that it obeys, by key.
+        in_hand: requests that it has let in and not answered, by key.
+        strays: keys of which it had more in hand than a floor when its lease ran out: nobody knows how long that takes.
     """
 
     stream: Stream | None = None
     sent_at: dict[int, float] = field(default_factory=dict)
     leases: dict[str, tuple[Share, float]] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=dict)
+    in_hand: dict[str, int] = field(default_factory=dict)
+    strays: set[str] = field(default_factory=set)
+
+    def excess(self, now: float) -> dict[str, Limits]:
+        beyond = {key: count for key, count in self.in_hand.items() if count > self.obeys(key, "concurrency", now)}
+        return {key: Limits(concurrency=count) for key, count in beyond.items() if key in self.leases}
 
     def obeys(self, key: str, name: str, now: float) -> float:
         if key not in self.leases:
@@ -166,14 +174,43 @@ class LeaseMesh(RuleBasedStateMachine):
                 router.leases[key] = share, router.sent_at[answers] + TTL_S
                 router.changes[key] = stream.changes[version]
         router.sent_at[version] = self.now
-        stream.up.append(version)
+        stream.up.append((version, router.excess(self.now)))
+
+    @rule(name=names)
+    def the_router_reports(self, name: str) -> None:
+        router = self.routers[name]
+        if router.stream is not None:
+            router.stream.up.append((None, router.excess(self.now)))
+
+    @rule(name=names, place=places, count=st.sampled_from([1, 3, 20]))
+    def requests_come(self, name: str, place: int, count: int) -> None:
+        """As many of them are let in as the lease has left."""
+        router, key = self.routers[name], self.key(place)
+        free = int(router.obeys(key, "concurrency", self.now)) - router.in_hand.get(key, 0)
+        if free <= 0:
+            return
+        router.in_hand[key] = router.in_hand.get(key, 0) + min(count, free)
+        [keys] = [keys for keys in self.groups() if key in keys]
+        most = self.most(keys, "concurrency")
+        if most is not None and not self.changes:
+            self.note_strays()
+            assert self.occupied(keys) <= most, (name, key)
+
+    @rule(name=names, place=places, count=st.sampled_from([1, 20]))
+    def requests_are_answered(self, name: str, place: int, count: int) -> None:
+        router, key = self.routers[name], self.key(place)
+        router.in_hand[key] = max(0, router.in_hand.get(key, 0) - count)
 
     @rule(name=names)
     def the_autoscaler_reads(self, name: str) -> None:
         stream = self.routers[name].stream
         if stream is None or not stream.open or not stream.up:
             return
-        stream.answers, stream.heard_at = stream.up.pop(0), self.now
+        version, excess = stream.up.pop(0)
+        self.book.holds(name, excess, self.now)
+        if version is None:
+            return
+        stream.answers, stream.heard_at = version, self.now
         self.book.applied(name, stream.serials[stream.answers])
         for unheard in self.promises.values():
             if stream.answers in stream.whole and stream.changes[stream.answers] >= unheard.change:
@@ -227,6 +264,14 @@ class LeaseMesh(RuleBasedStateMachine):
             for name in self.routers:
                 self.catches_up(name)
 
+    @precondition(lambda self: self.processes > 1 or len(self.limits) > 1)
+    @rule(busy=names, place=places, then=names, other=places)
+    def demand_moves_while_requests_are_in_hand(self, busy: str, place: int, then: str, other: int) -> None:
+        self.all_goes_well_for_a_while(busy, place)
+        self.requests_come(busy, place, 20)
+        self.all_goes_well_for_a_while(then, other)
+        self.requests_come(then, other, 20)
+
     def catches_up(self, name: str) -> None:
         """All that is on its way arrives, and one more update."""
         router = self.routers[name]
@@ -242,6 +287,23 @@ class LeaseMesh(RuleBasedStateMachine):
     def obeyed(self, keys: Iterable[str], name: str) -> float:
         """By all routers, of these keys together."""
         return sum(router.obeys(key, name, self.now) for router in self.routers.values() for key in keys)
+
+    def occupied(self, keys: Iterable[str]) -> float:
+        """What routers have in hand of these keys together, but for what strays."""
+        return sum(
+            min(count, router.obeys(key, "concurrency", self.now)) if key in router.strays else count
+            for router in self.routers.values()
+            for key, count in router.in_hand.items()
+            if key in keys
+        )
+
+    def note_strays(self) -> None:
+        for router in self.routers.values():
+            for key, count in router.in_hand.items():
+                if count <= router.obeys(key, "concurrency", self.now):
+                    router.strays.discard(key)
+                elif key not in router.leases or self.now >= router.leases[key][1]:
+                    router.strays.add(key)
 
     def most(self, keys: Iterable[str], name: str) -> float | None:
         """What there is of these keys together; None: no limit."""
@@ -274,6 +336,8 @@ class LeaseMesh(RuleBasedStateMachine):
 
     @invariant()
     def nobody_has_more_than_there_is(self) -> None:
+        if hasattr(self, "limits"):
+            self.note_strays()
         for keys in self.groups() if hasattr(self, "limits") else ():
             for each in DIMENSIONS:
                 most = self.most(keys, each.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,11 +90,14 @@ class Router:
         async with asyncio.timeout(DEADLINE_S):
             return await self.call.read()
 
-    async def applied(self, version: int) -> None:
-        await self._say(control_pb2.SyncRequest(applied_version=version))
+    async def applied(self, version: int, *excess: control_pb2.Excess) -> None:
+        await self._say(control_pb2.SyncRequest(applied_version=version, excess=excess))
 
-    async def report(self, *demands: control_pb2.Demand, urgent: bool = False) -> None:
-        await self._say(control_pb2.SyncRequest(demand=control_pb2.DemandReport(demands=demands, urgent=urgent)))
+    async def report(
+        self, *demands: control_pb2.Demand, urgent: bool = False, excess: Iterable[control_pb2.Excess] = ()
+    ) -> None:
+        report = control_pb2.DemandReport(demands=demands, urgent=urgent)
+        await self._say(control_pb2.SyncRequest(demand=report, excess=excess))
 
     async def _say(self, message: control_pb2.SyncRequest) -> None:
         async with self._writing:
@@ -429,6 +432,46 @@ async def test_leases_follow_what_routers_report_once_the_other_has_given_way(op
                 await asyncio.sleep(0.002)
         for task in hearing:
             task.cancel()
+
+
+async def test_what_a_router_has_in_hand_from_a_larger_lease_is_nobody_elses_yet(
+    open_mesh: Callable[..., object],
+) -> None:
+    mesh = await open_mesh()
+    tenants = (Tenant("a", Limits(concurrency=10), cohort="c"), Tenant("b", Limits(concurrency=20), cohort="c"))
+    mesh.announce(model_of(), tenants=tenants)
+    router = Router(mesh.stub, "router-0")
+    await router.greet()
+    await router.applied(1)
+    parts, in_hand = {"a": 10, "b": 20}, {"a": 0}
+
+    def excess() -> list[control_pb2.Excess]:
+        held = control_pb2.QuotaLimits(concurrency=in_hand["a"])
+        return [control_pb2.Excess(tenant="a", in_hand=held)] if in_hand["a"] > parts["a"] else []
+
+    async def hear() -> None:
+        while True:
+            update = (await router.next()).update
+            parts.update({lease.tenant: lease.limits.concurrency for lease in update.leases})
+            assert max(parts["a"], in_hand["a"]) + parts["b"] <= 30
+            await router.applied(update.version, *excess())
+
+    async def until(tenant: str, part: int, *busy: str) -> None:
+        demands = [control_pb2.Demand(tenant=each, model="m", revision=1, arrivals=9, in_flight=90) for each in busy]
+        while parts[tenant] != part:
+            mesh.clock.advance(0.25)
+            await router.report(*demands, excess=excess())
+            mesh.board.move_leases()
+            await asyncio.sleep(0.002)
+
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
+        hearing = tasks.create_task(hear())
+        await until("a", 20, "a")
+        in_hand["a"] = 17
+        await until("b", 13, "a", "b")
+        in_hand["a"] = 0
+        await until("b", 20, "a", "b")
+        hearing.cancel()
 
 
 @pytest.mark.parametrize("hits", [0, 225, 150], ids=["executed", "answered from a cache", "some of each"])

@@ -205,6 +205,49 @@ def test_a_lender_that_comes_back_to_its_cohort_is_owed_nothing_beside_what_is_l
     assert settle(book, 100.0) == had
 
 
+def test_what_a_cut_left_over_is_not_granted_again_where_the_tenant_moves_and_has_more() -> None:
+    book = book_of([replace(tenant("a", 28), cohort="d")], routers=2)
+    book.want("router-1", {"a": Want(in_hand=90.0)})
+    assert settle(book)["a"].concurrency == 28
+    for nominal, cohort in ((13, "d"), (13, "c"), (26, "c")):
+        set_tenants(book, [replace(tenant("a", nominal), cohort=cohort)])
+    book.want("router-1", {})
+    book.want("router-0", {"a": Want(in_hand=90.0)})
+    assert parts_of(book, "router-0", 1.0) == {"a": 6}, "its floor: the other obeys 21 still"
+    assert parts_of(book, "router-0", TTL_S) == {"a": 19}, "and 7 from then on"
+
+
+def test_a_lender_waits_for_what_borrowers_have_in_hand() -> None:
+    book = book_of([tenant("a", 10), tenant("b", 20)])
+    book.want("router-0", {"a": Want(in_hand=90.0)})
+    assert settle(book)["a"].concurrency == 20
+    book.want("router-0", {"a": Want(in_hand=90.0), "b": Want(in_hand=90.0)})
+    serial, shares = book.issue("router-0", ["a"], 0.0, 0.0)
+    assert shares["a"].limits.concurrency == 10
+    book.holds("router-0", {"a": Limits(concurrency=17)}, 0.0)
+    book.applied("router-0", serial)
+    assert parts_of(book, "router-0", 0.0) == {"a": 10, "b": 13}, "of 30 there are 17 in hand"
+    book.holds("router-0", {"a": Limits(concurrency=12)}, 1.0)
+    assert book.moves(["router-0"], 1.0) == {"router-0": ["b"]}
+    assert parts_of(book, "router-0", 1.0)["b"] == 18
+    book.holds("router-0", {}, 2.0)
+    assert parts_of(book, "router-0", 2.0)["b"] == 20
+
+
+def test_what_a_silent_router_has_in_hand_is_believed_for_as_long_as_a_lease() -> None:
+    book = LeaseBook(2, TTL_S, 0.0)
+    book.set_limits({"a": Limits(concurrency=20)})
+    book.want("router-0", {"a": Want(in_hand=90.0)})
+    settle(book)
+    book.want("router-0", {})
+    book.want("router-1", {"a": Want(in_hand=90.0)})
+    serial, _ = book.issue("router-0", ["a"], 0.0, 0.0)
+    book.holds("router-0", {"a": Limits(concurrency=15)}, 0.0)
+    book.applied("router-0", serial)
+    assert parts_of(book, "router-1", TTL_S - 0.1) == {"a": 5}
+    assert parts_of(book, "router-1", TTL_S) == {"a": 15}
+
+
 def test_a_new_autoscaler_that_first_knew_a_smaller_limit_waits_for_leases_under_the_old_one() -> None:
     book = LeaseBook(2, TTL_S, TTL_S)
     book.set_limits({"a": Limits(concurrency=0)})

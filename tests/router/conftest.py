@@ -189,6 +189,7 @@ class ScriptedControl(control_pb2_grpc.ControlServiceServicer):
         self.hellos: list[control_pb2.Hello] = []
         self.reports: list[control_pb2.DemandReport] = []
         self.applied: list[int] = []
+        self.excess: list[tuple[int, dict[tuple[str, str], int]]] = []
         self._streams: list[asyncio.Queue[control_pb2.SyncResponse | None]] = []
         self._server: grpc.aio.Server | None = None
 
@@ -226,6 +227,8 @@ class ScriptedControl(control_pb2_grpc.ControlServiceServicer):
     async def _read(self, requests: AsyncIterator[Any], out: asyncio.Queue[Any]) -> None:
         async for message in requests:
             kind = message.WhichOneof("message")
+            excess = {(each.tenant, each.model): each.in_hand.concurrency for each in message.excess}
+            self.excess.append((message.applied_version, excess))
             if kind == "hello":
                 self.hellos.append(message.hello)
             elif kind == "demand":

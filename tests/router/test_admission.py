@@ -68,6 +68,20 @@ def test_refusals(limiter: Limiter, dimension: str | None, time_helps: bool) -> 
     assert (refusal is not None and refusal.retry_after_s is not None) == time_helps
 
 
+def test_what_is_in_hand_beyond_a_smaller_lease_is_told_until_it_is_answered() -> None:
+    waiting = Occupant(3, 300)
+    limiter = leased(Limits(concurrency=5, queue_length=5, queue_bytes=500), waiting)
+    for _ in range(4):
+        limiter.enter(0.0)
+    assert limiter.excess(0.0) is None
+    limiter.set_lease(Lease(Limits(concurrency=3, queue_length=3, queue_bytes=299), Limits(1, None, 2, None), 5.0), 1.0)
+    assert limiter.excess(1.0) == Limits(concurrency=4, queue_bytes=300)
+    limiter.in_hand, waiting.queued_bytes = 3, 299
+    assert limiter.excess(5.9) is None
+    assert limiter.excess(6.0) == Limits(concurrency=3, queue_length=3), "the lease has run out; its floor holds"
+    assert leased(Limits()).excess(0.0) is None
+
+
 @pytest.mark.parametrize("budget", [Budget.REFUSE, Budget.QUEUE])
 def test_a_spent_budget_is_not_believed_for_ever(budget: Budget) -> None:
     """Its period is over and nobody tells of the next one: the autoscaler is away, and what runs may answer."""

@@ -145,6 +145,23 @@ async def test_a_full_state_replaces_placements_and_leases(start_bench: StartBen
     assert await bench.infer(2.0) == [2.0, 2.0]
 
 
+async def test_what_is_in_hand_beyond_a_smaller_lease_is_told_with_the_first_word_that_it_is_obeyed(
+    start_bench: StartBench, eventually: Eventually
+) -> None:
+    bench = await start_bench()
+    waiting = [asyncio.create_task(bench.infer()) for _ in range(3)]
+    await eventually(lambda: bench.plane.in_hand == 3)
+    limits = control_pb2.QuotaLimits(concurrency=1)
+    bench.control.send(
+        leases=[control_pb2.QuotaLease(tenant="t", model=m, limits=limits, weight=1.0) for m in ("", "m")]
+    )
+    await eventually(lambda: bench.control.version in bench.control.applied)
+    assert dict(bench.control.excess)[bench.control.version] == {("t", ""): 3, ("t", "m"): 3}
+    await bench.add_runner("r1")
+    assert await asyncio.gather(*waiting) == [[1.0, 1.0]] * 3
+    await eventually(lambda: bench.control.excess[-1][1] == {})
+
+
 async def test_quotas_refuse_with_subject_dimension_and_time(start_bench: StartBench, eventually: Eventually) -> None:
     bench = await start_bench()
     limits = control_pb2.QuotaLimits(concurrency=1)

@@ -51,14 +51,26 @@ BUDGET_STATE_EXHAUSTED_REFUSE: BudgetState
 BUDGET_STATE_EXHAUSTED_QUEUE: BudgetState
 
 class SyncRequest(_message.Message):
-    __slots__ = ("hello", "demand", "applied_version")
+    __slots__ = ("hello", "demand", "applied_version", "excess")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     DEMAND_FIELD_NUMBER: _ClassVar[int]
     APPLIED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXCESS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     demand: DemandReport
     applied_version: int
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., demand: _Optional[_Union[DemandReport, _Mapping]] = ..., applied_version: _Optional[int] = ...) -> None: ...
+    excess: _containers.RepeatedCompositeFieldContainer[Excess]
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., demand: _Optional[_Union[DemandReport, _Mapping]] = ..., applied_version: _Optional[int] = ..., excess: _Optional[_Iterable[_Union[Excess, _Mapping]]] = ...) -> None: ...
+
+class Excess(_message.Message):
+    __slots__ = ("tenant", "model", "in_hand")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IN_HAND_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    model: str
+    in_hand: QuotaLimits
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., in_hand: _Optional[_Union[QuotaLimits, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("router_id", "software_version", "highest_epoch")

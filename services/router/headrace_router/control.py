@@ -46,6 +46,10 @@ class ControlUser(Protocol):
         """
         ...
 
+    def excess(self) -> Iterable[control_pb2.Excess]:
+        """All that is in hand beyond the leases that are obeyed now."""
+        ...
+
     def demand(self) -> Report:
         """What came since the last report that was committed."""
         ...
@@ -115,12 +119,17 @@ class ControlClient:
                 self._obey(response)
                 self._sent_at[response.update.version] = time.monotonic()
                 async with writes:
-                    await call.write(control_pb2.SyncRequest(applied_version=self._applied))
+                    await call.write(self._told(control_pb2.SyncRequest(applied_version=self._applied)))
         finally:
             reporter.cancel()
             await asyncio.wait([reporter])
             if not reporter.cancelled() and (error := reporter.exception()):
                 _log.info("demand reports ended", reason=repr(error))
+
+    def _told(self, request: control_pb2.SyncRequest) -> control_pb2.SyncRequest:
+        """With what is in hand at the moment of writing: a report that waited for a smaller lease knows of that."""
+        request.excess.extend(self._user.excess())
+        return request
 
     def _obey(self, response: control_pb2.SyncResponse) -> None:
         if response.epoch < self.highest_epoch:
@@ -159,7 +168,7 @@ class ControlClient:
             report.message.urgent = urgent
             try:
                 async with writes:
-                    await call.write(control_pb2.SyncRequest(demand=report.message))
+                    await call.write(self._told(control_pb2.SyncRequest(demand=report.message)))
             except BaseException:
                 if urgent:
                     self._urgent.set()

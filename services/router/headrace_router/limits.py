@@ -66,6 +66,18 @@ class LimitBook:
                 lane.queue.set_weight(tenant, self._weight(tenant, lane.entry.model))
         return any(lease.budget is Budget.QUEUE for lease in leases.values())
 
+    def excess(self, now: float) -> list[control_pb2.Excess]:
+        """All that is in hand beyond leases."""
+        found = []
+        for (tenant, model), limiter in self._limiters.items():
+            held = None if limiter.lease is None else limiter.excess(now)
+            if held is not None:
+                in_hand = control_pb2.QuotaLimits(
+                    concurrency=held.concurrency, queue_length=held.queue_length, queue_bytes=held.queue_bytes
+                )
+                found.append(control_pb2.Excess(tenant=tenant, model=model, in_hand=in_hand))
+        return found
+
     def __iter__(self) -> Iterator[Account]:
         for accounts in self._accounts.values():
             yield from accounts.values()

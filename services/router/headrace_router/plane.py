@@ -214,6 +214,10 @@ class Plane:
                 lane.hold_back(lambda item: may_be_sent(item.account))
         self._fleet.apply(update)
 
+    def excess(self) -> list[control_pb2.Excess]:
+        """What was let in under larger leases, and is not answered yet."""
+        return self._limits.excess(self._now())
+
     def demand(self) -> Report:
         """What came since the last report that was committed."""
         now = self._now()

@@ -154,6 +154,11 @@ class Board:
         session.issued(update.version, serial)
         return update
 
+    def holds(self, session: Session, excess: Mapping[str, Limits]) -> None:
+        """What the router has in hand beyond its leases, by their keys; what is not named is not."""
+        if self.serves(session):
+            self._book.holds(session.router, excess, self._clock.monotonic())
+
     def applied(self, session: Session, version: int) -> None:
         """The router says that it obeys this version, so no lease from before."""
         first = session.answers == 0

@@ -158,6 +158,18 @@ def _limits(limits: Limits) -> control_pb2.QuotaLimits:
     )
 
 
+def excess_of(request: control_pb2.SyncRequest) -> dict[str, Limits]:
+    """What is in hand beyond leases, by their keys."""
+    return {
+        f"{each.tenant}/{each.model}" if each.model else each.tenant: Limits(
+            concurrency=each.in_hand.concurrency,
+            queue_length=each.in_hand.queue_length,
+            queue_bytes=each.in_hand.queue_bytes,
+        )
+        for each in request.excess
+    }
+
+
 def report_of(router: str, message: control_pb2.DemandReport) -> Report:
     return Report(
         router=router,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from headrace.control.v1 import control_pb2, control_pb2_grpc
 from headrace_autoscaler.control.board import Board
-from headrace_autoscaler.control.messages import report_of
+from headrace_autoscaler.control.messages import excess_of, report_of
 from headrace_autoscaler.control.session import Session
 from headrace_autoscaler.core.promises import Promised
 from headrace_autoscaler.fleet.reports import Report
@@ -100,6 +100,8 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
 
     async def _listen(self, session: Session, requests: AsyncIterator[control_pb2.SyncRequest]) -> None:
         async for request in requests:
+            # Before the lease that it is beyond is taken as obeyed.
+            self._board.holds(session, excess_of(request))
             match request.WhichOneof("message"):
                 case "demand":
                     report = report_of(session.router, request.demand)

@@ -83,4 +83,4 @@ class Ghosts:
     def expire(self, now: float) -> None:
         """Forgets those of which no router obeys anything. What floors leave was its own, but a limit that returns
         smaller has them still."""
-        self._all = [ghost for ghost in self._all if ghost.pool.obeyed(now)]
+        self._all = [ghost for ghost in self._all if ghost.pool.obeyable(now)]

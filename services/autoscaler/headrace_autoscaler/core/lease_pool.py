@@ -93,6 +93,7 @@ class Pool:
         self._targets_by: Mapping[str, int] = {}
         self._sure = sure
         self._grants = {router: [_Grant(0, 0, floors[router], held_until)] for router in self._routers}
+        self._in_hand: dict[str, tuple[int, float]] = {}
         self.set_terms(terms, most)
 
     def set_terms(self, terms: Terms, most: int) -> None:
@@ -136,22 +137,33 @@ class Pool:
         """What routers could be obeying in all of this much each."""
         return sum(min(parts[router], self.bound(router, now)) for router in self._routers)
 
-    def obeyed(self, now: float) -> bool:
-        """A router could be obeying something of it."""
-        return any(self.bound(router, now) for router in self._routers)
+    def obeyable(self, now: float) -> int:
+        """The most that all routers could be obeying."""
+        return sum(self.bound(router, now) for router in self._routers)
 
     def lasts(self) -> float:
         """When the last lease runs out that gives something; monotonic seconds."""
         return max((grant.expires for grants in self._grants.values() for grant in grants if grant.amount), default=0.0)
 
+    def holds(self, router: str, units: int, until: float) -> bool:
+        """What a router has in hand beyond its lease; it is believed until then. Whether that is less than before."""
+        before, _ = self._in_hand.pop(router, (0, 0.0))
+        if units:
+            self._in_hand[router] = (units, until)
+        return units < before
+
     def bound(self, router: str, now: float) -> int:
-        """The most that a router could be obeying, or may begin to obey."""
+        """The most that a router could be obeying, or may begin to obey, or has in hand from before."""
         # Loops here and below, and no generators: this is asked for every tenant and router, twice a second.
         most = 0
         for grant in self._grants[router]:
             obeyed = grant.amount if now < grant.expires else grant.floor
             if obeyed > most:
                 most = obeyed
+        if self._in_hand:
+            units, until = self._in_hand.get(router, (0, 0.0))
+            if units > most and now < until:
+                most = units
         return most
 
     def obeys(self, router: str, now: float) -> int:

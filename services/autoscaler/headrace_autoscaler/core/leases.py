@@ -91,6 +91,7 @@ class LeaseBook:
         self._unsettled: set[str] = set()
         self._sent: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         self._serial = 0
+        self._excess: dict[str, Mapping[str, Limits]] = {}
         self._ghosts = Ghosts()
         self._loans = Loans()
         self._now = float("-inf")
@@ -173,6 +174,20 @@ class LeaseBook:
         if freed:
             self._unsettled |= self._loans.keys() & self._pools.keys()
         return freed
+
+    def holds(self, router: str, excess: Mapping[str, Limits], now: float) -> None:
+        """All that the router has in hand beyond its leases, by key. Nobody else has it until it is answered, or until
+        the router has been silent for as long as a lease lasts."""
+        changed = set()
+        for key in self._excess.get(router, {}).keys() | excess.keys():
+            for name, pool in self._pools.get(key, {}).items():
+                amount = getattr(excess.get(key), name, None) or 0
+                if pool.holds(router, BY_NAME[name].units(amount), now + self._ttl_s):
+                    changed.add(key)
+        self._excess[router] = excess
+        if excess or changed:
+            self._lending.given_back()
+            self._unsettled |= changed | self._lending.companions(changed)
 
     def allot(self) -> None:
         """Divides cohorts by the demand that is known now, which `moves` and `issue` do too."""
@@ -262,7 +277,8 @@ class LeaseBook:
         ghost = Ghost(key, each.name, each.dimension, cohort, pool.parts_within(pool.terms.limit, self._now), pool)
         if cohort and each.dimension is not None:
             until = self._lending.lasts(cohort, each.dimension)
-            self._loans.left(Loan(key, each.dimension, cohort, pool.terms.limit, until, ghost))
+            out = pool.terms.limit + ghost.borrowed(self._now)
+            self._loans.left(Loan(key, each.dimension, cohort, out, until, ghost))
         self._ghosts.add(ghost)
 
     def _prepare(self, now: float) -> None:

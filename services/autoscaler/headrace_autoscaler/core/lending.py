@@ -122,7 +122,8 @@ class Lending:
                 if ghost.dimension is not None:
                     self._use(name, ghost.dimension, ghost.borrowed(now))
             for name, loan in self._loans.items():
-                loan.falls(self._tree.overdrawn(loan.cohort, loan.dimension), now)
+                overdrawn = self._tree.overdrawn(loan.cohort, loan.dimension)
+                loan.falls(overdrawn, self._uncovered(loan.cohort, loan.dimension, now), now)
                 if loan.key in self._quotas:
                     self._use(name, loan.dimension, self._withheld(loan))
             self._booked_at = now
@@ -196,6 +197,13 @@ class Lending:
             quota.weight,
             pool.wanted(needed),
         )
+
+    def _uncovered(self, cohort: str, dimension: Dimension, now: float) -> int:
+        """How much more routers could be obeying of a cohort than it has. Floors that they do not obey do not count."""
+        pools = [self._pools[each.name, dimension] for each in self._members.get((cohort, dimension), ())]
+        gone = [each for each in self._ghosts.values() if (each.cohort, each.dimension) == (cohort, dimension)]
+        obeyed = sum(pool.obeyable(now) for pool in pools) + sum(ghost.borrowed(now) for ghost in gone)
+        return max(0, obeyed - sum(pool.terms.limit for pool in pools))
 
     def _stand_in(self, name: str, dimension: Dimension, cohort: str) -> None:
         self._tree.set_tenant(TenantQuota(name, Bounds.of(Amount(dimension, 0)), cohort=cohort))

@@ -1,4 +1,4 @@
-"""What tenants that have left their cohort had lent there.
+"""What tenants that have left their cohort had lent there, and what a cut had left over of theirs.
 
 Who leaves takes its own limit along. So much of it as routers could still be obeying in its old cohort, beyond what
 that cohort has without it, is nobody's to grant until they have said that they obey less, or until those leases have
@@ -32,13 +32,15 @@ class Loan:
     until: float
     had: Ghost
 
-    def falls(self, overdrawn: int, now: float) -> None:
+    def falls(self, overdrawn: int, uncovered: int, now: float) -> None:
         """
         Args:
-            overdrawn: so much more is used in the old cohort than there is.
+            overdrawn: so much more is used or kept in the old cohort than there is.
+            uncovered: so much more could be obeyed there.
         """
-        lent = max(0, self.had.pool.terms.limit - self.had.kept(now))
-        self.units = min(self.units, lent, overdrawn) if now < self.until else 0
+        lent = max(0, self.had.pool.terms.limit - self.had.kept(now)) if now < self.until else 0
+        # What its own routers obey beyond its limit it had borrowed, which the cohort has, or else a cut has left over.
+        self.units = min(self.units, min(lent, overdrawn) + min(self.had.borrowed(now), uncovered))
 
 
 class Loans:
@@ -57,7 +59,7 @@ class Loans:
 
     def expire(self, now: float) -> set[str]:
         """Forgets what is given back, and what must have been. Whose that was."""
-        over = {place: loan for place, loan in self._all.items() if not loan.units or now >= loan.until}
+        over = {place: loan for place, loan in self._all.items() if not loan.units}
         for place in over:
             del self._all[place]
         return {loan.key for loan in over.values()}

@@ -203,6 +203,22 @@ class Limiter:
         next_s = self._full_at - self._slack_s - now
         return self._error("requests_per_second", self._promise(now, next_s, rate) if helps else None)
 
+    def excess(self, now: float) -> Limits | None:
+        """What is in hand of each limit that it is beyond; None: of none."""
+        if now >= self._expires:
+            self._expire(now)
+        limits, found = self._limits, Limits()
+        if limits.concurrency is not None and self.in_hand > limits.concurrency:
+            found = Limits(concurrency=self.in_hand)
+        if self._bounds_queue:
+            length, size_bytes = self._queue()
+            over_length = limits.queue_length is not None and length > limits.queue_length
+            over_bytes = limits.queue_bytes is not None and size_bytes > limits.queue_bytes
+            found = replace(
+                found, queue_length=length if over_length else None, queue_bytes=size_bytes if over_bytes else None
+            )
+        return None if found == Limits() else found
+
     def _promise(self, now: float, earliest_s: float, pace: float | None) -> float:
         return self._comebacks.promise(now, earliest_s, pace, self.occupants)
 
@@ -235,16 +251,21 @@ class Limiter:
     def _queue_shortage(self, size_bytes: int) -> str | None:
         if not self._bounds_queue:
             return None
-        length = total_bytes = 0
-        for occupant in self.occupants:
-            length += occupant.queued
-            total_bytes += occupant.queued_bytes
+        length, total_bytes = self._queue()
         limits = self._limits
         if limits.queue_length is not None and length >= limits.queue_length:
             return "queue_length"
         if limits.queue_bytes is not None and total_bytes + size_bytes > limits.queue_bytes:
             return "queue_bytes"
         return None
+
+    def _queue(self) -> tuple[int, int]:
+        """Requests that wait, and their bytes."""
+        length = total_bytes = 0
+        for occupant in self.occupants:
+            length += occupant.queued
+            total_bytes += occupant.queued_bytes
+        return length, total_bytes
 
     def _change(self, limits: Limits, now: float) -> None:
         """New limits; the bucket keeps what it holds, as far as its new size lets it."""
