@@ -475,6 +475,7 @@ async def test_a_deleted_model_drains_and_goes_with_its_files(api: Any, onnx_mod
     model = await api.describe("m")
     assert (model.state, versions(model)) == (models_pb2.MODEL_STATE_DELETING, [("1", 1, "retiring")])
     await api.models.DeleteModel(models_pb2.DeleteModelRequest(name="m"))
+    api.deploys.deletion_patience_s = 0.0
     code, told = await refused(api.deploy("m", shared))
     assert code is Code.FAILED_PRECONDITION
     assert "is being deleted; deploy again once it is gone" in told
@@ -486,6 +487,19 @@ async def test_a_deleted_model_drains_and_goes_with_its_files(api: Any, onnx_mod
     assert api.stored_artifacts() == set()
     assert api.store.models() == ()
     assert versions(await api.deploy("m", {"m.onnx": onnx_model()})) == [("1", 2, "serving")]
+
+
+async def test_a_deploy_right_after_the_delete_of_the_same_model_waits_for_that(
+    api: Any, onnx_model: OnnxModel
+) -> None:
+    await api.deploy("m", {"m.onnx": onnx_model()})
+    await api.models.DeleteModel(models_pb2.DeleteModelRequest(name="m"))
+    deploying = asyncio.ensure_future(api.deploy("m", {"m.onnx": onnx_model()}))
+    async with asyncio.timeout(10):
+        while not api.deploys._locks or not api.deploys._lock("m").locked():
+            await api.describe("m")
+    await retire_all(api, "m")
+    assert versions(await deploying) == [("1", 2, "serving")]
 
 
 async def test_deleting_during_the_first_load_stops_it(api: Any, onnx_model: OnnxModel) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -56,6 +57,7 @@ COLLECT_PERIOD_S = 60.0
 FAILURE_TTL_S = 7 * 86400.0
 """The reason why a name never came to be a model is kept this long."""
 
+_GONE_POLL_S = 0.05
 _STOPPED = "the autoscaler stopped during the first load; deploy again"
 
 
@@ -81,6 +83,7 @@ class DeployService:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._running: defaultdict[str, dict[asyncio.Task[Model], str]] = defaultdict(dict)
         self._deleting: set[str] = set()
+        self.deletion_patience_s = 10.0
         self._withdrawn: set[asyncio.Task[Model]] = set()
         self._closed = False
         self._collector: asyncio.Task[None] | None = None
@@ -197,6 +200,9 @@ class DeployService:
         with self._artifacts.pinned(request.artifact):
             await lock.acquire()
         try:
+            # Nor must the end of what had them before.
+            with self._artifacts.pinned(request.artifact):
+                await self._until_gone(name)
             return await self._run_alone(request, begun)
         finally:
             lock.release()
@@ -220,6 +226,13 @@ class DeployService:
             said = asyncio.current_task() not in self._withdrawn
             await to_its_end(self._undo(spec, failure.message, artifact, tenant is None, said))
             raise failure from None
+
+    async def _until_gone(self, name: str) -> None:
+        """Waits a moment for a model of this name that is being deleted: who deploys right after that means this."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.deletion_patience_s):
+                while (model := self._catalogue.model(name)) is not None and model.deleting:  # noqa: ASYNC110 - rare
+                    await asyncio.sleep(_GONE_POLL_S)
 
     async def _attempt(self, request: DeployRequest, artifact: Artifact, begun: asyncio.Future[Model]) -> Model:
         name = request.spec.name
