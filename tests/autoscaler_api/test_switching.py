@@ -132,6 +132,22 @@ async def test_a_change_that_is_under_way_is_given_up_for_what_somebody_chooses(
     assert ([each.name for each in listed.variants if each.serves], listed.job.automatic) == (["original"], False)
 
 
+async def test_one_that_is_given_up_before_its_first_step_keeps_no_later_one_away(api: Any, m: Optimized) -> None:
+    await m.use("original")
+    await m.use("auto")
+    api.catalogue._jobs["m"] = _with_faster_int8(api.catalogue.job("m"))
+    api.fleet.loads["m"] = load(6.0, rate=400)
+    for _ in range(2):
+        await api.jobs.tick()
+        api.clock.advance(CONFIRM_S)
+    await api.jobs.tick()
+    await api.jobs._switching.stop("m")
+    assert (await api.describe("m")).variant == "original"
+    for _ in range(4):
+        await reviews(api)
+    assert (await until_switched(api, m)).job.switched.startswith("int8 serves: ")
+
+
 async def test_the_mesh_chooses_only_once_there_is_something_to_choose_from(api: Any, onnx_model: OnnxModel) -> None:
     await api.deploy("m", {"model.onnx": onnx_model(2.0)})
     optimized = Optimized(api)

@@ -111,11 +111,11 @@ class JobService:
                 raise FailedPrecondition("this mesh runs no optimisations (configuration key autoscaler.optimize_jobs)")
             with self.files.pinned(samples):
                 async with self._changing:
+                    await self._switching.stop(name)
                     model = self._model(name)
                     revision = _optimizable(model)
                     needed = job_resources(model.spec.resources.memory_bytes)
                     self.deploys.check_room(replace(model.spec, resources=needed, limits=Limits()))
-                    await self._switching.stop(name)
                     path = await self.files.samples(samples)
                     if revision.loaded is not None:
                         signature, labels = revision.loaded.signature, optimization.labels

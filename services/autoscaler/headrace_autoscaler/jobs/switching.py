@@ -76,7 +76,8 @@ class VariantSwitching:
                 f"model {job.model!r} has no variant {variant[:80]!r} that can be used; it has {', '.join(usable)}"
             )
         await self.stop(job.model)
-        deployed = await self.by_hand(model, artifact)
+        # A change that came to its end meanwhile is what this takes the place of.
+        deployed = await self.by_hand(self.catalogue.model(job.model) or model, artifact)
         await self._note(job.model, "", "", "")
         return deployed
 
@@ -95,6 +96,9 @@ class VariantSwitching:
         if (task := self._running.get(model)) is not None:
             task.cancel()
             await asyncio.wait({task})
+            # One that has not had its first step leaves itself there.
+            if self._running.get(model) is task:
+                del self._running[model]
 
     async def close(self) -> None:
         for model in tuple(self._running):
@@ -110,9 +114,8 @@ class VariantSwitching:
             self._running[job.model] = task
 
     async def _switch(self, job: Job, model: Model, better: Better) -> None:
-        serves, variant = job.managed if model.current is None else model.current.artifact, job.variant(better.variant)
-        if variant is None:
-            raise ValueError(f"variant {better.variant!r} is none of model {job.model!r}")
+        serves = job.managed if model.current is None else model.current.artifact
+        variant = next(each for each in job.variants if each.name == better.variant)
         try:
             # First what is meant: who is killed in between goes on choosing, whichever of the two serves.
             await self._note(job.model, serves, variant.artifact, job.moved)
@@ -122,7 +125,10 @@ class VariantSwitching:
         except HeadraceError as error:
             words = f"{better.variant} would serve ({better.why}), but could not be deployed: {error.message}"
             get_logger().warning("not switched", model=job.model, variant=better.variant, reason=error.message)
-            await self._note(job.model, serves, "", words)
+            with suppress(HeadraceError):  # The database is away, and what serves is as it was.
+                await self._note(job.model, serves, "", words)
+        except Exception as error:  # noqa: BLE001 - what serves stays, and the log has it in full
+            get_logger().error("switch failed unexpectedly", model=job.model, exc_info=error)
         finally:
             self._patience.changed(job.model, self.clock.monotonic())
             self._running.pop(job.model, None)
