@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ _WIDTH = 64
 
 
 @contextmanager
-def slow_engine(standby: int = 0, **deploy: Any) -> Iterator[tuple[Mesh, headrace.Client]]:
-    """The model `slow` echoes x, FP32 [n, 64]; every tenant may call it.
+def slow_engine(
+    standby: int = 0, models: Sequence[str] = (MODEL,), **deploy: Any
+) -> Iterator[tuple[Mesh, headrace.Client]]:
+    """Models that echo x, FP32 [n, 64]; every tenant may call them.
 
     Args:
         standby: runners that stand by.
+        models: their names.
         deploy: of the deploy, over one instance that always runs.
     """
     tensor = {"datatype": "FP32", "shape": [-1, _WIDTH]}
@@ -39,21 +42,22 @@ def slow_engine(standby: int = 0, **deploy: Any) -> Iterator[tuple[Mesh, headrac
         path = Path(folder) / "slow.fake.json"
         path.write_text(json.dumps(spec))
         client.set_tenant(limited(TENANT))
-        client.deploy(
-            path,
-            name=MODEL,
-            tenant=TENANT,
-            engine="fake",
-            max_batch_size=BATCH,
-            shared_with=["*"],
-            **{"min_instances": 1, "max_instances": 1, **deploy},
-        )
+        for name in models:
+            client.deploy(
+                path,
+                name=name,
+                tenant=TENANT,
+                engine="fake",
+                max_batch_size=BATCH,
+                shared_with=["*"],
+                **{"min_instances": 1, "max_instances": 1, **deploy},
+            )
         yield mesh, client
 
 
-def body() -> bytes:
+def body(model: str = MODEL) -> bytes:
     """One framed request of one row."""
-    request = oip.ModelInferRequest(model_name=MODEL, raw_input_contents=[b"\0" * 4 * _WIDTH])
+    request = oip.ModelInferRequest(model_name=model, raw_input_contents=[b"\0" * 4 * _WIDTH])
     request.inputs.add(name="x", datatype="FP32", shape=(1, _WIDTH))
     message = request.SerializeToString()
     return b"\0" + struct.pack(">I", len(message)) + message

@@ -61,7 +61,6 @@ async def test_what_a_load_measures_on_a_quieter_machine_is_kept(open_world: Ope
     world.machine.profiles = {1000: {1: 6_000}}
     deployed(world, SPEC, one={1: 15_000})
     await world.until(lambda: cpus(world) == [1000])
-    await world.until(lambda: world.fleet.load_of("m") is not None)
-    assert world.fleet.load_of("m").profile_us == ((1, 6_000),)
+    await world.until(lambda: getattr(world.fleet.load_of("m"), "profile_us", None) == ((1, 6_000),))
     [revision] = world.catalogue.models()[0].revisions
     assert revision.profiles == (ShapeProfile(ONE, ((1, 15_000),)), ShapeProfile(ONE, ((1, 6_000),)))

@@ -1,4 +1,4 @@
-"""Starting, loading, draining and burying runners: what a plan's actions do."""
+"""Starting, draining and burying runners: what a plan's actions do. What a load is, is in `loading`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from headrace.v1 import resources_pb2
 from headrace_autoscaler.core.backoff import Failures
 from headrace_autoscaler.core.standby import StartTimes
-from headrace_autoscaler.domain import Enforcement, Resources, Revision
+from headrace_autoscaler.domain import Resources
 from headrace_autoscaler.fleet.books import Books
-from headrace_autoscaler.fleet.link import LoadAnswer, LoadFailed, LoadRefused, RunnerLink
+from headrace_autoscaler.fleet.link import RunnerLink
+from headrace_autoscaler.fleet.loading import Loading, LoadOrder, over_memory
 from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner, RunnerState
 from headrace_autoscaler.fleet.tasks import TaskSet
 from headrace_autoscaler.providers.base import Exit, InstanceProvider, StartedRunner, StartFailed
 from headrace_common.clock import Clock
 from headrace_common.life_sign import LifeSign
 from headrace_common.logs import get_logger
-from headrace_common.quantities import format_bytes
 
 _RECONNECT_S = 0.1
 _UNLOAD_MARGIN_S = 5.0
-_AUTOPSY_S = 1.0
-"""How a runner ended that died during a load is known within this."""
 EARLY_S = 5.0
 """A runner that ends by itself within this after it was ready has failed to start."""
 
@@ -34,19 +31,6 @@ EARLY_S = 5.0
 class Timeouts:
     load_s: float
     drain_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class LoadOrder:
-    """One load: what, from where, and who hears how it ended. A verification's failure is its deploy's to report."""
-
-    assignment: Assignment
-    revision: Revision
-    directory: str
-    shape: resources_pb2.InstanceShape
-    loaded: Callable[[Runner, LoadAnswer], None]
-    failed: Callable[[Runner, Exception], None]
-    verification: bool = False
 
 
 def _nobody_hears(_runner: Runner, _ended: str) -> None: ...
@@ -79,6 +63,7 @@ class Lifecycle:
         self._timeouts = timeouts
         self._changed = changed
         self._links: dict[str, RunnerLink] = {}
+        self._loading = Loading(provider, self._links, clock, epoch, timeouts.load_s, changed, self._kill)
         self._tasks = TaskSet()
         self._departed: set[str] = set()
         self._log = get_logger(epoch=epoch)
@@ -132,7 +117,7 @@ class Lifecycle:
         runner.assignment = order.assignment
         runner.load_open = True
         runner.advance(RunnerState.LOADING, self._clock.monotonic())
-        self._tasks.start(self._load(runner, order), f"load {order.revision.model} on {runner.id}")
+        self._tasks.start(self._loading.run(runner, order), f"load {order.revision.model} on {runner.id}")
 
     def drain(self, runner: Runner, reason: str, within_s: float | None = None) -> None:
         """Lets it answer what it has. One that is not ready yet has nothing to answer.
@@ -142,7 +127,7 @@ class Lifecycle:
         """
         ready = runner.state is RunnerState.READY
         if runner.advance(RunnerState.DRAINING, self._clock.monotonic()):
-            self._log.info("instance draining", instance=runner.id, reason=reason, **_labels(runner))
+            self._log.info("instance draining", instance=runner.id, reason=reason, **runner.labels)
             runner.drain_s = within_s
             drain_s = self._drain_s(runner)
             self._tasks.start(self._unload(runner, reason, ready, drain_s), f"drain {runner.id}")
@@ -261,25 +246,21 @@ class Lifecycle:
                         self.start_failures = Failures()
                         if runner.started_here:
                             self.starts.took(runner.state_since - runner.started_at)
-                    self._log.info("runner state", runner=runner.id, state=runner.state.label, **_labels(runner))
+                    self._log.info("runner state", runner=runner.id, state=runner.state.label, **runner.labels)
                     self._changed()
                 if report.over_memory:
                     self._outgrew(runner, report.reason)
                 if runner.assignment is not None and runner.enforcement is None:
                     # Adopted: whoever held it before may have died before it could.
-                    await self._hold(runner, runner.assignment)
+                    await self._loading.hold(runner, runner.assignment)
             await asyncio.sleep(_RECONNECT_S)
-
-    async def _hold(self, runner: Runner, assignment: Assignment) -> Enforcement:
-        runner.enforcement = await self._provider.hold(runner.id, assignment.resources)
-        return runner.enforcement
 
     def _outgrew(self, runner: Runner, reason: str) -> None:
         if runner.over_memory:
             return
         runner.over_memory = True
         if runner.ready_at is not None:
-            self._log.warning("instance over its memory", instance=runner.id, reason=reason, **_labels(runner))
+            self._log.warning("instance over its memory", instance=runner.id, reason=reason, **runner.labels)
             self.outgrew(runner, reason)
 
     def _bury(self, runner: Runner, exited: Exit) -> None:
@@ -289,12 +270,12 @@ class Lifecycle:
         self._registry.remove(runner.id)
         runner.seen.set()
         if exited.over_memory:
-            self._outgrew(runner, _over_memory(runner, ended))
+            self._outgrew(runner, over_memory(runner, ended))
         runner.gone.set()
         expected = runner.state in (RunnerState.DRAINING, RunnerState.GONE)
         log = self._log.info if expected else self._log.warning
         reason = runner.exit_reason or ("stopped" if expected else "it died")
-        log("runner gone", runner=runner.id, state=runner.state.label, ended=ended, reason=reason, **_labels(runner))
+        log("runner gone", runner=runner.id, state=runner.state.label, ended=ended, reason=reason, **runner.labels)
         if (
             runner.state is RunnerState.READY
             and not runner.over_memory
@@ -310,50 +291,6 @@ class Lifecycle:
         self.start_failures = self.start_failures.failed(reason, self._clock.monotonic())
         self._log.error("runner not started", reason=reason, failures=self.start_failures.count)
         self._changed()
-
-    async def _load(self, runner: Runner, order: LoadOrder) -> None:
-        labels = _labels(runner)
-        self._log.info("instance loading", instance=runner.id, **labels)
-        try:
-            link = self._links.get(runner.id)
-            if link is None:
-                raise LoadFailed("the runner died before it could load")
-            enforcement = await self._hold(runner, order.assignment)
-            answer = await link.load(
-                self._epoch,
-                runner.id,
-                order.assignment,
-                order.revision,
-                order.directory,
-                order.shape,
-                enforcement,
-                self._timeouts.load_s,
-                runner.cold_start is not None,
-            )
-        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for this load must hear of it
-            known = isinstance(error, LoadRefused | LoadFailed)
-            failure = error if known else LoadFailed("an unexpected error, which autoscaler.log has in full")
-            if isinstance(error, LoadFailed) and await self._ran_out(runner):
-                failure = LoadRefused(_over_memory(runner, "it ended while it loaded"))
-            log = self._log.info if known and order.verification else self._log.warning
-            log("load failed", instance=runner.id, reason=str(failure), exc_info=None if known else error, **labels)
-            runner.advance(RunnerState.GONE, self._clock.monotonic())
-            order.failed(runner, failure)
-            self._changed()
-            await self._kill(runner)
-            return
-        runner.loaded, runner.load_open = answer.loaded, False
-        runner.resident_bytes = runner.resident_bytes or answer.loaded.resident_bytes
-        runner.advance(RunnerState.READY, self._clock.monotonic())
-        order.loaded(runner, answer)
-        self._changed()
-
-    async def _ran_out(self, runner: Runner) -> bool:
-        """Whether a runner that died during its load outgrew its memory."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_AUTOPSY_S):
-                await runner.gone.wait()
-        return runner.over_memory
 
     async def _unload(self, runner: Runner, reason: str, ready: bool, drain_s: float) -> None:
         link = self._links.get(runner.id)
@@ -373,14 +310,3 @@ def _assignment_of(sign: LifeSign) -> Assignment | None:
         return None
     resources = Resources(sign.cpu_millicores, sign.memory_bytes, sign.gpu_millis, sign.gpu_memory_bytes)
     return Assignment(sign.model, sign.revision, sign.version, sign.tenant, resources)
-
-
-def _over_memory(runner: Runner, ended: str) -> str:
-    """Of one that could not say it itself."""
-    share = format_bytes(runner.assignment.resources.memory_bytes) if runner.assignment else "nothing"
-    return f"over its memory: {share} is its share ({ended}); deploy the model with more memory"
-
-
-def _labels(runner: Runner) -> dict[str, str | int]:
-    held = runner.assignment
-    return {} if held is None else {"model": held.model, "revision": held.revision, "tenant": held.tenant}

@@ -13,8 +13,9 @@ from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.domain import Model, ModelSpec, Resources, Revision
 from headrace_autoscaler.fleet.books import Books
 from headrace_autoscaler.fleet.history import History
-from headrace_autoscaler.fleet.lifecycle import EARLY_S, Lifecycle, LoadOrder
+from headrace_autoscaler.fleet.lifecycle import EARLY_S, Lifecycle
 from headrace_autoscaler.fleet.link import LoadAnswer
+from headrace_autoscaler.fleet.loading import LoadOrder
 from headrace_autoscaler.fleet.runners import Assignment, Registry, Runner, RunnerState
 from headrace_autoscaler.fleet.shapes import Shapes
 from headrace_autoscaler.fleet.verification import Verifications

@@ -123,6 +123,12 @@ class Runner:
     seen: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def labels(self) -> dict[str, str | int]:
+        """What a line of the log says of what it holds."""
+        held = self.assignment
+        return {} if held is None else {"model": held.model, "revision": held.revision, "tenant": held.tenant}
+
     def advance(self, state: RunnerState, now: float) -> bool:
         """Whether the state changed; a report from the past changes nothing."""
         if state <= self.state:
