@@ -92,7 +92,7 @@ async def test_a_variant_that_does_not_load_leaves_what_serves_and_says_so(api: 
     serves = current(await api.describe("m")).artifact
     api.fleet.refuse["1"] = InvalidArgument("no kernel for MatMulInteger")
     api.fleet.loads["m"] = load(6.0, rate=400)
-    api.catalogue._jobs["m"] = _with_faster_int8(api.catalogue.job("m"))
+    await api.catalogue.put_job(_with_faster_int8(api.catalogue.job("m")))
     await reviews(api)
     listed = await until_switched(api, m)
     assert listed.job.switched == (
@@ -114,7 +114,7 @@ def _with_faster_int8(job: Any) -> Any:
 async def test_a_change_that_is_under_way_is_given_up_for_what_somebody_chooses(api: Any, m: Optimized) -> None:
     await m.use("original")
     await m.use("auto")
-    api.catalogue._jobs["m"] = _with_faster_int8(api.catalogue.job("m"))
+    await api.catalogue.put_job(_with_faster_int8(api.catalogue.job("m")))
     api.fleet.loads["m"] = load(6.0, rate=400)
     api.fleet.gate.clear()
     while not api.fleet.verifying.locked():
@@ -135,7 +135,7 @@ async def test_a_change_that_is_under_way_is_given_up_for_what_somebody_chooses(
 async def test_one_that_is_given_up_before_its_first_step_keeps_no_later_one_away(api: Any, m: Optimized) -> None:
     await m.use("original")
     await m.use("auto")
-    api.catalogue._jobs["m"] = _with_faster_int8(api.catalogue.job("m"))
+    await api.catalogue.put_job(_with_faster_int8(api.catalogue.job("m")))
     api.fleet.loads["m"] = load(6.0, rate=400)
     for _ in range(2):
         await api.jobs.tick()

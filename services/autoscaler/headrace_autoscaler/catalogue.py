@@ -1,22 +1,18 @@
 """Models and tenants as they stand: in memory, over the store.
 
-Reads are plain attribute look-ups on the event loop. A write goes to the store first, in a thread of its
-own, which no slow fetch or upload can hold up, and into memory once it is committed; one writer at a time,
-so that memory and store see the same order.
-A write that has begun is finished even if its caller is cancelled.
+Reads are plain attribute look-ups on the event loop; how writes keep memory and store alike is in `writes`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from headrace_autoscaler.artifacts import ArtifactStore
 from headrace_autoscaler.core.jobs import Job
-from headrace_autoscaler.core.promises import Promise, Promised, promised_to_model, promised_to_tenant, with_earlier
+from headrace_autoscaler.core.promises import Promised, promised_to_model, promised_to_tenant
 from headrace_autoscaler.domain import (
     DeployFailure,
     Limits,
@@ -30,14 +26,13 @@ from headrace_autoscaler.domain import (
     UsageRow,
 )
 from headrace_autoscaler.ports import Store
+from headrace_autoscaler.writes import Writes
 from headrace_common.clock import Clock
 
 RESTARTED = "the autoscaler restarted during the first load; deploy again"
 
 _MOST_PROFILES = 32
 """Shapes of a revision that are remembered: redeploys with other resources add to them."""
-
-T = TypeVar("T")
 
 
 class CatalogueStore(Store, Protocol):
@@ -56,16 +51,11 @@ class StoredCatalogue:
         self._store = store
         self._artifacts = artifacts
         self._clock = clock
-        self._lock = asyncio.Lock()
-        self._writer = ThreadPoolExecutor(1, "store")
-        self._writes: set[asyncio.Task[object]] = set()
+        self._writes = Writes(store)
         self._models: dict[str, Model] = {}
         self._tenants: dict[str, Tenant] = {}
         self._failures: dict[str, DeployFailure] = {}
         self._jobs: dict[str, Job] = {}
-        self._promised: dict[str, Promise] = {}
-        # Keys of changes that have failed. The store may have them all the same: who comes next would need the promise.
-        self._in_doubt: set[str] = set()
 
     @classmethod
     async def open(cls, store: CatalogueStore, artifacts: ArtifactStore, clock: Clock) -> StoredCatalogue:
@@ -82,19 +72,19 @@ class StoredCatalogue:
         catalogue._tenants = {tenant.name: tenant for tenant in tenants}
         catalogue._failures = dict(failures)
         catalogue._jobs = {job.model: job for job in jobs}
-        catalogue._promised = dict(promised)
+        catalogue._writes.promised.update(promised)
         await catalogue._clear_interrupted()
         return catalogue
 
     async def settled(self) -> None:
         """Waits for writes in progress, those of cancelled callers among them."""
-        await asyncio.gather(*self._writes, return_exceptions=True)
+        await self._writes.settled()
 
     async def close(self) -> None:
         """Waits for writes in progress, then closes the store."""
         await self.settled()
         await asyncio.to_thread(self._store.close)
-        self._writer.shutdown(wait=False)
+        self._writes.close()
 
     # What there is.
 
@@ -129,7 +119,7 @@ class StoredCatalogue:
 
     def promised(self) -> Promised:
         """What limits were that routers may still obey: see `core.promises`."""
-        return dict(self._promised)
+        return dict(self._writes.promised)
 
     def artifacts_in_use(self) -> frozenset[str]:
         of_models = {revision.artifact for model in self._models.values() for revision in model.revisions}
@@ -154,7 +144,7 @@ class StoredCatalogue:
             if profiled is not None:
                 self._revise(model, lambda revisions: (profiled if r.revision == revision else r for r in revisions))
 
-        await self._write(commit, remember)
+        await self._writes.do(commit, remember)
 
     async def finish_retiring(self, model: str, revision: int) -> None:
         """Forgets a RETIRING revision; idempotent. See `ports.Catalogue`."""
@@ -177,17 +167,19 @@ class StoredCatalogue:
             old = self._models.get(spec.name)
             self._models[spec.name] = replace(old, spec=spec) if old else Model(spec=spec, created_at=now)
 
-        await self._write(lambda: self._store.put_model(spec, now), remember, lambda: self._of_model(spec.name, spec))
+        await self._writes.do(
+            lambda: self._store.put_model(spec, now), remember, lambda: self._of_model(spec.name, spec)
+        )
 
     async def add_revision(self, revision: Revision) -> Revision:
         """Stores it under the model's next revision number and returns it with that number."""
-        return await self._write(
+        return await self._writes.do(
             lambda: self._store.add_revision(revision),
             lambda added: self._revise(added.model, lambda revisions: (*revisions, added)),
         )
 
     async def update_revision(self, revision: Revision) -> None:
-        await self._write(
+        await self._writes.do(
             lambda: self._store.update_revision(revision),
             lambda _: self._revise(
                 revision.model,
@@ -202,14 +194,14 @@ class StoredCatalogue:
             self._models[spec.name] = replace(self._models[spec.name], spec=spec)
             self._revise(spec.name, lambda all_: (_activated(r, revisions) for r in all_))
 
-        await self._write(
+        await self._writes.do(
             lambda: self._store.activate_revisions(spec.name, revisions, spec),
             remember,
             lambda: self._of_model(spec.name, spec),
         )
 
     async def remove_revision(self, model: str, revision: int) -> None:
-        await self._write(
+        await self._writes.do(
             lambda: self._store.remove_revision(model, revision),
             lambda _: self._revise(model, lambda revisions: (r for r in revisions if r.revision != revision)),
         )
@@ -221,7 +213,7 @@ class StoredCatalogue:
             self._models[model] = replace(self._models[model], deleting=True)
             self._revise(model, lambda revisions: (_activated(r, ()) for r in revisions))
 
-        await self._write(lambda: self._store.mark_deleting(model), remember)
+        await self._writes.do(lambda: self._store.mark_deleting(model), remember)
 
     async def remove_model(self, model: str) -> None:
         """Its job goes with it."""
@@ -231,7 +223,7 @@ class StoredCatalogue:
             self._models.pop(model, None)
             self._jobs.pop(model, None)
 
-        await self._write(lambda: self._store.remove_model(model), remember, lambda: self._of_model(model, None))
+        await self._writes.do(lambda: self._store.remove_model(model), remember, lambda: self._of_model(model, None))
         await self.drop_artifacts(job.artifacts if job else ())
 
     async def put_job(self, job: Job) -> None:
@@ -241,27 +233,27 @@ class StoredCatalogue:
             NotFound: the model is gone.
         """
         old = self._jobs.get(job.model)
-        await self._write(lambda: self._store.put_job(job), lambda _: self._jobs.update({job.model: job}))
+        await self._writes.do(lambda: self._store.put_job(job), lambda _: self._jobs.update({job.model: job}))
         await self.drop_artifacts(old.artifacts - job.artifacts if old else ())
 
     async def remove_job(self, model: str) -> None:
         """Forgets a model's job and its variants, those aside that serve."""
         job = self._jobs.get(model)
-        await self._write(lambda: self._store.remove_job(model), lambda _: self._jobs.pop(model, None))
+        await self._writes.do(lambda: self._store.remove_job(model), lambda _: self._jobs.pop(model, None))
         await self.drop_artifacts(job.artifacts if job else ())
 
     async def record_failure(self, model: str, reason: str) -> None:
         failure = DeployFailure(self._clock.wall(), reason)
-        await self._write(
+        await self._writes.do(
             lambda: self._store.record_failure(model, failure), lambda _: self._failures.update({model: failure})
         )
 
     async def clear_failure(self, model: str) -> None:
         if model in self._failures:
-            await self._write(lambda: self._store.clear_failure(model), lambda _: self._failures.pop(model, None))
+            await self._writes.do(lambda: self._store.clear_failure(model), lambda _: self._failures.pop(model, None))
 
     async def put_tenant(self, tenant: Tenant) -> None:
-        await self._write(
+        await self._writes.do(
             lambda: self._store.put_tenant(tenant),
             lambda _: self._tenants.update({tenant.name: tenant}),
             lambda: {tenant.name: promised_to_tenant(self._tenants.get(tenant.name), tenant)},
@@ -276,7 +268,7 @@ class StoredCatalogue:
             self._store.put_tenant(tenant)
             return True
 
-        await self._write(commit, lambda added: self._tenants.update({tenant.name: tenant} if added else {}))
+        await self._writes.do(commit, lambda added: self._tenants.update({tenant.name: tenant} if added else {}))
 
     async def remove_tenant(self, name: str, *, only: Tenant | None = None) -> None:
         """
@@ -287,7 +279,7 @@ class StoredCatalogue:
         def goes() -> bool:
             return only is None or self._tenants.get(name) == only
 
-        await self._write(
+        await self._writes.do(
             lambda: self._store.remove_tenant(name) if goes() else None,
             lambda _: self._tenants.pop(name, None) if goes() else None,
             lambda: {name: promised_to_tenant(self._tenants.get(name), None)} if goes() else {},
@@ -295,18 +287,7 @@ class StoredCatalogue:
 
     async def forget_promised(self, promised: Promised) -> None:
         """Routers obey nothing of this any more; what was promised since stays."""
-
-        def commit() -> list[str]:
-            keys = [key for key, promise in promised.items() if self._promised.get(key) is promise]
-            keys = [key for key in keys if key not in self._in_doubt]
-            self._store.forget_promised(keys)
-            return keys
-
-        def remember(keys: list[str]) -> None:
-            for key in keys:
-                del self._promised[key]
-
-        await self._write(commit, remember)
+        await self._writes.forget(promised)
 
     async def drop_artifacts(self, artifacts: Iterable[str]) -> None:
         """Removes the files of those that no revision uses any more."""
@@ -316,50 +297,10 @@ class StoredCatalogue:
     # The books.
 
     async def post(self, posting: Posting) -> None:
-        await self._write(lambda: self._store.post(posting), lambda _: None)
+        await self._writes.do(lambda: self._store.post(posting), lambda _: None)
 
     async def usage(self, tenant: str | None, since: float) -> tuple[UsageRow, ...]:
         return await asyncio.to_thread(self._store.usage, tenant, since)
-
-    async def _write(
-        self,
-        commit: Callable[[], T],
-        remember: Callable[[T], object],
-        promised: Callable[[], Mapping[str, Limits | None]] = dict,
-    ) -> T:
-        """Args:
-        promised: what routers may go on obeying, as of before the write.
-        """
-        task = asyncio.get_running_loop().create_task(self._commit(commit, remember, promised))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-        return await asyncio.shield(task)
-
-    async def _commit(
-        self,
-        commit: Callable[[], T],
-        remember: Callable[[T], object],
-        promised: Callable[[], Mapping[str, Limits | None]],
-    ) -> T:
-        async with self._lock:
-            kept = {
-                key: with_earlier(limits, self._promised.get(key))
-                for key, limits in promised().items()
-                if limits is not None
-            }
-
-            def both() -> T:
-                # Promises first: who is killed in between has promised too much, which is forgotten in time.
-                for key, promise in kept.items():
-                    self._store.promise(key, promise)
-                return commit()
-
-            self._in_doubt.update(kept)
-            result = await asyncio.get_running_loop().run_in_executor(self._writer, both)
-            self._in_doubt.difference_update(kept)
-            self._promised.update(kept)
-            remember(result)
-            return result
 
     def _of_model(self, name: str, new: ModelSpec | None) -> Mapping[str, Limits | None]:
         old = self._models[name].spec if name in self._models else None
