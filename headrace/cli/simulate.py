@@ -32,7 +32,7 @@ _COLUMNS = (
 def simulate(
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="CSV with a TIMESTAMP column.")] = None,
     scenario: Annotated[
-        str, typer.Option(metavar="NAME", help="steady, diurnal, flash-crowd, sparse, zipf-1000 or on-off.")
+        str, typer.Option(metavar="NAME", help="steady, diurnal, flash-crowd, sparse, zipf-1000, on-off or tight.")
     ] = "",
     policy: Annotated[str, typer.Option(metavar="P[,P...]", help="Policies by name.")] = "all",
     service_ms: Annotated[

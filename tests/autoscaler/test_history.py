@@ -25,7 +25,7 @@ def cold_start(history: History, runner: str, total_s: float) -> None:
     """One start from zero, seen to its end by a router."""
     history.demand_at_zero(("m", 1), 1000.0, 10.0, 0.001, frozenset({runner}))
     history.placed(("m", 1), runner, 10.001)
-    history.loaded(runner, 0.02, 0.0)
+    history.loaded(("m", 1), runner, 0.02, 0.0)
     history.completed("m", runner, 0.02, 0.0, 0.01, total_s)
 
 
@@ -39,6 +39,22 @@ def test_p95_of_the_recent_cold_starts() -> None:
     assert history.cold_start_p95("m") == 0.099, "the 31st of the last 32"
     assert set(history.phases_p95("m")) == set(PHASES)
     assert history.phases_p95("m")["place_s"] == pytest.approx(0.001)
+
+
+def test_starts_beside_others_tell_how_long_a_start_takes() -> None:
+    history = History()
+    assert history.start_p95("m") is None
+    assert not history.loaded(("m", 1), "first", 0.02, 0.01)
+    assert history.start_p95("m") == pytest.approx(0.03)
+    assert not history.loaded(("m", 1), "second", 0.02, 0.01, runner_s=1.0)
+    assert history.start_p95("m") == pytest.approx(1.03), "its runner had to start before it"
+    assert (history.cold_start_p95("m"), history.cold_start_count("m")) == (None, 0)
+    cold_start(history, "third", 2.0)
+    assert history.start_p95("m") == 2.0
+    again = History()
+    again.recall({"m": history.past("m")})
+    assert again.start_p95("m") == 2.0
+    assert len(again.past("m").starts_s) == 2
 
 
 def test_reasons_that_take_turns_are_told_once_a_minute() -> None:
@@ -123,6 +139,21 @@ async def test_a_restart_keeps_decisions_and_cold_starts(open_world: OpenWorld) 
         assert after.cold_start_p95_s == 0.05
     finally:
         await successor.fleet.close()
+
+
+async def test_a_model_that_never_was_at_zero_has_a_start_time(open_world: OpenWorld) -> None:
+    world = await open_world(standby=2)
+    file = ModelFile("model.onnx", "a" * 64, 10)
+    revision = Revision("m", 1, "1", State.SERVING, "artifact", (file,), "model.onnx", "fake")
+    world.catalogue.put(ModelSpec("m", min_instances=1, policy="headrace"), revision)
+    world.fleet.catalogue_changed()
+    await world.until(lambda: world.instances("m"))
+    world.clock.advance(1.0)
+    world.demand("m", arrivals=1, completed=1, busy_us=1000)
+    world.fleet.decide_now()
+    [*_, last] = world.fleet.view("m").decisions
+    assert dict(last.inputs)["cold_start_s"] == pytest.approx(0.03)
+    assert world.fleet.view("m").cold_start_count == 0
 
 
 async def test_a_kill_loses_the_last_seconds_at_most(open_world: OpenWorld) -> None:

@@ -63,7 +63,7 @@ class Decider:
     """Of all revisions. All times are monotonic seconds but `wall`.
 
     Args:
-        cold_start_s: of a model, 95th percentile as measured; None: never measured.
+        cold_start_s: of a model, what 95 % of its starts do not exceed, as measured; None: it was never started.
         micros_per_hour: price of an instance.
         starts_per_s: starts that can begin per second; None: any number.
     """

@@ -53,12 +53,14 @@ class ModelPast:
     Attributes:
         cold_starts: with the runner that each was on.
         policies: by revision.
+        starts_s: what starts took that were not from zero.
     """
 
     cold_start_count: int = 0
     cold_starts: tuple[tuple[str, ColdStart], ...] = ()
     decisions: tuple[DecisionRecord, ...] = ()
     policies: tuple[tuple[int, Learnt], ...] = ()
+    starts_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ class RunnerFleet:
         self._standby = StandbyPool(bounds_of(config, prices), self._lifecycle.starts)
         retirement = Retirement(parts.catalogue, parts.announcements, self._tasks)
         decider = Decider(
-            self.history.cold_start_p95,
+            self.history.start_p95,
             lambda resources: prices.shape(resources).micros_per_hour,
             lambda: STARTS_AT_ONCE / max(_SHORTEST_START_S, self._lifecycle.starts.typical_s),
         )

@@ -23,6 +23,7 @@ class _ModelHistory:
     decisions: deque[DecisionRecord] = field(default_factory=lambda: deque(maxlen=_DECISIONS))
     cold_starts: deque[tuple[str, ColdStart]] = field(default_factory=lambda: deque(maxlen=_COLD_STARTS))
     cold_start_count: int = 0
+    starts_s: deque[float] = field(default_factory=lambda: deque(maxlen=_COLD_STARTS))
     outgrown: DeployFailure | None = None
 
 
@@ -124,11 +125,16 @@ class History:
         if placed is not None:
             self._pending.setdefault(placed[0], placed[1])
 
-    def loaded(self, runner: str, load_s: float, warm_s: float) -> Key | None:
-        """Counts a cold start as soon as its instance is ready: no router need have seen its end."""
+    def loaded(self, key: Key, runner: str, load_s: float, warm_s: float, runner_s: float = 0.0) -> bool:
+        """Counts a cold start as soon as its instance is ready: no router need have seen its end. Whether it was one.
+
+        Args:
+            runner_s: that the load waited for its runner to start.
+        """
         placed = self._placed.pop(runner, None)
         if placed is None:
-            return None
+            self._model(key[0]).starts_s.append(runner_s + load_s + warm_s)
+            return False
         key, start = placed
         total_s = start.decide_s + start.place_s + load_s + warm_s
         cold = ColdStart(
@@ -137,7 +143,7 @@ class History:
         history = self._model(key[0])
         history.cold_start_count += 1
         history.cold_starts.append((runner, cold))
-        return key
+        return True
 
     def completed(self, model: str, runner: str, load_s: float, warm_s: float, answer_s: float, total_s: float) -> None:
         """A router saw the first answer: its times replace the estimate."""
@@ -179,6 +185,13 @@ class History:
         rank); None: there was none. It survives a restart of the autoscaler."""
         return self.phases_p95(model).get("total_s")
 
+    def start_p95(self, model: str) -> float | None:
+        """The same of all recent starts: from zero, beside other instances, and the first, which a deploy waits for.
+        What is to start beside others would else have to wait for a first start from zero to be known."""
+        known = self._models.get(model)
+        totals = [*known.starts_s, *(cold.total_s for _, cold in known.cold_starts)] if known else []
+        return _p95(totals) if totals else None
+
     def phases_p95(self, model: str) -> Mapping[str, float]:
         """The same for each of `PHASES`; empty: there was no cold start."""
         starts = self.cold_starts(model)
@@ -190,6 +203,7 @@ class History:
             history = self._model(model)
             history.cold_start_count = known.cold_start_count
             history.cold_starts.extend(known.cold_starts)
+            history.starts_s.extend(known.starts_s)
             history.decisions.extend(known.decisions)
             for record in known.decisions:
                 self._says_new(model, record)
@@ -209,7 +223,9 @@ class History:
         held = self._models.get(model)
         if held is None:
             return None
-        return ModelPast(held.cold_start_count, tuple(held.cold_starts), tuple(held.decisions))
+        return ModelPast(
+            held.cold_start_count, tuple(held.cold_starts), tuple(held.decisions), starts_s=tuple(held.starts_s)
+        )
 
     def _model(self, model: str) -> _ModelHistory:
         """For a change."""

@@ -23,6 +23,8 @@ from headrace_common.clock import Clock
 
 _LEAKED_EARLY_S = 60.0
 """An instance that lasts so long is worth its start, even if it has to be replaced in the end."""
+_AT_ONCE_S = 0.05
+"""A runner that is told to load within this after it stands by was waited for."""
 
 
 class Placing:
@@ -80,12 +82,15 @@ class Placing:
         runner = self._registry.get(action.runner)
         if runner is None:
             return
+        now = self._clock.monotonic()
+        if runner.started_here and now - runner.state_since <= _AT_ONCE_S:
+            runner.awaited_s = now - runner.started_at
         if action.verification:
             self._verify(runner, (action.model, action.revision))
         elif model is not None:
             revision = next(each for each in model.revisions if each.revision == action.revision)
             key = (revision.model, revision.revision)
-            runner.cold_start = self._history.placed(key, runner.id, self._clock.monotonic())
+            runner.cold_start = self._history.placed(key, runner.id, now)
             self._load(
                 runner, model.spec, revision, self._loaded, self._load_failed, resources=action.resources
             )  # fmt: skip
@@ -95,10 +100,12 @@ class Placing:
         if verification is not None:
             verification.placed.set()
             runner.admitted = False
-            self._load(
-                runner, verification.spec, verification.revision, verification.succeed, verification.fail,
-                verification=True,
-            )  # fmt: skip
+
+            def loaded(runner: Runner, answer: LoadAnswer) -> None:
+                self._history.loaded(key, runner.id, answer.load_s, answer.warm_s, runner.awaited_s)
+                verification.succeed(runner, answer)
+
+            self._load(runner, verification.spec, verification.revision, loaded, verification.fail, verification=True)
 
     def _load(
         self, runner: Runner, spec: ModelSpec, revision: Revision, loaded: Callable[[Runner, LoadAnswer], None],
@@ -121,7 +128,8 @@ class Placing:
             return
         if runner.cold_start is None:  # A load that requests wait for goes without the runs that are timed.
             self._shapes.measured(runner.assignment, answer.loaded.profile_us)
-        if self._history.loaded(runner.id, answer.load_s, answer.warm_s) is not None:
+        key = runner.assignment.key
+        if self._history.loaded(key, runner.id, answer.load_s, answer.warm_s, runner.awaited_s):
             self._books.cold_start(runner.assignment)
 
     def _load_failed(self, runner: Runner, error: Exception) -> None:

@@ -79,6 +79,7 @@ class Runner:
         loaded: what its load answered; None for one that was adopted.
         cold_start: the start from zero that its load ends, if it does.
         started_here: by this autoscaler, so that its age is known.
+        awaited_s: how long its load waited for it to start.
         answered: a router has told of its first answer, where it was started from zero.
         booked_until_us: how far its time is in the books; monotonic (`Books.mark_us`).
         unheard: it was found, and has not said yet what it holds.
@@ -118,6 +119,7 @@ class Runner:
     enforcement: Enforcement | None = None
     answered: bool = False
     started_here: bool = False
+    awaited_s: float = 0.0
     drain_s: float | None = None
     load_open: bool = False
     seen: asyncio.Event = field(default_factory=asyncio.Event)

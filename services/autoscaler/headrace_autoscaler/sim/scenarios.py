@@ -140,5 +140,14 @@ SCENARIOS = {
         Scenario(
             "on-off", "30 per second for 20 s of every 120 s", 16, 3600.0, 0.1, Conditions(0.5), _by_rate(_on_off)
         ),
+        Scenario(
+            "tight",
+            "300 per second of 5 ms each, which may wait 5 ms",
+            17,
+            600.0,
+            0.005,
+            Conditions(0.01, cold_start_s=0.06),
+            _by_rate(lambda at: 300.0 + 0 * at),
+        ),
     )
 }

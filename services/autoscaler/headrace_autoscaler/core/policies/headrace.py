@@ -5,6 +5,7 @@ It combines, by maximum, what each of its parts asks for:
 - what executes, for as long as it executes (an idle instance costs more than starting another in time);
 - what waits, by when it must begin (`headrace_backlog`);
 - the offered load by Little's law with head-room (`headrace_forecast`);
+- what comes together within a reading, where a request may wait for less than that (`headrace_queueing`);
 - what must stand ready because starting it would be too late, by an empirical forecast (`headrace_forecast`), unless
   it costs more than it earns (`headrace_worth`);
 - what was needed and will be again soon enough (`headrace_keep`).
@@ -32,6 +33,7 @@ from headrace_autoscaler.core.policies.headrace_forecast import (
     offered,
 )
 from headrace_autoscaler.core.policies.headrace_keep import Gaps, Keep
+from headrace_autoscaler.core.policies.headrace_queueing import LATE_SHARE, together
 from headrace_autoscaler.core.policies.headrace_supply import Orders, Supply
 from headrace_autoscaler.core.policies.headrace_worth import Worth
 
@@ -54,6 +56,7 @@ ONE = "demand: one instance is enough for it"
 EXECUTES = "as many as execute"
 WAITS = "as many as begin what waits in time"
 LOAD = "as many as the offered load keeps busy, with head-room"
+TOGETHER = "requests that come together would wait longer than the objective leaves"
 STANDS = "what is likely to come would not wait for a start"
 BREAK_EVEN = "what is likely to come would not wait for a start; more costs more than its objective earns"
 KEPT = "nobody needs it now: kept while being needed again is likely enough"
@@ -75,20 +78,27 @@ class _Demand:
     executes: int
     waits: int
     load: int
+    together: int
     stands: int
     present: bool
     break_even: bool
 
     @property
     def needed(self) -> int:
-        return max(self.executes, self.waits, self.load, self.stands, int(self.present))
+        return max(self.executes, self.waits, self.load, self.together, self.stands, int(self.present))
 
     @property
     def reason(self) -> str:
         if self.needed <= 1 and self.present:
             return ONE
         stands = BREAK_EVEN if self.break_even else STANDS
-        terms = ((self.waits, WAITS), (self.stands, stands), (self.load, LOAD), (self.executes, EXECUTES))
+        terms = (
+            (self.waits, WAITS),
+            (self.stands, stands),
+            (self.load, LOAD),
+            (self.together, TOGETHER),
+            (self.executes, EXECUTES),
+        )
         return max(terms, key=lambda term: term[0])[1]
 
 
@@ -178,10 +188,16 @@ class HeadracePolicy:
             executes=busy,
             waits=running + missing if missing else min(running, busy + reading.queued),
             load=offered(self._rate.per_s, supply),
+            together=self._together(supply, worth),
             stands=self._stands(now, supply, worth),
             present=reading.queued > 0 or reading.executing > 0,
             break_even=worth.chance == worth.break_even,
         )
+
+    def _together(self, supply: Supply, worth: Worth) -> int:
+        if supply.slack_s >= INTERVAL_S or not supply.known:
+            return 0
+        return together(self._rate.per_s, supply, LATE_SHARE * self._thrift, worth.request_s)
 
     def _stands(self, now: float, supply: Supply, worth: Worth) -> int:
         need = self._standing.now(supply, now, _STANDING_SLACK * supply.slack_s)
@@ -255,6 +271,7 @@ class HeadracePolicy:
             ("wanted_executing", float(demand.executes)),
             ("wanted_waiting", float(demand.waits)),
             ("wanted_load", float(demand.load)),
+            ("wanted_together", float(demand.together)),
             ("wanted_standing", float(demand.stands)),
             ("kept", float(kept)),
             ("idle_s", reading.now - self._active_at if self._active_at is not None else -1.0),
