@@ -53,14 +53,15 @@ def test_servers_that_cannot_keep_up_are_always_busy() -> None:
 @pytest.mark.parametrize("load", [0.1, 0.3, 0.7, 1.5, 5.0, 12.0])
 @pytest.mark.parametrize("slack", [0.5, 1.0, 2.0, 4.0], ids=lambda slack: f"slack of {slack:g} services")
 def test_as_many_as_it_takes_and_hardly_more(load: float, slack: float) -> None:
-    count = together(load / 0.005, supply(0.005, slack * 0.005), LATE_SHARE, None)
+    count = together(load / 0.005, supply(0.005, slack * 0.005), LATE_SHARE, None) or 1
     assert late_share(count, load / 0.005, 0.005, slack * 0.005) <= 1.3 * LATE_SHARE
     if count - 2 > load:
         assert late_share(count - 2, load / 0.005, 0.005, slack * 0.005) > LATE_SHARE, "two fewer would not do"
 
 
-def test_nothing_comes_and_nothing_is_needed() -> None:
-    assert together(0.0, supply(0.005, 0.005), LATE_SHARE, None) == 0
+@pytest.mark.parametrize("rate", [0.0, 1e-9, 0.1], ids=["nothing comes", "long ago", "now and then"])
+def test_one_that_is_enough_is_not_asked_for(rate: float) -> None:
+    assert together(rate, supply(0.005, 0.005), LATE_SHARE, None) == 0
 
 
 def test_an_instance_that_executes_several_at_once_stands_for_so_many() -> None:
@@ -74,7 +75,7 @@ def test_what_more_would_cost_than_earn_is_left() -> None:
     unbounded = together(140.0, tight, LATE_SHARE, None)
     counts = [together(140.0, tight, LATE_SHARE, worth) for worth in (0.0, 0.01, 0.1, 1.0, 100.0)]
     assert counts == sorted(counts)
-    assert (counts[0], counts[-1]) == (1, unbounded)
+    assert (counts[0], counts[-1]) == (0, unbounded)
     assert unbounded == 3
 
 
@@ -85,15 +86,16 @@ def test_more_requests_or_less_slack_never_take_fewer(rate: float, more: float, 
 
     assert count(rate, slack) <= count(rate * more, slack)
     assert count(rate, slack) <= count(rate, slack / more)
-    assert count(rate, slack) * at_once > rate * 0.004 * at_once, "they keep up"
+    assert max(1, count(rate, slack)) * at_once > rate * 0.004 * at_once, "they keep up"
 
 
-def settled(profile: Profile, per_s: float) -> tuple[int, str, dict[str, float]]:
+def settled(profile: Profile, per_s: float, idle_s: int = 0) -> tuple[int, str, dict[str, float]]:
+    """What the policy wishes for after 20 seconds of this, and then some of nothing."""
     policy, wish = HeadracePolicy(), None
-    for number in range(80):
-        busy = math.ceil(per_s * (profile.service_s or 0.0))
+    for number in range(80 + 4 * idle_s):
+        arrivals = round(per_s / 4) if number < 80 else 0
         reading = Reading(
-            now=number / 4, arrivals=round(per_s / 4), completed=round(per_s / 4), executing=min(1, busy),
+            now=number / 4, arrivals=arrivals, completed=arrivals, executing=min(1, arrivals),
             ready=wish.desired if wish else 1,
         )  # fmt: skip
         wish = policy.decide(reading, profile)
@@ -105,6 +107,11 @@ def test_a_tight_objective_gets_instances_for_what_no_reading_shows() -> None:
     tight = Profile(slo_s=0.01, service_s=0.005, latency_s=0.005, cold_start_s=0.05)
     desired, reason, inputs = settled(tight, 60.0)
     assert (desired, reason, inputs["wanted_together"]) == (2, TOGETHER, 2.0)
+
+
+def test_a_tight_objective_does_not_keep_a_model_from_zero() -> None:
+    tight = Profile(slo_s=0.01, service_s=0.005, latency_s=0.005, cold_start_s=0.05)
+    assert settled(tight, 60.0, idle_s=600)[0] == 0
 
 
 def test_what_may_wait_for_longer_than_a_reading_lasts_is_left_to_readings() -> None:

@@ -19,7 +19,7 @@ _MOST_SERVERS = 4096
 
 
 def together(rate_per_s: float, supply: Supply, late_share: float, request_s: float | None) -> int:
-    """Instances; 0 where nothing comes.
+    """Instances; 0 where one is enough: whether that is needed at all, a rate that fades does not tell.
 
     Args:
         late_share: of the requests, who may begin too late.
@@ -28,8 +28,6 @@ def together(rate_per_s: float, supply: Supply, late_share: float, request_s: fl
     """
     slots = max(1, round(supply.at_once))
     load = rate_per_s * supply.latency_s
-    if load <= 0:
-        return 0
     count = math.floor(load / slots) + 1
     late = _late(count * slots, load, supply)
     while late > late_share and count * slots < _MOST_SERVERS:
@@ -37,7 +35,7 @@ def together(rate_per_s: float, supply: Supply, late_share: float, request_s: fl
         if request_s is not None and rate_per_s * (late - fewer) * request_s < 1.0:
             break
         count, late = count + 1, fewer
-    return count
+    return count if count > 1 else 0
 
 
 def _late(servers: int, load: float, supply: Supply) -> float:
