@@ -170,7 +170,8 @@ def test_of_a_spent_budget_everything_drains_once_it_may() -> None:
     standings = Budgets("USD").review([HOURLY], {"acme": ONE}, tally_of(3_600_000), NOW_US)
     for may in (True, False):
         [found] = ration([want("m", 2)], [holding("m", 1)], standings, lambda _: 1, lambda _, may=may: may)
-        assert (found.spent, found.unpaid, found.held_back) == (may, True, standings["acme"][0].reason)
+        [standing] = standings["acme"]
+        assert (found.spent, found.unpaid, found.held_back) == (may, standing, standing.reason)
 
 
 def test_budgets_are_per_tenant_and_per_model() -> None:

@@ -416,3 +416,21 @@ def test_what_a_target_cannot_do_is_said_beside_every_reason(spec: ModelSpec) ->
     assert reason.endswith(f"; {NO_GPU_MEMORY}; {OUT_OF_REACH}")
     measured = replace(status, gpu_memory_share=0.5, profile_us=())
     assert ";" not in decide(spec, None, measured).reason.removeprefix(MAXIMUM)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"schedules": ("0 3 * * *=1",)}, {"policy": "aggressive"}, {"targets": (("concurrency", 50.0),)}],
+    ids=["a schedule", "another policy", "a target"],
+)
+def test_what_came_before_a_policy_was_changed_does_not_come_again(changes: dict[str, Any]) -> None:
+    decider = Decider(lambda _model: 0.06, lambda _resources: 42_500, starts_per_s=lambda: 2.0)
+    window = DemandWindow(10.0)
+    spec, known = ModelSpec("m", min_instances=1), replace(SERVED, profile_us=((1, 50_000),))
+    watch(decider, spec, window, rate=40, service_ms=50)
+    for second in range(1, 60):
+        decider.decide(KEY, spec, window, known, NOW + second, NOW)
+    changed = replace(spec, **changes)
+    for second in range(60, 180):
+        decision = decider.decide(KEY, changed, window, known, NOW + second, NOW)
+        assert decision.desired == 1, decision

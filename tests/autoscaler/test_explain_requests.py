@@ -15,6 +15,8 @@ import pytest
 from headrace.control.v1 import control_pb2
 from headrace_autoscaler.control.board import LEASE_TTL_S, Board
 from headrace_autoscaler.control.messages import report_of
+from headrace_autoscaler.core import explaining
+from headrace_autoscaler.core import plans as instances
 from headrace_autoscaler.core.budgets import Budget, BudgetState, Period, Standing, Standings
 from headrace_autoscaler.core.explaining import Explanation, Obstacle, RefusedRequests
 from headrace_autoscaler.core.explaining_requests import Surroundings, explain_refused
@@ -24,7 +26,8 @@ from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.quota import Dimension, Refusal, quota_of
 from headrace_autoscaler.core.raising import Raises
 from headrace_autoscaler.core.refused import MOST_EXPLAINED, WINDOW_S, RefusalLog, Refused
-from headrace_autoscaler.domain import Limits, Model, ModelSpec, Revision, RevisionState, Tenant
+from headrace_autoscaler.core.room import Room
+from headrace_autoscaler.domain import Limits, Model, ModelSpec, Resources, Revision, RevisionState, Tenant
 from headrace_common.clock import FakeClock
 from headrace_router.core import admission
 from headrace_router.core.accounts import Totals
@@ -393,6 +396,36 @@ def test_a_stream_that_breaks_for_a_moment_takes_nothing_from_its_borrowers(
         router.obey(update, world.clock.monotonic())
         world.board.refresh_leases()
     assert tuple(router.limiter(name).lease.limits.concurrency for name in "ab") == parts
+
+
+@pytest.mark.parametrize(
+    ("used", "failing", "kind", "said"),
+    [
+        (1, "", "nominal", "tenant 'a' may use 1 CPU and uses 1; model 'm' needs 1"),
+        (0, "model 'm' cannot be loaded: bad magic", "failures", "bad magic; it is tried again"),
+        (0, "", "settled", "an instance could start by now"),
+    ],
+    ids=["no quota", "it does not load", "room again"],
+)
+def test_requests_that_failed_because_nothing_could_start_are_explained_for_a_minute(
+    used: int, failing: str, kind: str, said: str
+) -> None:
+    tenants, one = {"a": Tenant("a", Limits(cpu_millicores=1000))}, Resources(1000, 1 << 30)
+    want = instances.Want("m", 1, "a", one, 0)
+    room = Room(tenants.values(), Limits(cpu_millicores=64_000, memory_bytes=64 << 30), [want])
+    for number in range(used):
+        room.add(instances.Holding(f"r{number}", "other", 1, "a", one, True, False, 0.0))
+    stands = explaining.Standing(want, 0, 0, "nothing waits", failing=failing)
+    spec, book, log = ModelSpec("m", "a"), LeaseBook(1, LEASE_TTL_S, 0.0), RefusalLog()
+    log.note("router-0", "a", "m", {"blocked": 2}, 0, book, 1.0)
+    around = Surroundings(Raises(spec, tenants), {}, 1000, 0, stands, room)
+    [found] = explain_refused(spec, log.refused("m", book, 50.0), around)
+    [obstacle] = found.obstacles
+    assert (found.tenant, found.reason, found.count, obstacle.kind) == ("a", "blocked", 2, kind)
+    assert obstacle.sentence.startswith("2 requests of tenant 'a' to model 'm' were refused in the last minute")
+    assert said in obstacle.sentence
+    assert obstacle.command == ("headrace tenant set a --cpu 2" if kind == "nominal" else "")
+    assert log.refused("m", book, 62.0) == ()
 
 
 async def test_the_fleet_says_what_routers_refused_beside_what_keeps_instances_away(

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace_autoscaler.core.budgets import Budget, BudgetState, Period
+from headrace_autoscaler.core.budgets import Standing as BudgetStanding
 from headrace_autoscaler.core.explaining import Explanation, Standing, explain
 from headrace_autoscaler.core.plans import Holding, Want
 from headrace_autoscaler.core.raising import Raises
@@ -15,6 +17,7 @@ from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.domain import Limits, ModelSpec, Resources, Tenant
 from tests.autoscaler.typed import type_it
 
+NOW_S = 1_700_000_000 // 3600 * 3600 + 1800
 ONE = Resources(1000, 1 << 30)
 PLAIN = ModelSpec("m", "a")
 ROOMY = Limits(cpu_millicores=64_000, memory_bytes=64 << 30)
@@ -31,7 +34,7 @@ def told(
     spec: ModelSpec = PLAIN,
     capacity: Limits = ROOMY,
     standing: dict[str, object] | None = None,
-    unpaid: str = "",
+    unpaid: BudgetStanding | None = None,
 ) -> Explanation:
     """Of model m of tenant a, which has none of the one instance that it should have."""
     want = Want(spec.name, 1, spec.tenant, ONE, 1, spec.limits)
@@ -41,9 +44,9 @@ def told(
             room.add(Holding(f"{name}{number}", f"of-{name}", 1, name, ONE, True, False, 0.0))
     settled = {"current": 0, "wanted": 1, "reason": "demand", **(standing or {})}
     desired = settled.pop("desired", 1)
-    held = replace(want, desired=desired, held_back=unpaid, unpaid=bool(unpaid))
+    held = replace(want, desired=desired, held_back=unpaid.reason if unpaid else "", unpaid=unpaid)
     stands = Standing(held, **settled)  # type: ignore[arg-type]
-    return explain(spec, stands, room, Raises(spec, {each.name: each for each in tenants}))
+    return explain(spec, stands, room, Raises(spec, {each.name: each for each in tenants}), NOW_S)
 
 
 PAIR = (tenant("a", 1), tenant("b", 1))
@@ -93,10 +96,7 @@ def test_the_machine_the_maximum_failures_and_what_others_add() -> None:
     capped = told(
         PAIR, {}, spec=ModelSpec("m", "a", max_instances=2), standing={"current": 2, "desired": 2, "wanted": 5}
     )
-    assert (
-        capped.sentence
-        == "model 'm' may have 2 instances and demand asks for 5: deploy it with a higher --max-instances"
-    )
+    assert capped.sentence == "model 'm' may have 2 instances and 5 are wanted: deploy it with a higher --max-instances"
     failed = told(PAIR, {}, standing={"failing": "model 'm' cannot be loaded: bad magic"})
     assert (failed.obstacles[0].kind, failed.sentence) == (
         "failures",
@@ -104,9 +104,46 @@ def test_the_machine_the_maximum_failures_and_what_others_add() -> None:
     )
     stuck = told(PAIR, {}, standing={"bound": "no runner can be started: disk full"})
     assert (stuck.obstacles[0].kind, stuck.sentence) == ("runners", "no runner can be started: disk full")
-    poor = told(PAIR, {"a": 1, "b": 1}, unpaid="tenant 'a' has spent its budget")
+    poor = told(PAIR, {"a": 1, "b": 1}, unpaid=spent())
     assert [each.kind for each in poor.obstacles] == ["budget", "cohort"]
-    assert poor.sentence == "tenant 'a' has spent its budget"
+
+
+def spent(model: str = "") -> BudgetStanding:
+    """All of 0.50 USD per hour, half an hour into it."""
+    return BudgetStanding(Budget("a", model, Period.HOUR, 500_000), 500_000, 0, BudgetState.SPENT, NOW_S + 1800, "USD")
+
+
+@pytest.mark.parametrize(
+    ("model", "owner", "command"),
+    [
+        ("", "a", "headrace tenant set a --budget 1/h"),
+        ("m", "m", "headrace deploy SOURCE --name m ... --budget 1/h"),
+    ],
+    ids=["the tenant's", "the model's"],
+)
+def test_a_budget_that_holds_instances_back_is_told_with_its_owner_and_what_to_type(
+    model: str, owner: str, command: str
+) -> None:
+    budget = Limits(budget_micros_per_hour=500_000)
+    spec = replace(PLAIN, limits=budget) if model else PLAIN
+    [found] = told((Tenant("a", Limits() if model else budget),), {}, spec=spec, unpaid=spent(model)).obstacles
+    assert (found.kind, found.owner, found.dimension) == ("budget", owner, "budget")
+    assert (found.limit, found.used, found.missing) == ("0.5/h", "0.5/h", "0.5/h")
+    assert found.command == command
+    assert found.sentence.startswith("model 'm' of tenant 'a' has spent" if model else "tenant 'a' has spent")
+    assert "0.50 USD per hour" in found.sentence
+
+
+def test_what_a_cut_leaves_over_is_told_although_no_instance_is_missing() -> None:
+    kept = {"current": 2, "desired": 2, "wanted": 2, "reason": "the model's minimum"}
+    [over] = told((tenant("a", 1, ""),), {"a": 2}, standing=kept).obstacles
+    assert (over.kind, over.owner, over.limit, over.used, over.command) == ("nominal", "a", "1", "2", "")
+    assert over.sentence == (
+        "tenant 'a' uses 2 CPUs and may use 1: model 'm' keeps its 2 instances while they are needed (the model's "
+        "minimum), and what ends is not replaced"
+    )
+    assert told((tenant("a", 2, ""),), {"a": 2}, standing=kept).obstacles == (), "at its limit is not over it"
+    assert told((tenant("a", 1, ""),), {"a": 2}, standing={"current": 0, "desired": 0}).obstacles == ()
 
 
 def test_nothing_binds() -> None:

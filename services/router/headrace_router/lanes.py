@@ -59,6 +59,7 @@ class Lane:
         timeout_s: of requests that set no deadline; 0: they have none.
         drain, comebacks: tell who would be late, and those who are refused when to return.
         closed_for: makes the error that new requests are refused with; None: it is open.
+        closed_as: what that counts as, unless it is a budget.
         asked_at: when the first request came that found no runner; None while there is one.
         without_since: since when there is no runner that takes bundles; None while there is one.
     """
@@ -79,6 +80,7 @@ class Lane:
         self.drain = Drain()
         self.comebacks = Comebacks()
         self.closed_for: Callable[[], errors.HeadraceError] | None = None
+        self.closed_as = "unavailable"
         self.asked_at: float | None = None
         self.without_since: float | None = clock.monotonic()
         self._limits = limits
@@ -157,7 +159,7 @@ class Lane:
     def refusal(self, account: Account) -> errors.HeadraceError:
         """Why a closed lane takes nothing, counted."""
         error = self.closed_for() if self.closed_for else errors.Unavailable("the lane is closed")
-        account.count("budget" if isinstance(error, errors.QuotaExceeded) else "unavailable")
+        account.count("budget" if isinstance(error, errors.QuotaExceeded) else self.closed_as)
         return error
 
     def _release_held(self, may_go: Callable[[Waiting], bool]) -> None:
@@ -371,6 +373,6 @@ class Lane:
 
     def close(self, error: Callable[[], errors.HeadraceError], outcome: str) -> None:
         """Refuses what is new and what waits. What was sent is answered."""
-        self.closed_for = error
+        self.closed_for, self.closed_as = error, outcome
         for item in list(self.waiting()):
             self.fail(item, error(), outcome)

@@ -293,7 +293,7 @@ class Plane:
         )
         if entry.blocked_reason:
             text = f"model {entry.model!r} cannot be served now: {entry.blocked_reason}"
-            lane.close(lambda: errors.Unavailable(text), "unavailable")
+            lane.close(lambda: errors.Unavailable(text), "blocked")
         elif entry.budget is not None:
             # What waits was admitted while there was money.
             lane.closed_for = partial(_unpaid, entry.budget, self._clock)

@@ -143,9 +143,12 @@ class Decider:
         held = self._held.get(key)
         choice = _choice(spec, current)
         if held is None or held.choice != choice:
-            new_until = 0.0 if held is None else now + _NEW_POLICY_S
-            arrived = held is not None and held.arrived
-            held = self._held[key] = Held(spec, _policy_of(spec, current), Meter(), choice, new_until, arrived=arrived)
+            found = Held(spec, _policy_of(spec, current), Meter(), choice)
+            if held is not None:
+                # What the one before it has read is not new.
+                found.meter.seen, found.new_until = held.counted, now + _NEW_POLICY_S
+                found.arrived, found.service_time_s = held.arrived, held.service_time_s
+            held = self._held[key] = found
         elif held.spec is not spec:
             held.spec, held.wish = spec, None
         return held

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from headrace_autoscaler.core.budgets import Period, began, ends
+from headrace_autoscaler.core.budgets import Standing as BudgetStanding
 from headrace_autoscaler.core.plans import Want
-from headrace_autoscaler.core.quota import Refusal
+from headrace_autoscaler.core.quota import Amount, Binding, Dimension, Limit, Refusal
+from headrace_autoscaler.core.quota.amounts import saturated
+from headrace_autoscaler.core.quota.sentences import with_unit
 from headrace_autoscaler.core.raising import Raises, source
 from headrace_autoscaler.core.room import MACHINE, Room, why
 from headrace_autoscaler.domain import ModelSpec
@@ -14,6 +19,10 @@ SETTLED = "settled"
 """The kind of what was too small for requests lately and is not any more."""
 OTHERS = "others"
 """The kind of what was too small for further tenants, which are only counted."""
+_CENT_MICROS = 10_000
+_PERIODS = {Period.HOUR: Dimension.MONEY_PER_HOUR, Period.MONTH: Dimension.MONEY_PER_MONTH}
+_HELD = (Limit.MODEL, Limit.NOMINAL, Limit.BORROWING, Limit.COHORT)
+"""Limits on what somebody holds: a cut may leave it above them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +93,91 @@ def explain(
     standing: Standing | None,
     room: Room,
     raises: Raises,
+    now_s: int,
 ) -> Explanation:
     """
     Args:
         standing: None: nothing of the model has loaded yet.
         room: with everything that is held now.
         raises: makes the commands.
+        now_s: seconds since the epoch.
     """
     if standing is None:
         return Explanation(
             spec.name, spec.tenant, 0, 0, f"model '{spec.name}' serves nobody yet: its first load is under way"
         )
-    found = _obstacles(spec, standing, room, raises)
+    found = _obstacles(spec, standing, room, raises, now_s)
     sentence = found[0].sentence if found else _free(spec.name, standing)
     return Explanation(spec.name, spec.tenant, standing.current, standing.want.desired, sentence, tuple(found))
 
 
-def _obstacles(spec: ModelSpec, standing: Standing, room: Room, raises: Raises) -> list[Obstacle]:
-    money = [Obstacle("budget", spec.tenant, standing.want.held_back)] if standing.want.unpaid else []
+def _obstacles(spec: ModelSpec, standing: Standing, room: Room, raises: Raises, now_s: int) -> list[Obstacle]:
+    unpaid = standing.want.unpaid
+    money = [] if unpaid is None else [replace(of_budget(unpaid, raises, now_s), sentence=standing.want.held_back)]
     if standing.current >= standing.want.desired:
-        return money + _maximum(spec, standing)
+        return money + _maximum(spec, standing) + _left_over(spec, standing, room)
     if standing.failing:
-        return [Obstacle("failures", spec.name, f"{standing.failing}; it is tried again")]
-    of_room = [
-        _of_binding(refusal, place, raises)
-        for refusal in room.refusals(standing.want)
-        for place in range(len(refusal.bindings))
-    ]
+        return [of_failures(spec, standing)]
+    of_room = list(of_refusals(room.refusals(standing.want), raises))
     if standing.bound and not of_room and not money:
         return [Obstacle("runners", MACHINE, standing.bound)]
     return money + of_room + _maximum(spec, standing)
+
+
+def of_failures(spec: ModelSpec, standing: Standing) -> Obstacle:
+    return Obstacle("failures", spec.name, f"{standing.failing}; it is tried again")
+
+
+def of_refusals(refusals: Iterable[Refusal], raises: Raises) -> Iterator[Obstacle]:
+    for refusal in refusals:
+        yield from (_of_binding(refusal, place, raises) for place in range(len(refusal.bindings)))
+
+
+def of_budget(standing: BudgetStanding, raises: Raises, now_s: int) -> Obstacle:
+    """Without a sentence."""
+    budget, dimension = standing.budget, _PERIODS[standing.budget.period]
+    missing = short_of(standing, now_s)
+    return Obstacle(
+        kind="budget",
+        owner=budget.model or budget.tenant,
+        sentence="",
+        command=raises.budget_of_model(missing) if budget.model else raises.budget(budget.tenant, missing),
+        dimension=dimension.key,
+        limit=saturated(dimension, budget.micros).typed,
+        used=saturated(dimension, standing.spent_micros).typed,
+        asked=missing.typed,
+        missing=missing.typed,
+    )
+
+
+def short_of(standing: BudgetStanding, now_s: int) -> Amount:
+    """For the rest of the period, if as much is spent per second as until now; whole hundredths, at least one."""
+    since = began(standing.budget.period, now_s)
+    length_s, elapsed_s = ends(standing.budget.period, since) - since, max(1, now_s - since)
+    needed = standing.spent_micros * length_s // elapsed_s
+    micros = max(1, -(-(needed - standing.budget.micros) // _CENT_MICROS)) * _CENT_MICROS
+    return saturated(_PERIODS[standing.budget.period], micros)
+
+
+def _left_over(spec: ModelSpec, standing: Standing, room: Room) -> list[Obstacle]:
+    """What a cut has left above a limit, of which the model has some."""
+    if not standing.current:
+        return []
+    bindings = [each for refusal in room.refusals(standing.want) for each in refusal.bindings]
+    return [
+        _over(spec, standing, each) for each in bindings if each.kind in _HELD and each.used.units > each.limit.units
+    ]
+
+
+def _over(spec: ModelSpec, standing: Standing, binding: Binding) -> Obstacle:
+    whose = {Limit.MODEL: "model", Limit.COHORT: "cohort"}.get(binding.kind, "tenant")
+    sentence = (
+        f"{whose} '{binding.owner}' uses {with_unit(binding.used)} and may use {binding.limit}: model '{spec.name}' "
+        f"keeps its {_instances(standing.current)} while they are needed ({standing.reason}), and what ends is not "
+        "replaced"
+    )
+    numbers = {"limit": binding.limit.typed, "used": binding.used.typed}
+    return Obstacle(binding.kind.value, binding.owner, sentence, dimension=binding.limit.dimension.key, **numbers)
 
 
 def _maximum(spec: ModelSpec, standing: Standing) -> list[Obstacle]:
@@ -121,7 +185,7 @@ def _maximum(spec: ModelSpec, standing: Standing) -> list[Obstacle]:
     if most is None or standing.wanted <= most or standing.want.desired < most:
         return []
     sentence = (
-        f"model '{spec.name}' may have {_instances(most)} and demand asks for {standing.wanted}: deploy it with a "
+        f"model '{spec.name}' may have {_instances(most)} and {standing.wanted} are wanted: deploy it with a "
         "higher --max-instances"
     )
     command = f"headrace deploy {source(spec)} ... --max-instances {standing.wanted}"

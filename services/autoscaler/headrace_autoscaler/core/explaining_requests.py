@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from headrace_autoscaler.core.budgets import BudgetState, Period, Standing, Standings, began, ends
-from headrace_autoscaler.core.explaining import OTHERS, SETTLED, Obstacle, RefusedRequests
+from headrace_autoscaler.core import explaining
+from headrace_autoscaler.core.budgets import BudgetState, Standing, Standings
+from headrace_autoscaler.core.explaining import (
+    OTHERS,
+    SETTLED,
+    Obstacle,
+    RefusedRequests,
+    of_budget,
+    of_refusals,
+    short_of,
+)
 from headrace_autoscaler.core.quota import Amount, Binding, Dimension, Limit, Refusal
-from headrace_autoscaler.core.quota.amounts import exact_bytes, saturated
+from headrace_autoscaler.core.quota.amounts import exact_bytes
 from headrace_autoscaler.core.quota.sentences import with_unit
 from headrace_autoscaler.core.raising import Raises
 from headrace_autoscaler.core.rationing import standing_over
 from headrace_autoscaler.core.refused import Refused
+from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.domain import ModelSpec
 
-_CENT_MICROS = 10_000
 _DIMENSIONS = {"concurrency": Dimension.CONCURRENCY, "requests_per_second": Dimension.REQUEST_RATE}
-_PERIODS = {Period.HOUR: Dimension.MONEY_PER_HOUR, Period.MONTH: Dimension.MONEY_PER_MONTH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +36,15 @@ class Surroundings:
         standings: how budgets stand.
         most_queued: requests of one revision that wait at one router.
         now_s: seconds since the epoch.
+        standing, room: as for `explaining.explain`; None: nothing of the model has loaded yet.
     """
 
     raises: Raises
     standings: Standings
     most_queued: int
     now_s: int
+    standing: explaining.Standing | None = None
+    room: Room | None = None
 
 
 def explain_refused(spec: ModelSpec, refused: tuple[Refused, ...], around: Surroundings) -> tuple[RefusedRequests, ...]:
@@ -48,6 +59,8 @@ def _obstacles(spec: ModelSpec, refused: Refused, around: Surroundings) -> tuple
         return (_of_others(refused),)
     if refused.reason == "budget":
         return (_of_budget(spec, refused, around),)
+    if refused.reason == "blocked":
+        return _of_blocked(spec, refused, around)
     if refused.reason == "queue_full":
         return (_of_full_queue(refused, around),)
     if refused.standing is None:
@@ -233,34 +246,20 @@ def _of_budget(spec: ModelSpec, refused: Refused, around: Surroundings) -> Obsta
 
 
 def _of_standing(refused: Refused, standing: Standing, around: Surroundings) -> Obstacle:
-    budget = standing.budget
-    dimension = _PERIODS[budget.period]
-    missing = saturated(dimension, _short_micros(standing, around.now_s))
-    limit = saturated(dimension, budget.micros)
-    if budget.model:
-        owner, command = f"model '{budget.model}'", around.raises.budget_of_model(missing)
-    else:
-        owner, command = f"tenant '{budget.tenant}'", around.raises.budget(budget.tenant, missing)
-    return Obstacle(
-        kind="budget",
-        owner=budget.model or budget.tenant,
-        sentence=_sentence(
-            refused,
-            f"{owner} has spent its budget of {standing.amount}",
-            f"raise it by {missing}, which is what is missing at its pace so far, or wait for the next {budget.period}",
-        ),
-        command=command,
-        dimension=dimension.key,
-        limit=limit.typed,
-        used=saturated(dimension, standing.spent_micros).typed,
-        asked=missing.typed,
-        missing=missing.typed,
-    )
+    budget, missing = standing.budget, short_of(standing, around.now_s)
+    owner = f"model '{budget.model}'" if budget.model else f"tenant '{budget.tenant}'"
+    help_ = f"raise it by {missing}, which is what is missing at its pace so far, or wait for the next {budget.period}"
+    sentence = _sentence(refused, f"{owner} has spent its budget of {standing.amount}", help_)
+    return replace(of_budget(standing, around.raises, around.now_s), sentence=sentence)
 
 
-def _short_micros(standing: Standing, now_s: int) -> int:
-    """For the rest of the period, if as much is spent per second as until now; whole hundredths, at least one."""
-    since = began(standing.budget.period, now_s)
-    length_s, elapsed_s = ends(standing.budget.period, since) - since, max(1, now_s - since)
-    needed = standing.spent_micros * length_s // elapsed_s
-    return max(1, -(-(needed - standing.budget.micros) // _CENT_MICROS)) * _CENT_MICROS
+def _of_blocked(spec: ModelSpec, refused: Refused, around: Surroundings) -> tuple[Obstacle, ...]:
+    """Nothing of the model ran, and nothing could be started."""
+    standing, room, found = around.standing, around.room, list[Obstacle]()
+    if standing is not None and standing.failing:
+        found = [explaining.of_failures(spec, standing)]
+    elif standing is not None and room is not None:
+        found = list(of_refusals(room.refusals(standing.want), around.raises))
+    if not found:
+        return (_settled(refused, "an instance could start by now"),)
+    return tuple(replace(each, sentence=f"{_count(refused)} in the last minute: {each.sentence}") for each in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headrace_autoscaler.core.budgets import Standing
 from headrace_autoscaler.domain import Limits, Resources, Tenant
 
 Key = tuple[str, int]
@@ -24,7 +25,7 @@ class Want:
         retiring: replaced; what it holds goes soon, and is not held against its tenant's other models.
         paused: nothing is started for it now; it will be soon (a load has failed).
         held_back: not empty: nothing is started for it now, for this reason (its load keeps failing, no budget).
-        unpaid: what holds it back is a budget.
+        unpaid: the budget that holds it back; None: none does.
         spent: the budget is spent, and what runs drains for it.
         start_reason: why the next one is started, as it is.
         at_once: what is leaving goes before what replaces it: nobody asks for it, and there is no room for both.
@@ -42,7 +43,7 @@ class Want:
     retiring: bool = False
     paused: bool = False
     held_back: str = ""
-    unpaid: bool = False
+    unpaid: Standing | None = None
     spent: bool = False
     start_reason: str = "wanted"
     at_once: bool = False

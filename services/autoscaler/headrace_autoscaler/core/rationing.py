@@ -41,7 +41,7 @@ def ration(
         if standing is None:
             return want
         if standing.state is BudgetState.SPENT:
-            return replace(want, held_back=standing.reason, unpaid=True, spent=may_drain(want))
+            return replace(want, held_back=standing.reason, unpaid=standing, spent=may_drain(want))
         missing = want.desired - held[want.key]
         if missing <= 0:
             return want
@@ -57,6 +57,8 @@ def ration(
         if granted:
             return replace(want, desired=held[want.key] + granted)
         scarcest = min((each for key in keys for each in standings[key]), key=lambda each: each.free_micros)
-        return replace(want, held_back=want.held_back or scarcest.reason, unpaid=not want.held_back)
+        if want.held_back:
+            return want
+        return replace(want, held_back=scarcest.reason, unpaid=scarcest)
 
     return tuple(map(rationed, wants))

@@ -20,7 +20,7 @@ _TOGETHER_S = 1.0
 """What routers lack within this, they lack at once; after that it may have moved from one to the other."""
 _LEAST_BYTES = 1 << 20
 _BY_REASON = {each.name: each for each in DIMENSIONS}
-OTHER_REASONS = ("budget", "queue_full")
+OTHER_REASONS = ("budget", "queue_full", "blocked")
 MOST_EXPLAINED = 8
 """Of one model. What remains is counted: a thousand sentences help nobody, and each costs a look at a whole cohort."""
 
@@ -31,7 +31,7 @@ class Refused:
 
     Attributes:
         reason: as routers name it: "concurrency", "requests_per_second", "queue_length", "queue_bytes", "queue_full",
-            "budget".
+            "budget", "blocked".
         count: within the last `WINDOW_S`.
         elsewhere: nothing was missing then either: it was lent to others, or at another router.
         others: not of `tenant`, which is empty, but of so many tenants, whose limits have not been looked at.

@@ -241,10 +241,11 @@ class RunnerFleet:
     def explain(self, spec: ModelSpec) -> Explanation:
         parts = self._parts
         raises = Raises(spec, {tenant.name: tenant for tenant in parts.catalogue.tenants()})
-        found = explain(spec, self._reconciler.standing(spec.name), self._reconciler.room(), raises)
+        standing, room, now_s = self._reconciler.standing(spec.name), self._reconciler.room(), int(parts.clock.wall())
+        found = explain(spec, standing, room, raises, now_s)
         refused = parts.announcements.refused(spec.name)
         around = Surroundings(
-            raises, self.treasury.standings, parts.context.mesh.router.max_queue_length, int(parts.clock.wall())
+            raises, self.treasury.standings, parts.context.mesh.router.max_queue_length, now_s, standing, room
         )
         return found.with_refused(explain_refused(spec, refused, around))
 

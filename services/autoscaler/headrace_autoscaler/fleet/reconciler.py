@@ -298,7 +298,7 @@ class Reconciler:
             if runner.assignment is not None and runner.assignment.key in keys and runner.state in _ANNOUNCED
         ]
         # What lacks only money is told as that: it is refused as a quota is, or waits.
-        unpaid = {want.key for want in wanted if want.unpaid}
+        unpaid = {want.key for want in wanted if want.unpaid is not None}
         blocked = {key: reason for key, reason in self._blocked.items() if key not in unpaid}
         notices = self.treasury.notices(wanted, self._blocked)
         return self.announcements.announce(models, blocked, placements, self.catalogue.tenants(), notices)

@@ -105,7 +105,7 @@ class Treasury:
         models = {}
         for want in wants:
             standing = standing_over(self.standings, want.tenant, want.model)
-            closed = want.model in self._closing or (want.unpaid and want.key in blocked)
+            closed = want.model in self._closing or (want.unpaid is not None and want.key in blocked)
             if standing is not None and closed and want.tenant not in self._queues:
                 notice = _notice(standing, "refuse")
                 models[want.model] = BudgetNotice(
