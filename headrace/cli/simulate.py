@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from headrace.cli import flags
 from headrace.cli.printing import print_json, print_table
-from headrace.cli.problems import UsageProblem
+from headrace.cli.problems import UsageProblem, found_here
 
 _COLUMNS = (
     ("policy", lambda s: s["policy"]),
@@ -88,6 +89,18 @@ def simulate(
             metavar="WHEN", help="When the run begins, such as 2026-11-02T00:00Z. Default: the trace's first date."
         ),
     ] = None,
+    cost_sensitivity: Annotated[
+        str, typer.Option(metavar="LEVEL", help="high, normal or low, for policies that it adjusts.")
+    ] = "",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=VALUE", help="What instances are added for, such as queue-wait=50ms."),
+    ] = None,
+    min_instances: Annotated[int | None, typer.Option(metavar="N", help="Of every model. Default: 0.")] = None,
+    max_instances: Annotated[int | None, typer.Option(metavar="N", help="Of every model. Default: any number.")] = None,
+    idle_timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Keep an idle model's last instance. Default: as it learns.")
+    ] = None,
     schedule: Annotated[
         list[str] | None, typer.Option(metavar="CRON=N", help="At least N instances of every model from then on.")
     ] = None,
@@ -103,6 +116,8 @@ def simulate(
     if (trace is None) == (not scenario):
         raise UsageProblem("simulate: expected --trace FILE or --scenario NAME, one of the two")
     given = {name: value for name, value in locals().items() if name != "as_json" and value is not None and value != ""}
+    with found_here():
+        given["target"] = [f"{metric}={value}" for metric, value in flags.targets(target or []).items()]
     scores = _simulated([text for name, value in given.items() for text in _flags(name, value)])
     if as_json:
         print_json(scores)

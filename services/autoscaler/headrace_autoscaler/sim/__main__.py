@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import orjson
 
-from headrace_autoscaler.core.policies.named import POLICIES, policy_factory
+from headrace_autoscaler.core.policies.base import Policy
+from headrace_autoscaler.core.policies.choose import factories
 from headrace_autoscaler.domain import Resources
 from headrace_autoscaler.sim.cases import Changes, case_of_scenario, case_of_trace
 from headrace_autoscaler.sim.engine import simulate
@@ -35,10 +36,10 @@ def main() -> int:
         if arguments.plot:
             check_plot(arguments.plot)
         case = _case(arguments)
-        names = _names(arguments.policy)
+        policies = factories(arguments.policy, arguments.cost_sensitivity)
         for note in case.notes:
             sys.stderr.write(f"headrace: {note}\n")
-        scores = _run(case, names, arguments)
+        scores = _run(case, policies, arguments)
     except HeadraceError as error:
         sys.stderr.write(f"headrace: {error.message}\n")
         return 2
@@ -51,13 +52,13 @@ def main() -> int:
     return 0
 
 
-def _run(case: Case, names: list[str], arguments: argparse.Namespace) -> list[Score]:
+def _run(case: Case, policies: Mapping[str, Callable[[], Policy]], arguments: argparse.Namespace) -> list[Score]:
     outcomes: list[Outcome] = []
     scores = []
     file = arguments.events.open("wb") if arguments.events else None
     try:
-        for name in names:
-            outcome = simulate(case, name, policy_factory(name))
+        for name, factory in policies.items():
+            outcome = simulate(case, name, factory)
             scores.append(score(outcome))
             if file:
                 write_events(outcome, file)
@@ -91,6 +92,10 @@ def _case(arguments: argparse.Namespace) -> Case:
         credit_micros=_given(arguments.slo_credit, "--slo-credit", parse_micros),
         began=_given(arguments.start, "--start", parse_moment),
         schedules=tuple(arguments.schedule),
+        targets=tuple(map(_target, arguments.target)),
+        min_instances=arguments.min_instances,
+        max_instances=arguments.max_instances,
+        idle_timeout_s=_given(arguments.idle_timeout, "--idle-timeout", parse_seconds),
     )
     if arguments.scenario:
         return case_of_scenario(scenario(arguments.scenario), changes)
@@ -112,11 +117,14 @@ def _resources(arguments: argparse.Namespace) -> Resources | None:
     return Resources(**found) if found else None
 
 
-def _names(text: str) -> list[str]:
-    names = list(POLICIES) if text == "all" else text.split(",")
-    for name in names:
-        policy_factory(name)
-    return names
+def _target(text: str) -> tuple[str, float]:
+    metric, _, value = text.partition("=")
+    try:
+        return metric.replace("-", "_"), float(value)
+    except ValueError:
+        raise InvalidArgument(
+            f"--target: expected METRIC=NUMBER, of seconds where it is a time; got {text!r}"
+        ) from None
 
 
 def _given(text: str | None, flag: str, parse: Callable[[str, str], _T]) -> _T | None:
@@ -149,12 +157,15 @@ def _parser() -> argparse.ArgumentParser:
         "--memory",
         "--gpu",
         "--gpu-memory",
+        "--idle-timeout",
     ):
         parser.add_argument(flag)
+    parser.add_argument("--cost-sensitivity", default="")
     parser.add_argument("--schedule", action="append", default=[], metavar="CRON=N")
-    for flag in ("--concurrency", "--models", "--nodes", "--instances-per-node"):
+    parser.add_argument("--target", action="append", default=[], metavar="METRIC=NUMBER")
+    for flag in ("--concurrency", "--models", "--nodes", "--instances-per-node", "--max-instances"):
         parser.add_argument(flag, type=_whole(1), metavar="N")
-    for flag in ("--tenant-instances", "--standby", "--queue-length"):
+    for flag in ("--tenant-instances", "--standby", "--queue-length", "--min-instances"):
         parser.add_argument(flag, type=_whole(0), metavar="N")
     parser.add_argument("--tenants", type=Path, metavar="FILE")
     parser.add_argument("--events", type=Path, metavar="FILE")

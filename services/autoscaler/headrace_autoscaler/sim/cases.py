@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from headrace_autoscaler.core.policies.schedules import parse_schedule
+from headrace_autoscaler.core.policies.targets import parse_target
 from headrace_autoscaler.domain import Resources, Tenant
 from headrace_autoscaler.sim.scenarios import Scenario
 from headrace_autoscaler.sim.trace import Trace
@@ -51,6 +52,10 @@ class Changes:
     credit_micros: int | None = None
     began: float | None = None
     schedules: tuple[str, ...] = ()
+    targets: tuple[tuple[str, float], ...] = ()
+    min_instances: int | None = None
+    max_instances: int | None = None
+    idle_timeout_s: float | None = None
 
 
 def case_of_trace(name: str, trace: Trace, changes: Changes) -> Case:
@@ -129,6 +134,12 @@ def _changed(conditions: Conditions, changes: Changes) -> Conditions:
         changed = replace(changed, tenant_instances=None)
     for text in changed.schedules:
         parse_schedule(text, "--schedule")
+    for metric, value in changed.targets:
+        parse_target(metric, value, "--target")
+    if changed.max_instances is not None and changed.min_instances > changed.max_instances:
+        raise InvalidArgument(
+            f"--min-instances: expected {changed.max_instances} (--max-instances) at most; got {changed.min_instances}"
+        )
     if changed.schedules and changed.began is None:
         raise InvalidArgument(
             "--schedule: the time of day at which the run begins is not known; give it: --start 2026-11-02T00:00Z"

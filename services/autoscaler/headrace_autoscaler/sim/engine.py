@@ -15,7 +15,9 @@ from itertools import chain
 import numpy as np
 
 from headrace_autoscaler.core.policies.base import Policy, Profile
-from headrace_autoscaler.core.policies.schedules import Schedule, ScheduledPolicy, parse_schedule
+from headrace_autoscaler.core.policies.choose import governed
+from headrace_autoscaler.core.policies.schedules import parse_schedule
+from headrace_autoscaler.core.policies.targets import parse_target
 from headrace_autoscaler.sim.door import door_of
 from headrace_autoscaler.sim.gate import Gate, OpenGate, QuotaGate
 from headrace_autoscaler.sim.leasing import Leasing, lending
@@ -51,13 +53,14 @@ def simulate(case: Case, name: str, factory: Callable[[], Policy], gate: Gate | 
     )
     profile = _profile(case)
     schedules = [parse_schedule(text) for text in conditions.schedules]
+    targets = [parse_target(metric, value) for metric, value in conditions.targets]
     doors = {tenant.name: door for tenant in conditions.tenants if (door := door_of(tenant)) is not None}
     models = [
         ModelRun(
             index,
             model,
             tenant,
-            _scheduled(factory(), schedules),
+            governed(factory(), schedules, targets),
             profile,
             world,
             conditions.queue_length,
@@ -125,10 +128,6 @@ def _end(models: list[ModelRun], now: float, everything: bool) -> None:
             model.end(now)
 
 
-def _scheduled(policy: Policy, schedules: list[Schedule]) -> Policy:
-    return ScheduledPolicy(policy, schedules) if schedules else policy
-
-
 def _purse(case: Case) -> Purse | None:
     """None: nobody has a budget."""
     conditions = case.conditions
@@ -155,4 +154,7 @@ def _profile(case: Case) -> Profile:
         starts_per_s=conditions.starts_per_s,
         instance_micros_per_hour=conditions.price_micros_per_hour,
         credit_micros=conditions.credit_micros,
+        min_instances=conditions.min_instances,
+        max_instances=conditions.max_instances,
+        idle_timeout_s=conditions.idle_timeout_s,
     )

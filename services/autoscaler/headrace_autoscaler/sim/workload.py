@@ -68,6 +68,8 @@ class Conditions:
         credit_micros: what a request inside the objective is worth.
         began: moment of the run's second 0, seconds since the epoch; None: no date is known.
         schedules: of every model, as `core.policies.schedules` reads them; they need `began`.
+        targets: of every model, metric and value, as `core.policies.targets` reads them.
+        min_instances, max_instances, idle_timeout_s: of every model, as a deploy has them; None: not given.
     """
 
     slo_s: float
@@ -86,6 +88,10 @@ class Conditions:
     credit_micros: int = 1_000
     began: float | None = None
     schedules: tuple[str, ...] = ()
+    targets: tuple[tuple[str, float], ...] = ()
+    min_instances: int = 0
+    max_instances: int | None = None
+    idle_timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

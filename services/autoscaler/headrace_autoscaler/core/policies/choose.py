@@ -13,7 +13,8 @@ on our own policy it doubles or halves the chance of being short that it accepts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from headrace_autoscaler.core.policies.base import Policy
 from headrace_autoscaler.core.policies.headrace import HeadracePolicy
@@ -63,10 +64,37 @@ def make_policy(
     Args:
         name: as `policy_name` answered it.
     """
-    policy = _plain(name, cost_sensitivity or "normal")
+    return governed(_plain(name, cost_sensitivity or "normal"), schedules, targets)
+
+
+def governed(policy: Policy, schedules: Sequence[Schedule], targets: Sequence[Target]) -> Policy:
+    """A policy under a schedule, beside targets."""
     if targets:
         policy = TargetedPolicy(policy, targets)
     return ScheduledPolicy(policy, schedules) if schedules else policy
+
+
+def factories(names: str, cost_sensitivity: str = "") -> dict[str, Callable[[], Policy]]:
+    """Policies by name; what a sensitivity adjusts of them is adjusted.
+
+    Args:
+        names: with commas between them, or "all", of which some cannot be adjusted.
+
+    Raises:
+        InvalidArgument: one of them is not known, or cannot be adjusted.
+    """
+    _check("cost_sensitivity", cost_sensitivity, COST_SENSITIVITY)
+    if names == "all":
+        return {name: partial(_adjusted, name, cost_sensitivity) for name in POLICIES}
+    listed = names.split(",")
+    for name in listed:
+        policy_factory(name)
+        _check_adjustable(name, cost_sensitivity)
+    return {name: partial(make_policy, name, cost_sensitivity) for name in listed}
+
+
+def _adjusted(name: str, cost_sensitivity: str) -> Policy:
+    return make_policy(name, cost_sensitivity if name == DEFAULT or name in _THRESHOLDS else "")
 
 
 def _plain(name: str, cost_sensitivity: str) -> Policy:
