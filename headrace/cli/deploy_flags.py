@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from headrace.cli.flags import MOST
+
 Source = Annotated[
     str,
     typer.Argument(
@@ -19,13 +21,17 @@ Source = Annotated[
 ]
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Name to serve it under.")]
 Tenant = Annotated[str, typer.Option(metavar="NAME", help="Who owns it and pays for it.")]
-MinInstances = Annotated[int | None, typer.Option(min=0, metavar="N", help="Instances always kept. Default: 0.")]
-MaxInstances = Annotated[int | None, typer.Option(min=1, metavar="N", help="Default: what the quota allows.")]
+MinInstances = Annotated[
+    int | None, typer.Option(min=0, max=10_000, metavar="N", help="Instances always kept. Default: 0.")
+]
+MaxInstances = Annotated[
+    int | None, typer.Option(min=1, max=10_000, metavar="N", help="Default: what the quota allows.")
+]
 IdleTimeout = Annotated[
     str | None, typer.Option(metavar="TIME", help="Idle this long, it goes to zero. Default: learnt.")
 ]
 Slo = Annotated[str | None, typer.Option(metavar="TIME", help="Latency to scale for, such as 100ms; drops nothing.")]
-MaxBatch = Annotated[int | None, typer.Option(min=1, metavar="N", help="Rows per batch at most.")]
+MaxBatch = Annotated[int | None, typer.Option(min=1, max=65_536, metavar="N", help="Rows per batch at most.")]
 Cpu = Annotated[str | None, typer.Option(metavar="CPUS", help="CPUs of one instance: 2, 0.5 or 500m. Default: 1.")]
 MaxCpu = Annotated[
     str | None,
@@ -34,12 +40,17 @@ MaxCpu = Annotated[
 Memory = Annotated[str | None, typer.Option(metavar="BYTES", help="Memory of one instance. Default: 1Gi.")]
 Gpu = Annotated[str | None, typer.Option(metavar="GPUS", help="GPUs of one instance: 1, 0.5 or 500m.")]
 GpuMemory = Annotated[str | None, typer.Option(metavar="BYTES", help="GPU memory of one instance.")]
-Concurrency = Annotated[int | None, typer.Option(min=0, metavar="N", help="Limit: requests not yet answered.")]
+Concurrency = Annotated[
+    int | None, typer.Option(min=0, max=MOST, metavar="N", help="Limit: requests not yet answered.")
+]
 Rps = Annotated[float | None, typer.Option(min=0, metavar="X", help="Limit: requests per second.")]
-QueueLength = Annotated[int | None, typer.Option(min=0, metavar="N", help="Limit: requests that wait.")]
+QueueLength = Annotated[
+    int | None,
+    typer.Option(min=0, max=MOST, metavar="N", help="Limit: requests that wait, each for a moment at least."),
+]
 QueueBytes = Annotated[str | None, typer.Option(metavar="BYTES", help="Limit: bytes of requests that wait.")]
 InstanceConcurrency = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Requests at one instance at once; others wait.")
+    int | None, typer.Option(min=1, max=65_536, metavar="N", help="Requests at one instance at once; others wait.")
 ]
 Limit = Annotated[
     list[str] | None,

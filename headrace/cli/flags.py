@@ -8,15 +8,35 @@ from typing import Any
 from headrace.errors import InvalidArgument
 from headrace_common.quantities import parse_bytes, parse_micros, parse_millis, parse_seconds
 
+MOST = 2**63 - 1
+"""Of what is counted: as much as the API has room for."""
+_LEAST_RATE = 0.001
 _PERIODS = {"h": "per_hour", "hour": "per_hour", "month": "per_month"}
 _ALIASES = {"rps": "requests_per_second", "gpu-memory": "gpu_memory"}
+_TYPED = {field: typed for typed, field in _ALIASES.items()}
+_NUMBERS: dict[str, Callable[[str], int | float]] = {"concurrency": int, "requests_per_second": float}
 _LENDABLE = ("cpu", "memory", "gpu", "gpu_memory", "concurrency", "requests_per_second")
-_CHECKS: dict[str, Callable[[str, str], object]] = {
+
+
+def _count(value: int, what: str) -> None:
+    if not 0 <= value <= MOST:
+        raise InvalidArgument(f"{what}: expected 0 to {MOST}; got {value}")
+
+
+def _rate(value: float, what: str) -> None:
+    """Rates are counted in thousandths."""
+    if not (value == 0 or value >= _LEAST_RATE):
+        raise InvalidArgument(f"{what}: expected 0, or {_LEAST_RATE:g} and more; got {value:g}")
+
+
+_CHECKS: dict[str, Callable[[Any, str], object]] = {
     "cpu": parse_millis,
     "gpu": parse_millis,
     "memory": parse_bytes,
     "gpu_memory": parse_bytes,
     "queue_bytes": parse_bytes,
+    "concurrency": _count,
+    "requests_per_second": _rate,
 }
 
 
@@ -33,7 +53,7 @@ def quantities(what: str, **given: Any) -> dict[str, Any]:
     found = {field: value for field, value in given.items() if value is not None}
     for field, value in found.items():
         if field in _CHECKS:
-            _CHECKS[field](value, what + field.replace("_", "-"))
+            _CHECKS[field](value, what + _TYPED.get(field, field.replace("_", "-")))
     return found
 
 
@@ -49,7 +69,7 @@ def quantity_pairs(pairs: Iterable[str], flag: str) -> dict[str, Any]:
             )
         if field in found:
             raise InvalidArgument(f"{flag}: {key} is given twice")
-        found[field] = value if field in _CHECKS else _number(field, value, f"{flag} {key}")
+        found[field] = _number(field, value, f"{flag} {key}") if field in _NUMBERS else value
     return quantities(f"{flag} ", **found)
 
 
@@ -207,8 +227,7 @@ def duration(text: str | None, flag: str) -> str | None:
 
 
 def _number(field: str, value: str, what: str) -> int | float:
-    kind = int if field == "concurrency" else float
     try:
-        return kind(value)
+        return _NUMBERS[field](value)
     except ValueError:
         raise InvalidArgument(f"{what}: expected a number; got {value!r}") from None

@@ -38,6 +38,7 @@ _COMMANDS = {
     "optimize": "optimize:optimize",
 }
 """Where each is, in the order of the help."""
+_MINUTES_FROM_S = 120.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,7 +154,8 @@ def _with_retry_time(error: HeadraceError) -> str:
     # The router's refusals say it themselves.
     if retry_after_s is None or "retry in" in error.message:
         return error.message
-    return f"{error.message} (try again in {retry_after_s:.3g} s)"
+    after = f"{retry_after_s:.3g} s" if retry_after_s < _MINUTES_FROM_S else f"{retry_after_s / 60:.0f} minutes"
+    return f"{error.message} (try again in {after})"
 
 
 def _say(message: str, code: int) -> int:

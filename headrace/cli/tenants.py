@@ -12,6 +12,7 @@ from headrace.cli.commands import Command, Group
 from headrace.cli.printing import print_fields, print_json, print_table
 from headrace.cli.problems import found_here
 from headrace.cli.session import connect
+from headrace.errors import InvalidArgument
 
 app = typer.Typer(cls=Group, help="Tenants and what they may use.", no_args_is_help=True)
 
@@ -25,20 +26,32 @@ def set_tenant(
     memory: Annotated[str | None, typer.Option(metavar="BYTES", help="Memory: 4Gi, 500M.")] = None,
     gpu: Annotated[str | None, typer.Option(metavar="GPUS", help="GPUs: 1, 0.5 or 500m.")] = None,
     gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help="GPU memory.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=0, metavar="N", help="Requests not yet answered.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=0, max=flags.MOST, metavar="N", help="Requests not yet answered.")
+    ] = None,
     rps: Annotated[float | None, typer.Option(min=0, metavar="X", help="Requests per second.")] = None,
-    queue_length: Annotated[int | None, typer.Option(min=0, metavar="N", help="Requests that wait.")] = None,
+    queue_length: Annotated[
+        int | None,
+        typer.Option(min=0, max=flags.MOST, metavar="N", help="Requests that wait, each for a moment at least."),
+    ] = None,
     queue_bytes: Annotated[str | None, typer.Option(metavar="BYTES", help="Bytes of requests that wait.")] = None,
     budget: Annotated[
         list[str] | None, typer.Option(metavar="AMOUNT/TIME", help="Money, such as 1.50/h or 200/month; repeatable.")
     ] = None,
-    cohort: Annotated[str, typer.Option(metavar="NAME", help="Tenants of one cohort lend to each other.")] = "",
+    cohort: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Tenants of one cohort lend to each other. '': it leaves its own."),
+    ] = None,
     borrow: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Most that it may borrow.")] = None,
     lend: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Most that it lends.")] = None,
     weight: Annotated[float | None, typer.Option(metavar="X", help="Share of what is contended. Default: 1.")] = None,
     at_budget: Annotated[
         str, typer.Option(metavar="ACTION", help="When a budget is spent: refuse requests (default), or queue them.")
     ] = "",
+    lift: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="Take away all that is set: limits, budget, borrow or lend; repeatable."),
+    ] = None,
 ) -> None:
     """Create a tenant, or replace what is set of it: its limits, its budgets, what it may borrow and what it lends.
 
@@ -66,7 +79,7 @@ def set_tenant(
             "weight": weight,
             "budget_action": flags.budget_action(at_budget),
         }
-    given = {key: value for key, value in parts.items() if value is not None}
+        given = {key: value for key, value in parts.items() if value is not None} | _lifted(lift or [], parts)
     with connect() as mesh:
         mesh.set_tenant(tenants_pb2.TenantSpec(name=name, cohort=cohort, **given))
     print(f"set tenant {name}")
@@ -122,6 +135,20 @@ def delete_tenant(name: Name) -> None:
     with connect() as mesh:
         mesh.delete_tenant(name)
     print(f"deleted tenant {name}")
+
+
+def _lifted(kinds: list[str], parts: dict[str, Any]) -> dict[str, Any]:
+    """What stands for nothing of a kind."""
+    from headrace.v1 import resources_pb2
+
+    fields = {"limits": "nominal", "budget": "budget", "borrow": "borrowing_limit", "lend": "lending_limit"}
+    for kind in kinds:
+        if kind not in fields:
+            raise InvalidArgument(f"--lift: expected {', '.join(fields)}; got {kind!r}")
+        if parts[fields[kind]] is not None:
+            raise InvalidArgument(f"--lift: {kind} is lifted and given as well; expected one of the two")
+    none_of = {"budget": resources_pb2.Budget()}
+    return {fields[kind]: none_of.get(kind, resources_pb2.Quantities()) for kind in kinds}
 
 
 def _quantities(pairs: list[str] | None, flag: str) -> Any:

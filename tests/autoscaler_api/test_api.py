@@ -174,6 +174,9 @@ async def test_setting_a_tenant_replaces_what_is_set(api: Any) -> None:
     third = await set_tenant(api, name="acme", nominal=quota())
     assert not third.nominal.HasField("cpu"), "an empty quota lifts the limits"
     assert third.budget.per_month == "100"
+    assert (third.cohort, third.HasField("cohort")) == ("c", True)
+    third = await set_tenant(api, name="acme", cohort="")
+    assert not third.HasField("cohort"), "it has left"
     shown = (await api.tenants.GetTenant(tenants_pb2.GetTenantRequest(name="acme"))).tenant
     assert shown.spec == third
     assert shown.created_at.seconds == int(api.clock.wall())
@@ -201,6 +204,7 @@ async def test_a_tenant_with_models_cannot_be_deleted(api: Any, onnx_model: Onnx
         ({"name": ""}, "tenant name '': expected 1 to 64 "),
         ({"name": "a", "weight": 0.0}, "tenant.weight: "),
         ({"name": "a", "nominal": {"memory": "1.0000000001"}}, "nominal.memory: .*whole number"),
+        ({"name": "a", "nominal": {"requests_per_second": 1e-4}}, "nominal.requests_per_second: expected 0, or 0.001"),
         ({"name": "a", "budget": {"per_hour": "1,5"}}, "tenant.budget.per_hour: "),
     ],
 )

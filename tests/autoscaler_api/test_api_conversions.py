@@ -19,11 +19,12 @@ from headrace_common.quantities import parse_bytes
 from headrace_common.validation import validate
 
 amounts = st.none() | st.integers(0, 2**62)
+rates = st.none() | st.just(0.0) | st.floats(0.001, 1e9)
 
 
-limits = st.builds(
-    Limits, amounts, amounts, amounts, amounts, amounts, st.none() | st.floats(0, 1e9), amounts, amounts
-).filter(lambda value: all((m or 0) < 10**18 for m in (value.budget_micros_per_hour, value.budget_micros_per_month)))
+limits = st.builds(Limits, amounts, amounts, amounts, amounts, amounts, rates, amounts, amounts).filter(
+    lambda value: all((m or 0) < 10**18 for m in (value.budget_micros_per_hour, value.budget_micros_per_month))
+)
 
 
 specs = st.builds(

@@ -47,7 +47,7 @@ def test_refused_requests_are_told_with_what_lets_them_in(mesh: Any, run: Callab
     mesh.on(methods.EXPLAIN_MODEL, pb.ExplainModelResponse(name="iris", sentence=said, refused=refused))
     assert run("explain", "iris").out.splitlines() == [said, f"then: {settled.sentence}", f"  {raised}"]
     shown = json.loads(run("explain", "iris", "--json").out)["refused"]
-    assert (shown[0]["reason"], shown[0]["count"], shown[0]["obstacles"][0]["missing"]) == ("concurrency", "34", "2")
+    assert (shown[0]["reason"], shown[0]["count"], shown[0]["obstacles"][0]["missing"]) == ("concurrency", 34, "2")
 
 
 def test_a_model_that_is_not_there(mesh: Any, run: Callable[..., Any]) -> None:

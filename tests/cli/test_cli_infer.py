@@ -189,12 +189,17 @@ def test_the_timeout_is_the_calls_deadline(mesh: Any, run: Run, echoing: Callabl
     assert 0 < mesh.seen[methods.INFER.path][0].remaining_s < 2.5
 
 
-def test_a_refusal_says_when_to_try_again(mesh: Any, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("after_s", "said"), [(1.5, "1.5 s"), (119.0, "119 s"), (1874.0, "31 minutes")], ids=["soon", "later", "much later"]
+)
+def test_a_refusal_says_when_to_try_again(mesh: Any, run: Run, after_s: float, said: str) -> None:
     mesh.on(methods.METADATA, metadata(x="FP32"))
-    refusal = errors.QuotaExceeded("acme is over 2", subject="tenant:acme", dimension="concurrency", retry_after_s=1.5)
+    refusal = errors.QuotaExceeded(
+        "acme is over 2", subject="tenant:acme", dimension="concurrency", retry_after_s=after_s
+    )
     mesh.on(methods.INFER, refusal)
     done = run("infer", "m", "-i", "x=1")
-    assert (done.code, done.err) == (1, "headrace: acme is over 2 (try again in 1.5 s)\n")
+    assert (done.code, done.err) == (1, f"headrace: acme is over 2 (try again in {said})\n")
 
 
 @pytest.mark.parametrize("output", ["yaml", "npz", "npz="])

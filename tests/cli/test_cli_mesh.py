@@ -231,6 +231,17 @@ def test_a_tenant_without_flags_has_no_limits(mesh: Any, run: Run) -> None:
     assert mesh.requests(methods.SET_TENANT)[0].tenant == tenants_pb2.TenantSpec(name="acme")
 
 
+def test_what_is_set_of_a_tenant_can_be_taken_away_again(mesh: Any, run: Run) -> None:
+    mesh.on(methods.SET_TENANT, tenants_pb2.SetTenantResponse())
+    assert (
+        run("tenant", "set", "acme", "--cohort", "", "--lift", "budget", "--lift", "limits", "--weight", "2").code == 0
+    )
+    [request] = mesh.requests(methods.SET_TENANT)
+    assert request.tenant == tenants_pb2.TenantSpec(name="acme", cohort="", nominal={}, budget={}, weight=2)
+    assert request.tenant.HasField("cohort")
+    assert not request.tenant.HasField("lending_limit")
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -239,6 +250,12 @@ def test_a_tenant_without_flags_has_no_limits(mesh: Any, run: Run) -> None:
         (["--lend", "memory=lots"], "--lend memory: expected bytes"),
         (["--lend", "rps=fast"], "--lend rps: expected a number"),
         (["--borrow", "cpu=1", "--borrow", "cpu=2"], "cpu is given twice"),
+        (["--concurrency", "9" * 22], "not in the range 0<=x<=9223372036854775807"),
+        (["--borrow", f"concurrency={'9' * 22}"], "--borrow concurrency: expected 0 to 9223372036854775807"),
+        (["--lend", "concurrency=-1"], "--lend concurrency: expected 0 to"),
+        (["--rps", "0.0001"], "--rps: expected 0, or 0.001 and more; got 0.0001"),
+        (["--lift", "cpu"], "--lift: expected limits, budget, borrow, lend; got 'cpu'"),
+        (["--lift", "budget", "--budget", "1/h"], "--lift: budget is lifted and given as well"),
     ],
 )
 def test_wrong_quantities_of_a_tenant_are_named(mesh: Any, run: Run, flags: list[str], expected: str) -> None:

@@ -62,6 +62,34 @@ def test_flags_change_a_scenario(simulate: Simulate) -> None:
     assert fast["credit"] == pytest.approx(0.5 * fast["requests"])
 
 
+def test_what_a_deploy_says_of_its_policy_can_be_tried(simulate: Simulate) -> None:
+    def run(policy: str, *arguments: str) -> dict[str, Any]:
+        code, out, err = simulate("--scenario", "flash-crowd", "--policy", policy, "--json", *arguments)
+        assert code == 0, err
+        [found] = json.loads(out)
+        return dict(found)
+
+    plain, patient = run("headrace"), run("headrace", "--cost-sensitivity", "high")
+    assert patient["excess_seconds"] < plain["excess_seconds"]
+    assert run("balanced", "--cost-sensitivity", "low")["slo_share"] > run("balanced")["slo_share"]
+    bounded = run("headrace", "--min-instances", "3", "--max-instances", "4")
+    assert 3 * 1790 < bounded["instance_seconds"] <= 4 * 1900
+    roomy = run("headrace", "--target", "concurrency=0.5", "--target", "queue-wait=10ms")
+    assert roomy["instance_seconds"] > 1.5 * plain["instance_seconds"]
+    _, out, _ = simulate("--scenario", "sparse", "--policy", "headrace", "--idle-timeout", "10m", "--json")
+    assert json.loads(out)[0]["cold_starts"] < 20
+
+
+def test_a_sensitivity_leaves_policies_alone_that_have_nothing_to_adjust(simulate: Simulate) -> None:
+    _, plain, _ = simulate("--scenario", "steady", "--json")
+    code, low, _ = simulate("--scenario", "steady", "--cost-sensitivity", "low", "--json")
+    assert code == 0
+    changed = {
+        was["policy"] for was, now in zip(json.loads(plain), json.loads(low), strict=True) if was["cost"] != now["cost"]
+    }
+    assert changed == {"headrace", "conservative", "balanced", "aggressive"}
+
+
 def test_models_and_nodes(simulate: Simulate, trace: str) -> None:
     code, out, _ = simulate(
         "--trace", trace, "--policy", "kpa", "--models", "5", "--nodes", "2", "--instances-per-node", "2",
@@ -115,6 +143,16 @@ def test_events_and_a_picture_are_written(simulate: Simulate, trace: str, tmp_pa
         (["--scenario", "steady", "--start", "Monday"], "--start: expected a date and a time like 2026-11-02T00:00Z"),
         (["--scenario", "steady", "--tenants", "nobody.toml"], "tenants nobody.toml: cannot be read"),
         (["--scenario", "steady", "--cpu", "0"], "--cpu: an instance needs more than 0"),
+        (["--scenario", "steady", "--policy", "kpa", "--cost-sensitivity", "low"], "'kpa' has nothing to adjust"),
+        (["--scenario", "steady", "--cost-sensitivity", "some"], "expected high, normal, low or none, got 'some'"),
+        (
+            ["--scenario", "steady", "--target", "speed=3"],
+            "--target: expected METRIC=VALUE with a metric of concurrency",
+        ),
+        (
+            ["--scenario", "steady", "--min-instances", "2", "--max-instances", "1"],
+            "expected 1 (--max-instances) at most",
+        ),
         (["--scenario", "steady", "--service-per-token", "3"], "scenario steady has no tokens; use --service-ms"),
     ],
 )

@@ -10,6 +10,9 @@ from headrace_autoscaler.domain import Limits, Resources
 from headrace_common.errors import InvalidArgument
 from headrace_common.quantities import format_millis, parse_bytes, parse_micros, parse_millis
 
+_LEAST_RATE = 0.001
+"""Rates are counted in thousandths."""
+
 
 def resources_of(quantities: pb.Quantities, what: str) -> Resources:
     """What one instance holds; absent means the default.
@@ -40,6 +43,10 @@ def limits_of(quantities: pb.Quantities, budget: pb.Budget, what: str) -> Limits
         InvalidArgument: names the field below `what`, or the budget's.
     """
     q, b = quantities, budget
+    if 0 < q.requests_per_second < _LEAST_RATE:
+        raise InvalidArgument(
+            f"{what}.requests_per_second: expected 0, or {_LEAST_RATE:g} and more; got {q.requests_per_second:g}"
+        )
     return Limits(
         cpu_millicores=parse_millis(q.cpu, f"{what}.cpu") if q.HasField("cpu") else None,
         memory_bytes=parse_bytes(q.memory, f"{what}.memory") if q.HasField("memory") else None,

@@ -110,7 +110,7 @@ def tenant_of_spec(spec: tenants_pb2.TenantSpec, old: Tenant | None, now: float)
         nominal=_nominal(spec, tenant.nominal),
         borrowing_limit=_limits(spec, "borrowing_limit", tenant.borrowing_limit),
         lending_limit=_limits(spec, "lending_limit", tenant.lending_limit),
-        cohort=spec.cohort or tenant.cohort,
+        cohort=spec.cohort if spec.HasField("cohort") else tenant.cohort,
         weight=spec.weight if spec.HasField("weight") else tenant.weight,
         refuse_at_budget=(
             spec.budget_action == tenants_pb2.BUDGET_ACTION_REFUSE if spec.budget_action else tenant.refuse_at_budget
@@ -126,7 +126,7 @@ def tenant_pb(tenant: Tenant) -> tenants_pb2.TenantSpec:
         borrowing_limit=quantities_pb(tenant.borrowing_limit),
         lending_limit=quantities_pb(tenant.lending_limit),
         budget=budget_pb(tenant.nominal),
-        cohort=tenant.cohort,
+        cohort=tenant.cohort or None,
         weight=tenant.weight,
         budget_action=tenants_pb2.BUDGET_ACTION_REFUSE if refuse else tenants_pb2.BUDGET_ACTION_QUEUE,
     )
