@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     tick = commands.add_parser("planning", help="the allocator's tick by the number of models; docs/allocator.md")
     tick.add_argument("--rounds", type=int, default=5, help="plans of each size; the median counts; default: 5")
     commands.add_parser("step", help="20 times the load from one second to the next, on a mesh that scales")
-    flood = commands.add_parser("neighbour", help="a tenant's p99, alone and beside one at ten times its quota")
+    flood = commands.add_parser(
+        "neighbour", help="a tenant's p99, alone and beside one at ten times its quota, by what they share"
+    )
     flood.add_argument("--rounds", type=int, default=neighbour.ROUNDS, help=f"default: {neighbour.ROUNDS}")
     return parser
 

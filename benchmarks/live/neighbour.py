@@ -54,7 +54,7 @@ def measure(rounds: int = ROUNDS) -> None:
                 client.set_tenant(tenants_pb2.TenantSpec(name=name, nominal=nominal))
             _print(setting, *_measured(setting, mesh.url + PATH, rounds))
             for model in dict.fromkeys(setting.models.values()):
-                print(f"instances of {model}: {len(client.model(model).instances)}")
+                print(f"instances of {model} at the end: {len(client.model(model).instances)}")
 
 
 def _measured(setting: Setting, url: str, rounds: int) -> tuple[dict[str, list[float]], list[float]]:

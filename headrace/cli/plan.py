@@ -66,9 +66,14 @@ def plan(
         raise UsageProblem("plan: expected the NAME of a model or --profile FILE, one of the two")
     if not name and profile is None and variants is None:
         raise UsageProblem("plan: expected the NAME of a model, --profile FILE, or --variants DIR alone")
+    if variant and not name:
+        raise UsageProblem("plan: --variant names a model of the mesh that is a variant of NAME, which is missing")
     with found_here():
         flags.duration(slo, "--slo")
     question = _read(profile) if profile else _of_mesh(name, variant or [], variants is None) if name else {}
+    if name and "mean_rate" in question:
+        # What was measured on average is no more than what is to be served.
+        question["mean_rate"] = min(question["rate"] if rate is None else rate, question["mean_rate"])
     given = {"rate": rate, "mean_rate": mean_rate, "slo": slo, "hit_rate": hit_rate, "tolerates_spot": spot}
     question |= {key: value for key, value in given.items() if value is not None}
     what = str(profile) if profile else f"model {name!r}" if name else f"--variants {variants}"
@@ -116,8 +121,9 @@ def _of_mesh(name: str, variants: list[str], optimised: bool) -> dict[str, Any]:
         "gpu_architectures": list(spec.gpu_architectures),
         "tolerates_spot": spec.tolerates_spot,
         "caches": spec.response_cache,
-        "keep_warm": f"{spec.idle_timeout.ToNanoseconds() / 1e9:.6f}s",
     }
+    if spec.HasField("idle_timeout"):
+        question["keep_warm"] = f"{spec.idle_timeout.ToNanoseconds() / 1e9:.6f}s"
     found = {} if listed is None else plan_variants.measured(listed, spec.resources.memory)
     question["variants"] += found.pop("variants", [])
     question |= found

@@ -92,6 +92,13 @@ def test_what_batching_saves_follows_from_the_profile() -> None:
     assert savings(ask(ways=(replace(WAY, profile_us=((1, 10_000),)),)))["batching"] == (0, 0.0)
 
 
+def test_what_batching_saves_is_not_known_without_a_single_row() -> None:
+    advice = ask(ways=(replace(WAY, profile_us=((8, 40_000),)),))
+    [batching] = [each for each in advice.savings if each.name == "batching"]
+    assert (batching.micros_per_hour, batching.share) == (None, None)
+    assert batching.why == "no run of a single row was measured, to compare with"
+
+
 def test_what_a_cache_saves_needs_a_hit_rate() -> None:
     assert savings(ask())["response cache"] == (None, None)
     assert savings(ask(hit_rate=0.4))["response cache"] == (2 * 52_700, 0.4)
@@ -130,6 +137,17 @@ def test_a_document_becomes_a_question() -> None:
         pytest.param({"ways": [{"latency_us": {}}]}, ["ways[0].latency_us", "rows per batch"], id="no measurement"),
         pytest.param({"ways": [{"latency_us": {"0": 1}}]}, ["latency_us", "'0': 1"], id="no rows"),
         pytest.param({"ways": DOCUMENT["ways"] * 2}, ["names that differ"], id="two of one name"),
+        pytest.param({"ways": [{"latency_us": {"²": 5}}]}, ["latency_us", "'²': 5"], id="a digit that is no number"),
+        pytest.param({"ways": [{"latency_us": {"1": 1e400}}]}, ["latency_us", "'1': inf"], id="no end of time"),
+        pytest.param({"ways": [{"latency_us": {"1": float("nan")}}]}, ["latency_us", "'1': nan"], id="no time"),
+        pytest.param({"gpu_architectures": 5}, ["gpu_architectures", "a list of texts; got 5"], id="no list"),
+        pytest.param(
+            {"gpu_architectures": "sm_75"}, ["gpu_architectures", "a list of texts; got 'sm_75'"], id="a text"
+        ),
+        pytest.param({"tolerates_spot": "no"}, ["tolerates_spot", "true or false; got 'no'"], id="no flag"),
+        pytest.param({"min_instances": 2.7}, ["min_instances", "a whole number; got 2.7"], id="part of an instance"),
+        pytest.param({"utilisation": 0}, ["utilisation", "more than 0"], id="never busy"),
+        pytest.param({"mean_rate": 11}, ["mean_rate", "at most the rate of 10; got 11"], id="mean over most"),
         pytest.param({"speed": 1}, ["speed: there is no such key"], id="key"),
     ],
 )

@@ -18,8 +18,9 @@ from headrace_autoscaler.control.messages import report_of
 from headrace_autoscaler.core import explaining
 from headrace_autoscaler.core import plans as instances
 from headrace_autoscaler.core.budgets import Budget, BudgetState, Period, Standing, Standings
+from headrace_autoscaler.core.demand import Counts, Level
 from headrace_autoscaler.core.explaining import Explanation, Obstacle, RefusedRequests
-from headrace_autoscaler.core.explaining_requests import Surroundings, explain_refused
+from headrace_autoscaler.core.explaining_requests import Surroundings, explain_held, explain_refused
 from headrace_autoscaler.core.leases import LeaseBook, Want
 from headrace_autoscaler.core.lending import Trees
 from headrace_autoscaler.core.pricing import LocalPrices
@@ -28,6 +29,7 @@ from headrace_autoscaler.core.raising import Raises
 from headrace_autoscaler.core.refused import MOST_EXPLAINED, WINDOW_S, RefusalLog, Refused
 from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.domain import Limits, Model, ModelSpec, Resources, Revision, RevisionState, Tenant
+from headrace_autoscaler.fleet.reports import DemandEntry, Report
 from headrace_common.clock import FakeClock
 from headrace_router.core import admission
 from headrace_router.core.accounts import Totals
@@ -336,6 +338,53 @@ class CountingBook(LeaseBook):
         self.asked += 1
         self.trees = args[-1]
         return super().refusal(*args)
+
+
+def test_requests_that_wait_for_a_callers_budget_are_explained() -> None:
+    def spent(tenant: str, period: Period = Period.HOUR) -> Standing:
+        return Standing(Budget(tenant, "", period, 500_000), 500_000, 0, BudgetState.SPENT, HOUR_S, "USD")
+
+    tenants = {name: Tenant(name, Limits(budget_micros_per_hour=500_000)) for name in "ab"}
+    spec, standings = ModelSpec("m", "a"), {"b": (spent("b"),)}
+    around = Surroundings(Raises(spec, tenants), standings, 1000, HOUR_S // 2)
+    [found] = explain_held(spec, {"b": 3, "c": 2}, around)
+    assert (found.kind, found.owner, found.command) == ("budget", "b", "headrace tenant set b --budget 1/h")
+    assert found.sentence == (
+        "tenant 'b' has spent its budget of 0.50 USD per hour, so 3 requests of tenant 'b' to model 'm' wait for it: "
+        "raise it by 0.5/h, which is what is missing at its pace so far, or wait for the next hour"
+    )
+    want = instances.Want("m", 1, "a", Resources(), 1, unpaid=spent("a"))
+    own = replace(around, standings={"a": (spent("a"),)}, standing=explaining.Standing(want, 0, 1, "demand"))
+    assert explain_held(spec, {"a": 1}, own) == (), "it is told of as what keeps instances away"
+
+
+async def test_the_fleet_says_who_waits_for_a_budget(open_world: Callable[..., Awaitable[Any]]) -> None:
+    world = await open_world()
+    world.catalogue.tenant_list = [Tenant("b", Limits(budget_micros_per_hour=0))]
+    revision = Revision("m", 1, "1", RevisionState.SERVING, "a", (), "f", "fake")
+    world.catalogue.put(ModelSpec("m", "a", min_instances=1), revision)
+    world.fleet.catalogue_changed()
+    await world.until(lambda: world.instances("m"))
+
+    def report(held: int, *, urgent: bool = False, model: str = "m") -> None:
+        entry = DemandEntry("b", model, 1, Counts(), Level(), 0, held=held)
+        world.fleet.report(Report("router-0", (entry,) if held else (), urgent=urgent))
+
+    def waiting() -> list[str]:
+        world.fleet.decide_now()
+        return [each.sentence for each in world.fleet.explain(ModelSpec("m", "a")).obstacles]
+
+    report(2)
+    [said] = waiting()
+    assert "2 requests of tenant 'b' to model 'm' wait for it" in said
+    report(0, urgent=True)
+    assert waiting() == [said], "an urgent report says nothing of what it leaves out"
+    report(3, model="other")
+    assert waiting() == []
+    report(1)
+    assert "1 request of tenant 'b' to model 'm' waits for it" in waiting()[0]
+    world.fleet.router_gone("router-0")
+    assert waiting() == []
 
 
 def test_of_a_thousand_refused_tenants_those_with_most_are_explained_and_the_others_counted() -> None:

@@ -41,6 +41,18 @@ def test_p95_of_the_recent_cold_starts() -> None:
     assert history.phases_p95("m")["place_s"] == pytest.approx(0.001)
 
 
+def test_a_router_may_know_of_the_first_answer_before_the_load_is_known_to_have_ended() -> None:
+    history = History()
+    history.demand_at_zero(("m", 1), 1000.0, 10.0, 0.001, frozenset({"r"}))
+    history.placed(("m", 1), "r", 10.001)
+    history.completed("m", "r", 0.02, 0.001, 0.01, 0.04)
+    assert history.cold_starts("m") == ()
+    assert history.loaded(("m", 1), "r", 0.02, 0.0)
+    [cold] = history.cold_starts("m")
+    assert (cold.warm_s, cold.first_answer_s, cold.total_s) == (0.001, 0.01, 0.04)
+    assert history.cold_start_p95("m") == 0.04
+
+
 def test_starts_beside_others_tell_how_long_a_start_takes() -> None:
     history = History()
     assert history.start_p95("m") is None

@@ -120,6 +120,24 @@ def _rescored(lines: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def test_what_is_refused_long_after_it_came_is_refused_then() -> None:
+    arrivals = np.arange(40) / 100
+    limits = Limits(cpu_millicores=1000, concurrency=40, budget_micros_per_hour=1000)
+    case = Case(
+        Workload("w", arrivals, np.zeros(40, np.int32), np.full(40, 10.0), ("m",), ("ann",), float(arrivals[-1])),
+        Conditions(slo_s=50.0, tenants=(Tenant("ann", limits),)),
+    )
+    file = io.BytesIO()
+    write_events(simulate(case, "hpa", POLICIES["hpa"]), file)
+    events = [json.loads(line) for line in file.getvalue().splitlines()][1:]
+    assert [each["at"] for each in events] == sorted(each["at"] for each in events)
+    spent = {each["at"] for each in events if each.get("reason") == "budget spent"}
+    [stop] = [each for each in events if each["event"] == "stop"]
+    assert spent == {stop["at"]}
+    assert stop["at"] > 30
+    assert stop["reason"] == "tenant 'ann' has spent its 0.001 per hour"
+
+
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 @pytest.mark.parametrize("name", CASES)
 def test_a_score_can_be_recomputed_from_the_events_alone(name: str, policy: str) -> None:

@@ -65,6 +65,7 @@ def test_unsorted_rows_are_sorted_with_their_columns_and_the_user_is_told(tmp_pa
         ("", "line 1: expected a header with a TIMESTAMP column; got nothing"),
         ("time,model\n1,a\n", "line 1: expected a header with a TIMESTAMP column; got time, model"),
         ("TIMESTAMP\n", "has a header and no requests"),
+        ("TIMESTAMP,model,timestamp\n1,a,2\n", "line 1: expected one timestamp column; got 2"),
         ("TIMESTAMP\n1\nsoon\n", "line 3: TIMESTAMP: expected a time like .*; got 'soon'"),
         ("TIMESTAMP\nnan\n", "line 2: TIMESTAMP: expected a time like .*; got 'nan'"),
         ("TIMESTAMP,model\n1,a\n2\n", "line 3: expected 2 fields as in the header; got 1"),
@@ -124,6 +125,9 @@ def test_a_cold_start_that_only_a_standby_allows_is_charged_one() -> None:
     assert case_of_scenario(steady, Changes()).conditions.standby == 0
     assert case_of_scenario(steady, Changes(cold_start_s=0.06)).conditions.standby == 1
     assert case_of_scenario(steady, Changes(cold_start_s=0.06, standby=4)).conditions.standby == 4
+    many = scenario("zipf-1000")
+    assert case_of_scenario(many, Changes()).conditions.standby == 40
+    assert case_of_scenario(many, Changes(cold_start_s=2.0)).conditions.standby == 0
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

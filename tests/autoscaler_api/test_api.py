@@ -311,3 +311,16 @@ async def test_how_budgets_stand_is_told_of_a_tenant_and_of_the_mesh_where_littl
 
 
 # Logs.
+
+
+async def test_a_deploy_on_a_spent_budget_is_refused_at_once(api: Any, onnx_model: OnnxModel) -> None:
+    await api.deploy("m", {"m.onnx": onnx_model()}, tenant="acme")
+    spent = Standing(Budget("acme", "", Period.HOUR, 20), 21, 0, BudgetState.SPENT, 7200, "EUR")
+    api.fleet.budgets = {"acme": (spent,)}
+    for wait in (True, False):
+        code, told = await refused(api.deploy("n", {"n.onnx": onnx_model(3.0)}, tenant="acme", wait=wait))
+        assert code is Code.RESOURCE_EXHAUSTED
+        assert told.startswith("tenant 'acme' has spent its 0.00002 EUR per hour")
+    assert api.catalogue.model("n") is None
+    await api.deploy("m", tenant="acme", min_instances=1)
+    assert api.catalogue.model("m").spec.min_instances == 1, "what loads nothing costs nothing"

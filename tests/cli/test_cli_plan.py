@@ -113,6 +113,27 @@ def test_flags_go_before_what_the_mesh_says(run: Run) -> None:
     assert found["options"][0]["class"] == "spot"
 
 
+@pytest.mark.usefixtures("models")
+def test_a_model_without_an_idle_timeout_is_kept_warm_for_the_advisors_minute(run: Run, mesh: Any) -> None:
+    def break_even(model: models_pb2.Model) -> float:
+        mesh.on(methods.GET_MODEL, models_pb2.GetModelResponse(model=model))
+        return float(json.loads(run("plan", "ocr", "--json").out)["payment"]["break_even_rate"])
+
+    unset, minute, second = models_pb2.Model(), models_pb2.Model(), models_pb2.Model()
+    for model, seconds in ((unset, None), (minute, 60), (second, 1)):
+        model.CopyFrom(MODEL)
+        model.spec.ClearField("idle_timeout")
+        if seconds is not None:
+            model.spec.idle_timeout.FromSeconds(seconds)
+    assert break_even(unset) == break_even(minute) < break_even(second)
+
+
+@pytest.mark.usefixtures("models")
+def test_what_came_on_average_is_no_more_than_what_is_to_be_served(run: Run) -> None:
+    found = json.loads(run("plan", "ocr", "--rate", "2", "--json").out)
+    assert (found["rate"], found["mean_rate"]) == (2.0, 2.0), "2.5 were measured"
+
+
 def test_a_file_of_measurements_needs_no_mesh(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text(json.dumps({"ways": [{"name": "x", "latency_us": {"1": 1000}}]}))
@@ -154,6 +175,7 @@ def test_what_the_optimiser_measured_is_priced_at_the_traffic_of_a_deployed_mode
         pytest.param((), "expected the NAME of a model, --profile FILE, or --variants DIR", id="neither"),
         pytest.param(("ocr", "--profile", "p.json"), "one of the two", id="both"),
         pytest.param(("--profile", "/nowhere.json"), "--profile /nowhere.json: cannot be read", id="no file"),
+        pytest.param(("--profile", "p.json", "--variant", "x"), "--variant names a model of the mesh", id="of a file"),
         pytest.param(("ocr", "--slo", "soon"), "--slo: expected a duration", id="slo"),
     ],
 )

@@ -35,7 +35,7 @@ def trace(tmp_path: Path) -> str:
 
 
 def test_json_is_one_object_per_policy_in_the_order_given(simulate: Simulate, trace: str) -> None:
-    code, out, _ = simulate("--trace", trace, "--policy", "kpa,hpa", "--service-ms", "500", "--slo", "2s", "--json")
+    code, out, _ = simulate("--trace", trace, "--policy", "kpa, hpa", "--service-ms", "500", "--slo", "2s", "--json")
     scores: list[dict[str, Any]] = json.loads(out)
     assert code == 0
     assert [found["policy"] for found in scores] == ["kpa", "hpa"]

@@ -27,6 +27,7 @@ from headrace.oip import model_config_pb2
 from headrace_autoscaler.artifacts import Artifact, ArtifactStore
 from headrace_autoscaler.artifacts.fetch import check_source, without_secrets
 from headrace_autoscaler.catalogue import StoredCatalogue
+from headrace_autoscaler.core.rationing import refuse_spent
 from headrace_autoscaler.deploy_plan import (
     DeployRequest,
     Offer,
@@ -248,6 +249,11 @@ class DeployService:
             check_fits(spec, self._catalogue.tenants(), self._offer)
         request = replace(request, spec=spec)
         planned = plan_revisions(self._catalogue.model(name), request, artifact.name, found, settings, now)
+        if any(map(is_new, planned)):
+            # A first load costs what any other does.
+            error = refuse_spent(self._fleet.standings(), spec.tenant, name, now)
+            if error is not None:
+                raise error
         if self._catalogue.tenant(spec.tenant) is None:
             await self._catalogue.add_tenant(Tenant(spec.tenant, created_at=now))
         if self._catalogue.model(name) is None:

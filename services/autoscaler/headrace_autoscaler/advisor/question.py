@@ -31,6 +31,7 @@ _KEYS = (
     "keep_warm",
     "utilisation",
 )
+_MOST_MICROS = 1e15
 _WAY_KEYS = ("name", "cpu", "memory", "gpu", "gpu_memory", "shape", "gpu_architecture", "latency_us")
 _VARIANT_KEYS = (*_WAY_KEYS, "variant", "engine", "gpu_architectures", "quality", "outside")
 _QUALITY_KEYS = ("kind", "share", "lower", "floor")
@@ -54,6 +55,8 @@ def read_question(text: str, what: str, results: Results | None = None) -> Quest
     if rate is None:
         raise InvalidArgument(f"{what}: rate: expected requests per second; it is missing: say --rate")
     mean = _number(document, "mean_rate", what, rate)
+    if mean is not None and mean > rate:
+        raise InvalidArgument(f"{what}: mean_rate: expected at most the rate of {rate:g}; got {mean:g}")
     default = Question("", (), 0.0, 0.0)
     ways = _ways(document, "ways", what, required=results is None)
     variants, qualities = _variants(document, what)
@@ -74,13 +77,13 @@ def read_question(text: str, what: str, results: Results | None = None) -> Quest
         mean_rate=rate if mean is None else mean,
         slo_s=_seconds(document, "slo", what, None),
         engine=str(document.get("engine", "")),
-        architectures=tuple(map(str, document.get("gpu_architectures", ()))),
-        tolerates_spot=bool(document.get("tolerates_spot", False)),
-        minimum=int(_number(document, "min_instances", what, 0) or 0),
+        architectures=_texts(document, "gpu_architectures", what),
+        tolerates_spot=_flag(document, "tolerates_spot", what),
+        minimum=_whole(document, "min_instances", what),
         hit_rate=_share(document, "hit_rate", what, None),
-        caches=bool(document.get("caches", False)),
+        caches=_flag(document, "caches", what),
         warm_s=_seconds(document, "keep_warm", what, default.warm_s) or 0.0,
-        utilisation=_share(document, "utilisation", what, default.utilisation) or default.utilisation,
+        utilisation=_utilisation(document, what, default.utilisation),
     )
 
 
@@ -101,7 +104,7 @@ def _variants(document: Mapping[str, Any], what: str) -> tuple[tuple[Way, ...], 
         if quality is not None:
             qualities[name] = quality
             outside = outside or ("" if quality.is_enough else str(quality))
-        built_for = tuple(map(str, entry.get("gpu_architectures", ())))
+        built_for = _texts(entry, "gpu_architectures", where)
         ways.append(replace(way, variant=Variant(name, str(entry.get("engine", "")), built_for, outside)))
     _check_names(ways, f"{what}: variants")
     return tuple(ways), qualities
@@ -157,7 +160,8 @@ def _profile(table: Any, where: str) -> tuple[tuple[int, int], ...]:
         raise InvalidArgument(f'{where}: expected rows per batch to microseconds, such as {{"1": 900}}; got {table!r}')
     points: list[tuple[int, int]] = []
     for rows, micros in table.items():
-        if not str(rows).isdigit() or int(rows) < 1 or not _is_number(micros) or micros <= 0:
+        is_count = str(rows).isascii() and str(rows).isdigit() and int(rows) > 0
+        if not is_count or not _is_number(micros) or not 0 < micros < _MOST_MICROS:
             raise InvalidArgument(f"{where}: expected whole rows to microseconds over 0; got {rows!r}: {micros!r}")
         points.append((int(rows), max(1, round(micros))))
     return tuple(sorted(points))
@@ -190,6 +194,34 @@ def _share(document: Mapping[str, Any], key: str, what: str, default: float | No
 def _seconds(document: Mapping[str, Any], key: str, what: str, default: float | None) -> float | None:
     value = document.get(key)
     return default if value is None else parse_seconds(str(value), f"{what}: {key}")
+
+
+def _whole(document: Mapping[str, Any], key: str, what: str) -> int:
+    value = _number(document, key, what, 0.0) or 0.0
+    if value != int(value):
+        raise InvalidArgument(f"{what}: {key}: expected a whole number; got {value:g}")
+    return int(value)
+
+
+def _flag(document: Mapping[str, Any], key: str, what: str) -> bool:
+    value = document.get(key, False)
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{what}: {key}: expected true or false; got {value!r}")
+    return value
+
+
+def _texts(document: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]:
+    value = document.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise InvalidArgument(f"{what}: {key}: expected a list of texts; got {value!r}")
+    return tuple(value)
+
+
+def _utilisation(document: Mapping[str, Any], what: str, default: float) -> float:
+    value = _share(document, "utilisation", what, default)
+    if value == 0:
+        raise InvalidArgument(f"{what}: utilisation: expected more than 0; got 0")
+    return default if value is None else value
 
 
 def _is_number(value: Any) -> bool:

@@ -91,10 +91,11 @@ class Standing:
 
     @property
     def amount(self) -> str:
-        return f"{format_micros(self.budget.micros)} {self.currency} per {self.budget.period}"
+        money = f"{format_micros(self.budget.micros)} {self.currency}".rstrip()
+        return f"{money} per {self.budget.period}"
 
     @property
-    def reason(self) -> str:
+    def fact(self) -> str:
         """Why nothing starts; the same text for as long as the budget is spent, or is short."""
         whose = f"tenant '{self.budget.tenant}'"
         if self.budget.model:
@@ -102,10 +103,15 @@ class Standing:
         verb = (
             "has spent its" if self.state is BudgetState.SPENT else "has too little left for one more instance of its"
         )
+        return f"{whose} {verb} {self.amount}"
+
+    @property
+    def reason(self) -> str:
+        """The same, and until when, and what helps."""
         when = datetime.fromtimestamp(self.returns_at, UTC)
         at = f"{when:%H:%M}" if self.budget.period is Period.HOUR else f"{when:%Y-%m-%d %H:%M}"
         return (
-            f"{whose} {verb} {self.amount}; it may start instances again at {at} UTC, or once the budget is raised "
+            f"{self.fact}; it may start instances again at {at} UTC, or once the budget is raised "
             f"(`headrace tenant describe {self.budget.tenant}` shows it)"
         )
 

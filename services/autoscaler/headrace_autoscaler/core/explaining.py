@@ -61,6 +61,11 @@ class Explanation:
     obstacles: tuple[Obstacle, ...] = ()
     refused: tuple[RefusedRequests, ...] = ()
 
+    def with_held(self, obstacles: tuple[Obstacle, ...]) -> Explanation:
+        """What keeps requests waiting that no instance would help."""
+        sentence = self.sentence if self.obstacles or not obstacles else obstacles[0].sentence
+        return replace(self, sentence=sentence, obstacles=(*self.obstacles, *obstacles))
+
     def with_refused(self, refused: tuple[RefusedRequests, ...]) -> Explanation:
         """What keeps it from more instances comes first; where nothing does, what keeps requests out."""
         found = [each for requests in refused for each in requests.obstacles if each.kind not in (SETTLED, OTHERS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from headrace_autoscaler.core import explaining
@@ -52,6 +53,29 @@ def explain_refused(spec: ModelSpec, refused: tuple[Refused, ...], around: Surro
     return tuple(
         RefusedRequests(each.tenant, each.reason, each.count, _obstacles(spec, each, around)) for each in refused
     )
+
+
+def explain_held(spec: ModelSpec, held: Mapping[str, int], around: Surroundings) -> tuple[Obstacle, ...]:
+    """Of requests that wait for a budget.
+
+    Args:
+        held: how many, by who sent them.
+    """
+    found = []
+    for tenant, count in sorted(held.items(), key=lambda each: (-each[1], each[0])):
+        standing = standing_over(around.standings, tenant, spec.name)
+        if standing is None or standing.state is not BudgetState.SPENT or standing == _unpaid(around):
+            continue  # None, or one that is told of as what keeps instances away.
+        noun = "request of tenant" if count == 1 else "requests of tenant"
+        verb = "waits" if count == 1 else "wait"
+        holds, help_ = _of_spent(standing, around)
+        sentence = f"{holds}, so {count} {noun} '{tenant}' to model '{spec.name}' {verb} for it: {help_}"
+        found.append(replace(of_budget(standing, around.raises, around.now_s), sentence=sentence))
+    return tuple(found)
+
+
+def _unpaid(around: Surroundings) -> Standing | None:
+    return None if around.standing is None else around.standing.want.unpaid
 
 
 def _obstacles(spec: ModelSpec, refused: Refused, around: Surroundings) -> tuple[Obstacle, ...]:
@@ -246,11 +270,15 @@ def _of_budget(spec: ModelSpec, refused: Refused, around: Surroundings) -> Obsta
 
 
 def _of_standing(refused: Refused, standing: Standing, around: Surroundings) -> Obstacle:
+    sentence = _sentence(refused, *_of_spent(standing, around))
+    return replace(of_budget(standing, around.raises, around.now_s), sentence=sentence)
+
+
+def _of_spent(standing: Standing, around: Surroundings) -> tuple[str, str]:
     budget, missing = standing.budget, short_of(standing, around.now_s)
     owner = f"model '{budget.model}'" if budget.model else f"tenant '{budget.tenant}'"
     help_ = f"raise it by {missing}, which is what is missing at its pace so far, or wait for the next {budget.period}"
-    sentence = _sentence(refused, f"{owner} has spent its budget of {standing.amount}", help_)
-    return replace(of_budget(standing, around.raises, around.now_s), sentence=sentence)
+    return f"{owner} has spent its budget of {standing.amount}", help_
 
 
 def _of_blocked(spec: ModelSpec, refused: Refused, around: Surroundings) -> tuple[Obstacle, ...]:

@@ -10,12 +10,22 @@ from headrace_autoscaler.core.budgets import TICK_US, BudgetState, Standing, Sta
 from headrace_autoscaler.core.ledger import HOUR_US
 from headrace_autoscaler.core.plans import Holding, Want
 from headrace_autoscaler.domain import Resources
+from headrace_common.errors import QuotaExceeded
 
 
 def standing_over(standings: Standings, tenant: str, model: str) -> Standing | None:
     """The budget that counts for a model's instances: its own or its tenant's."""
     keys = (budget_key(tenant), budget_key(tenant, model))
     return binding(each for key in keys for each in standings.get(key, ()))
+
+
+def refuse_spent(standings: Standings, tenant: str, model: str, wall: float) -> QuotaExceeded | None:
+    """Why nothing of a model may be loaded; None: a budget that counts for it is not spent, or there is none."""
+    standing = standing_over(standings, tenant, model)
+    if standing is None or standing.state is not BudgetState.SPENT:
+        return None
+    after_s = max(0.0, standing.returns_at - wall)
+    return QuotaExceeded(standing.reason, subject=standing.subject, dimension="budget", retry_after_s=after_s)
 
 
 def ration(

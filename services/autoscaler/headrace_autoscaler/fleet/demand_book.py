@@ -30,6 +30,7 @@ class DemandBook:
         self._window_s = window_s
         self._windows: dict[Key, DemandWindow] = {}
         self._levels: dict[str, dict[Key, Level]] = {}
+        self._held: dict[str, dict[tuple[str, str], int]] = {}
         self._routers: dict[str, RouterTotals] = {}
         self._requests: dict[str, int] = {}
         self.traffic = TrafficBook()
@@ -66,6 +67,7 @@ class DemandBook:
         for key, sums in counts.items():
             self._open(key).count(_of_late(sums, report.period_s), now)
         self._set_levels(report, levels, now)
+        self._set_held(report)
         self._total(report)
 
     def router_gone(self, router: str) -> None:
@@ -73,6 +75,16 @@ class DemandBook:
             if (window := self._windows.get(key)) is not None:
                 window.forget(router)
         self._routers.pop(router, None)
+        self._held.pop(router, None)
+
+    def held(self, model: str) -> dict[str, int]:
+        """Requests of it that wait for money, or for the step before them, by who sent them."""
+        found: dict[str, int] = {}
+        for counts in self._held.values():
+            for (tenant, of), count in counts.items():
+                if of == model:
+                    found[tenant] = found.get(tenant, 0) + count
+        return found
 
     def inherit(self, old: Key, new: Key) -> None:
         """A new current revision faces the demand that its predecessor had."""
@@ -114,6 +126,17 @@ class DemandBook:
                 held.pop(key, None)
             else:
                 held[key] = level
+
+    def _set_held(self, report: Report) -> None:
+        before = self._held.setdefault(report.router, {})
+        if not report.urgent:
+            before.clear()
+        now: dict[tuple[str, str], int] = {}
+        for entry in report.entries:
+            now[entry.tenant, entry.model] = now.get((entry.tenant, entry.model), 0) + entry.held
+        before.update(now)
+        for key in [key for key, count in before.items() if not count]:
+            del before[key]
 
     def _total(self, report: Report) -> None:
         totals = self._routers.setdefault(report.router, RouterTotals())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from headrace_autoscaler.core.budgets import TICK_US, Standings
 from headrace_autoscaler.core.decider import Decider
 from headrace_autoscaler.core.explaining import Explanation, explain
-from headrace_autoscaler.core.explaining_requests import Surroundings, explain_refused
+from headrace_autoscaler.core.explaining_requests import Surroundings, explain_held, explain_refused
 from headrace_autoscaler.core.plans import Key
 from headrace_autoscaler.core.pricing import LocalPrices
 from headrace_autoscaler.core.raising import Raises
@@ -247,6 +247,7 @@ class RunnerFleet:
         around = Surroundings(
             raises, self.treasury.standings, parts.context.mesh.router.max_queue_length, now_s, standing, room
         )
+        found = found.with_held(explain_held(spec, self._demand.held(spec.name), around))
         return found.with_refused(explain_refused(spec, refused, around))
 
     def overview(self) -> FleetView:

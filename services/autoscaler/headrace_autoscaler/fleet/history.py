@@ -73,6 +73,7 @@ class History:
         self._last: dict[Key, _Said] = {}
         self._pending: dict[Key, StartFromZero] = {}
         self._placed: dict[str, tuple[Key, StartFromZero]] = {}
+        self._told: dict[str, tuple[float, float, float, float]] = {}
         self._changed: set[str] = set()
         self.decision_count = 0
 
@@ -122,6 +123,7 @@ class History:
     def load_failed(self, runner: str) -> None:
         """The cold start goes on with another runner."""
         placed = self._placed.pop(runner, None)
+        self._told.pop(runner, None)
         if placed is not None:
             self._pending.setdefault(placed[0], placed[1])
 
@@ -143,10 +145,15 @@ class History:
         history = self._model(key[0])
         history.cold_start_count += 1
         history.cold_starts.append((runner, cold))
+        if (told := self._told.pop(runner, None)) is not None:
+            self.completed(key[0], runner, *told)
         return True
 
     def completed(self, model: str, runner: str, load_s: float, warm_s: float, answer_s: float, total_s: float) -> None:
-        """A router saw the first answer: its times replace the estimate."""
+        """A router saw the first answer: its times replace the estimate. It may know before we hear of the load."""
+        if runner in self._placed:
+            self._told[runner] = (load_s, warm_s, answer_s, total_s)
+            return
         history = self._models.get(model)
         for index, (holder, cold) in enumerate(history.cold_starts if history else ()):
             if history is not None and holder == runner:

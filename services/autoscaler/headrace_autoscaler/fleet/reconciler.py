@@ -19,6 +19,7 @@ from headrace_autoscaler.core.plans import (
     StopStandby,
     Want,
 )
+from headrace_autoscaler.core.rationing import refuse_spent
 from headrace_autoscaler.core.replacement import Replacements
 from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.domain import DecisionRecord, Limits, Model, Revision
@@ -37,7 +38,7 @@ from headrace_autoscaler.fleet.treasury import Treasury
 from headrace_autoscaler.fleet.verification import Verifications
 from headrace_autoscaler.ports import Catalogue
 from headrace_common.clock import Clock
-from headrace_common.errors import QuotaExceeded, Unavailable
+from headrace_common.errors import Unavailable
 from headrace_common.logs import get_logger
 
 _ANNOUNCED = (RunnerState.LOADING, RunnerState.READY, RunnerState.DRAINING)
@@ -279,15 +280,9 @@ class Reconciler:
         """A first load costs what any other does."""
         for verification in self.verifications.waiting():
             spec = verification.spec
-            if (over := self.treasury.over(spec.tenant, spec.name)) is not None:
-                verification.refuse(
-                    QuotaExceeded(
-                        over.reason,
-                        subject=over.subject,
-                        dimension="budget",
-                        retry_after_s=max(0.0, over.returns_at - self.clock.wall()),
-                    )
-                )
+            error = refuse_spent(self.treasury.standings, spec.tenant, spec.name, self.clock.wall())
+            if error is not None:
+                verification.refuse(error)
 
     def _announce(self, models: tuple[Model, ...], wanted: tuple[Want, ...]) -> int:
         served = {key: revision for model in models for revision in model.revisions if (key := _key(revision))}

@@ -126,8 +126,9 @@ def _models_of(name: str, trace: Trace, changes: Changes) -> tuple[tuple[str, ..
 def _changed(conditions: Conditions, changes: Changes) -> Conditions:
     given = {field: value for field in Conditions.__slots__ if (value := getattr(changes, field, None)) is not None}
     changed = replace(conditions, **given)
-    if changes.standby is None and not conditions.standby:
-        changed = replace(changed, standby=int(changed.cold_start_s < _FROM_STANDBY_S))
+    from_standby = changed.cold_start_s < _FROM_STANDBY_S
+    if changes.standby is None and not (conditions.standby and from_standby):
+        changed = replace(changed, standby=int(from_standby))
     if changes.tenants is not None:
         if changes.tenant_instances is not None:
             raise InvalidArgument("--tenant-instances: --tenants has the limits; expected one of the two")

@@ -86,6 +86,7 @@ def simulate(case: Case, name: str, factory: Callable[[], Policy], gate: Gate | 
         begin_s=np.array(world.begin),
         instance=np.array(world.instance, dtype=np.int32),
         refused=world.refused,
+        refused_at=world.refused_at,
         starts_refused=world.starts_refused,
         ended_s=max(chain(gone, (workload.horizon_s,))),
     )

@@ -75,7 +75,8 @@ def _requests(outcome: Outcome) -> Iterator[tuple[float, int, int, Event]]:
             yield _event(begin, _BEGIN, request, "begin", subject | {"instance": instance})
             yield _event(answer, _ANSWER, request, "answer", subject | {"instance": instance})
         else:
-            yield _event(arrival, _REFUSED, request, "refused", subject | {"reason": outcome.refused[request]})
+            at = outcome.refused_at.get(request, arrival)
+            yield _event(at, _REFUSED, request, "refused", subject | {"reason": outcome.refused[request]})
 
 
 def _event(at: float, kind: int, number: int, name: str, subject: Event) -> tuple[float, int, int, Event]:

@@ -51,6 +51,7 @@ class World:
         self.instance = [-1] * len(arrivals)
         self.lifetimes: list[Lifetime] = []
         self.refused: dict[int, str] = {}
+        self.refused_at: dict[int, float] = {}
         self.starts_refused = 0
         self.lenders: Lenders | None = None
         self.over = False
@@ -161,7 +162,7 @@ class ModelRun:
         self._advance(now)
         self.ended = True
         for request in (*self._empty_queue(), *self._unpaid):
-            self._world.refused[request] = NEVER_ANSWERED
+            self._refuse_late(now, request, NEVER_ANSWERED)
         self._unpaid.clear()
         if self._world.lenders is not None:
             self._world.lenders.withdraw(self)
@@ -180,7 +181,7 @@ class ModelRun:
         """What was admitted under a budget that is spent has had its time. What executes is answered."""
         self._advance(now)
         for request in self._empty_queue():
-            self._world.refused[request] = BUDGET_SPENT
+            self._refuse_late(now, request, BUDGET_SPENT)
             if self._door is not None:
                 self._door.leave()
         self.stop_all(now, reason)
@@ -209,6 +210,10 @@ class ModelRun:
             self._unpaid.append(request)
             return False
         return True
+
+    def _refuse_late(self, now: float, request: int, reason: str) -> None:
+        self._world.refused[request] = reason
+        self._world.refused_at[request] = now
 
     def _empty_queue(self) -> list[int]:
         waited = list(self._queue)

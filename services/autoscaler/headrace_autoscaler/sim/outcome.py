@@ -44,6 +44,7 @@ class Outcome:
     begin_s: [requests] when each began to execute; NaN: it never did.
     instance: [requests] number of the instance; -1: none.
     refused: request -> why.
+    refused_at: request -> when, of those that were not refused as they came.
     starts_refused: starts that the gate refused; asked again at the next decision.
     ended_s: when the last instance was gone; the horizon at the least.
     """
@@ -54,6 +55,7 @@ class Outcome:
     begin_s: Seconds
     instance: Indices
     refused: dict[int, str]
+    refused_at: dict[int, float]
     starts_refused: int
     ended_s: float
 

@@ -55,7 +55,7 @@ class Purse:
             return ""
         tick = -(-self._micros_per_hour * TICK_US // HOUR_US)
         if standing.state is BudgetState.SPENT or self._left[tenant] < tick:
-            return standing.reason
+            return standing.fact
         self._left[tenant] -= tick
         return ""
 
@@ -86,7 +86,7 @@ class Purse:
         return self._standings[tenant].state is BudgetState.SPENT
 
     def reason(self, tenant: str) -> str:
-        return self._standings[tenant].reason
+        return self._standings[tenant].fact
 
     def _book(self, tenant: str, now: float) -> None:
         until_us = self._us(now)

@@ -68,6 +68,9 @@ def _read(path: str, lines: Iterable[str]) -> Trace:
         raise InvalidArgument(
             f"trace {path}, line 1: expected a header with a TIMESTAMP column; got {', '.join(header) or 'nothing'}"
         )
+    for name in ("timestamp", *_CHECKS):
+        if header.count(name) > 1:
+            raise InvalidArgument(f"trace {path}, line 1: expected one {name} column; got {header.count(name)}")
     timestamp = header.index("timestamp")
     places = {name: header.index(name) for name in _CHECKS if name in header}
     columns: dict[str, list[str]] = {name: [] for name in places}

@@ -135,15 +135,22 @@ def _break_even(question: Question, each: float, on_demand: int, reserved: int) 
 
 
 def _batching(question: Question, catalog: Catalog, best: Option) -> Saving:
-    single = tuple(replace(way, profile_us=way.profile_us[:1]) for way in question.ways)
+    single = tuple(replace(way, profile_us=_of_one_row(way)) for way in question.ways if _of_one_row(way))
     options, _ = options_of(question, catalog, single, executed(question))
     alone = next((each for each in options if each.meets_objective), None)
+    if not single and best.rows > 1:
+        return Saving("batching", None, None, "no run of a single row was measured, to compare with")
     if alone is None or best.rows <= 1:
         return Saving("batching", 0, 0.0, "one row at a time is as good as any batch that meets the objective")
     way = next(way for way in question.ways if way.name == best.way)
-    one = sustained(way.profile_us[:1], question.slo_s)[0] * question.utilisation
+    one = sustained(_of_one_row(way), question.slo_s)[0] * question.utilisation
     why = f"batches of {best.rows} against single rows, as measured; headrace batches by itself"
     return Saving("batching", alone.micros_per_hour - best.micros_per_hour, 1.0 - one / best.each, why)
+
+
+def _of_one_row(way: Way) -> tuple[tuple[int, int], ...]:
+    """What was measured of it one row at a time; empty: nothing."""
+    return tuple(point for point in way.profile_us if point[0] == 1)
 
 
 def _caching(question: Question, catalog: Catalog, best: Option) -> Saving:

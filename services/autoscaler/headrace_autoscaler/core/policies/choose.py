@@ -86,7 +86,7 @@ def factories(names: str, cost_sensitivity: str = "") -> dict[str, Callable[[], 
     _check("cost_sensitivity", cost_sensitivity, COST_SENSITIVITY)
     if names == "all":
         return {name: partial(_adjusted, name, cost_sensitivity) for name in POLICIES}
-    listed = names.split(",")
+    listed = [name.strip() for name in names.split(",")]
     for name in listed:
         policy_factory(name)
         _check_adjustable(name, cost_sensitivity)
