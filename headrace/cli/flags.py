@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from headrace.errors import InvalidArgument
-from headrace_common.quantities import parse_bytes, parse_micros, parse_millis, parse_seconds
+from headrace_common.quantities import check_rate, parse_bytes, parse_micros, parse_millis, parse_seconds
 
 MOST = 2**63 - 1
 """Of what is counted: as much as the API has room for."""
-_LEAST_RATE = 0.001
 _PERIODS = {"h": "per_hour", "hour": "per_hour", "month": "per_month"}
 _ALIASES = {"rps": "requests_per_second", "gpu-memory": "gpu_memory"}
 _TYPED = {field: typed for typed, field in _ALIASES.items()}
@@ -23,12 +22,6 @@ def _count(value: int, what: str) -> None:
         raise InvalidArgument(f"{what}: expected 0 to {MOST}; got {value}")
 
 
-def _rate(value: float, what: str) -> None:
-    """Rates are counted in thousandths."""
-    if not (value == 0 or value >= _LEAST_RATE):
-        raise InvalidArgument(f"{what}: expected 0, or {_LEAST_RATE:g} and more; got {value:g}")
-
-
 _CHECKS: dict[str, Callable[[Any, str], object]] = {
     "cpu": parse_millis,
     "gpu": parse_millis,
@@ -36,7 +29,7 @@ _CHECKS: dict[str, Callable[[Any, str], object]] = {
     "gpu_memory": parse_bytes,
     "queue_bytes": parse_bytes,
     "concurrency": _count,
-    "requests_per_second": _rate,
+    "requests_per_second": check_rate,
 }
 
 

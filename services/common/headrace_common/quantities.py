@@ -22,6 +22,7 @@ _SUFFIXES = {
     "Gi": 2**30,
     "Ti": 2**40,
 }
+_LEAST_RATE = 0.001
 _BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]i?|k)?")
 _MILLIS = re.compile(r"([0-9]+)m|([0-9]+(?:\.[0-9]{1,3})?)")
 _MONEY = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
@@ -93,3 +94,13 @@ def _bounded(value: Decimal, text: str, what: str) -> int:
     if value > MAX:
         raise InvalidArgument(f"{what}: {text!r} is over the largest amount, {MAX}")
     return int(value)
+
+
+def check_rate(per_s: float, what: str) -> None:
+    """Rates are counted in thousandths.
+
+    Raises:
+        InvalidArgument: less than one of them, and not 0.
+    """
+    if not (per_s == 0 or per_s >= _LEAST_RATE):
+        raise InvalidArgument(f"{what}: expected 0, or {_LEAST_RATE:g} and more; got {per_s:g}")

@@ -8,10 +8,7 @@ from headrace.v1 import resources_pb2 as pb
 from headrace_autoscaler.core.quota.amounts import exact_bytes
 from headrace_autoscaler.domain import Limits, Resources
 from headrace_common.errors import InvalidArgument
-from headrace_common.quantities import format_millis, parse_bytes, parse_micros, parse_millis
-
-_LEAST_RATE = 0.001
-"""Rates are counted in thousandths."""
+from headrace_common.quantities import check_rate, format_millis, parse_bytes, parse_micros, parse_millis
 
 
 def resources_of(quantities: pb.Quantities, what: str) -> Resources:
@@ -43,10 +40,7 @@ def limits_of(quantities: pb.Quantities, budget: pb.Budget, what: str) -> Limits
         InvalidArgument: names the field below `what`, or the budget's.
     """
     q, b = quantities, budget
-    if 0 < q.requests_per_second < _LEAST_RATE:
-        raise InvalidArgument(
-            f"{what}.requests_per_second: expected 0, or {_LEAST_RATE:g} and more; got {q.requests_per_second:g}"
-        )
+    check_rate(q.requests_per_second, f"{what}.requests_per_second")
     return Limits(
         cpu_millicores=parse_millis(q.cpu, f"{what}.cpu") if q.HasField("cpu") else None,
         memory_bytes=parse_bytes(q.memory, f"{what}.memory") if q.HasField("memory") else None,
