@@ -38,7 +38,6 @@ _COMMANDS = {
     "optimize": "optimize:optimize",
 }
 """Where each is, in the order of the help."""
-_MINUTES_FROM_S = 120.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,8 +153,15 @@ def _with_retry_time(error: HeadraceError) -> str:
     # The router's refusals say it themselves.
     if retry_after_s is None or "retry in" in error.message:
         return error.message
-    after = f"{retry_after_s:.3g} s" if retry_after_s < _MINUTES_FROM_S else f"{retry_after_s / 60:.0f} minutes"
-    return f"{error.message} (try again in {after})"
+    return f"{error.message} (try again in {_after(retry_after_s)})"
+
+
+def _after(seconds: float) -> str:
+    """Roughly; in the largest unit of which there are two."""
+    for unit_s, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {name}"
+    return f"{seconds:.3g} s"
 
 
 def _say(message: str, code: int) -> int:

@@ -71,9 +71,10 @@ def plan(
     with found_here():
         flags.duration(slo, "--slo")
     question = _read(profile) if profile else _of_mesh(name, variant or [], variants is None) if name else {}
-    if name and "mean_rate" in question:
+    served, known = question.get("rate") if rate is None else rate, question.get("mean_rate")
+    if (name or rate is not None) and isinstance(served, int | float) and isinstance(known, int | float):
         # What was measured on average is no more than what is to be served.
-        question["mean_rate"] = min(question["rate"] if rate is None else rate, question["mean_rate"])
+        question["mean_rate"] = min(served, known)
     given = {"rate": rate, "mean_rate": mean_rate, "slo": slo, "hit_rate": hit_rate, "tolerates_spot": spot}
     question |= {key: value for key, value in given.items() if value is not None}
     what = str(profile) if profile else f"model {name!r}" if name else f"--variants {variants}"

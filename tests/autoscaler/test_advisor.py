@@ -129,7 +129,7 @@ def test_a_document_becomes_a_question() -> None:
     ("change", "parts"),
     [
         pytest.param({"rate": None}, ["rate", "missing", "--rate"], id="no rate"),
-        pytest.param({"rate": "fast"}, ["rate", "a number from 0", "'fast'"], id="not a number"),
+        pytest.param({"rate": "fast"}, ["rate", "a number from 1e-06", "'fast'"], id="not a number"),
         pytest.param({"slo": "soon"}, ["slo", "100ms", "'soon'"], id="not a duration"),
         pytest.param({"hit_rate": 2}, ["hit_rate", "from 0 to 1"], id="not a share"),
         pytest.param({"ways": []}, ["ways", "each measured"], id="no way"),
@@ -140,6 +140,9 @@ def test_a_document_becomes_a_question() -> None:
         pytest.param({"ways": [{"latency_us": {"²": 5}}]}, ["latency_us", "'²': 5"], id="a digit that is no number"),
         pytest.param({"ways": [{"latency_us": {"1": 1e400}}]}, ["latency_us", "'1': inf"], id="no end of time"),
         pytest.param({"ways": [{"latency_us": {"1": float("nan")}}]}, ["latency_us", "'1': nan"], id="no time"),
+        pytest.param({"ways": [{"latency_us": {"9" * 5000: 5}}]}, ["latency_us", "whole rows"], id="no end of rows"),
+        pytest.param({"rate": 1e-300}, ["rate", "expected 0, or a number from 1e-06"], id="nearly nothing"),
+        pytest.param({"utilisation": 1e-320}, ["utilisation", "a number from 1e-06"], id="nearly idle"),
         pytest.param({"gpu_architectures": 5}, ["gpu_architectures", "a list of texts; got 5"], id="no list"),
         pytest.param(
             {"gpu_architectures": "sm_75"}, ["gpu_architectures", "a list of texts; got 'sm_75'"], id="a text"

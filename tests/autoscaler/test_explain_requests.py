@@ -447,34 +447,59 @@ def test_a_stream_that_breaks_for_a_moment_takes_nothing_from_its_borrowers(
     assert tuple(router.limiter(name).lease.limits.concurrency for name in "ab") == parts
 
 
-@pytest.mark.parametrize(
-    ("used", "failing", "kind", "said"),
-    [
-        (1, "", "nominal", "tenant 'a' may use 1 CPU and uses 1; model 'm' needs 1"),
-        (0, "model 'm' cannot be loaded: bad magic", "failures", "bad magic; it is tried again"),
-        (0, "", "settled", "an instance could start by now"),
-    ],
-    ids=["no quota", "it does not load", "room again"],
-)
-def test_requests_that_failed_because_nothing_could_start_are_explained_for_a_minute(
-    used: int, failing: str, kind: str, said: str
-) -> None:
+CANNOT_START = {
+    "no quota": (1, {}, "nominal", "tenant 'a' may use 1 CPU and uses 1; model 'm' needs 1"),
+    "it does not load": (0, {"failing": "model 'm' cannot be loaded: bad magic"}, "failures", "it is tried again"),
+    "no runner": (0, {"bound": "no runner can be started: disk full"}, "runners", "disk full"),
+    "room again": (0, {}, "settled", "an instance could start by now"),
+    "it has one": (1, {"current": 1}, "settled", "an instance could start by now"),
+}
+
+
+def refused_for_want_of_an_instance(
+    used: int, stands: dict[str, Any], desired: int = 0
+) -> tuple[Explanation, list[RefusedRequests]]:
+    """Of model m of tenant a, which has one CPU; two requests of its own and one of tenant b's were refused."""
     tenants, one = {"a": Tenant("a", Limits(cpu_millicores=1000))}, Resources(1000, 1 << 30)
-    want = instances.Want("m", 1, "a", one, 0)
+    want = instances.Want("m", 1, "a", one, desired)
     room = Room(tenants.values(), Limits(cpu_millicores=64_000, memory_bytes=64 << 30), [want])
     for number in range(used):
         room.add(instances.Holding(f"r{number}", "other", 1, "a", one, True, False, 0.0))
-    stands = explaining.Standing(want, 0, 0, "nothing waits", failing=failing)
-    spec, book, log = ModelSpec("m", "a"), LeaseBook(1, LEASE_TTL_S, 0.0), RefusalLog()
+    standing = explaining.Standing(want, **{"current": 0, "wanted": 0, "reason": "nothing waits", **stands})
+    spec, book, log, raises = (
+        ModelSpec("m", "a"),
+        LeaseBook(1, LEASE_TTL_S, 0.0),
+        RefusalLog(),
+        Raises(ModelSpec("m", "a"), tenants),
+    )
     log.note("router-0", "a", "m", {"blocked": 2}, 0, book, 1.0)
-    around = Surroundings(Raises(spec, tenants), {}, 1000, 0, stands, room)
-    [found] = explain_refused(spec, log.refused("m", book, 50.0), around)
-    [obstacle] = found.obstacles
-    assert (found.tenant, found.reason, found.count, obstacle.kind) == ("a", "blocked", 2, kind)
-    assert obstacle.sentence.startswith("2 requests of tenant 'a' to model 'm' were refused in the last minute")
-    assert said in obstacle.sentence
-    assert obstacle.command == ("headrace tenant set a --cpu 2" if kind == "nominal" else "")
-    assert log.refused("m", book, 62.0) == ()
+    log.note("router-0", "b", "m", {"blocked": 1}, 0, book, 1.0)
+    told = explaining.explain(spec, standing, room, raises, 0)
+    around = Surroundings(raises, {}, 1000, 0, standing, room, told.obstacles)
+    found = list(explain_refused(spec, log.refused("m", book, 50.0), around))
+    assert log.refused("m", book, 62.0) == (), "after a minute"
+    return told, found
+
+
+@pytest.mark.parametrize(("used", "stands", "kind", "said"), CANNOT_START.values(), ids=CANNOT_START.keys())
+def test_requests_that_failed_because_nothing_could_start_are_explained_for_a_minute(
+    used: int, stands: dict[str, Any], kind: str, said: str
+) -> None:
+    _, found = refused_for_want_of_an_instance(used, stands)
+    assert [(each.tenant, each.reason, each.count) for each in found] == [("a", "blocked", 2), ("b", "blocked", 1)]
+    [of_own], [of_other] = (each.obstacles for each in found)
+    assert (of_own.kind, of_other.kind) == (kind, kind)
+    assert of_own.sentence.startswith("2 requests of tenant 'a' to model 'm' were refused in the last minute")
+    assert of_other.sentence.startswith("1 request of tenant 'b' to model 'm' was refused in the last minute")
+    assert said in of_own.sentence
+    assert said in of_other.sentence
+    assert of_own.command == of_other.command == ("headrace tenant set a --cpu 2" if kind == "nominal" else "")
+
+
+def test_what_keeps_instances_away_is_not_to_be_raised_again_for_the_requests_that_it_cost() -> None:
+    told, refused = refused_for_want_of_an_instance(1, {"wanted": 1}, desired=1)
+    commands = [each.command for each in (*told.obstacles, *(each for found in refused for each in found.obstacles))]
+    assert commands == ["headrace tenant set a --cpu 2"] * 3
 
 
 async def test_the_fleet_says_what_routers_refused_beside_what_keeps_instances_away(

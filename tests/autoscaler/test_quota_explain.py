@@ -144,6 +144,11 @@ def test_what_a_cut_leaves_over_is_told_although_no_instance_is_missing() -> Non
     )
     assert told((tenant("a", 2, ""),), {"a": 2}, standing=kept).obstacles == (), "at its limit is not over it"
     assert told((tenant("a", 1, ""),), {"a": 2}, standing={"current": 0, "desired": 0}).obstacles == ()
+    one = {"current": 1, "desired": 1, "wanted": 1}
+    assert told(PAIR, {"a": 1, "b": 2}, standing=one).obstacles == (), "b is over, and a within its own"
+    [over] = told(PAIR, {"a": 2, "b": 1}, standing=kept).obstacles
+    assert (over.kind, over.owner) == ("cohort", "c")
+    assert told(PAIR, {"a": 1}, standing=one, capacity=Limits(0, 0)).obstacles == (), "a machine is nobody's limit"
 
 
 def test_nothing_binds() -> None:

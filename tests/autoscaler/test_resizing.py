@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
+from headrace_autoscaler.core.allocator.types import Way
 from headrace_autoscaler.core.budgets import Budget, BudgetState, Period, Standing, budget_key
-from headrace_autoscaler.core.decider import TRUSTED
+from headrace_autoscaler.core.decider import TRUSTED, Decision
 from headrace_autoscaler.core.planner import plan
 from headrace_autoscaler.core.plans import DrainInstance, Holding, LoadOnStandby, Snapshot, Want
 from headrace_autoscaler.core.rationing import ration
@@ -18,6 +19,7 @@ from headrace_autoscaler.core.resizing import (
     TRIAL_S,
 )
 from headrace_autoscaler.core.shape_change import GIVE_UP_S
+from headrace_autoscaler.core.sizing import coinciding
 from headrace_autoscaler.domain import Limits, Resources, Tenant
 from tests.autoscaler.resizing_mesh import (
     FASTER,
@@ -313,4 +315,29 @@ def test_a_budget_that_has_money_for_half_a_change_pays_for_none() -> None:
     assert paid(()).desired == 1, "what is no change gets what there is money for"
 
 
-# Whatever the model.
+@dataclass
+class Coinciding(Ranged):
+    """Requests that come independently, of which no reading shows which come together; a policy that knows that."""
+
+    def decide(self, footing: Resources) -> Decision:
+        way = Way("", footing, ((1, self.times_us[footing]),))
+        seen = max(1, coinciding(self.load, way, self.slo_s))
+        inputs = (("idle_s", 0.0), ("wanted_together", float(seen)))
+        return Decision(seen, "together", seen, False, inputs, seen)
+
+
+def test_instances_for_what_comes_together_are_no_throughput() -> None:
+    """Three of one CPU meet the objective, and so does one of two; for the rate alone one of one CPU would do."""
+    model = Coinciding(
+        "m", {ONE: 5_000, TWO: 1_600}, load=140.0, slo_s=0.0075, most_millicores=2000, measured={ONE, TWO}
+    )
+    assert model.decide(ONE).desired == 3
+    assert model.decide(TWO).desired == 1
+    mesh = Mesh([model]).run("m", ONE)
+    seen = []
+    for _ in range(3600):
+        mesh.pass_(1.0)
+        if not seen or mesh.shapes_of("m") != seen[-1]:
+            seen.append(mesh.shapes_of("m"))
+    assert seen[-1] == [2]
+    assert seen.count([2]) == 1, seen

@@ -324,3 +324,16 @@ async def test_a_deploy_on_a_spent_budget_is_refused_at_once(api: Any, onnx_mode
     assert api.catalogue.model("n") is None
     await api.deploy("m", tenant="acme", min_instances=1)
     assert api.catalogue.model("m").spec.min_instances == 1, "what loads nothing costs nothing"
+
+
+@pytest.mark.parametrize("budget", [None, "100"], ids=["deployed anew after a delete", "raised"])
+async def test_a_budget_that_a_model_will_not_have_any_more_does_not_count(
+    api: Any, onnx_model: OnnxModel, budget: str | None
+) -> None:
+    per_hour = None if budget is None else resources_pb2.Budget(per_hour=budget)
+    spent = Standing(Budget("acme", "n", Period.HOUR, 20), 21, 0, BudgetState.SPENT, 7200, "EUR")
+    api.fleet.budgets = {"acme/n": (spent,)}
+    await api.deploy("n", {"n.onnx": onnx_model()}, tenant="acme", budget=per_hour)
+    same = resources_pb2.Budget(per_hour="0.00002")
+    code, _ = await refused(api.deploy("n", {"n.onnx": onnx_model(3.0)}, tenant="acme", budget=same))
+    assert code is Code.RESOURCE_EXHAUSTED

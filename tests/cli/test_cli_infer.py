@@ -190,7 +190,9 @@ def test_the_timeout_is_the_calls_deadline(mesh: Any, run: Run, echoing: Callabl
 
 
 @pytest.mark.parametrize(
-    ("after_s", "said"), [(1.5, "1.5 s"), (119.0, "119 s"), (1874.0, "31 minutes")], ids=["soon", "later", "much later"]
+    ("after_s", "said"),
+    [(1.5, "1.5 s"), (119.0, "119 s"), (1874.0, "31 minutes"), (7300.0, "2 hours"), (450_600.0, "5 days")],
+    ids=["soon", "later", "much later", "today", "this month"],
 )
 def test_a_refusal_says_when_to_try_again(mesh: Any, run: Run, after_s: float, said: str) -> None:
     mesh.on(methods.METADATA, metadata(x="FP32"))

@@ -141,6 +141,8 @@ def test_a_file_of_measurements_needs_no_mesh(run: Run, tmp_path: Path) -> None:
     assert done.code == 0
     assert "c5.large" in done.out
     assert (tmp_path / "p.svg").exists()
+    path.write_text(json.dumps({"ways": [{"latency_us": {"1": 1000}}], "rate": 100, "mean_rate": 20}))
+    assert json.loads(run("plan", "--profile", str(path), "--rate", "10", "--json").out)["mean_rate"] == 10.0
 
 
 @pytest.mark.usefixtures("models")

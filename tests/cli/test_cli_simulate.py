@@ -78,6 +78,8 @@ def test_what_a_deploy_says_of_its_policy_can_be_tried(simulate: Simulate) -> No
     assert roomy["instance_seconds"] > 1.5 * plain["instance_seconds"]
     _, out, _ = simulate("--scenario", "sparse", "--policy", "headrace", "--idle-timeout", "10m", "--json")
     assert json.loads(out)[0]["cold_starts"] < 20
+    _, _, err = simulate("--scenario", "steady", "--policy", "headrace,kpa", "--idle-timeout", "10m")
+    assert "--idle-timeout is for policy headrace; it changes nothing of kpa" in err
 
 
 def test_a_sensitivity_leaves_policies_alone_that_have_nothing_to_adjust(simulate: Simulate) -> None:
@@ -153,6 +155,7 @@ def test_events_and_a_picture_are_written(simulate: Simulate, trace: str, tmp_pa
             ["--scenario", "steady", "--min-instances", "2", "--max-instances", "1"],
             "expected 1 (--max-instances) at most",
         ),
+        (["--scenario", "steady", "--min-instances", "10001"], "--min-instances: expected 0 to 10000; got 10001"),
         (["--scenario", "steady", "--service-per-token", "3"], "scenario steady has no tokens; use --service-ms"),
     ],
 )

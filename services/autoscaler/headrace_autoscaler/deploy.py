@@ -251,7 +251,7 @@ class DeployService:
         planned = plan_revisions(self._catalogue.model(name), request, artifact.name, found, settings, now)
         if any(map(is_new, planned)):
             # A first load costs what any other does.
-            error = refuse_spent(self._fleet.standings(), spec.tenant, name, now)
+            error = refuse_spent(self._fleet.standings(), spec, now)
             if error is not None:
                 raise error
         if self._catalogue.tenant(spec.tenant) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,9 @@ _KEYS = (
     "utilisation",
 )
 _MOST_MICROS = 1e15
+_LEAST = 1e-6
+"""Of a rate or a utilisation: less is none at all, and no number of nodes is known for it."""
+_COUNT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _WAY_KEYS = ("name", "cpu", "memory", "gpu", "gpu_memory", "shape", "gpu_architecture", "latency_us")
 _VARIANT_KEYS = (*_WAY_KEYS, "variant", "engine", "gpu_architectures", "quality", "outside")
 _QUALITY_KEYS = ("kind", "share", "lower", "floor")
@@ -160,7 +164,7 @@ def _profile(table: Any, where: str) -> tuple[tuple[int, int], ...]:
         raise InvalidArgument(f'{where}: expected rows per batch to microseconds, such as {{"1": 900}}; got {table!r}')
     points: list[tuple[int, int]] = []
     for rows, micros in table.items():
-        is_count = str(rows).isascii() and str(rows).isdigit() and int(rows) > 0
+        is_count = _COUNT.fullmatch(rows) is not None
         if not is_count or not _is_number(micros) or not 0 < micros < _MOST_MICROS:
             raise InvalidArgument(f"{where}: expected whole rows to microseconds over 0; got {rows!r}: {micros!r}")
         points.append((int(rows), max(1, round(micros))))
@@ -179,8 +183,8 @@ def _number(document: Mapping[str, Any], key: str, what: str, default: float | N
     value = document.get(key)
     if value is None:
         return default
-    if not _is_number(value) or not 0 <= value < 1e12:
-        raise InvalidArgument(f"{what}: {key}: expected a number from 0; got {value!r}")
+    if not _is_number(value) or not (value == 0 or _LEAST <= value < 1e12):
+        raise InvalidArgument(f"{what}: {key}: expected 0, or a number from {_LEAST:g}; got {value!r}")
     return float(value)
 
 

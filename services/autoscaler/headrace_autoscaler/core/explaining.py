@@ -125,12 +125,16 @@ def _obstacles(spec: ModelSpec, standing: Standing, room: Room, raises: Raises, 
         return [of_failures(spec, standing)]
     of_room = list(of_refusals(room.refusals(standing.want), raises))
     if standing.bound and not of_room and not money:
-        return [Obstacle("runners", MACHINE, standing.bound)]
+        return [of_runners(standing)]
     return money + of_room + _maximum(spec, standing)
 
 
 def of_failures(spec: ModelSpec, standing: Standing) -> Obstacle:
     return Obstacle("failures", spec.name, f"{standing.failing}; it is tried again")
+
+
+def of_runners(standing: Standing) -> Obstacle:
+    return Obstacle("runners", MACHINE, standing.bound)
 
 
 def of_refusals(refusals: Iterable[Refusal], raises: Raises) -> Iterator[Obstacle]:
@@ -165,12 +169,19 @@ def short_of(standing: BudgetStanding, now_s: int) -> Amount:
 
 
 def _left_over(spec: ModelSpec, standing: Standing, room: Room) -> list[Obstacle]:
-    """What a cut has left above a limit, of which the model has some."""
+    """What a cut has left above a limit, of which the model has some. Of a cohort those are over who borrow."""
     if not standing.current:
         return []
-    bindings = [each for refusal in room.refusals(standing.want) for each in refusal.bindings]
+    borrowed = room.quotas.borrowed(spec.tenant)
+    bindings = [
+        each for refusal in room.refusals(standing.want) if refusal.tenant != MACHINE for each in refusal.bindings
+    ]
     return [
-        _over(spec, standing, each) for each in bindings if each.kind in _HELD and each.used.units > each.limit.units
+        _over(spec, standing, each)
+        for each in bindings
+        if each.kind in _HELD
+        and each.used.units > each.limit.units
+        and (each.kind is not Limit.COHORT or borrowed[each.limit.dimension].units > 0)
     ]
 
 

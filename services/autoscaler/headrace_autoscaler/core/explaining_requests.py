@@ -38,6 +38,7 @@ class Surroundings:
         most_queued: requests of one revision that wait at one router.
         now_s: seconds since the epoch.
         standing, room: as for `explaining.explain`; None: nothing of the model has loaded yet.
+        told: what that has found.
     """
 
     raises: Raises
@@ -46,12 +47,17 @@ class Surroundings:
     now_s: int
     standing: explaining.Standing | None = None
     room: Room | None = None
+    told: tuple[Obstacle, ...] = ()
 
 
 def explain_refused(spec: ModelSpec, refused: tuple[Refused, ...], around: Surroundings) -> tuple[RefusedRequests, ...]:
     """Of one model; those with most requests first."""
+    blocked = any(each.reason == "blocked" and not each.others for each in refused)
+    # Once for all of them: a command raises what the one before it has raised.
+    against = _against_first(spec, around) if blocked else ()
     return tuple(
-        RefusedRequests(each.tenant, each.reason, each.count, _obstacles(spec, each, around)) for each in refused
+        RefusedRequests(each.tenant, each.reason, each.count, _obstacles(spec, each, around, against))
+        for each in refused
     )
 
 
@@ -78,13 +84,15 @@ def _unpaid(around: Surroundings) -> Standing | None:
     return None if around.standing is None else around.standing.want.unpaid
 
 
-def _obstacles(spec: ModelSpec, refused: Refused, around: Surroundings) -> tuple[Obstacle, ...]:
+def _obstacles(
+    spec: ModelSpec, refused: Refused, around: Surroundings, against: tuple[Obstacle, ...]
+) -> tuple[Obstacle, ...]:
     if refused.others:
         return (_of_others(refused),)
     if refused.reason == "budget":
         return (_of_budget(spec, refused, around),)
     if refused.reason == "blocked":
-        return _of_blocked(spec, refused, around)
+        return _of_blocked(refused, against)
     if refused.reason == "queue_full":
         return (_of_full_queue(refused, around),)
     if refused.standing is None:
@@ -281,13 +289,21 @@ def _of_spent(standing: Standing, around: Surroundings) -> tuple[str, str]:
     return f"{owner} has spent its budget of {standing.amount}", help_
 
 
-def _of_blocked(spec: ModelSpec, refused: Refused, around: Surroundings) -> tuple[Obstacle, ...]:
+def _of_blocked(refused: Refused, against: tuple[Obstacle, ...]) -> tuple[Obstacle, ...]:
     """Nothing of the model ran, and nothing could be started."""
-    standing, room, found = around.standing, around.room, list[Obstacle]()
-    if standing is not None and standing.failing:
-        found = [explaining.of_failures(spec, standing)]
-    elif standing is not None and room is not None:
-        found = list(of_refusals(room.refusals(standing.want), around.raises))
-    if not found:
+    if not against:
         return (_settled(refused, "an instance could start by now"),)
-    return tuple(replace(each, sentence=f"{_count(refused)} in the last minute: {each.sentence}") for each in found)
+    return tuple(replace(each, sentence=f"{_count(refused)} in the last minute: {each.sentence}") for each in against)
+
+
+def _against_first(spec: ModelSpec, around: Surroundings) -> tuple[Obstacle, ...]:
+    """What keeps the model from its first instance; as it was told already, where it was."""
+    standing, room = around.standing, around.room
+    if standing is None or room is None or standing.current:
+        return ()
+    if around.told:
+        return around.told
+    if standing.failing:
+        return (explaining.of_failures(spec, standing),)
+    found = tuple(of_refusals(room.refusals(standing.want), around.raises))
+    return found or ((explaining.of_runners(standing),) if standing.bound else ())

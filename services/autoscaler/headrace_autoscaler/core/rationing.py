@@ -6,10 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from headrace_autoscaler.core.budgets import TICK_US, BudgetState, Standing, Standings, binding, budget_key
+from headrace_autoscaler.core.budgets import (
+    TICK_US,
+    BudgetState,
+    Standing,
+    Standings,
+    binding,
+    budget_key,
+    budgets_of,
+)
 from headrace_autoscaler.core.ledger import HOUR_US
 from headrace_autoscaler.core.plans import Holding, Want
-from headrace_autoscaler.domain import Resources
+from headrace_autoscaler.domain import ModelSpec, Resources
 from headrace_common.errors import QuotaExceeded
 
 
@@ -19,9 +27,14 @@ def standing_over(standings: Standings, tenant: str, model: str) -> Standing | N
     return binding(each for key in keys for each in standings.get(key, ()))
 
 
-def refuse_spent(standings: Standings, tenant: str, model: str, wall: float) -> QuotaExceeded | None:
-    """Why nothing of a model may be loaded; None: a budget that counts for it is not spent, or there is none."""
-    standing = standing_over(standings, tenant, model)
+def refuse_spent(standings: Standings, spec: ModelSpec, wall: float) -> QuotaExceeded | None:
+    """Why nothing of a model may be loaded as it is deployed; None: a budget that counts for it is not spent, or there
+    is none. A budget of its own that it will not have any more does not count."""
+    own = budgets_of(spec.tenant, spec.name, spec.limits)
+    known = (
+        each for key in (budget_key(spec.tenant), budget_key(spec.tenant, spec.name)) for each in standings.get(key, ())
+    )
+    standing = binding(each for each in known if not each.budget.model or each.budget in own)
     if standing is None or standing.state is not BudgetState.SPENT:
         return None
     after_s = max(0.0, standing.returns_at - wall)

@@ -19,7 +19,16 @@ from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.core.shape_change import Attempt, Change
 from headrace_autoscaler.core.shape_situation import Situation, Sizing
 from headrace_autoscaler.core.shape_trials import is_time_to_try, never_ran
-from headrace_autoscaler.core.sizing import MicrosPerHour, Option, enough, most_common, options, rate_of, room_for
+from headrace_autoscaler.core.sizing import (
+    MicrosPerHour,
+    Option,
+    coinciding,
+    enough,
+    most_common,
+    options,
+    rate_of,
+    room_for,
+)
 from headrace_autoscaler.domain import Resources
 from headrace_common.quantities import format_millis
 
@@ -279,7 +288,8 @@ class Resizing:
             return now_is.arrivals
         decision = now_is.decision
         asked = max(decision.desired, decision.wanted)
-        return rate_of(asked, now_is.minimum, sustained(way.profile_us, now_is.slo_s)[0], now_is.arrivals)
+        minimum = max(now_is.minimum, _together(now_is) or 0)
+        return rate_of(asked, minimum, sustained(way.profile_us, now_is.slo_s)[0], now_is.arrivals)
 
     def _allowed(self, model: _Model, now_is: Situation) -> list[Way]:
         return [way for way in now_is.ways if way.resources not in model.barred]
@@ -291,8 +301,21 @@ class Resizing:
         def fitting(resources: Resources, most: int) -> int:
             return room_for(room, replace(now_is.want, resources=resources), most, held)
 
+        def least(way: Way) -> int:
+            """For what comes together: of the footing as the policy says, which has seen whether it does."""
+            seen = _together(now_is)
+            if seen is None or way.resources == model.footing:
+                return seen or 0
+            return coinciding(now_is.arrivals, way, now_is.slo_s)
+
         bounds = (now_is.minimum, now_is.maximum)
-        return options(allowed, now_is.slo_s, self._rate(model, now_is), bounds, self._price, fitting)
+        return options(allowed, now_is.slo_s, self._rate(model, now_is), bounds, self._price, fitting, least)
+
+
+def _together(now_is: Situation) -> int | None:
+    """Instances that the policy wants for what comes together; None: it is one that knows nothing of that."""
+    asked = dict(now_is.decision.inputs).get("wanted_together")
+    return None if asked is None else int(asked)
 
 
 def _loads(live: Sequence[Holding]) -> bool:

@@ -6,6 +6,7 @@ are its shapes; `core/allocator/choice.py` says what each sustains under the obj
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from headrace_autoscaler.core.allocator.catalog import CapacityClass
 from headrace_autoscaler.core.allocator.choice import Choice, meets, mix, sustained
 from headrace_autoscaler.core.allocator.types import Kind, Way
 from headrace_autoscaler.core.plans import Holding, Want
+from headrace_autoscaler.core.policies.base import INTERVAL_S
+from headrace_autoscaler.core.queueing import Service, together
 from headrace_autoscaler.core.room import Room
 from headrace_autoscaler.domain import Resources, ShapeProfile
 
@@ -72,11 +75,19 @@ def first_that_meets(found: Sequence[Way], slo_s: float | None) -> Resources:
     return next(able, found[0]).resources
 
 
+def coinciding(arrivals: float, way: Way, slo_s: float | None) -> int:
+    """Instances of a way that it takes for what comes together, as the policy would have them; 0: one is enough."""
+    each, rows = sustained(way.profile_us, slo_s)
+    slack_s = math.inf if slo_s is None else slo_s - rows / each
+    return together(arrivals, Service(1 / each, rows / each, slack_s)) if 0 < slack_s < INTERVAL_S else 0
+
+
 def rate_of(desired: int, minimum: int, each: float, arrivals: float) -> float:
     """Rows per second that a number of instances stands for.
 
     Args:
         each: that one of them sustains.
+        minimum: instances that are there for something else than the rate.
         arrivals: rows per second; they tell more than the number where that is one, or no more than the minimum.
     """
     most = desired * each
@@ -85,7 +96,7 @@ def rate_of(desired: int, minimum: int, each: float, arrivals: float) -> float:
 
 def options(
     found: Iterable[Way], slo_s: float | None, rate: float, bounds: tuple[int, int | None], price: MicrosPerHour,
-    room_for: RoomFor,
+    room_for: RoomFor, least: Callable[[Way], int] = lambda _: 0,
 ) -> list[Option]:  # fmt: skip
     """Measured ways with what each takes, the best first: the cheapest that serve the rate, then those that serve most.
 
@@ -93,13 +104,15 @@ def options(
 
     Args:
         bounds: instances; no upper bound where that is None.
+        least: instances of a way that it takes whatever the rate.
     """
     minimum, maximum = bounds
     sized: list[Option] = []
     for way in found:
         if way.profile_us:
             choice = Choice(way, _NODE, *sustained(way.profile_us, slo_s), price(way.resources))
-            count = mix([choice], rate, max(1, minimum), maximum)[choice]
+            floor = max(1, minimum, least(way) if maximum is None else min(maximum, least(way)))
+            count = mix([choice], rate, floor, maximum)[choice]
             sized.append(Option(choice, room_for(way.resources, count)))
     fitting = [each for each in sized if each.count]
     fitting = [each for each in fitting if meets(each.choice.way, slo_s)] or fitting

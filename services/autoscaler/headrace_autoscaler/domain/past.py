@@ -53,7 +53,8 @@ class ModelPast:
     Attributes:
         cold_starts: with the runner that each was on.
         policies: by revision.
-        starts_s: what starts took that were not from zero.
+        starts_s: what starts beside other instances took.
+        first_load_s: what the last deploy's first load took.
     """
 
     cold_start_count: int = 0
@@ -61,6 +62,7 @@ class ModelPast:
     decisions: tuple[DecisionRecord, ...] = ()
     policies: tuple[tuple[int, Learnt], ...] = ()
     starts_s: tuple[float, ...] = ()
+    first_load_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,7 +245,13 @@ class RunnerFleet:
         found = explain(spec, standing, room, raises, now_s)
         refused = parts.announcements.refused(spec.name)
         around = Surroundings(
-            raises, self.treasury.standings, parts.context.mesh.router.max_queue_length, now_s, standing, room
+            raises,
+            self.treasury.standings,
+            parts.context.mesh.router.max_queue_length,
+            now_s,
+            standing,
+            room,
+            found.obstacles,
         )
         found = found.with_held(explain_held(spec, self._demand.held(spec.name), around))
         return found.with_refused(explain_refused(spec, refused, around))

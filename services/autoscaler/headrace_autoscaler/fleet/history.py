@@ -24,6 +24,7 @@ class _ModelHistory:
     cold_starts: deque[tuple[str, ColdStart]] = field(default_factory=lambda: deque(maxlen=_COLD_STARTS))
     cold_start_count: int = 0
     starts_s: deque[float] = field(default_factory=lambda: deque(maxlen=_COLD_STARTS))
+    first_load_s: float | None = None
     outgrown: DeployFailure | None = None
 
 
@@ -192,12 +193,20 @@ class History:
         rank); None: there was none. It survives a restart of the autoscaler."""
         return self.phases_p95(model).get("total_s")
 
+    def verified(self, model: str, load_s: float) -> None:
+        """A deploy's first load has ended, which also tries what later ones need not: it counts as long as there was no
+        other."""
+        self._model(model).first_load_s = load_s
+
     def start_p95(self, model: str) -> float | None:
-        """The same of all recent starts: from zero, beside other instances, and the first, which a deploy waits for.
-        What is to start beside others would else have to wait for a first start from zero to be known."""
+        """What a start takes: by the recent ones from zero; while there are none, by those beside other instances; or
+        else as long as the first load took. None: nothing was ever loaded."""
         known = self._models.get(model)
-        totals = [*known.starts_s, *(cold.total_s for _, cold in known.cold_starts)] if known else []
-        return _p95(totals) if totals else None
+        if known is None:
+            return None
+        if known.cold_starts:
+            return self.cold_start_p95(model)
+        return _p95(known.starts_s) if known.starts_s else known.first_load_s
 
     def phases_p95(self, model: str) -> Mapping[str, float]:
         """The same for each of `PHASES`; empty: there was no cold start."""
@@ -211,6 +220,7 @@ class History:
             history.cold_start_count = known.cold_start_count
             history.cold_starts.extend(known.cold_starts)
             history.starts_s.extend(known.starts_s)
+            history.first_load_s = known.first_load_s
             history.decisions.extend(known.decisions)
             for record in known.decisions:
                 self._says_new(model, record)
@@ -231,7 +241,11 @@ class History:
         if held is None:
             return None
         return ModelPast(
-            held.cold_start_count, tuple(held.cold_starts), tuple(held.decisions), starts_s=tuple(held.starts_s)
+            held.cold_start_count,
+            tuple(held.cold_starts),
+            tuple(held.decisions),
+            starts_s=tuple(held.starts_s),
+            first_load_s=held.first_load_s,
         )
 
     def _model(self, model: str) -> _ModelHistory:

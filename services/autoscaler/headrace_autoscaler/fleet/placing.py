@@ -102,7 +102,7 @@ class Placing:
             runner.admitted = False
 
             def loaded(runner: Runner, answer: LoadAnswer) -> None:
-                self._history.loaded(key, runner.id, answer.load_s, answer.warm_s, runner.awaited_s)
+                self._history.verified(key[0], answer.load_s)
                 verification.succeed(runner, answer)
 
             self._load(runner, verification.spec, verification.revision, loaded, verification.fail, verification=True)

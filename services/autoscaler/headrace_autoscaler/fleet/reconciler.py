@@ -279,8 +279,7 @@ class Reconciler:
     def _refuse_unpaid_verifications(self) -> None:
         """A first load costs what any other does."""
         for verification in self.verifications.waiting():
-            spec = verification.spec
-            error = refuse_spent(self.treasury.standings, spec.tenant, spec.name, self.clock.wall())
+            error = refuse_spent(self.treasury.standings, verification.spec, self.clock.wall())
             if error is not None:
                 verification.refuse(error)
 

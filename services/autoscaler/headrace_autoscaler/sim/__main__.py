@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import orjson
 
 from headrace_autoscaler.core.policies.base import Policy
-from headrace_autoscaler.core.policies.choose import factories
+from headrace_autoscaler.core.policies.choose import DEFAULT, factories
 from headrace_autoscaler.domain import Resources
 from headrace_autoscaler.sim.cases import Changes, case_of_scenario, case_of_trace
 from headrace_autoscaler.sim.engine import simulate
@@ -28,6 +28,8 @@ from headrace_common.errors import HeadraceError, InvalidArgument
 from headrace_common.quantities import parse_bytes, parse_micros, parse_millis, parse_seconds
 
 _T = TypeVar("_T")
+MOST_INSTANCES = 10_000
+"""As for a deploy."""
 
 
 def main() -> int:
@@ -37,7 +39,8 @@ def main() -> int:
             check_plot(arguments.plot)
         case = _case(arguments)
         policies = factories(arguments.policy, arguments.cost_sensitivity)
-        for note in case.notes:
+        notes = (*case.notes, *_unheeded(arguments, policies))
+        for note in notes:
             sys.stderr.write(f"headrace: {note}\n")
         scores = _run(case, policies, arguments)
     except HeadraceError as error:
@@ -117,6 +120,12 @@ def _resources(arguments: argparse.Namespace) -> Resources | None:
     return Resources(**found) if found else None
 
 
+def _unheeded(arguments: argparse.Namespace, policies: Iterable[str]) -> Iterator[str]:
+    others = [name for name in policies if name != DEFAULT]
+    if arguments.idle_timeout and others:
+        yield f"--idle-timeout is for policy {DEFAULT}; it changes nothing of {', '.join(others)}"
+
+
 def _target(text: str) -> tuple[str, float]:
     metric, _, value = text.partition("=")
     try:
@@ -163,10 +172,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cost-sensitivity", default="")
     parser.add_argument("--schedule", action="append", default=[], metavar="CRON=N")
     parser.add_argument("--target", action="append", default=[], metavar="METRIC=NUMBER")
-    for flag in ("--concurrency", "--models", "--nodes", "--instances-per-node", "--max-instances"):
+    for flag in ("--concurrency", "--models", "--nodes", "--instances-per-node"):
         parser.add_argument(flag, type=_whole(1), metavar="N")
-    for flag in ("--tenant-instances", "--standby", "--queue-length", "--min-instances"):
+    for flag in ("--tenant-instances", "--standby", "--queue-length"):
         parser.add_argument(flag, type=_whole(0), metavar="N")
+    parser.add_argument("--min-instances", type=_whole(0, MOST_INSTANCES), metavar="N")
+    parser.add_argument("--max-instances", type=_whole(1, MOST_INSTANCES), metavar="N")
     parser.add_argument("--tenants", type=Path, metavar="FILE")
     parser.add_argument("--events", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE")
@@ -180,11 +191,12 @@ def _positive(text: str) -> float:
     return value
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
     def number(text: str) -> int:
         value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected {least} or more; got {text}")
+        if value < least or (most is not None and value > most):
+            allowed = f"{least} or more" if most is None else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"expected {allowed}; got {text}")
         return value
 
     return number

@@ -20,7 +20,7 @@ from typing import Any
 
 from headrace_autoscaler.domain import Limits, Tenant
 from headrace_common.errors import InvalidArgument
-from headrace_common.quantities import MAX, parse_bytes, parse_micros, parse_millis
+from headrace_common.quantities import MAX, check_rate, parse_bytes, parse_micros, parse_millis
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _MOST_WEIGHT = 1_000_000
@@ -71,13 +71,19 @@ def _count(value: Any, where: str) -> int:
     return int(value)
 
 
+def _rate(value: Any, where: str) -> float:
+    per_s = _number(value, where)
+    check_rate(per_s, where)
+    return per_s
+
+
 _QUANTITIES: dict[str, tuple[str, Callable[[Any, str], float]]] = {
     "cpu": ("cpu_millicores", lambda value, where: parse_millis(str(value), where)),
     "memory": ("memory_bytes", lambda value, where: parse_bytes(str(value), where)),
     "gpu": ("gpu_millis", lambda value, where: parse_millis(str(value), where)),
     "gpu-memory": ("gpu_memory_bytes", lambda value, where: parse_bytes(str(value), where)),
     "concurrency": ("concurrency", _count),
-    "rps": ("requests_per_second", _number),
+    "rps": ("requests_per_second", _rate),
 }
 """Key -> its field in `Limits`, and what reads it."""
 

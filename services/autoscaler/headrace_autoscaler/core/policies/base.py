@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+INTERVAL_S = 0.25
+"""Routers report every 250 ms; asking more often would tell nothing new."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:

@@ -5,7 +5,7 @@ It combines, by maximum, what each of its parts asks for:
 - what executes, for as long as it executes (an idle instance costs more than starting another in time);
 - what waits, by when it must begin (`headrace_backlog`);
 - the offered load by Little's law with head-room (`headrace_forecast`);
-- what comes together within a reading, where a request may wait for less than that (`headrace_queueing`);
+- what comes together within a reading, where a request may wait for less than that (`core.queueing`);
 - what must stand ready because starting it would be too late, by an empirical forecast (`headrace_forecast`), unless
   it costs more than it earns (`headrace_worth`);
 - what was needed and will be again soon enough (`headrace_keep`).
@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from headrace_autoscaler.core.memory import FLAG, MOMENT, NUMBER, Schema, maybe, part
 from headrace_autoscaler.core.policies.averages import SlidingMaximum
-from headrace_autoscaler.core.policies.base import Profile, Reading, Wish
+from headrace_autoscaler.core.policies.base import INTERVAL_S, Profile, Reading, Wish
 from headrace_autoscaler.core.policies.bounds import bounded
 from headrace_autoscaler.core.policies.headrace_backlog import Backlog
 from headrace_autoscaler.core.policies.headrace_forecast import (
@@ -33,12 +33,10 @@ from headrace_autoscaler.core.policies.headrace_forecast import (
     offered,
 )
 from headrace_autoscaler.core.policies.headrace_keep import Gaps, Keep
-from headrace_autoscaler.core.policies.headrace_queueing import LATE_SHARE, together
 from headrace_autoscaler.core.policies.headrace_supply import Orders, Supply
 from headrace_autoscaler.core.policies.headrace_worth import Worth
+from headrace_autoscaler.core.queueing import LATE_SHARE, Service, together
 
-INTERVAL_S = 0.25
-"""Routers report every 250 ms; asking more often would tell nothing new."""
 _STANDING_SLACK = 0.9
 """Of the slack that the standing need counts on."""
 _LEAST_HOLD_S = 1.0
@@ -50,6 +48,9 @@ _BURST_MEMORY = 0.9
 """Weight of what bursts were like before the last one: the last ten or so count."""
 _BURST_GAP_S = 2.0
 """Activity after less than this is the same burst."""
+_PRESENT_S = 30.0
+"""What comes together is believed as far as it was seen within this: requests that follow each other (one client that
+waits for its answer, a pace) never meet, however many they are."""
 _CONTINUOUS_S = 1.5 * INTERVAL_S
 
 ONE = "demand: one instance is enough for it"
@@ -119,6 +120,7 @@ class HeadracePolicy:
         "_burst_rate": part(),
         "_keep": part(),
         "_warm": part(),
+        "_present": part(),
         "_recent": part(),
         "_recent_s": NUMBER,
         "_active_at": maybe(MOMENT),
@@ -138,6 +140,7 @@ class HeadracePolicy:
         self._burst_rate = Rate(BURST_MEMORY_S)
         self._keep = Keep()
         self._warm = Gaps(0.0)
+        self._present = SlidingMaximum(_PRESENT_S)
         self._recent = SlidingMaximum(-1.0)
         self._recent_s = -1.0
         self._active_at: float | None = None
@@ -169,6 +172,7 @@ class HeadracePolicy:
         self._backlog.settle(reading.queued, reading.oldest_wait_s, now)
         self._orders.settle(reading.starting)
         self._standing.arrive(reading.arrivals, since)
+        self._present.add(reading.queued + reading.executing, now)
         if reading.arrivals or reading.queued or reading.executing:
             self._see_burst(now, worth)
 
@@ -188,16 +192,19 @@ class HeadracePolicy:
             executes=busy,
             waits=running + missing if missing else min(running, busy + reading.queued),
             load=offered(self._rate.per_s, supply),
-            together=self._together(supply, worth),
+            together=self._together(now, profile, supply, worth),
             stands=self._stands(now, supply, worth),
             present=reading.queued > 0 or reading.executing > 0,
             break_even=worth.chance == worth.break_even,
         )
 
-    def _together(self, supply: Supply, worth: Worth) -> int:
-        if supply.slack_s >= INTERVAL_S or not supply.known:
+    def _together(self, now: float, profile: Profile, supply: Supply, worth: Worth) -> int:
+        slack_s = math.inf if profile.slo_s is None else profile.slo_s - supply.latency_s
+        if not 0 < slack_s < INTERVAL_S or not supply.known:
             return 0
-        return together(self._rate.per_s, supply, LATE_SHARE * self._thrift, worth.request_s)
+        service = Service(supply.service_s, supply.latency_s, slack_s)
+        count = together(self._rate.per_s, service, LATE_SHARE * self._thrift, worth.request_s)
+        return min(count, math.ceil(self._present.highest(now) / service.at_once))
 
     def _stands(self, now: float, supply: Supply, worth: Worth) -> int:
         need = self._standing.now(supply, now, _STANDING_SLACK * supply.slack_s)

@@ -10,15 +10,35 @@ where service times that do not vary leave half of the variability (Kingman, "On
 from __future__ import annotations
 
 import math
-
-from headrace_autoscaler.core.policies.headrace_supply import Supply
+from dataclasses import dataclass
 
 LATE_SHARE = 0.01
 """Requests that may be late because of others that come just then: an objective is on the 99th percentile."""
 _MOST_SERVERS = 4096
 
 
-def together(rate_per_s: float, supply: Supply, late_share: float, request_s: float | None) -> int:
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Seconds.
+
+    Attributes:
+        service_s: instance seconds per request.
+        latency_s: of one request in an instance; so many times `service_s` are executed at once.
+        slack_s: how long a request may wait; over 0.
+    """
+
+    service_s: float
+    latency_s: float
+    slack_s: float
+
+    @property
+    def at_once(self) -> int:
+        return max(1, round(self.latency_s / self.service_s))
+
+
+def together(
+    rate_per_s: float, service: Service, late_share: float = LATE_SHARE, request_s: float | None = None
+) -> int:
     """Instances; 0 where one is enough: whether that is needed at all, a rate that fades does not tell.
 
     Args:
@@ -26,23 +46,21 @@ def together(rate_per_s: float, supply: Supply, late_share: float, request_s: fl
         request_s: instance seconds that a request in time is worth: one more instance has to earn itself. None: it
             has not.
     """
-    slots = max(1, round(supply.at_once))
-    load = rate_per_s * supply.latency_s
-    count = math.floor(load / slots) + 1
-    late = _late(count * slots, load, supply)
-    while late > late_share and count * slots < _MOST_SERVERS:
-        fewer = _late((count + 1) * slots, load, supply)
+    count = math.floor(rate_per_s * service.service_s) + 1
+    late = _late(count, rate_per_s, service)
+    while late > late_share and count * service.at_once < _MOST_SERVERS:
+        fewer = _late(count + 1, rate_per_s, service)
         if request_s is not None and rate_per_s * (late - fewer) * request_s < 1.0:
             break
         count, late = count + 1, fewer
     return count if count > 1 else 0
 
 
-def _late(servers: int, load: float, supply: Supply) -> float:
-    """Share of the requests that wait for longer than the slack, where `servers` of them execute at once. `load` is
-    below that."""
-    free = servers - load
-    return erlang_c(servers, load) * math.exp(-2.0 * free * supply.slack_s / supply.latency_s)
+def _late(instances: int, rate_per_s: float, service: Service) -> float:
+    """Share of the requests that wait for longer than the slack, where the instances keep up."""
+    servers, each_s = instances * service.at_once, service.service_s * service.at_once
+    load = rate_per_s * each_s
+    return erlang_c(servers, load) * math.exp(-2.0 * (servers - load) * service.slack_s / each_s)
 
 
 def erlang_c(servers: int, load: float) -> float:
