@@ -93,7 +93,8 @@ def test_requests_that_wait_for_a_callers_budget_are_explained() -> None:
         "tenant 'b' has spent its budget of 0.50 USD per hour, so 3 requests of tenant 'b' to model 'm' wait for it: "
         "raise it by 0.5/h, which is what is missing at its pace so far, or wait for the next hour"
     )
-    want = instances.Want("m", 1, "a", Resources(), 1, unpaid=spent("a"))
+    before = replace(spent("a"), spent_micros=499_999)
+    want = instances.Want("m", 1, "a", Resources(), 1, unpaid=before)
     own = replace(around, standings={"a": (spent("a"),)}, standing=explaining.Standing(want, 0, 1, "demand"))
     assert explain_held(spec, {"a": 1}, own) == (), "it is told of as what keeps instances away"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from headrace_autoscaler.core import explaining
-from headrace_autoscaler.core.budgets import BudgetState, Standing, Standings
+from headrace_autoscaler.core.budgets import Budget, BudgetState, Standing, Standings
 from headrace_autoscaler.core.explaining import (
     OTHERS,
     SETTLED,
@@ -70,7 +70,7 @@ def explain_held(spec: ModelSpec, held: Mapping[str, int], around: Surroundings)
     found = []
     for tenant, count in sorted(held.items(), key=lambda each: (-each[1], each[0])):
         standing = standing_over(around.standings, tenant, spec.name)
-        if standing is None or standing.state is not BudgetState.SPENT or standing == _unpaid(around):
+        if standing is None or standing.state is not BudgetState.SPENT or standing.budget == _unpaid(around):
             continue  # None, or one that is told of as what keeps instances away.
         noun = "request of tenant" if count == 1 else "requests of tenant"
         verb = "waits" if count == 1 else "wait"
@@ -80,8 +80,10 @@ def explain_held(spec: ModelSpec, held: Mapping[str, int], around: Surroundings)
     return tuple(found)
 
 
-def _unpaid(around: Surroundings) -> Standing | None:
-    return None if around.standing is None else around.standing.want.unpaid
+def _unpaid(around: Surroundings) -> Budget | None:
+    """The budget that keeps the model's own instances away; None: none does."""
+    unpaid = None if around.standing is None else around.standing.want.unpaid
+    return None if unpaid is None else unpaid.budget
 
 
 def _obstacles(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from headrace_autoscaler.core.budgets import (
@@ -23,17 +23,19 @@ from headrace_common.errors import QuotaExceeded
 
 def standing_over(standings: Standings, tenant: str, model: str) -> Standing | None:
     """The budget that counts for a model's instances: its own or its tenant's."""
-    keys = (budget_key(tenant), budget_key(tenant, model))
-    return binding(each for key in keys for each in standings.get(key, ()))
+    return binding(_over(standings, tenant, model))
+
+
+def _over(standings: Standings, tenant: str, model: str) -> Iterator[Standing]:
+    for key in (budget_key(tenant), budget_key(tenant, model)):
+        yield from standings.get(key, ())
 
 
 def refuse_spent(standings: Standings, spec: ModelSpec, wall: float) -> QuotaExceeded | None:
     """Why nothing of a model may be loaded as it is deployed; None: a budget that counts for it is not spent, or there
     is none. A budget of its own that it will not have any more does not count."""
     own = budgets_of(spec.tenant, spec.name, spec.limits)
-    known = (
-        each for key in (budget_key(spec.tenant), budget_key(spec.tenant, spec.name)) for each in standings.get(key, ())
-    )
+    known = _over(standings, spec.tenant, spec.name)
     standing = binding(each for each in known if not each.budget.model or each.budget in own)
     if standing is None or standing.state is not BudgetState.SPENT:
         return None
